@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: GPL-2.0-only
+#
+# make                  keel.ko for the running kernel (or, if that has no headers here, the newest Debian 6.1 one)
+# make KVER=6.12.1-x    for that kernel; KDIR=DIR: for that kernel build tree
+# make W=1 C=1          with more compiler warnings and sparse
+# make deps             install everything the targets below need (Debian packages; root or sudo)
+# make demo             a guest Linux on keel, in the lab machine
+# make check            every test
+# make bench            what exits cost, beside the kernel's own kvm module
+# make shell            a shell in the lab machine, keel loaded
+# make load / unload    the module, on this machine
+# make install          the module, for this machine's kernel
+
+top := $(CURDIR)
+lab := selftests/lab
+
+KVER ?= $(shell r=$$(uname -r); [ -e /lib/modules/$$r/build/Makefile ] && echo $$r || $(lab)/kernel-version)
+KDIR ?= /lib/modules/$(KVER)/build
+
+# Two builds in one directory spoil each other: the second waits.
+kmake = mkdir -p build && flock build/.lock $(MAKE) -C $(KDIR) M=$(top)
+
+.PHONY: all clean install load unload deps demo check bench shell cscope
+all:
+	+@[ -e "$(KDIR)/Makefile" ] || { echo "no kernel build tree at '$(KDIR)': make deps, or give KVER= or KDIR="; exit 1; }
+	+@$(kmake) modules
+
+# One object or listing, to look at: make kmod/run.o, make kmod/run.s
+kmod/%: FORCE
+	+@$(kmake) $@
+FORCE:
+
+install: all
+	+@$(kmake) modules_install
+	depmod -a $(KVER)
+
+load: all
+	insmod keel.ko
+
+unload:
+	rmmod keel
+
+clean:
+	+@[ ! -e "$(KDIR)/Makefile" ] || $(kmake) clean
+	rm -rf build
+	+@for d in selftests selftests/unit selftests/bench; do [ ! -e $$d/Makefile ] || $(MAKE) -s -C $$d clean; done
+
+deps demo check bench shell:
+	+@$(lab)/$@
