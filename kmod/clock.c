@@ -1,0 +1,587 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * clock.c - the guest's TSC, and kvmclock (Documentation/virt/kvm/x86/msr.rst: MSR_KVM_SYSTEM_TIME_NEW).
+ *
+ * Guest TSC = host TSC * ratio + offset.  kvmclock = the host's raw monotonic time, sleep included, + offset,
+ * so it runs at the TSC's own rate.  While the host keeps time by its TSC and all vCPUs' TSCs agree, all
+ * clock pages show one line through one (TSC, ns) pair, the master pair, and say so with the stable bit.
+ *
+ * Locks: vm->clock.lock for the VM's part; a vCPU's part belongs to its thread or the holder of vcpu->mutex.
+ * SDM vol. 3 17.17; APM vol. 2 13.2.4.
+ */
+#include <linux/clocksource.h>
+#include <linux/list.h>
+#include <linux/math64.h>
+#include <linux/pvclock_gtod.h>
+#include <linux/timekeeper_internal.h>
+#include <linux/timekeeping.h>
+#include <linux/uaccess.h>
+#include <linux/workqueue.h>
+#include <asm/kvm_para.h>
+#include <asm/pvclock-abi.h>
+#include <asm/tsc.h>
+#include "ops.h"
+
+#define TSC_TOLERANCE_PPM	250
+#define CLOCK_ENABLED		1ULL
+#define CLOCK_FLAGS		(KVM_CLOCK_TSC_STABLE | KVM_CLOCK_REALTIME | KVM_CLOCK_HOST_TSC)
+
+/* ------------------------------------------------------------------ the host's time */
+
+static bool host_uses_tsc;	/* its clocksource is the TSC: READ_ONCE/WRITE_ONCE */
+
+/* The VM's clocks have to be worked out again. */
+static void clock_invalidate(struct keel_vm *vm)
+{
+	bool anyone;
+
+	spin_lock(&vm->clock.lock);
+	vm->clock.valid = false;
+	anyone = vm->clock.enabled;
+	spin_unlock(&vm->clock.lock);
+	if (anyone)
+		keel_request_all(vm, KEEL_REQ_CLOCK, false);
+}
+
+static void host_clock_changed(struct work_struct *work)
+{
+	struct keel_vm *vm;
+
+	mutex_lock(&keel_hw_lock);
+	list_for_each_entry(vm, &keel_vms, list)
+		clock_invalidate(vm);
+	mutex_unlock(&keel_hw_lock);
+}
+
+static DECLARE_WORK(host_clock_work, host_clock_changed);
+
+/* Called with the timekeeper's locks held, at every tick. */
+static int timekeeper_updated(struct notifier_block *nb, unsigned long was_set, void *priv)
+{
+	const struct timekeeper *tk = priv;
+	bool tsc = tk->tkr_mono.clock->vdso_clock_mode == VDSO_CLOCKMODE_TSC;
+
+	if (tsc != READ_ONCE(host_uses_tsc)) {
+		WRITE_ONCE(host_uses_tsc, tsc);
+		schedule_work(&host_clock_work);
+	}
+	return 0;
+}
+
+static struct notifier_block timekeeper_nb = { .notifier_call = timekeeper_updated };
+
+void keel_clock_setup(void)
+{
+	pvclock_gtod_register_notifier(&timekeeper_nb);
+}
+
+void keel_clock_exit(void)
+{
+	pvclock_gtod_unregister_notifier(&timekeeper_nb);
+	cancel_work_sync(&host_clock_work);
+}
+
+struct host_time {
+	u64 tsc;
+	u64 ns;			/* raw, time asleep included */
+	u64 real;
+	bool exact;		/* tsc and ns are from the same instant */
+};
+
+static struct host_time host_now(void)
+{
+	s64 asleep = ktime_to_ns(ktime_mono_to_any(0, TK_OFFS_BOOT));
+	struct system_time_snapshot snap;
+	struct host_time now;
+
+	ktime_get_snapshot(&snap);
+	now.exact = READ_ONCE(host_uses_tsc);
+	now.tsc = now.exact ? snap.cycles : rdtsc_ordered();
+	now.ns = ktime_to_ns(snap.raw) + asleep;
+	now.real = ktime_to_ns(snap.real);
+	return now;
+}
+
+/* ------------------------------------------------------------------ the guest's TSC */
+
+static u64 scale(const struct keel_vcpu_clock *c, u64 tsc)
+{
+	return c->ratio ? mul_u64_u64_shr(tsc, c->ratio, keel_hw.tsc_frac_bits) : tsc;
+}
+
+u64 keel_guest_tsc_at(struct keel_vcpu *vcpu, u64 host_tsc)
+{
+	return scale(&vcpu->clock, host_tsc) + vcpu->clock.tsc_offset;
+}
+
+u64 keel_guest_tsc(struct keel_vcpu *vcpu)
+{
+	return keel_guest_tsc_at(vcpu, rdtsc());
+}
+
+u64 keel_guest_tsc_to_ns(struct keel_vcpu *vcpu, u64 cycles)
+{
+	return mul_u64_u32_div(cycles, 1000000, vcpu->clock.tsc_khz);
+}
+
+static u64 ns_to_cycles(u64 ns, u32 khz)
+{
+	return mul_u64_u32_div(ns, khz, 1000000);
+}
+
+static void load_tsc(struct keel_vcpu *vcpu)
+{
+	struct keel_vcpu_clock *c = &vcpu->clock;
+
+	keel_call(set_tsc, vcpu, c->tsc_offset, c->ratio ?: 1ULL << keel_hw.tsc_frac_bits);
+	if (vcpu->apic)
+		irq_lapic_timer_sync(vcpu);
+}
+
+static void set_offset(struct keel_vcpu *vcpu, u64 offset)
+{
+	if (offset == vcpu->clock.tsc_offset)
+		return;
+	WRITE_ONCE(vcpu->clock.tsc_offset, offset);
+	load_tsc(vcpu);
+	clock_invalidate(vcpu->vm);
+}
+
+/*
+ * The VMM writes a TSC.  VMMs set one vCPU after the other to "the same" value, so a write near what the last
+ * one has become by now, or of 0 (the reset value), means: in step with the others.
+ */
+static void write_tsc_in_step(struct keel_vcpu *vcpu, u64 val)
+{
+	struct keel_clock *vc = &vcpu->vm->clock;
+	struct keel_vcpu_clock *c = &vcpu->clock;
+	struct host_time now = host_now();
+	u64 offset = val - scale(c, now.tsc);
+
+	spin_lock(&vc->lock);
+	if (vc->written && vc->last_khz == c->tsc_khz) {
+		u64 expected = vc->last_tsc + ns_to_cycles(now.ns - vc->last_ns, c->tsc_khz);
+		u64 second = c->tsc_khz * 1000ULL;
+
+		if (!val || (val < expected + second && val + second > expected)) {
+			val = expected;
+			offset = check_tsc_unstable() ? expected - scale(c, now.tsc) : vc->last_offset;
+		}
+	}
+	vc->written = true;
+	vc->last_tsc = val;
+	vc->last_ns = now.ns;
+	vc->last_offset = offset;
+	vc->last_khz = c->tsc_khz;
+	spin_unlock(&vc->lock);
+	set_offset(vcpu, offset);
+}
+
+static void write_tsc_adjust(struct keel_vcpu *vcpu, u64 val, bool host)
+{
+	u64 diff = val - vcpu->msrs.tsc_adjust;
+
+	if (!diff)
+		return;
+	vcpu->msrs.tsc_adjust = val;
+	if (!host)	/* the VMM restores the TSC itself apart from this */
+		set_offset(vcpu, vcpu->clock.tsc_offset + diff);
+}
+
+/* ns = (cycles << shift) * mult >> 32, with mult in its upper half for precision. */
+static void set_pvclock_scale(struct keel_vcpu_clock *c)
+{
+	u64 hz = c->tsc_khz * 1000ULL;
+
+	c->shift = 0;
+	while (hz > 2 * NSEC_PER_SEC) {
+		hz >>= 1;
+		c->shift--;
+	}
+	while (hz <= NSEC_PER_SEC) {
+		hz <<= 1;
+		c->shift++;
+	}
+	c->mult = div64_u64((u64)NSEC_PER_SEC << 32, hz);
+}
+
+static int set_khz(struct keel_vcpu *vcpu, u32 khz)
+{
+	struct keel_vcpu_clock *c = &vcpu->clock;
+	u64 ratio = 0, tolerance = (u64)tsc_khz * TSC_TOLERANCE_PPM / 1000000;
+
+	if (khz < tsc_khz - tolerance || khz > tsc_khz + tolerance) {
+		if (!keel_hw.tsc_scaling)
+			return -EINVAL;
+		ratio = mul_u64_u32_div(1ULL << keel_hw.tsc_frac_bits, khz, tsc_khz);
+		if (!ratio || ratio >= keel_hw.max_tsc_ratio)
+			return -EINVAL;
+	}
+	c->ratio = ratio;
+	c->tsc_khz = khz;
+	set_pvclock_scale(c);
+	load_tsc(vcpu);
+	clock_invalidate(vcpu->vm);
+	return 0;
+}
+
+/* ------------------------------------------------------------------ the master pair */
+
+static bool tscs_agree(struct keel_vm *vm)
+{
+	struct keel_vcpu *vcpu, *first = NULL;
+	unsigned int i;
+
+	keel_for_each_vcpu(vcpu, i, vm) {
+		if (!first)
+			first = vcpu;
+		if (READ_ONCE(vcpu->clock.tsc_offset) != READ_ONCE(first->clock.tsc_offset) ||
+		    READ_ONCE(vcpu->clock.ratio) != READ_ONCE(first->clock.ratio))
+			return false;
+	}
+	return true;
+}
+
+/* Works the VM's clock out again if something changed.  clock.lock held. */
+static void refresh(struct keel_vm *vm)
+{
+	struct keel_clock *vc = &vm->clock;
+	struct host_time now;
+
+	lockdep_assert_held(&vc->lock);
+	if (vc->valid)
+		return;
+	now = host_now();
+	vc->stable = now.exact && !check_tsc_unstable() && tscs_agree(vm);
+	vc->master_tsc = now.tsc;
+	vc->master_ns = now.ns + vc->offset;
+	vc->valid = true;
+}
+
+/* kvmclock at @now, along the line the guests' pages show. */
+static u64 clock_at(const struct keel_clock *vc, const struct host_time *now)
+{
+	if (!vc->stable || !now->exact)
+		return now->ns + vc->offset;
+	return vc->master_ns + mul_u64_u32_div(now->tsc - vc->master_tsc, 1000000, tsc_khz);
+}
+
+/* ------------------------------------------------------------------ clock pages */
+
+static int write_page(struct keel_vcpu *vcpu, u64 gpa, struct pvclock_vcpu_time_info *page)
+{
+	int err;
+
+	/* Odd while it changes.  Other vCPUs may read it too: the guest's vDSO does. */
+	page->version |= 1;
+	err = keel_vcpu_write(vcpu, gpa, &page->version, sizeof(page->version));
+	if (err)
+		return err;
+	smp_wmb();	/* readers on other vCPUs: version before and after content */
+	err = keel_vcpu_write(vcpu, gpa, page, sizeof(*page));
+	if (err)
+		return err;
+	smp_wmb();	/* readers on other vCPUs: version before and after content */
+	page->version++;
+	return keel_vcpu_write(vcpu, gpa, &page->version, sizeof(page->version));
+}
+
+int keel_clock_update(struct keel_vcpu *vcpu)
+{
+	struct keel_clock *vc = &vcpu->vm->clock;
+	struct keel_vcpu_clock *c = &vcpu->clock;
+	struct pvclock_vcpu_time_info page;
+	u64 gpa = c->time_msr & ~CLOCK_ENABLED, tsc, ns;
+	u8 flags = 0;
+
+	if (!(c->time_msr & CLOCK_ENABLED))
+		return 0;
+	/* A page that is not there is the guest's fault and nobody else's. */
+	if (keel_vcpu_read(vcpu, gpa, &page, sizeof(page)))
+		return 0;
+	spin_lock(&vc->lock);
+	refresh(vcpu->vm);
+	if (vc->stable) {
+		tsc = vc->master_tsc;
+		ns = vc->master_ns;
+		flags = PVCLOCK_TSC_STABLE_BIT;
+	} else {
+		struct host_time now = host_now();
+
+		tsc = now.tsc;
+		ns = now.ns + vc->offset;
+	}
+	spin_unlock(&vc->lock);
+	page.tsc_timestamp = keel_guest_tsc_at(vcpu, tsc);
+	page.system_time = ns;
+	page.tsc_to_system_mul = c->mult;
+	page.tsc_shift = c->shift;
+	/* The guest clears "stopped" once it took note. */
+	page.flags = flags | (page.flags & PVCLOCK_GUEST_STOPPED);
+	if (c->stopped)
+		page.flags |= PVCLOCK_GUEST_STOPPED;
+	c->stopped = false;
+	write_page(vcpu, gpa, &page);
+	return 0;
+}
+
+/* Wall-clock time when kvmclock was zero. */
+static void write_wall_clock(struct keel_vcpu *vcpu, u64 gpa)
+{
+	struct keel_clock *vc = &vcpu->vm->clock;
+	struct pvclock_wall_clock wall;
+	struct host_time now;
+	u64 boot;
+
+	if (keel_vcpu_read(vcpu, gpa, &wall.version, sizeof(wall.version)))
+		return;
+	now = host_now();
+	spin_lock(&vc->lock);
+	refresh(vcpu->vm);
+	boot = now.real - clock_at(vc, &now);
+	spin_unlock(&vc->lock);
+	wall.sec = div_u64_rem(boot, NSEC_PER_SEC, &wall.nsec);
+	wall.version |= 1;
+	if (keel_vcpu_write(vcpu, gpa, &wall, sizeof(wall)))
+		return;
+	smp_wmb();	/* readers on other vCPUs: version before and after content */
+	wall.version++;
+	keel_vcpu_write(vcpu, gpa, &wall.version, sizeof(wall.version));
+}
+
+static void set_clock_page(struct keel_vcpu *vcpu, u64 val)
+{
+	struct keel_clock *vc = &vcpu->vm->clock;
+	bool was = vcpu->clock.time_msr & CLOCK_ENABLED, is = val & CLOCK_ENABLED;
+
+	vcpu->clock.time_msr = val;
+	if (was != is) {
+		spin_lock(&vc->lock);
+		vc->enabled += is ? 1 : -1;
+		spin_unlock(&vc->lock);
+	}
+	if (is)
+		keel_request(KEEL_REQ_CLOCK, vcpu);
+}
+
+/* ------------------------------------------------------------------ MSRs */
+
+int keel_clock_get_msr(struct keel_vcpu *vcpu, u32 msr, u64 *val)
+{
+	switch (msr) {
+	case MSR_IA32_TSC:
+		*val = keel_guest_tsc(vcpu);
+		return 0;
+	case MSR_IA32_TSC_ADJUST:
+		*val = vcpu->msrs.tsc_adjust;
+		return 0;
+	case MSR_KVM_SYSTEM_TIME:
+	case MSR_KVM_SYSTEM_TIME_NEW:
+		*val = vcpu->clock.time_msr;
+		return 0;
+	case MSR_KVM_WALL_CLOCK:
+	case MSR_KVM_WALL_CLOCK_NEW:
+		*val = READ_ONCE(vcpu->vm->clock.wall_msr);
+		return 0;
+	}
+	return 1;
+}
+
+int keel_clock_set_msr(struct keel_vcpu *vcpu, u32 msr, u64 val, bool host)
+{
+	u64 diff;
+
+	switch (msr) {
+	case MSR_IA32_TSC:
+		if (host) {
+			write_tsc_in_step(vcpu, val);
+			return 0;
+		}
+		/* The guest's own write moves TSC_ADJUST along, SDM vol. 3 17.17.3. */
+		diff = val - keel_guest_tsc(vcpu);
+		vcpu->msrs.tsc_adjust += diff;
+		set_offset(vcpu, vcpu->clock.tsc_offset + diff);
+		return 0;
+	case MSR_IA32_TSC_ADJUST:
+		write_tsc_adjust(vcpu, val, host);
+		return 0;
+	case MSR_KVM_SYSTEM_TIME:
+	case MSR_KVM_SYSTEM_TIME_NEW:
+		set_clock_page(vcpu, val);
+		return 0;
+	case MSR_KVM_WALL_CLOCK:
+	case MSR_KVM_WALL_CLOCK_NEW:
+		WRITE_ONCE(vcpu->vm->clock.wall_msr, val);
+		/* The VMM restores what the guest once wrote; the page then has its content already. */
+		if (!host && val)
+			write_wall_clock(vcpu, val);
+		return 0;
+	}
+	return 1;
+}
+
+/* ------------------------------------------------------------------ life */
+
+void keel_clock_vm_init(struct keel_vm *vm)
+{
+	struct host_time now = host_now();
+
+	spin_lock_init(&vm->clock.lock);
+	vm->clock.offset = -(s64)now.ns;
+	vm->clock.default_khz = tsc_khz;
+}
+
+void keel_clock_vcpu_init(struct keel_vcpu *vcpu)
+{
+	struct keel_vcpu_clock *c = &vcpu->clock;
+
+	if (set_khz(vcpu, READ_ONCE(vcpu->vm->clock.default_khz)))
+		set_khz(vcpu, tsc_khz);
+	c->tsc_offset = 0;
+	write_tsc_in_step(vcpu, 0);
+	load_tsc(vcpu);
+}
+
+void keel_clock_vcpu_destroy(struct keel_vcpu *vcpu)
+{
+	set_clock_page(vcpu, 0);
+}
+
+/* Where CPUs' TSCs do not agree, a page made on one is no good on another. */
+void keel_clock_load(struct keel_vcpu *vcpu, int cpu)
+{
+	if (unlikely(check_tsc_unstable()) && (vcpu->clock.time_msr & CLOCK_ENABLED))
+		keel_request(KEEL_REQ_CLOCK, vcpu);
+}
+
+/* ------------------------------------------------------------------ ioctls */
+
+int keel_clock_flags(void)
+{
+	return CLOCK_FLAGS;
+}
+
+VM_IOCTL(keel_get_clock)
+{
+	struct keel_clock *vc = &vm->clock;
+	struct kvm_clock_data *out = buf;
+	struct host_time now;
+
+	memset(out, 0, sizeof(*out));
+	spin_lock(&vc->lock);
+	refresh(vm);
+	now = host_now();
+	out->clock = clock_at(vc, &now);
+	if (now.exact) {
+		out->flags = KVM_CLOCK_REALTIME | KVM_CLOCK_HOST_TSC;
+		out->realtime = now.real;
+		out->host_tsc = now.tsc;
+		if (vc->stable)
+			out->flags |= KVM_CLOCK_TSC_STABLE;
+	}
+	spin_unlock(&vc->lock);
+	return 0;
+}
+
+VM_IOCTL(keel_set_clock)
+{
+	struct keel_clock *vc = &vm->clock;
+	const struct kvm_clock_data *in = buf;
+	struct host_time now;
+	u64 clock = in->clock;
+
+	if (in->flags & ~CLOCK_FLAGS)
+		return -EINVAL;
+	spin_lock(&vc->lock);
+	now = host_now();
+	/* The time the VM was on its way counts; a wall clock that went back does not. */
+	if ((in->flags & KVM_CLOCK_REALTIME) && now.real > in->realtime)
+		clock += now.real - in->realtime;
+	vc->offset = clock - now.ns;
+	spin_unlock(&vc->lock);
+	clock_invalidate(vm);
+	return 0;
+}
+
+VM_IOCTL(keel_vm_set_tsc_khz)
+{
+	u32 khz = arg ?: tsc_khz;
+
+	if (arg > U32_MAX)
+		return -EINVAL;
+	if (khz != tsc_khz && !keel_hw.tsc_scaling)
+		return -EINVAL;
+	if (keel_hw.tsc_scaling &&
+	    mul_u64_u32_div(1ULL << keel_hw.tsc_frac_bits, khz, tsc_khz) >= keel_hw.max_tsc_ratio)
+		return -EINVAL;
+	WRITE_ONCE(vm->clock.default_khz, khz);
+	return 0;
+}
+
+VM_IOCTL(keel_vm_get_tsc_khz)
+{
+	return READ_ONCE(vm->clock.default_khz);
+}
+
+VCPU_IOCTL(keel_set_tsc_khz)
+{
+	if (arg > U32_MAX)
+		return -EINVAL;
+	return set_khz(vcpu, arg ?: tsc_khz);
+}
+
+VCPU_IOCTL(keel_get_tsc_khz)
+{
+	return vcpu->clock.tsc_khz;
+}
+
+VCPU_IOCTL(keel_kvmclock_ctrl)
+{
+	if (!(vcpu->clock.time_msr & CLOCK_ENABLED))
+		return -EINVAL;
+	vcpu->clock.stopped = true;
+	keel_request(KEEL_REQ_CLOCK, vcpu);
+	return 0;
+}
+
+static bool is_tsc_offset(const struct kvm_device_attr *attr)
+{
+	return !attr->flags && attr->group == KVM_VCPU_TSC_CTRL && attr->attr == KVM_VCPU_TSC_OFFSET;
+}
+
+VCPU_IOCTL(keel_vcpu_has_attr)
+{
+	return is_tsc_offset(buf) ? 0 : -ENXIO;
+}
+
+VCPU_IOCTL(keel_vcpu_get_attr)
+{
+	const struct kvm_device_attr *attr = buf;
+
+	if (!is_tsc_offset(attr))
+		return -ENXIO;
+	return put_user(vcpu->clock.tsc_offset, (u64 __user *)(unsigned long)attr->addr);
+}
+
+VCPU_IOCTL(keel_vcpu_set_attr)
+{
+	const struct kvm_device_attr *attr = buf;
+	struct keel_clock *vc = &vcpu->vm->clock;
+	struct host_time now;
+	u64 offset;
+
+	if (!is_tsc_offset(attr))
+		return -ENXIO;
+	if (get_user(offset, (u64 __user *)(unsigned long)attr->addr))
+		return -EFAULT;
+	now = host_now();
+	spin_lock(&vc->lock);
+	vc->written = true;
+	vc->last_tsc = scale(&vcpu->clock, now.tsc) + offset;
+	vc->last_ns = now.ns;
+	vc->last_offset = offset;
+	vc->last_khz = vcpu->clock.tsc_khz;
+	spin_unlock(&vc->lock);
+	set_offset(vcpu, offset);
+	return 0;
+}

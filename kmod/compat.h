@@ -1,0 +1,133 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* compat.h - what differs between the kernels keel builds on (6.1 to 7.2), here and nowhere else. */
+#ifndef KEEL_COMPAT_H
+#define KEEL_COMPAT_H
+
+#include <linux/eventfd.h>
+#include <linux/hrtimer.h>
+#include <linux/mm.h>
+#include <linux/sched/signal.h>
+#include <linux/task_work.h>
+#include <linux/version.h>
+#include <asm/msr.h>
+#include <asm/tsc.h>
+
+/* 6.16 renamed the 64-bit MSR accessors; the new names are ours everywhere. */
+#ifndef rdmsrq
+#define rdmsrq(msr, val)	rdmsrl(msr, val)
+#define wrmsrq(msr, val)	wrmsrl(msr, val)
+#define rdmsrq_safe(msr, p)	rdmsrl_safe(msr, p)
+#define wrmsrq_safe(msr, val)	wrmsrl_safe(msr, val)
+#endif
+
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 13, 0)
+static inline void hrtimer_setup(struct hrtimer *timer, enum hrtimer_restart (*fn)(struct hrtimer *),
+				 clockid_t clock, enum hrtimer_mode mode)
+{
+	hrtimer_init(timer, clock, mode);
+	timer->function = fn;
+}
+#endif
+
+/* 6.8 took the count away from eventfd_signal(). */
+static inline void keel_eventfd_signal(struct eventfd_ctx *ctx)
+{
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 8, 0)
+	eventfd_signal(ctx, 1);
+#else
+	eventfd_signal(ctx);
+#endif
+}
+
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 3, 0)
+static inline void vm_flags_set(struct vm_area_struct *vma, vm_flags_t flags)
+{
+	vma->vm_flags |= flags;
+}
+
+static inline void vm_flags_clear(struct vm_area_struct *vma, vm_flags_t flags)
+{
+	vma->vm_flags &= ~flags;
+}
+#endif
+
+/* What the notifiers of page age return. */
+typedef int keel_young_t;
+
+/*
+ * The page a user address of a mapping without struct pages (VM_IO, VM_PFNMAP) leads to, by the page tables alone.
+ * mmap_lock held.  -errno: nothing there.
+ */
+static inline int keel_follow_pfn(struct vm_area_struct *vma, unsigned long addr, unsigned long *pfn, bool *writable)
+{
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 12, 0)
+	spinlock_t *lock;
+	pte_t *pte;
+	int err;
+
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 10, 0)
+	err = follow_pte(vma->vm_mm, addr, &pte, &lock);
+#else
+	err = follow_pte(vma, addr, &pte, &lock);
+#endif
+	if (err)
+		return err;
+	__acquire(*lock);	/* tells sparse what follow_pte() does not */
+	*pfn = pte_pfn(*pte);
+	*writable = pte_write(*pte);
+	pte_unmap_unlock(pte, lock);
+	return 0;
+#else
+	struct follow_pfnmap_args args = { .vma = vma, .address = addr };
+	int err;
+
+	err = follow_pfnmap_start(&args);
+	if (err)
+		return err;
+	*pfn = args.pfn;
+	*writable = args.writable;
+	follow_pfnmap_end(&args);
+	return 0;
+#endif
+}
+
+/* 6.2 taught get_user_pages() to stop for a signal that does not kill. */
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 2, 0)
+#define FOLL_INTERRUPTIBLE	0
+#endif
+
+#ifndef fd_file
+#define fd_file(f)	((f).file)
+#endif
+
+/* IRQs off: this CPU has just been in a guest, where it holds no reference RCU could wait for. */
+static inline void keel_rcu_note_guest(void)
+{
+	rcu_virt_note_context_switch(smp_processor_id());
+}
+
+/*
+ * Must this thread do something before it may enter its guest?  entry-kvm.h has a helper for that, which
+ * wants kvm.ko's own vCPU.  TIF_NOTIFY_RESUME by itself is no reason: restartable sequences set it at every
+ * preemption, and only matter on the way to user mode.  Queued task work is run there too, so it is one.
+ */
+static inline bool keel_guest_mode_work_pending(void)
+{
+	unsigned long flags = read_thread_flags();
+
+	if (likely(!(flags & (_TIF_NEED_RESCHED | _TIF_SIGPENDING | _TIF_NOTIFY_SIGNAL | _TIF_NOTIFY_RESUME))))
+		return false;
+	return (flags & ~_TIF_NOTIFY_RESUME & (_TIF_NEED_RESCHED | _TIF_SIGPENDING | _TIF_NOTIFY_SIGNAL)) ||
+	       task_work_pending(current);
+}
+
+/* Do it, or answer -EINTR: it is done on the way to user mode. */
+static inline int keel_guest_mode_work(void)
+{
+	if (signal_pending(current) || task_work_pending(current))
+		return -EINTR;
+	cond_resched();
+	return 0;
+}
+
+#endif

@@ -1,0 +1,193 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * cpu.h - what makes a vCPU this model of CPU: CPUID, MSRs, FPU state, debug registers, clocks.
+ */
+#ifndef KEEL_CPU_H
+#define KEEL_CPU_H
+
+#include <linux/bits.h>
+#include <linux/spinlock.h>
+#include <linux/types.h>
+#include <asm/cpufeatures.h>
+
+/* ----------------------------------------------------------------- cpuid.c */
+struct keel_cpu_model {
+	struct kvm_cpuid_entry2 *entries;	/* sorted by (function, index) */
+	int nent;
+	bool zero_out_of_range;	/* leaves above the highest read as zero (AMD), not as the highest (Intel) */
+	u32 basic_max;		/* highest basic leaf */
+	u32 caps[NCAPINTS];	/* guest's feature words, numbered as the kernel numbers X86_FEATURE_* */
+	u8 maxphyaddr;
+	u8 linear_bits;		/* 48 or 57 as CPUID says */
+	u64 xcr0_allowed;
+	u64 cr4_reserved;	/* bits #GP'd */
+	u64 efer_reserved;
+};
+
+/* Module load, after keel_fpu_setup() and the backend's setup: what host and backend can do; also msr.c's tables. */
+void keel_cpuid_setup(void);
+bool keel_guest_has(struct keel_vcpu *vcpu, unsigned int x86_feature);	/* X86_FEATURE_* in leaves 1, 7, 0x80000001.. */
+/* CPUID as the guest sees it; never sleeps. */
+void keel_cpuid(struct keel_vcpu *vcpu, u32 *eax, u32 *ebx, u32 *ecx, u32 *edx);
+void keel_cpuid_free(struct keel_vcpu *vcpu);
+SYS_IOCTL(keel_get_supported_cpuid);
+SYS_IOCTL(keel_get_emulated_cpuid);
+VCPU_IOCTL(keel_set_cpuid);
+VCPU_IOCTL(keel_set_cpuid2);
+VCPU_IOCTL(keel_get_cpuid2);
+u64 keel_supported_xcr0(void);
+u64 keel_host_cr4_mask(void);	/* CR4 bits a guest may have at all on this host */
+
+/* ------------------------------------------------------------------- msr.c */
+#define KEEL_MCE_BANKS	32
+#define KEEL_VAR_MTRRS	8
+#define KEEL_FIX_MTRRS	11
+
+struct keel_msrs {	/* values of MSRs that live in memory only */
+	u64 pat;		/* pat and tsc_aux: the backend is told through set_msr too */
+	u64 misc_enable;
+	u64 tsc_aux;
+	u64 tsc_adjust;
+	u64 arch_capabilities;
+	u64 platform_info;
+	u64 misc_features;
+	u64 ucode_rev;
+	u64 de_cfg;
+	u64 hwcr;
+	u64 smi_count;
+	u64 osvw_length, osvw_status;
+	u64 debugctl;
+	u64 mtrr_def;
+	u64 mtrr_fix[KEEL_FIX_MTRRS];
+	u64 mtrr_var[KEEL_VAR_MTRRS * 2];	/* base, mask, base, ... */
+	u64 mcg_cap, mcg_status, mcg_ctl;
+	u64 mce[KEEL_MCE_BANKS * 4];		/* CTL, STATUS, ADDR, MISC of each bank */
+};
+
+int keel_get_msr(struct keel_vcpu *vcpu, u32 msr, u64 *val, bool host);	/* 0, or 1: #GP / unknown */
+int keel_set_msr(struct keel_vcpu *vcpu, u32 msr, u64 val, bool host);	/* may be called in the fast loop */
+bool keel_msr_fast(u32 msr);	/* may this MSR be written without sleeping? */
+void keel_msrs_reset(struct keel_vcpu *vcpu, bool init);
+SYS_IOCTL(keel_get_msr_index_list);
+SYS_IOCTL(keel_get_msr_feature_index_list);
+SYS_IOCTL(keel_get_system_msrs);
+VCPU_IOCTL(keel_get_msrs);
+VCPU_IOCTL(keel_set_msrs);
+SYS_IOCTL(keel_get_mce_cap_supported);	/* KVM_X86_GET_MCE_CAP_SUPPORTED */
+VCPU_IOCTL(keel_setup_mce);		/* KVM_X86_SETUP_MCE */
+VCPU_IOCTL(keel_set_mce);		/* KVM_X86_SET_MCE */
+void keel_msr_setup(void);		/* called by keel_cpuid_setup() */
+
+/* ------------------------------------------------------------------- fpu.c */
+struct keel_fpu {
+	void *state;		/* keel's own XSAVE (or FXSAVE) area, standard format, 64-byte aligned */
+	u64 xcr0, xss;		/* guest's */
+	u32 pkru;
+	u32 host_pkru;		/* between enter and leave */
+	bool swap_xcr0, swap_pkru;
+	bool swap_tsc_aux;	/* between load and save: MSR_TSC_AUX is the guest's */
+	u64 host_tsc_aux;
+};
+
+int keel_fpu_setup(void);	/* module load: feature mask, area size */
+int keel_fpu_init(struct keel_vcpu *vcpu);
+void keel_fpu_reset(struct keel_vcpu *vcpu, bool init);
+void keel_fpu_free(struct keel_vcpu *vcpu);
+/* Inside kernel_fpu_begin()/end(): guest state into / out of the registers. */
+void keel_fpu_load(struct keel_vcpu *vcpu);
+void keel_fpu_save(struct keel_vcpu *vcpu);
+/* IRQs off, around each entry: XCR0, XSS and PKRU where guest and host differ. */
+void keel_fpu_enter(struct keel_vcpu *vcpu);
+void keel_fpu_leave(struct keel_vcpu *vcpu);
+int keel_set_xcr0(struct keel_vcpu *vcpu, u64 val);	/* 1: #GP */
+/* For the emulator, guest FPU not loaded: 16 or 32 bytes of a vector register. */
+void keel_fpu_read_vec(struct keel_vcpu *vcpu, unsigned int reg, void *buf, unsigned int bytes);
+void keel_fpu_write_vec(struct keel_vcpu *vcpu, unsigned int reg, const void *buf, unsigned int bytes, bool zero_upper);
+u16 keel_fpu_cw(struct keel_vcpu *vcpu);
+u16 keel_fpu_sw(struct keel_vcpu *vcpu);
+void keel_fpu_fninit(struct keel_vcpu *vcpu);
+VCPU_IOCTL(keel_get_fpu);
+VCPU_IOCTL(keel_set_fpu);
+VCPU_IOCTL(keel_get_xsave);
+VCPU_IOCTL(keel_get_xsave2);
+VCPU_IOCTL(keel_set_xsave);
+VCPU_IOCTL(keel_get_xcrs);
+VCPU_IOCTL(keel_set_xcrs);
+size_t keel_xsave_size(void);	/* KVM_CAP_XSAVE2's answer */
+/* Bytes an XSAVE area with @features takes, in the standard or the compacted format. */
+u32 keel_xstate_bytes(u64 features, bool compacted);
+
+/* ----------------------------------------------------------------- debug.c */
+struct keel_debug {
+	u64 dr[4];
+	u64 dr7;
+	bool armed;		/* DR7 enables a breakpoint: DR0-3 must be in the CPU */
+	bool loaded;		/* between enter and leave: DR0-3 are the guest's */
+	bool host_armed;	/* between enter and leave: the host has breakpoints of its own */
+	unsigned long host_dr[4];
+	unsigned long host_dr7;
+};
+
+void keel_debug_reset(struct keel_vcpu *vcpu);
+int keel_get_dr(struct keel_vcpu *vcpu, unsigned int nr, u64 *val);	/* 1: #UD, 2: #GP as emulated MOV DR asks */
+int keel_set_dr(struct keel_vcpu *vcpu, unsigned int nr, u64 val);
+/* IRQs off, around each entry: DR0-3 (DR6, DR7 are the backend's) when DR7 arms one or the guest uses them. */
+void keel_debug_enter(struct keel_vcpu *vcpu);
+void keel_debug_leave(struct keel_vcpu *vcpu);
+VCPU_IOCTL(keel_get_debugregs);
+VCPU_IOCTL(keel_set_debugregs);
+
+/* ----------------------------------------------------------------- clock.c */
+struct keel_clock {		/* of the VM */
+	spinlock_t lock;	/* all below */
+	s64 offset;		/* kvmclock = host's raw boot time + offset */
+	bool valid;		/* stable and the master pair are up to date */
+	bool stable;		/* all vCPUs' clocks are one line, through the master pair */
+	u64 master_tsc;		/* host TSC ... */
+	u64 master_ns;		/* ... when kvmclock showed this */
+	unsigned int enabled;	/* vCPUs with a clock page */
+	u64 wall_msr;
+	u32 default_khz;	/* of vCPUs yet to be created */
+	/* The last TSC value userspace wrote on any vCPU, to recognize writes that mean "in step". */
+	bool written;
+	u64 last_tsc, last_ns, last_offset;
+	u32 last_khz;
+};
+
+struct keel_vcpu_clock {
+	u64 tsc_offset;		/* guest TSC = host TSC * ratio + offset */
+	u64 ratio;		/* fixed point, 0: one to one */
+	u32 tsc_khz;
+	u32 mult;		/* pvclock scale for tsc_khz */
+	s8 shift;
+	bool stopped;		/* tell the guest that it was */
+	u64 time_msr;		/* clock page's address, bit 0: on */
+};
+
+void keel_clock_setup(void);	/* module load / unload: follow the host's choice of clocksource */
+void keel_clock_exit(void);
+void keel_clock_vm_init(struct keel_vm *vm);
+void keel_clock_vcpu_init(struct keel_vcpu *vcpu);	/* guest TSC starts in step with its siblings' */
+void keel_clock_vcpu_destroy(struct keel_vcpu *vcpu);
+void keel_clock_load(struct keel_vcpu *vcpu, int cpu);	/* preemption off, vCPU moved to this CPU */
+int keel_clock_update(struct keel_vcpu *vcpu);		/* KEEL_REQ_CLOCK: write the guest's page; may sleep */
+u64 keel_guest_tsc(struct keel_vcpu *vcpu);
+u64 keel_guest_tsc_at(struct keel_vcpu *vcpu, u64 host_tsc);
+u64 keel_guest_tsc_to_ns(struct keel_vcpu *vcpu, u64 cycles);
+/* Called by msr.c */
+int keel_clock_get_msr(struct keel_vcpu *vcpu, u32 msr, u64 *val);	/* MSR_KVM_*CLOCK*, MSR_IA32_TSC, TSC_ADJUST */
+int keel_clock_set_msr(struct keel_vcpu *vcpu, u32 msr, u64 val, bool host);
+int keel_clock_flags(void);	/* KVM_CAP_ADJUST_CLOCK */
+VM_IOCTL(keel_get_clock);
+VM_IOCTL(keel_set_clock);
+VM_IOCTL(keel_vm_set_tsc_khz);
+VM_IOCTL(keel_vm_get_tsc_khz);
+VCPU_IOCTL(keel_set_tsc_khz);
+VCPU_IOCTL(keel_get_tsc_khz);
+VCPU_IOCTL(keel_kvmclock_ctrl);
+/* KVM_{HAS,GET,SET}_DEVICE_ATTR on a vCPU: KVM_VCPU_TSC_CTRL. */
+VCPU_IOCTL(keel_vcpu_has_attr);
+VCPU_IOCTL(keel_vcpu_get_attr);
+VCPU_IOCTL(keel_vcpu_set_attr);
+
+#endif

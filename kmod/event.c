@@ -1,0 +1,370 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * event.c - exceptions, NMIs and interrupts on their way into the guest: queue, priority, merging of
+ * faults into #DF and shutdown.  Vendor-neutral: a backend is handed one event and told nothing else.
+ * SDM 3A 6.7 (NMI), 6.9 (priority), table 6-5 (double faults); APM 8.5, 8.2.9.
+ *
+ * Lock: vcpu->mutex, but for nmi_queued, which any context increments.
+ */
+#include <asm/trapnr.h>
+
+#include "ops.h"
+#include "trace.h"
+
+enum exc_class { BENIGN, CONTRIBUTORY, PAGE_FAULT };
+
+static enum exc_class exc_class(u8 vector)
+{
+	switch (vector) {
+	case X86_TRAP_PF:
+		return PAGE_FAULT;
+	case X86_TRAP_DE: case X86_TRAP_TS: case X86_TRAP_NP: case X86_TRAP_SS: case X86_TRAP_GP:
+		return CONTRIBUTORY;
+	default:
+		return BENIGN;
+	}
+}
+
+
+/*
+ * A second exception while the first is being delivered.  Two contributory ones, or one of them or a page
+ * fault after a page fault, are a double fault; one after a double fault ends it all; else the second is
+ * delivered and the first happens again by itself.
+ */
+static void exception_merge(struct keel_vcpu *vcpu, struct keel_event *first, const struct keel_event *second)
+{
+	enum exc_class c1 = exc_class(first->vector), c2 = exc_class(second->vector);
+
+	if (first->vector == X86_TRAP_DF) {
+		if (c2 == BENIGN) {
+			*first = *second;
+			return;
+		}
+		first->type = KEEL_EV_NONE;
+		keel_request(KEEL_REQ_TRIPLE_FAULT, vcpu);
+	} else if ((c1 == CONTRIBUTORY && c2 == CONTRIBUTORY) || (c1 == PAGE_FAULT && c2 != BENIGN)) {
+		*first = (struct keel_event){ .type = KEEL_EV_EXCEPTION, .vector = X86_TRAP_DF, .has_error = true };
+	} else {
+		*first = *second;
+	}
+}
+
+static void exception_raise(struct keel_vcpu *vcpu, const struct keel_event *ev)
+{
+	struct keel_events *q = &vcpu->ev;
+
+	keel_request(KEEL_REQ_EVENT, vcpu);
+	if (q->exception.type) {
+		exception_merge(vcpu, &q->exception, ev);
+		return;
+	}
+	q->exception = *ev;
+	/* Raised by the delivery of another exception?  An interrupt or NMI in delivery just waits. */
+	if (q->injected.type == KEEL_EV_EXCEPTION || q->injected.type == KEEL_EV_SOFT_EXC) {
+		struct keel_event merged = q->injected;
+
+		q->injected.type = KEEL_EV_NONE;
+		exception_merge(vcpu, &merged, ev);
+		q->exception = merged;
+	}
+}
+
+void keel_raise(struct keel_vcpu *vcpu, u8 vector)
+{
+	exception_raise(vcpu, &(struct keel_event){ .type = KEEL_EV_EXCEPTION, .vector = vector });
+}
+
+void keel_raise_error(struct keel_vcpu *vcpu, u8 vector, u32 error)
+{
+	exception_raise(vcpu, &(struct keel_event){ .type = KEEL_EV_EXCEPTION, .vector = vector,
+						     .has_error = true, .error = error });
+}
+
+void keel_raise_pf(struct keel_vcpu *vcpu, u64 addr, u32 error)
+{
+	exception_raise(vcpu, &(struct keel_event){ .type = KEEL_EV_EXCEPTION, .vector = X86_TRAP_PF,
+						     .has_error = true, .error = error,
+						     .has_payload = true, .payload = addr });
+}
+
+void keel_raise_db(struct keel_vcpu *vcpu, u64 dr6_bits)
+{
+	exception_raise(vcpu, &(struct keel_event){ .type = KEEL_EV_EXCEPTION, .vector = X86_TRAP_DB,
+						     .has_payload = true, .payload = dr6_bits });
+}
+
+void keel_raise_fault(struct keel_vcpu *vcpu, const struct emul_fault *f)
+{
+	if (f->vector == X86_TRAP_PF)
+		keel_raise_pf(vcpu, f->cr2, f->error);
+	else if (f->has_error)
+		keel_raise_error(vcpu, f->vector, f->error);
+	else
+		keel_raise(vcpu, f->vector);
+}
+
+void keel_queue_nmi(struct keel_vcpu *vcpu)
+{
+	atomic_inc(&vcpu->ev.nmi_queued);
+	keel_request(KEEL_REQ_EVENT, vcpu);
+	keel_vcpu_kick(vcpu);
+}
+
+void keel_events_requeue(struct keel_vcpu *vcpu, const struct keel_event *ev)
+{
+	vcpu->ev.injected = *ev;
+	vcpu->ev.injected.has_payload = false;	/* it was written when the event was first injected */
+	keel_request(KEEL_REQ_EVENT, vcpu);
+}
+
+/* The CPU holds one NMI while another is handled; more are lost. */
+static void nmis_collect(struct keel_vcpu *vcpu)
+{
+	struct keel_events *q = &vcpu->ev;
+	unsigned int limit = keel_call(get_nmi_mask, vcpu) || q->injected.type == KEEL_EV_NMI ? 1 : 2;
+
+	if (!atomic_read(&q->nmi_queued))
+		return;
+	q->nmi_pending = min(q->nmi_pending + atomic_xchg(&q->nmi_queued, 0), limit);
+}
+
+/* What comes with an exception is written when it is certain to be delivered, not before. */
+static void payload_write(struct keel_vcpu *vcpu, struct keel_event *ev)
+{
+	if (!ev->has_payload)
+		return;
+	ev->has_payload = false;
+	if (ev->vector == X86_TRAP_PF) {
+		vcpu->cr2 = ev->payload;
+	} else if (ev->vector == X86_TRAP_DB) {
+		u64 dr6 = keel_call(get_dr6, vcpu);
+
+		/* B0-B3 tell of this one only; BS, BT, BD stay until the guest clears them. */
+		dr6 &= ~(u64)DR_TRAP_BITS;
+		keel_call(set_dr6, vcpu, dr6 | DR6_RESERVED | ev->payload);
+		keel_call(set_dr7, vcpu, keel_call(get_dr7, vcpu) & ~(u64)DR7_GD);
+	}
+}
+
+static void exception_inject(struct keel_vcpu *vcpu)
+{
+	struct keel_events *q = &vcpu->ev;
+	struct keel_event *ev = &q->exception;
+
+	payload_write(vcpu, ev);
+	/* Real mode has no error codes. */
+	if (!keel_is_protected(vcpu))
+		ev->has_error = false;
+	/* Faults restart the instruction, with RF so that its breakpoint does not hit again. */
+	if (ev->vector != X86_TRAP_DB && ev->vector != X86_TRAP_BP && ev->vector != X86_TRAP_OF &&
+	    ev->vector != X86_TRAP_DF && ev->vector != X86_TRAP_MC)
+		keel_set_rflags(vcpu, keel_rflags(vcpu) | X86_EFLAGS_RF);
+	q->injected = *ev;
+	ev->type = KEEL_EV_NONE;
+	vcpu->stat.injected_exceptions++;
+}
+
+
+static int next_irq(struct keel_vcpu *vcpu)
+{
+	return vcpu->apic ? irq_pending(vcpu) : vcpu->ev.user_vector;
+}
+
+static int take_irq(struct keel_vcpu *vcpu)
+{
+	int vector;
+
+	if (vcpu->apic)
+		return irq_ack(vcpu);
+	vector = vcpu->ev.user_vector;
+	vcpu->ev.user_vector = -1;
+	return vector;
+}
+
+void keel_events_deliver(struct keel_vcpu *vcpu)
+{
+	struct keel_events *q = &vcpu->ev;
+	bool irq = next_irq(vcpu) >= 0;
+
+	nmis_collect(vcpu);
+	if (q->injected.type) {
+		/* in delivery before: it goes first */
+	} else if (q->exception.type) {
+		exception_inject(vcpu);
+	} else if (q->nmi_pending && !keel_call(event_blocked, vcpu, KEEL_EV_NMI)) {
+		q->nmi_pending--;
+		q->injected = (struct keel_event){ .type = KEEL_EV_NMI, .vector = X86_TRAP_NMI };
+		vcpu->stat.injected_nmis++;
+	} else if (irq && !keel_call(event_blocked, vcpu, KEEL_EV_INTR)) {
+		int vector = take_irq(vcpu);
+
+		if (vector >= 0) {
+			q->injected = (struct keel_event){ .type = KEEL_EV_INTR, .vector = vector };
+			vcpu->stat.injected_irqs++;
+		}
+		irq = next_irq(vcpu) >= 0;
+	}
+	if (q->injected.type) {
+		trace_keel_inject(vcpu, &q->injected);
+		keel_call(inject, vcpu, &q->injected);
+	}
+
+	/* What still waits gets a window; the one for interrupts also serves a VMM that asked for it. */
+	q->again = q->injected.type &&
+		   (q->exception.type || (q->nmi_pending && !keel_call(get_nmi_mask, vcpu)));
+	if (q->nmi_pending && !q->again)
+		keel_call(open_window, vcpu, KEEL_EV_NMI);
+	if (irq || (vcpu->run->request_interrupt_window && vcpu->vm->irq.mode != IRQCHIP_KERNEL &&
+		    irq_extint_accepted(vcpu)))
+		keel_call(open_window, vcpu, KEEL_EV_INTR);
+	else
+		keel_call(close_window, vcpu);
+	keel_call(set_tpr_threshold, vcpu, vcpu->apic ? irq_pending_class(vcpu) : -1);
+}
+
+bool keel_events_pending(struct keel_vcpu *vcpu)
+{
+	struct keel_events *q = &vcpu->ev;
+
+	if (q->exception.type || q->injected.type)
+		return true;
+	if ((q->nmi_pending || atomic_read(&q->nmi_queued)) && !keel_call(get_nmi_mask, vcpu))
+		return true;
+	return (keel_rflags(vcpu) & X86_EFLAGS_IF) && next_irq(vcpu) >= 0;
+}
+
+bool keel_irq_window_open(struct keel_vcpu *vcpu)
+{
+	return !vcpu->ev.injected.type && !vcpu->ev.exception.type &&
+	       !keel_call(event_blocked, vcpu, KEEL_EV_INTR);
+}
+
+/* ------------------------------------------------------------------ ioctls */
+
+VCPU_IOCTL(keel_ioctl_interrupt)
+{
+	struct kvm_interrupt *i = buf;
+
+	if (i->irq > 255)
+		return -EINVAL;
+	if (vcpu->vm->irq.mode == IRQCHIP_KERNEL)
+		return -ENXIO;
+	if (vcpu->ev.user_vector >= 0)
+		return -EEXIST;
+	vcpu->ev.user_vector = i->irq;
+	keel_request(KEEL_REQ_EVENT, vcpu);
+	return 0;
+}
+
+VCPU_IOCTL(keel_ioctl_nmi)
+{
+	keel_queue_nmi(vcpu);
+	return 0;
+}
+
+VCPU_IOCTL(keel_get_events)
+{
+	struct kvm_vcpu_events *e = buf;
+	struct keel_events *q = &vcpu->ev;
+	bool payload_cap = vcpu->vm->exception_payload;
+	bool in_delivery = q->injected.type == KEEL_EV_EXCEPTION || q->injected.type == KEEL_EV_SOFT_EXC;
+	struct keel_event *exc = in_delivery ? &q->injected : &q->exception;
+
+	nmis_collect(vcpu);
+	memset(e, 0, sizeof(*e));
+	/* A VMM that does not know payloads finds them where they end up. */
+	if (!payload_cap && exc->type)
+		payload_write(vcpu, exc);
+	if (exc->type) {
+		e->exception.injected = in_delivery || !payload_cap;
+		e->exception.pending = !in_delivery && payload_cap;
+		e->exception.nr = exc->vector;
+		e->exception.has_error_code = exc->has_error;
+		e->exception.error_code = exc->error;
+		e->exception_has_payload = exc->has_payload;
+		e->exception_payload = exc->payload;
+	}
+	if (payload_cap)
+		e->flags |= KVM_VCPUEVENT_VALID_PAYLOAD;
+	if (q->injected.type == KEEL_EV_INTR || q->injected.type == KEEL_EV_SOFT_INTR) {
+		e->interrupt.injected = 1;
+		e->interrupt.nr = q->injected.vector;
+		e->interrupt.soft = q->injected.type == KEEL_EV_SOFT_INTR;
+	} else if (!vcpu->apic && q->user_vector >= 0) {
+		e->interrupt.injected = 1;
+		e->interrupt.nr = q->user_vector;
+	}
+	e->interrupt.shadow = keel_call(get_shadow, vcpu);
+	e->nmi.injected = q->injected.type == KEEL_EV_NMI;
+	e->nmi.pending = q->nmi_pending;
+	e->nmi.masked = keel_call(get_nmi_mask, vcpu);
+	e->sipi_vector = vcpu->sipi_vector;
+	e->smi.latched_init = 0;
+	e->flags |= KVM_VCPUEVENT_VALID_NMI_PENDING | KVM_VCPUEVENT_VALID_SHADOW | KVM_VCPUEVENT_VALID_SMM;
+	if (vcpu->vm->triple_fault_event) {
+		e->triple_fault.pending = test_bit(KEEL_REQ_TRIPLE_FAULT, &vcpu->requests);
+		e->flags |= KVM_VCPUEVENT_VALID_TRIPLE_FAULT;
+	}
+	return 0;
+}
+
+VCPU_IOCTL(keel_set_events)
+{
+	const struct kvm_vcpu_events *e = buf;
+	struct keel_events *q = &vcpu->ev;
+	u32 known = KVM_VCPUEVENT_VALID_NMI_PENDING | KVM_VCPUEVENT_VALID_SIPI_VECTOR |
+		    KVM_VCPUEVENT_VALID_SHADOW | KVM_VCPUEVENT_VALID_SMM | KVM_VCPUEVENT_VALID_PAYLOAD |
+		    KVM_VCPUEVENT_VALID_TRIPLE_FAULT;
+	bool payload = e->flags & KVM_VCPUEVENT_VALID_PAYLOAD;
+	bool pending = payload && e->exception.pending;
+	bool injected = e->exception.injected;
+
+	if (e->flags & ~known)
+		return -EINVAL;
+	if (payload && !vcpu->vm->exception_payload)
+		return -EINVAL;
+	if ((e->flags & KVM_VCPUEVENT_VALID_TRIPLE_FAULT) && !vcpu->vm->triple_fault_event)
+		return -EINVAL;
+	if ((injected || pending) && (e->exception.nr > 31 || e->exception.nr == X86_TRAP_NMI))
+		return -EINVAL;
+	if ((e->flags & KVM_VCPUEVENT_VALID_SMM) && (e->smi.smm || e->smi.pending || e->smi.smm_inside_nmi))
+		return -EINVAL;		/* KVM_CAP_X86_SMM is not offered */
+
+	q->exception.type = q->injected.type = KEEL_EV_NONE;
+	if (injected || pending) {
+		struct keel_event ev = {
+			.type = KEEL_EV_EXCEPTION, .vector = e->exception.nr,
+			.has_error = e->exception.has_error_code, .error = e->exception.error_code,
+		};
+
+		if (pending) {
+			ev.has_payload = e->exception_has_payload;
+			ev.payload = e->exception_payload;
+			q->exception = ev;
+		} else {
+			q->injected = ev;
+		}
+	}
+	if (e->interrupt.injected && !injected)
+		q->injected = (struct keel_event){
+			.type = e->interrupt.soft ? KEEL_EV_SOFT_INTR : KEEL_EV_INTR, .vector = e->interrupt.nr };
+	if (e->flags & KVM_VCPUEVENT_VALID_SHADOW)
+		keel_call(set_shadow, vcpu, e->interrupt.shadow);
+	if (e->nmi.injected && !q->injected.type)
+		q->injected = (struct keel_event){ .type = KEEL_EV_NMI, .vector = X86_TRAP_NMI };
+	if (e->flags & KVM_VCPUEVENT_VALID_NMI_PENDING) {
+		q->nmi_pending = min_t(unsigned int, e->nmi.pending, 2);
+		atomic_set(&q->nmi_queued, 0);
+	}
+	keel_call(set_nmi_mask, vcpu, e->nmi.masked);
+	if (e->flags & KVM_VCPUEVENT_VALID_SIPI_VECTOR)
+		vcpu->sipi_vector = e->sipi_vector;
+	if (e->flags & KVM_VCPUEVENT_VALID_TRIPLE_FAULT) {
+		if (e->triple_fault.pending)
+			keel_request(KEEL_REQ_TRIPLE_FAULT, vcpu);
+		else
+			clear_bit(KEEL_REQ_TRIPLE_FAULT, &vcpu->requests);
+	}
+	keel_request(KEEL_REQ_EVENT, vcpu);
+	return 0;
+}

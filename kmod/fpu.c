@@ -1,0 +1,515 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * fpu.c - the guest's x87, SSE, AVX ... state, XCR0, XSS, PKRU.
+ *
+ * The state lives in an area of keel's own, in the standard XSAVE format (or plain FXSAVE on a host without
+ * XSAVE), and is in the registers only inside kernel_fpu_begin()/end().  PKRU is apart: the kernel runs under
+ * it when it touches user memory, so it is swapped around the entry itself and is never part of an XRSTOR.
+ * MSR_TSC_AUX travels with the FPU: like it, it means nothing to the kernel between begin and end.
+ *
+ * Locks: vcpu->mutex for the ioctls; load/save with preemption off, enter/leave with IRQs off.
+ * SDM vol. 1 chapter 13; APM vol. 2 11.5, vol. 4 appendix A.
+ */
+#include <linux/gfp.h>
+#include <linux/slab.h>
+#include <linux/uaccess.h>
+#include <asm/cpufeature.h>
+#include <asm/fpu/api.h>
+#include <asm/fpu/types.h>
+#include <asm/processor.h>
+#include "ops.h"
+
+#define LEGACY_BYTES	512
+#define HEADER_END	(LEGACY_BYTES + 64)
+#define FCW_INIT	0x37f
+#define MXCSR_INIT	0x1f80
+#define AVX512_FEATURES	(XFEATURE_MASK_OPMASK | XFEATURE_MASK_ZMM_Hi256 | XFEATURE_MASK_Hi16_ZMM)
+#define MAX_FEATURE	19
+
+/* Of the host, constant after load. */
+static struct {
+	bool xsave;
+	u64 xcr0, xss;		/* what the kernel runs with */
+	u64 features;		/* what guests may have in XCR0 */
+	u64 swapped;		/* what XSAVE and XRSTOR move: all but PKRU */
+	u32 mxcsr_mask;
+	bool pku, xss_msr, tsc_aux;
+	struct {
+		u32 offset, bytes;
+		bool aligned;
+	} comp[MAX_FEATURE + 1];
+} host __ro_after_init;
+
+static u64 xgetbv0(void)
+{
+	u32 lo, hi;
+
+	asm volatile("xgetbv" : "=a" (lo), "=d" (hi) : "c" (0));
+	return lo | (u64)hi << 32;
+}
+
+static void xsetbv0(u64 val)
+{
+	asm volatile("xsetbv" : : "a" ((u32)val), "d" ((u32)(val >> 32)), "c" (0) : "memory");
+}
+
+static u32 pkru_read(void)
+{
+	u32 val, edx;
+
+	asm volatile(".byte 0x0f,0x01,0xee" : "=a" (val), "=d" (edx) : "c" (0));
+	return val;
+}
+
+static void pkru_write(u32 val)
+{
+	asm volatile(".byte 0x0f,0x01,0xef" : : "a" (val), "c" (0), "d" (0) : "memory");
+}
+
+static struct fxregs_state *legacy(struct keel_fpu *fpu)
+{
+	return fpu->state;
+}
+
+static struct xstate_header *header(struct keel_fpu *fpu)
+{
+	return fpu->state + LEGACY_BYTES;
+}
+
+/* ------------------------------------------------------------------ setup */
+
+static void __init read_components(void)
+{
+	unsigned int i;
+
+	for (i = 2; i <= MAX_FEATURE; i++) {
+		u32 eax, ebx, ecx, edx;
+
+		if (!(host.features & BIT_ULL(i)))
+			continue;
+		cpuid_count(0xd, i, &eax, &ebx, &ecx, &edx);
+		if (!eax || ebx + eax > PAGE_SIZE) {
+			host.features &= ~BIT_ULL(i);
+			continue;
+		}
+		host.comp[i].bytes = eax;
+		host.comp[i].offset = ebx;
+		host.comp[i].aligned = ecx & BIT(1);
+	}
+	if ((host.features & AVX512_FEATURES) != AVX512_FEATURES)
+		host.features &= ~(u64)AVX512_FEATURES;
+}
+
+int __init keel_fpu_setup(void)
+{
+	struct fxregs_state *fx = (void *)get_zeroed_page(GFP_KERNEL);
+
+	if (!fx)
+		return -ENOMEM;
+	kernel_fpu_begin();
+	asm volatile("fxsave64 (%0)" : : "r" (fx) : "memory");
+	kernel_fpu_end();
+	host.mxcsr_mask = fx->mxcsr_mask ?: 0xffbf;
+	free_page((unsigned long)fx);
+
+	host.tsc_aux = boot_cpu_has(X86_FEATURE_RDTSCP) || boot_cpu_has(X86_FEATURE_RDPID);
+	host.xsave = boot_cpu_has(X86_FEATURE_XSAVE) && boot_cpu_has(X86_FEATURE_OSXSAVE);
+	if (!host.xsave)
+		return 0;
+	host.xcr0 = xgetbv0();
+	host.pku = boot_cpu_has(X86_FEATURE_OSPKE);
+	/* Not AMX: its state is allocated by permission, task by task, and this area is one page. */
+	host.features = host.xcr0 & (XFEATURE_MASK_FP | XFEATURE_MASK_SSE | XFEATURE_MASK_YMM | AVX512_FEATURES |
+				     (host.pku ? XFEATURE_MASK_PKRU : 0));
+	read_components();
+	host.swapped = host.features & ~(u64)XFEATURE_MASK_PKRU;
+	if (boot_cpu_has(X86_FEATURE_XSAVES))
+		host.xss_msr = rdmsrq_safe(MSR_IA32_XSS, &host.xss) == 0;
+	return 0;
+}
+
+u64 keel_supported_xcr0(void)
+{
+	return host.features;
+}
+
+size_t keel_xsave_size(void)
+{
+	return sizeof(struct kvm_xsave);
+}
+
+u32 keel_xstate_bytes(u64 features, bool compacted)
+{
+	u32 end = HEADER_END;
+	unsigned int i;
+
+	features &= host.features;
+	for (i = 2; i <= MAX_FEATURE; i++) {
+		if (!(features & BIT_ULL(i)))
+			continue;
+		if (!compacted)
+			end = max(end, host.comp[i].offset + host.comp[i].bytes);
+		else
+			end = (host.comp[i].aligned ? ALIGN(end, 64) : end) + host.comp[i].bytes;
+	}
+	return end;
+}
+
+/* ------------------------------------------------------------------ life */
+
+void keel_fpu_reset(struct keel_vcpu *vcpu, bool init)
+{
+	struct keel_fpu *fpu = &vcpu->fpu;
+
+	if (init || !fpu->state)
+		return;		/* INIT leaves all of it as it was */
+	memset(fpu->state, 0, PAGE_SIZE);
+	legacy(fpu)->cwd = FCW_INIT;
+	legacy(fpu)->mxcsr = MXCSR_INIT;
+	fpu->xcr0 = XFEATURE_MASK_FP;
+	fpu->xss = 0;
+	fpu->pkru = 0;
+}
+
+int keel_fpu_init(struct keel_vcpu *vcpu)
+{
+	vcpu->fpu.state = (void *)get_zeroed_page(GFP_KERNEL_ACCOUNT);
+	if (!vcpu->fpu.state)
+		return -ENOMEM;
+	keel_fpu_reset(vcpu, false);
+	return 0;
+}
+
+void keel_fpu_free(struct keel_vcpu *vcpu)
+{
+	free_page((unsigned long)vcpu->fpu.state);
+	vcpu->fpu.state = NULL;
+}
+
+/* ------------------------------------------------------------------ switching */
+
+static bool guest_reads_tsc_aux(struct keel_vcpu *vcpu)
+{
+	return host.tsc_aux && (keel_guest_has(vcpu, X86_FEATURE_RDTSCP) || keel_guest_has(vcpu, X86_FEATURE_RDPID));
+}
+
+void keel_fpu_load(struct keel_vcpu *vcpu)
+{
+	struct keel_fpu *fpu = &vcpu->fpu;
+
+	if (host.xsave)
+		asm volatile("xrstor64 (%0)" : : "r" (fpu->state), "a" ((u32)host.swapped),
+			     "d" ((u32)(host.swapped >> 32)) : "memory");
+	else
+		asm volatile("fxrstor64 (%0)" : : "r" (fpu->state) : "memory");
+	fpu->swap_tsc_aux = guest_reads_tsc_aux(vcpu);
+	if (fpu->swap_tsc_aux) {
+		rdmsrq(MSR_TSC_AUX, fpu->host_tsc_aux);
+		wrmsrq(MSR_TSC_AUX, vcpu->msrs.tsc_aux);
+	}
+}
+
+void keel_fpu_save(struct keel_vcpu *vcpu)
+{
+	struct keel_fpu *fpu = &vcpu->fpu;
+
+	if (host.xsave)
+		asm volatile("xsave64 (%0)" : : "r" (fpu->state), "a" ((u32)host.swapped),
+			     "d" ((u32)(host.swapped >> 32)) : "memory");
+	else
+		asm volatile("fxsave64 (%0)" : : "r" (fpu->state) : "memory");
+	if (fpu->swap_tsc_aux) {
+		wrmsrq(MSR_TSC_AUX, fpu->host_tsc_aux);
+		fpu->swap_tsc_aux = false;
+	}
+}
+
+void keel_fpu_enter(struct keel_vcpu *vcpu)
+{
+	struct keel_fpu *fpu = &vcpu->fpu;
+	u64 cr4;
+
+	fpu->swap_xcr0 = false;
+	fpu->swap_pkru = false;
+	if (!host.xsave)
+		return;
+	cr4 = keel_cr4(vcpu);
+	if (cr4 & X86_CR4_OSXSAVE) {
+		fpu->swap_xcr0 = fpu->xcr0 != host.xcr0;
+		if (fpu->swap_xcr0)
+			xsetbv0(fpu->xcr0);
+		if (host.xss_msr && fpu->xss != host.xss)
+			wrmsrq(MSR_IA32_XSS, fpu->xss);
+	}
+	if (host.pku && ((cr4 & X86_CR4_PKE) || (fpu->xcr0 & XFEATURE_MASK_PKRU))) {
+		fpu->swap_pkru = true;
+		fpu->host_pkru = pkru_read();
+		if (fpu->host_pkru != fpu->pkru)
+			pkru_write(fpu->pkru);
+	}
+}
+
+void keel_fpu_leave(struct keel_vcpu *vcpu)
+{
+	struct keel_fpu *fpu = &vcpu->fpu;
+
+	if (!host.xsave)
+		return;
+	if (fpu->swap_pkru) {
+		fpu->pkru = pkru_read();
+		if (fpu->pkru != fpu->host_pkru)
+			pkru_write(fpu->host_pkru);
+	}
+	/* CR4.OSXSAVE cannot have changed in the guest: it is always intercepted. */
+	if (host.xss_msr && fpu->xss != host.xss && (keel_cr4(vcpu) & X86_CR4_OSXSAVE))
+		wrmsrq(MSR_IA32_XSS, host.xss);
+	if (fpu->swap_xcr0)
+		xsetbv0(host.xcr0);
+}
+
+/* ------------------------------------------------------------------ XCR0 */
+
+int keel_set_xcr0(struct keel_vcpu *vcpu, u64 val)
+{
+	if (!(val & XFEATURE_MASK_FP) || (val & ~(vcpu->model.xcr0_allowed | XFEATURE_MASK_FP)))
+		return 1;
+	if ((val & XFEATURE_MASK_YMM) && !(val & XFEATURE_MASK_SSE))
+		return 1;
+	if ((val & AVX512_FEATURES) &&
+	    ((val & AVX512_FEATURES) != AVX512_FEATURES || !(val & XFEATURE_MASK_YMM)))
+		return 1;
+	vcpu->fpu.xcr0 = val;
+	return 0;
+}
+
+/* ------------------------------------------------------------------ the area, seen from outside */
+
+/*
+ * XSAVE may leave a component out that is in its initial state, with old bytes in its place.  Write the
+ * initial state there, so that every byte means something.
+ */
+static void complete_area(struct keel_fpu *fpu)
+{
+	struct fxregs_state *fx = legacy(fpu);
+	u64 missing;
+	unsigned int i;
+
+	if (!host.xsave)
+		return;
+	missing = host.swapped & ~header(fpu)->xfeatures;
+	if (!missing)
+		return;
+	if (missing & XFEATURE_MASK_FP) {
+		u32 mxcsr = fx->mxcsr, mask = fx->mxcsr_mask;
+
+		memset(fx, 0, offsetof(struct fxregs_state, xmm_space));
+		fx->cwd = FCW_INIT;
+		fx->mxcsr = mxcsr;
+		fx->mxcsr_mask = mask;
+	}
+	if (missing & XFEATURE_MASK_SSE)
+		memset(fx->xmm_space, 0, sizeof(fx->xmm_space));
+	for (i = 2; i <= MAX_FEATURE; i++)
+		if (missing & BIT_ULL(i))
+			memset(fpu->state + host.comp[i].offset, 0, host.comp[i].bytes);
+	header(fpu)->xfeatures |= missing;
+}
+
+static void *ymm_high(struct keel_fpu *fpu, unsigned int reg)
+{
+	return fpu->state + host.comp[XFEATURE_YMM].offset + reg * 16;
+}
+
+void keel_fpu_read_vec(struct keel_vcpu *vcpu, unsigned int reg, void *buf, unsigned int bytes)
+{
+	struct keel_fpu *fpu = &vcpu->fpu;
+
+	complete_area(fpu);
+	memcpy(buf, &legacy(fpu)->xmm_space[reg * 4], min(bytes, 16u));
+	if (bytes <= 16)
+		return;
+	if (host.swapped & XFEATURE_MASK_YMM)
+		memcpy(buf + 16, ymm_high(fpu, reg), 16);
+	else
+		memset(buf + 16, 0, 16);
+}
+
+void keel_fpu_write_vec(struct keel_vcpu *vcpu, unsigned int reg, const void *buf, unsigned int bytes,
+			bool zero_upper)
+{
+	struct keel_fpu *fpu = &vcpu->fpu;
+
+	complete_area(fpu);
+	memcpy(&legacy(fpu)->xmm_space[reg * 4], buf, min(bytes, 16u));
+	if (!(host.swapped & XFEATURE_MASK_YMM))
+		return;
+	if (bytes > 16)
+		memcpy(ymm_high(fpu, reg), buf + 16, 16);
+	else if (zero_upper)
+		memset(ymm_high(fpu, reg), 0, 16);
+	/* VEX also clears what lies above: the upper halves of ZMM0-15. */
+	if (zero_upper && (host.swapped & XFEATURE_MASK_ZMM_Hi256))
+		memset(fpu->state + host.comp[XFEATURE_ZMM_Hi256].offset + reg * 32, 0, 32);
+}
+
+u16 keel_fpu_cw(struct keel_vcpu *vcpu)
+{
+	complete_area(&vcpu->fpu);
+	return legacy(&vcpu->fpu)->cwd;
+}
+
+u16 keel_fpu_sw(struct keel_vcpu *vcpu)
+{
+	complete_area(&vcpu->fpu);
+	return legacy(&vcpu->fpu)->swd;
+}
+
+/* FNINIT resets control, status, tag and pointers; the registers' contents stay. */
+void keel_fpu_fninit(struct keel_vcpu *vcpu)
+{
+	struct fxregs_state *fx = legacy(&vcpu->fpu);
+
+	complete_area(&vcpu->fpu);
+	fx->cwd = FCW_INIT;
+	fx->swd = 0;
+	fx->twd = 0;
+	fx->fop = 0;
+	fx->rip = 0;
+	fx->rdp = 0;
+}
+
+/* ------------------------------------------------------------------ ioctls */
+
+VCPU_IOCTL(keel_get_fpu)
+{
+	struct fxregs_state *fx = legacy(&vcpu->fpu);
+	struct kvm_fpu *out = buf;
+
+	complete_area(&vcpu->fpu);
+	memset(out, 0, sizeof(*out));
+	memcpy(out->fpr, fx->st_space, sizeof(out->fpr));
+	out->fcw = fx->cwd;
+	out->fsw = fx->swd;
+	out->ftwx = fx->twd;
+	out->last_opcode = fx->fop;
+	out->last_ip = fx->rip;
+	out->last_dp = fx->rdp;
+	memcpy(out->xmm, fx->xmm_space, sizeof(out->xmm));
+	out->mxcsr = fx->mxcsr;
+	return 0;
+}
+
+VCPU_IOCTL(keel_set_fpu)
+{
+	struct fxregs_state *fx = legacy(&vcpu->fpu);
+	const struct kvm_fpu *in = buf;
+
+	if (in->mxcsr & ~host.mxcsr_mask)
+		return -EINVAL;
+	complete_area(&vcpu->fpu);
+	memcpy(fx->st_space, in->fpr, sizeof(in->fpr));
+	fx->cwd = in->fcw;
+	fx->swd = in->fsw;
+	fx->twd = in->ftwx;
+	fx->fop = in->last_opcode;
+	fx->rip = in->last_ip;
+	fx->rdp = in->last_dp;
+	memcpy(fx->xmm_space, in->xmm, sizeof(in->xmm));
+	fx->mxcsr = in->mxcsr;
+	return 0;
+}
+
+/* The image of the ABI: the area, and PKRU where XSAVE would put it. */
+VCPU_IOCTL(keel_get_xsave)
+{
+	struct keel_fpu *fpu = &vcpu->fpu;
+	struct xstate_header *h = buf + LEGACY_BYTES;
+
+	BUILD_BUG_ON(sizeof(struct kvm_xsave) != PAGE_SIZE);
+	complete_area(fpu);
+	memcpy(buf, fpu->state, PAGE_SIZE);
+	((struct fxregs_state *)buf)->mxcsr_mask = host.mxcsr_mask;
+	if (!host.xsave) {
+		h->xfeatures = XFEATURE_MASK_FPSSE;
+	} else if (host.features & XFEATURE_MASK_PKRU) {
+		memset(buf + host.comp[XFEATURE_PKRU].offset, 0, host.comp[XFEATURE_PKRU].bytes);
+		memcpy(buf + host.comp[XFEATURE_PKRU].offset, &fpu->pkru, sizeof(fpu->pkru));
+		h->xfeatures |= XFEATURE_MASK_PKRU;
+	}
+	return 0;
+}
+
+VCPU_IOCTL(keel_get_xsave2)
+{
+	void *image = (void *)get_zeroed_page(GFP_KERNEL_ACCOUNT);
+	long ret;
+
+	if (!image)
+		return -ENOMEM;
+	ret = keel_get_xsave(vcpu, image, 0);
+	if (!ret && copy_to_user((void __user *)arg, image, PAGE_SIZE))
+		ret = -EFAULT;
+	free_page((unsigned long)image);
+	return ret;
+}
+
+/* Would XRSTOR take it? */
+static bool image_valid(const void *image)
+{
+	const struct xstate_header *h = image + LEGACY_BYTES;
+	const struct fxregs_state *fx = image;
+
+	return !(h->xfeatures & ~(host.xsave ? host.features : XFEATURE_MASK_FPSSE)) && !h->xcomp_bv &&
+	       !memchr_inv(h->reserved, 0, sizeof(h->reserved)) && !(fx->mxcsr & ~host.mxcsr_mask);
+}
+
+VCPU_IOCTL(keel_set_xsave)
+{
+	struct keel_fpu *fpu = &vcpu->fpu;
+	void *image = (void *)get_zeroed_page(GFP_KERNEL_ACCOUNT);
+	struct xstate_header *h = image + LEGACY_BYTES;
+	long ret = -EFAULT;
+
+	if (!image)
+		return -ENOMEM;
+	if (copy_from_user(image, (void __user *)arg, PAGE_SIZE))
+		goto out;
+	ret = -EINVAL;
+	if (!image_valid(image))
+		goto out;
+	fpu->pkru = 0;
+	if (h->xfeatures & XFEATURE_MASK_PKRU)
+		memcpy(&fpu->pkru, image + host.comp[XFEATURE_PKRU].offset, sizeof(fpu->pkru));
+	h->xfeatures &= ~(u64)XFEATURE_MASK_PKRU;
+	memcpy(fpu->state, image, PAGE_SIZE);
+	ret = 0;
+out:
+	free_page((unsigned long)image);
+	return ret;
+}
+
+VCPU_IOCTL(keel_get_xcrs)
+{
+	struct kvm_xcrs *out = buf;
+
+	if (!host.xsave)
+		return -EINVAL;
+	memset(out, 0, sizeof(*out));
+	out->nr_xcrs = 1;
+	out->xcrs[0].value = vcpu->fpu.xcr0;
+	return 0;
+}
+
+VCPU_IOCTL(keel_set_xcrs)
+{
+	const struct kvm_xcrs *in = buf;
+	unsigned int i;
+
+	if (!host.xsave || in->nr_xcrs > KVM_MAX_XCRS || in->flags)
+		return -EINVAL;
+	/* XCR0 is the only one; others are nobody's. */
+	for (i = 0; i < in->nr_xcrs; i++)
+		if (in->xcrs[i].xcr == 0)
+			return keel_set_xcr0(vcpu, in->xcrs[i].value) ? -EINVAL : 0;
+	return 0;
+}

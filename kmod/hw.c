@@ -1,0 +1,207 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * hw.c - virtualization on and off per physical CPU: with the first VM and the last, with CPU hotplug,
+ * suspend, reboot.  Nothing is claimed that another hypervisor module owns: where virtualization is on
+ * already, keel says who to ask and stays off.
+ *
+ * Lock: keel_hw_lock guards the count of VMs and the list; the hotplug callbacks take it too.
+ */
+#include <linux/cpu.h>
+#include <linux/cpuhotplug.h>
+#include <linux/reboot.h>
+#include <linux/slab.h>
+#include <linux/syscore_ops.h>
+#include "ops.h"
+
+DEFINE_MUTEX(keel_hw_lock);
+LIST_HEAD(keel_vms);
+bool keel_rebooting;
+struct keel_hw_caps keel_hw __ro_after_init;
+
+#define KEEL_OP_DEFINE(name, ret, args) \
+	DEFINE_STATIC_CALL_NULL(keel_op_##name, *(((struct keel_ops *)0)->name));
+KEEL_OPS(KEEL_OP_DEFINE)
+
+static struct keel_ops *const keel_backends[] = { &svm_ops };
+static struct keel_ops *keel_backend;
+
+static unsigned int hw_users;		/* VMs that hold virtualization on */
+static bool hw_on;			/* CPUs that come up must turn it on */
+static DEFINE_PER_CPU(bool, hw_cpu_on);
+static enum cpuhp_state hw_cpuhp;
+
+static void hw_enable_cpu(void *failed)
+{
+	if (__this_cpu_read(hw_cpu_on))
+		return;
+	if (keel_call(cpu_enable))
+		atomic_inc(failed);
+	else
+		__this_cpu_write(hw_cpu_on, true);
+}
+
+static void hw_disable_cpu(void *unused)
+{
+	if (!__this_cpu_read(hw_cpu_on))
+		return;
+	__this_cpu_write(hw_cpu_on, false);
+	keel_call(cpu_disable);
+}
+
+int keel_hw_get(struct keel_vm *vm)
+{
+	atomic_t failed = ATOMIC_INIT(0);
+	int err = 0;
+
+	cpus_read_lock();
+	mutex_lock(&keel_hw_lock);
+	if (keel_rebooting) {
+		err = -EBUSY;
+		goto out;
+	}
+	if (hw_users++ == 0) {
+		on_each_cpu(hw_enable_cpu, &failed, 1);
+		if (atomic_read(&failed)) {
+			on_each_cpu(hw_disable_cpu, NULL, 1);
+			hw_users--;
+			pr_warn_ratelimited("keel: %s is already in use by another hypervisor (kvm_amd, kvm_intel, VirtualBox?): stop its VMs or unload it, then try again\n",
+					    keel_hw.name);
+			err = -EBUSY;
+			goto out;
+		}
+		hw_on = true;
+	}
+	list_add_tail(&vm->list, &keel_vms);
+out:
+	mutex_unlock(&keel_hw_lock);
+	cpus_read_unlock();
+	return err;
+}
+
+void keel_hw_put(struct keel_vm *vm)
+{
+	cpus_read_lock();
+	mutex_lock(&keel_hw_lock);
+	list_del(&vm->list);
+	if (--hw_users == 0) {
+		hw_on = false;
+		on_each_cpu(hw_disable_cpu, NULL, 1);
+	}
+	mutex_unlock(&keel_hw_lock);
+	cpus_read_unlock();
+}
+
+/* A CPU joins: if virtualization cannot be turned on there it must stay offline, vCPUs may move to it. */
+static int hw_cpu_online(unsigned int cpu)
+{
+	atomic_t failed = ATOMIC_INIT(0);
+
+	mutex_lock(&keel_hw_lock);
+	if (hw_on) {
+		local_irq_disable();
+		hw_enable_cpu(&failed);
+		local_irq_enable();
+	}
+	mutex_unlock(&keel_hw_lock);
+	return atomic_read(&failed) ? -EBUSY : 0;
+}
+
+static int hw_cpu_offline(unsigned int cpu)
+{
+	mutex_lock(&keel_hw_lock);
+	local_irq_disable();
+	hw_disable_cpu(NULL);
+	local_irq_enable();
+	mutex_unlock(&keel_hw_lock);
+	return 0;
+}
+
+/* Suspend: hotplug has taken every other CPU down; this one runs with IRQs off and tasks frozen. */
+static int hw_suspend(void)
+{
+	hw_disable_cpu(NULL);
+	return 0;
+}
+
+static void hw_resume(void)
+{
+	atomic_t failed = ATOMIC_INIT(0);
+
+	if (hw_on)
+		hw_enable_cpu(&failed);
+}
+
+static struct syscore_ops hw_syscore = {
+	.suspend = hw_suspend,
+	.resume = hw_resume,
+};
+
+/* INIT and firmware must not find SVME or VMXE set: off everywhere, and no VM runs any more. */
+static int hw_reboot(struct notifier_block *nb, unsigned long action, void *data)
+{
+	struct keel_vm *vm;
+
+	mutex_lock(&keel_hw_lock);
+	keel_rebooting = true;
+	list_for_each_entry(vm, &keel_vms, list)
+		keel_vm_kill(vm);
+	list_for_each_entry(vm, &keel_vms, list)
+		keel_request_all(vm, KEEL_REQ_VM_DEAD, true);
+	hw_on = false;
+	on_each_cpu(hw_disable_cpu, NULL, 1);
+	mutex_unlock(&keel_hw_lock);
+	return NOTIFY_DONE;
+}
+
+static struct notifier_block hw_reboot_nb = { .notifier_call = hw_reboot };
+
+static int hw_pick_backend(void)
+{
+	const char *why = NULL, *last = "no backend knows this CPU";
+	int err = -ENODEV;
+	unsigned int i;
+
+	for (i = 0; i < ARRAY_SIZE(keel_backends); i++) {
+		int e = keel_backends[i]->setup(keel_backends[i], &why);
+
+		if (!e) {
+			keel_backend = keel_backends[i];
+			keel_hw = keel_backend->caps;
+#define KEEL_OP_UPDATE(name, ret, args) static_call_update(keel_op_##name, keel_backend->name);
+			KEEL_OPS(KEEL_OP_UPDATE)
+			return 0;
+		}
+		/* The backend that found its CPU but not its features knows the better reason. */
+		if (err == -ENODEV) {
+			err = e;
+			last = why;
+		}
+	}
+	pr_err("keel: not loaded: %s\n", last);
+	return err;
+}
+
+int keel_hw_init(void)
+{
+	int err = hw_pick_backend();
+
+	if (err)
+		return err;
+	err = cpuhp_setup_state_nocalls(CPUHP_AP_ONLINE_DYN, "virt/keel:online", hw_cpu_online, hw_cpu_offline);
+	if (err < 0) {
+		keel_backend->unsetup();
+		return err;
+	}
+	hw_cpuhp = err;
+	register_syscore_ops(&hw_syscore);
+	register_reboot_notifier(&hw_reboot_nb);
+	return 0;
+}
+
+void keel_hw_exit(void)
+{
+	unregister_reboot_notifier(&hw_reboot_nb);
+	unregister_syscore_ops(&hw_syscore);
+	cpuhp_remove_state_nocalls(hw_cpuhp);
+	keel_backend->unsetup();
+}

@@ -1,0 +1,972 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * insn.c - between an exit and what it asks for: port and memory-mapped I/O, CPUID, MSRs, and the
+ * emulator's view of a vCPU.
+ *
+ * MMIO or port reads that only userspace can answer end the emulation with nothing changed.  The answer is
+ * kept, and the instruction runs again from its start: every device read it makes finds its answer in the
+ * replay list, in order.  Writes for userspace are recorded and go out when the instruction is done.
+ *
+ * Lock: vcpu->mutex; between keel_vcpu_begin() and keel_vcpu_end().
+ */
+#include <linux/slab.h>
+
+#include <asm/trapnr.h>
+#include "ops.h"
+#include "trace.h"
+
+#define REPLAY_MAX	8	/* device reads of one instruction, 8 bytes each: two 32-byte operands */
+#define WRITES_MAX	8
+
+struct insn_io {
+	u64 addr;
+	u8 len;
+	u8 data[8];
+};
+
+struct keel_insn {
+	struct emul e;
+	struct keel_vcpu *vcpu;
+	struct insn_io replay[REPLAY_MAX];
+	unsigned int nr_replay, cursor;
+	struct insn_io writes[WRITES_MAX];
+	unsigned int nr_writes, write_pos;
+	bool want_read;			/* replay[nr_replay] was asked of userspace */
+	bool need_slow;			/* stopped because the fast loop must not sleep */
+	bool halted;
+	int pio_state;			/* enum: none, asked, answered, out */
+	u16 port;
+	u8 pio_size;
+	unsigned int pio_count;
+};
+
+enum { PIO_NONE, PIO_IN_WANTED, PIO_IN_READY, PIO_OUT_WANTED };
+
+static struct keel_insn *to_insn(struct emul *e)
+{
+	return container_of(e, struct keel_insn, e);
+}
+
+static int emulate(struct keel_vcpu *vcpu, bool decoded);
+
+/* ------------------------------------------------------------ guest memory */
+
+static u32 mmu_access(struct emul *e, unsigned int access)
+{
+	u32 acc = 0;
+
+	if (access & EMUL_ACC_WRITE)
+		acc |= MMU_ACC_WRITE;
+	if (access & EMUL_ACC_SYSTEM)
+		acc |= MMU_ACC_SYSTEM;
+	else if (e->cpl == 3)
+		acc |= MMU_ACC_USER;
+	return acc;
+}
+
+static enum emul_result need_slow(struct keel_insn *in)
+{
+	in->need_slow = true;
+	return EMUL_UNHANDLEABLE;
+}
+
+static enum emul_result translate(struct emul *e, u64 linear, unsigned int access, u64 *gpa)
+{
+	struct keel_insn *in = to_insn(e);
+	int r = mmu_gva_to_gpa(in->vcpu, linear, mmu_access(e, access), gpa, &e->fault);
+
+	if (r == 1)
+		return EMUL_FAULT;
+	return r == -EAGAIN ? need_slow(in) : EMUL_OK;
+}
+
+/* A device read of up to 8 bytes: replayed, answered in the kernel, or asked of userspace. */
+static enum emul_result device_read(struct keel_insn *in, u64 gpa, void *buf, unsigned int len)
+{
+	struct keel_vcpu *vcpu = in->vcpu;
+	struct insn_io *io = &in->replay[in->cursor];
+
+	if (in->cursor < in->nr_replay) {
+		if (io->addr != gpa || io->len != len)
+			return EMUL_UNHANDLEABLE;	/* the guest changed the instruction meanwhile */
+		memcpy(buf, io->data, len);
+		in->cursor++;
+		return EMUL_OK;
+	}
+	if (in->nr_replay == REPLAY_MAX)
+		return EMUL_UNHANDLEABLE;
+	if (in->nr_writes)
+		return EMUL_USER;		/* those go out first; this comes again */
+	io->addr = gpa;
+	io->len = len;
+	memset(io->data, 0, sizeof(io->data));
+	vcpu->stat.mmio++;
+	if (irq_lapic_mmio(vcpu, gpa, len, io->data, false) ||
+	    !irq_bus_read(vcpu, BUS_MMIO, gpa, len, io->data)) {
+		trace_keel_mmio(vcpu, gpa, len, false, io->data);
+		memcpy(buf, io->data, len);
+		in->nr_replay++;
+		in->cursor++;
+		return EMUL_OK;
+	}
+	in->want_read = true;
+	return EMUL_USER;
+}
+
+static enum emul_result device_write(struct keel_insn *in, u64 gpa, const void *buf, unsigned int len)
+{
+	struct keel_vcpu *vcpu = in->vcpu;
+	struct insn_io *io = &in->writes[in->nr_writes];
+	u8 data[8] = {};
+
+	vcpu->stat.mmio++;
+	memcpy(data, buf, len);
+	trace_keel_mmio(vcpu, gpa, len, true, data);
+	if (irq_lapic_mmio(vcpu, gpa, len, data, true) ||
+	    !irq_bus_write(vcpu, BUS_MMIO, gpa, len, data))
+		return EMUL_OK;
+	if (in->nr_writes == WRITES_MAX)
+		return EMUL_UNHANDLEABLE;
+	io->addr = gpa;
+	io->len = len;
+	memcpy(io->data, buf, len);
+	in->nr_writes++;
+	return EMUL_OK;
+}
+
+static enum emul_result device_access(struct keel_insn *in, u64 gpa, void *buf, unsigned int bytes, bool write)
+{
+	enum emul_result r = EMUL_OK;
+
+	while (bytes && r == EMUL_OK) {
+		unsigned int n = min(bytes, 8U);
+
+		r = write ? device_write(in, gpa, buf, n) : device_read(in, gpa, buf, n);
+		gpa += n;
+		buf += n;
+		bytes -= n;
+	}
+	return r;
+}
+
+
+static enum emul_result op_read(struct emul *e, u64 linear, void *buf, unsigned int bytes, unsigned int access)
+{
+	struct keel_insn *in = to_insn(e);
+
+	while (bytes) {
+		unsigned int n = min_t(unsigned int, bytes, PAGE_SIZE - offset_in_page(linear));
+		enum emul_result r;
+		u64 gpa;
+		int err;
+
+		r = translate(e, linear, access, &gpa);
+		if (r != EMUL_OK)
+			return r;
+		err = keel_vcpu_read(in->vcpu, gpa, buf, n);
+		if (err == -EAGAIN)
+			return need_slow(in);
+		if (err) {
+			if (n > EMUL_MAX_ACCESS)
+				return EMUL_UNHANDLEABLE;
+			r = device_access(in, gpa, buf, n, false);
+			if (r != EMUL_OK)
+				return r;
+		}
+		linear += n;
+		buf += n;
+		bytes -= n;
+	}
+	return EMUL_OK;
+}
+
+static enum emul_result op_write(struct emul *e, u64 linear, const void *buf, unsigned int bytes,
+				 unsigned int access)
+{
+	struct keel_insn *in = to_insn(e);
+	u64 gpa[2];
+	unsigned int first = min_t(unsigned int, bytes, PAGE_SIZE - offset_in_page(linear));
+	unsigned int i, len[2] = { first, bytes - first };
+
+	/* One iteration of a string instruction at a time goes to userspace. */
+	if (in->nr_writes && (e->insn.prefix & (EMUL_PFX_REP | EMUL_PFX_REPNE)))
+		return EMUL_USER;
+	for (i = 0; i < 2 && len[i]; i++) {
+		enum emul_result r = translate(e, linear + i * first, access | EMUL_ACC_WRITE, &gpa[i]);
+
+		if (r != EMUL_OK)
+			return r;
+	}
+	for (i = 0; i < 2 && len[i]; i++) {
+		int err = keel_vcpu_write(in->vcpu, gpa[i], buf, len[i]);
+
+		if (err == -EAGAIN)
+			return need_slow(in);
+		if (err) {
+			enum emul_result r;
+
+			if (len[i] > EMUL_MAX_ACCESS)
+				return EMUL_UNHANDLEABLE;
+			r = device_access(in, gpa[i], (void *)buf, len[i], true);
+			if (r != EMUL_OK)
+				return r;
+		}
+		buf += len[i];
+	}
+	return EMUL_OK;
+}
+
+static enum emul_result op_probe(struct emul *e, u64 linear, unsigned int bytes, unsigned int access)
+{
+	struct keel_insn *in = to_insn(e);
+	u64 end = linear + bytes, gpa;
+
+	while (linear < end) {
+		enum emul_result r = translate(e, linear, access, &gpa);
+
+		if (r != EMUL_OK)
+			return r;
+		if (bytes > EMUL_MAX_ACCESS) {
+			struct keel_slot *slot = keel_vcpu_slot(in->vcpu, gpa >> PAGE_SHIFT);
+
+			if (!slot || (slot->flags & KVM_MEM_READONLY))
+				return EMUL_UNHANDLEABLE;
+		}
+		linear = (linear | ~PAGE_MASK) + 1;
+	}
+	return EMUL_OK;
+}
+
+static enum emul_result op_cmpxchg(struct emul *e, u64 linear, const void *old, const void *new,
+				   unsigned int bytes, unsigned int access)
+{
+	struct keel_insn *in = to_insn(e);
+	u8 expect[16];
+	u64 gpa;
+	enum emul_result r = translate(e, linear, access | EMUL_ACC_WRITE, &gpa);
+	int err;
+
+	if (r != EMUL_OK)
+		return r;
+	/* A split lock, or 16 bytes: not atomic here, nor on a bus that guests can rely on. */
+	if (bytes > 8 || offset_in_page(linear) + bytes > PAGE_SIZE)
+		return op_write(e, linear, new, bytes, access);
+	memcpy(expect, old, bytes);
+	err = keel_vcpu_cmpxchg(in->vcpu, gpa, expect, new, bytes);
+	if (err == 1)
+		return EMUL_RETRY;
+	if (err == -EAGAIN)
+		return need_slow(in);
+	return err ? device_access(in, gpa, (void *)new, bytes, true) : EMUL_OK;
+}
+
+static enum emul_result op_fetch(struct emul *e, u64 linear, void *buf, unsigned int *bytes)
+{
+	struct keel_insn *in = to_insn(e);
+	/* Most instructions fit in the first read; who needs more asks again. */
+	unsigned int n = min_t(unsigned int, min(*bytes, 8U), PAGE_SIZE - offset_in_page(linear));
+	u64 gpa;
+	int err;
+
+	err = mmu_gva_to_gpa(in->vcpu, linear, mmu_access(e, 0) | MMU_ACC_FETCH, &gpa, &e->fault);
+	if (err == 1)
+		return EMUL_FAULT;
+	if (!err)
+		err = keel_vcpu_read(in->vcpu, gpa, buf, n);
+	if (err == -EAGAIN)
+		return need_slow(in);
+	if (err)
+		return EMUL_UNHANDLEABLE;	/* code in MMIO */
+	*bytes = n;
+	return EMUL_OK;
+}
+
+/* ------------------------------------------------------------------- ports */
+
+static bool kernel_pio(struct keel_vcpu *vcpu, u16 port, unsigned int size, void *data, bool in)
+{
+	return in ? !irq_bus_read(vcpu, BUS_PIO, port, size, data) :
+		    !irq_bus_write(vcpu, BUS_PIO, port, size, data);
+}
+
+static void user_pio(struct keel_vcpu *vcpu, u16 port, unsigned int size, unsigned int count, bool in)
+{
+	struct kvm_run *run = vcpu->run;
+
+	vcpu->stat.pio_user++;
+	run->exit_reason = KVM_EXIT_IO;
+	run->io.direction = in ? KVM_EXIT_IO_IN : KVM_EXIT_IO_OUT;
+	run->io.size = size;
+	run->io.port = port;
+	run->io.count = count;
+	run->io.data_offset = KVM_PIO_PAGE_OFFSET * PAGE_SIZE;
+}
+
+static enum emul_result op_pio_in(struct emul *e, u16 port, unsigned int size, void *data, unsigned int *count)
+{
+	struct keel_insn *in = to_insn(e);
+
+	if (in->pio_state == PIO_IN_READY) {
+		*count = min(*count, in->pio_count);
+		memcpy(data, in->vcpu->pio_data, *count * size);
+		in->pio_state = PIO_NONE;
+		return EMUL_OK;
+	}
+	if (in->pio_state != PIO_NONE || in->nr_writes)
+		return EMUL_USER;
+	in->vcpu->stat.pio++;
+	if (kernel_pio(in->vcpu, port, size, data, true)) {
+		*count = 1;
+		trace_keel_pio(in->vcpu, port, size, 1, false);
+		return EMUL_OK;
+	}
+	in->pio_state = PIO_IN_WANTED;
+	in->port = port;
+	in->pio_size = size;
+	in->pio_count = min_t(unsigned int, *count, PAGE_SIZE / size);
+	return EMUL_USER;
+}
+
+static enum emul_result op_pio_out(struct emul *e, u16 port, unsigned int size, const void *data,
+				   unsigned int *count)
+{
+	struct keel_insn *in = to_insn(e);
+
+	if (in->pio_state != PIO_NONE)
+		return EMUL_USER;
+	in->vcpu->stat.pio++;
+	if (kernel_pio(in->vcpu, port, size, (void *)data, false)) {
+		*count = 1;
+		trace_keel_pio(in->vcpu, port, size, 1, true);
+		return EMUL_OK;
+	}
+	in->pio_state = PIO_OUT_WANTED;
+	in->port = port;
+	in->pio_size = size;
+	in->pio_count = *count = min_t(unsigned int, *count, PAGE_SIZE / size);
+	memcpy(in->vcpu->pio_data, data, *count * size);
+	return EMUL_OK;
+}
+
+/* --------------------------------------------------------------- registers */
+
+static void op_get_seg(struct emul *e, unsigned int seg, struct emul_seg *s)
+{
+	struct kvm_segment k;
+
+	keel_call(get_segment, to_insn(e)->vcpu, &k, seg);
+	s->base = k.base;
+	s->limit = k.limit;
+	s->selector = k.selector;
+	s->attr = k.type | k.s << 4 | k.dpl << 5 | k.present << 7 | k.avl << 12 | k.l << 13 | k.db << 14 |
+		  k.g << 15 | (k.unusable ? EMUL_ATTR_UNUSABLE : 0);
+}
+
+static void op_set_seg(struct emul *e, unsigned int seg, const struct emul_seg *s)
+{
+	struct kvm_segment k = {
+		.base = s->base, .limit = s->limit, .selector = s->selector,
+		.type = s->attr & EMUL_ATTR_TYPE, .s = !!(s->attr & EMUL_ATTR_S),
+		.dpl = (s->attr & EMUL_ATTR_DPL) >> EMUL_ATTR_DPL_SHIFT,
+		.present = !!(s->attr & EMUL_ATTR_P), .avl = !!(s->attr & EMUL_ATTR_AVL),
+		.l = !!(s->attr & EMUL_ATTR_L), .db = !!(s->attr & EMUL_ATTR_DB),
+		.g = !!(s->attr & EMUL_ATTR_G), .unusable = !!(s->attr & EMUL_ATTR_UNUSABLE),
+	};
+
+	keel_call(set_segment, to_insn(e)->vcpu, &k, seg);
+}
+
+static void op_get_dt(struct emul *e, enum emul_table t, struct emul_dt *dt)
+{
+	struct kvm_dtable k;
+
+	keel_call(get_dt, to_insn(e)->vcpu, &k, t == EMUL_DT_IDT);
+	dt->base = k.base;
+	dt->limit = k.limit;
+}
+
+static void op_set_dt(struct emul *e, enum emul_table t, const struct emul_dt *dt)
+{
+	struct kvm_dtable k = { .base = dt->base, .limit = dt->limit };
+
+	keel_call(set_dt, to_insn(e)->vcpu, &k, t == EMUL_DT_IDT);
+}
+
+static enum emul_result gp_fault(struct emul *e)
+{
+	e->fault = (struct emul_fault){ .vector = X86_TRAP_GP, .has_error = true };
+	return EMUL_FAULT;
+}
+
+static enum emul_result ud_fault(struct emul *e)
+{
+	e->fault = (struct emul_fault){ .vector = X86_TRAP_UD };
+	return EMUL_FAULT;
+}
+
+static u64 get_cr2(struct keel_vcpu *vcpu)
+{
+	return vcpu->cr2;
+}
+
+static int set_cr2(struct keel_vcpu *vcpu, u64 val)
+{
+	vcpu->cr2 = val;
+	return 0;
+}
+
+static const struct {
+	u64 (*get)(struct keel_vcpu *vcpu);
+	int (*set)(struct keel_vcpu *vcpu, u64 val);
+} insn_crs[] = {
+	[0] = { keel_cr0, keel_set_cr0 },
+	[2] = { get_cr2, set_cr2 },
+	[3] = { keel_cr3, keel_set_cr3 },
+	[4] = { keel_cr4, keel_set_cr4 },
+	[8] = { keel_get_cr8, keel_set_cr8 },
+};
+
+static enum emul_result op_get_cr(struct emul *e, unsigned int nr, u64 *val)
+{
+	if (nr >= ARRAY_SIZE(insn_crs) || !insn_crs[nr].get)
+		return ud_fault(e);
+	*val = insn_crs[nr].get(to_insn(e)->vcpu);
+	return EMUL_OK;
+}
+
+static enum emul_result op_set_cr(struct emul *e, unsigned int nr, u64 val)
+{
+	struct keel_insn *in = to_insn(e);
+
+	if (nr >= ARRAY_SIZE(insn_crs) || !insn_crs[nr].set)
+		return ud_fault(e);
+	/* CR3 and CR0 may read the guest's page directory pointers, which may have to be fetched. */
+	if (in->vcpu->atomic && nr != 8)
+		return need_slow(in);
+	return insn_crs[nr].set(in->vcpu, val) ? gp_fault(e) : EMUL_OK;
+}
+
+/* General detect: MOV DR faults while DR7.GD is set. */
+static bool dr_guarded(struct keel_vcpu *vcpu)
+{
+	if (!(keel_call(get_dr7, vcpu) & DR7_GD))
+		return false;
+	keel_raise_db(vcpu, BIT(13));
+	return true;
+}
+
+static enum emul_result dr_result(struct emul *e, int r)
+{
+	return r == 1 ? ud_fault(e) : r == 2 ? gp_fault(e) : EMUL_OK;
+}
+
+static enum emul_result op_get_dr(struct emul *e, unsigned int nr, u64 *val)
+{
+	struct keel_vcpu *vcpu = to_insn(e)->vcpu;
+
+	return dr_guarded(vcpu) ? EMUL_RETRY : dr_result(e, keel_get_dr(vcpu, nr, val));
+}
+
+static enum emul_result op_set_dr(struct emul *e, unsigned int nr, u64 val)
+{
+	struct keel_vcpu *vcpu = to_insn(e)->vcpu;
+
+	return dr_guarded(vcpu) ? EMUL_RETRY : dr_result(e, keel_set_dr(vcpu, nr, val));
+}
+
+static enum emul_result op_get_msr(struct emul *e, u32 msr, u64 *val)
+{
+	struct keel_insn *in = to_insn(e);
+
+	if (in->vcpu->atomic)
+		return need_slow(in);
+	return keel_get_msr(in->vcpu, msr, val, false) ? gp_fault(e) : EMUL_OK;
+}
+
+static enum emul_result op_set_msr(struct emul *e, u32 msr, u64 val)
+{
+	struct keel_insn *in = to_insn(e);
+
+	if (in->vcpu->atomic)
+		return need_slow(in);
+	return keel_set_msr(in->vcpu, msr, val, false) ? gp_fault(e) : EMUL_OK;
+}
+
+static enum emul_result op_get_xcr(struct emul *e, u32 nr, u64 *val)
+{
+	struct keel_vcpu *vcpu = to_insn(e)->vcpu;
+
+	if (nr)
+		return gp_fault(e);
+	*val = vcpu->fpu.xcr0;
+	return EMUL_OK;
+}
+
+static enum emul_result op_set_xcr(struct emul *e, u32 nr, u64 val)
+{
+	return nr || keel_set_xcr0(to_insn(e)->vcpu, val) ? gp_fault(e) : EMUL_OK;
+}
+
+static enum emul_result op_cpuid(struct emul *e, u32 r[4])
+{
+	keel_cpuid(to_insn(e)->vcpu, &r[0], &r[1], &r[2], &r[3]);
+	return EMUL_OK;
+}
+
+static enum emul_result op_rdtsc(struct emul *e, u64 *tsc, u32 *aux)
+{
+	struct keel_vcpu *vcpu = to_insn(e)->vcpu;
+
+	*tsc = keel_guest_tsc(vcpu);
+	if (aux)
+		*aux = vcpu->msrs.tsc_aux;
+	return EMUL_OK;
+}
+
+static enum emul_result op_rdpmc(struct emul *e, u32 counter, u64 *val)
+{
+	return gp_fault(e);	/* no PMU is offered */
+}
+
+static enum emul_result op_invlpg(struct emul *e, u64 linear)
+{
+	keel_request(KEEL_REQ_TLB_FLUSH, to_insn(e)->vcpu);
+	return EMUL_OK;
+}
+
+static enum emul_result op_sysop(struct emul *e, enum emul_sysop what)
+{
+	struct keel_insn *in = to_insn(e);
+
+	switch (what) {
+	case EMUL_SYS_HLT:
+		in->halted = true;
+		return EMUL_OK;
+	case EMUL_SYS_WBINVD: case EMUL_SYS_INVD: case EMUL_SYS_PAUSE:
+	case EMUL_SYS_MONITOR: case EMUL_SYS_MWAIT:
+		return EMUL_OK;		/* memory is coherent for guests, and a wait may end at once */
+	default:
+		return EMUL_UNHANDLEABLE;
+	}
+}
+
+static enum emul_result op_soft_int(struct emul *e, u8 vector, enum emul_swint kind)
+{
+	struct keel_vcpu *vcpu = to_insn(e)->vcpu;
+
+	vcpu->ev.injected = (struct keel_event){
+		.type = kind == EMUL_SWINT_INT ? KEEL_EV_SOFT_INTR : KEEL_EV_SOFT_EXC,
+		.vector = vector,
+	};
+	keel_request(KEEL_REQ_EVENT, vcpu);
+	return EMUL_OK;
+}
+
+static enum emul_result op_read_xmm(struct emul *e, unsigned int reg, void *buf, unsigned int bytes)
+{
+	struct keel_insn *in = to_insn(e);
+
+	if (in->vcpu->atomic)
+		return need_slow(in);	/* the registers are in the CPU now */
+	keel_fpu_read_vec(in->vcpu, reg, buf, bytes);
+	return EMUL_OK;
+}
+
+static enum emul_result op_write_xmm(struct emul *e, unsigned int reg, const void *buf, unsigned int bytes,
+				     bool zero_upper)
+{
+	struct keel_insn *in = to_insn(e);
+
+	if (in->vcpu->atomic)
+		return need_slow(in);
+	keel_fpu_write_vec(in->vcpu, reg, buf, bytes, zero_upper);
+	return EMUL_OK;
+}
+
+static enum emul_result op_fpu(struct emul *e, enum emul_fpu what, u16 *val)
+{
+	struct keel_insn *in = to_insn(e);
+
+	if (in->vcpu->atomic)
+		return need_slow(in);
+	if (what == EMUL_FPU_INIT)
+		keel_fpu_fninit(in->vcpu);
+	else
+		*val = what == EMUL_FPU_GET_CW ? keel_fpu_cw(in->vcpu) : keel_fpu_sw(in->vcpu);
+	return EMUL_OK;
+}
+
+static const struct emul_ops insn_ops = {
+	.read = op_read, .write = op_write, .probe = op_probe, .cmpxchg = op_cmpxchg, .fetch = op_fetch,
+	.pio_in = op_pio_in, .pio_out = op_pio_out,
+	.get_seg = op_get_seg, .set_seg = op_set_seg, .get_dt = op_get_dt, .set_dt = op_set_dt,
+	.get_cr = op_get_cr, .set_cr = op_set_cr, .get_dr = op_get_dr, .set_dr = op_set_dr,
+	.get_msr = op_get_msr, .set_msr = op_set_msr, .get_xcr = op_get_xcr, .set_xcr = op_set_xcr,
+	.cpuid = op_cpuid, .rdtsc = op_rdtsc, .rdpmc = op_rdpmc, .invlpg = op_invlpg, .sysop = op_sysop,
+	.soft_int = op_soft_int, .read_xmm = op_read_xmm, .write_xmm = op_write_xmm, .fpu = op_fpu,
+};
+
+/* -------------------------------------------------------------- the run */
+
+int keel_insn_init(struct keel_vcpu *vcpu)
+{
+	vcpu->insn = kzalloc(sizeof(*vcpu->insn), GFP_KERNEL_ACCOUNT);
+	if (!vcpu->insn)
+		return -ENOMEM;
+	vcpu->insn->vcpu = vcpu;
+	vcpu->insn->e.ops = &insn_ops;
+	return 0;
+}
+
+void keel_insn_free(struct keel_vcpu *vcpu)
+{
+	kfree(vcpu->insn);
+}
+
+void keel_insn_forget(struct keel_vcpu *vcpu)
+{
+	struct keel_insn *in = vcpu->insn;
+
+	in->nr_replay = in->nr_writes = 0;
+	in->want_read = false;
+	in->pio_state = PIO_NONE;
+}
+
+/* Spelt out: string instructions have a start-up cost that 16 moves do not reach. */
+static __always_inline void copy_regs(u64 *to, const u64 *from)
+{
+	to[0] = from[0];
+	to[1] = from[1];
+	to[2] = from[2];
+	to[3] = from[3];
+	to[4] = from[4];
+	to[5] = from[5];
+	to[6] = from[6];
+	to[7] = from[7];
+	to[8] = from[8];
+	to[9] = from[9];
+	to[10] = from[10];
+	to[11] = from[11];
+	to[12] = from[12];
+	to[13] = from[13];
+	to[14] = from[14];
+	to[15] = from[15];
+}
+
+static void load_state(struct keel_insn *in)
+{
+	struct keel_vcpu *vcpu = in->vcpu;
+	struct emul *e = &in->e;
+	bool db, l;
+
+	keel_reg(vcpu, KEEL_RSP);
+	copy_regs(e->regs, vcpu->regs);
+	e->rip = keel_reg(vcpu, KEEL_RIP);
+	e->rflags = keel_rflags(vcpu);
+	e->cpl = keel_cpl(vcpu);
+	e->lma = keel_is_long_mode(vcpu);
+	e->la57 = keel_cr4(vcpu) & X86_CR4_LA57;
+	keel_call(cs_mode, vcpu, &db, &l);
+	e->mode = emul_mode(keel_cr0(vcpu), e->lma, e->rflags, (db ? EMUL_ATTR_DB : 0) | (l ? EMUL_ATTR_L : 0));
+}
+
+static void store_state(struct keel_insn *in, u64 old_rip)
+{
+	struct keel_vcpu *vcpu = in->vcpu;
+	struct emul *e = &in->e;
+	u64 old_flags = keel_rflags(vcpu);
+
+	copy_regs(vcpu->regs, e->regs);
+	vcpu->avail |= BIT(KEEL_RSP);
+	vcpu->dirty |= BIT(KEEL_RSP);
+	keel_set_reg(vcpu, KEEL_RIP, e->rip);
+	if (e->rip == old_rip && e->insn.prefix & (EMUL_PFX_REP | EMUL_PFX_REPNE)) {
+		keel_set_rflags(vcpu, e->rflags);
+		return;		/* between two iterations: nothing has ended yet */
+	}
+	keel_set_rflags(vcpu, e->rflags & ~(u64)X86_EFLAGS_RF);
+	keel_call(set_shadow, vcpu, e->shadow & EMUL_SHADOW_SS ? KVM_X86_SHADOW_INT_MOV_SS :
+				    e->shadow & EMUL_SHADOW_STI ? KVM_X86_SHADOW_INT_STI : 0);
+	/* An interrupt that waits has a window open already: IF and the shadow need no second look. */
+	if (e->shadow & EMUL_SHADOW_IRET) {
+		keel_call(set_nmi_mask, vcpu, false);
+		keel_request(KEEL_REQ_EVENT, vcpu);
+	}
+	if ((old_flags & X86_EFLAGS_TF) && !(e->shadow & EMUL_SHADOW_SS))
+		keel_raise_db(vcpu, DR_STEP);
+}
+
+static int complete_mmio_write(struct keel_vcpu *vcpu);
+
+/* The next recorded write, as KVM_EXIT_MMIO. */
+static int exit_mmio_write(struct keel_vcpu *vcpu)
+{
+	struct keel_insn *in = vcpu->insn;
+	struct insn_io *io = &in->writes[in->write_pos++];
+	struct kvm_run *run = vcpu->run;
+
+	vcpu->stat.mmio_user++;
+	run->exit_reason = KVM_EXIT_MMIO;
+	run->mmio.phys_addr = io->addr;
+	run->mmio.len = io->len;
+	run->mmio.is_write = 1;
+	memcpy(run->mmio.data, io->data, sizeof(io->data));
+	vcpu->complete = in->write_pos < in->nr_writes ? complete_mmio_write : NULL;
+	if (!vcpu->complete)
+		in->nr_writes = 0;
+	return KEEL_USER;
+}
+
+static int complete_mmio_write(struct keel_vcpu *vcpu)
+{
+	return exit_mmio_write(vcpu);
+}
+
+static int complete_mmio_read(struct keel_vcpu *vcpu)
+{
+	struct keel_insn *in = vcpu->insn;
+	struct insn_io *io = &in->replay[in->nr_replay];
+
+	if (!in->want_read)
+		return KEEL_RESUME;	/* forgotten: new registers were set */
+	in->want_read = false;
+	memcpy(io->data, vcpu->run->mmio.data, io->len);
+	in->nr_replay++;
+	return emulate(vcpu, true);
+}
+
+static int complete_pio_in(struct keel_vcpu *vcpu)
+{
+	if (vcpu->insn->pio_state != PIO_IN_WANTED)
+		return KEEL_RESUME;
+	vcpu->insn->pio_state = PIO_IN_READY;
+	return emulate(vcpu, true);
+}
+
+static int exit_to_user(struct keel_vcpu *vcpu)
+{
+	struct keel_insn *in = vcpu->insn;
+	struct kvm_run *run = vcpu->run;
+
+	if (in->pio_state == PIO_IN_WANTED) {
+		user_pio(vcpu, in->port, in->pio_size, in->pio_count, true);
+		vcpu->complete = complete_pio_in;
+		return KEEL_USER;
+	}
+	if (in->want_read) {
+		struct insn_io *io = &in->replay[in->nr_replay];
+
+		vcpu->stat.mmio_user++;
+		run->exit_reason = KVM_EXIT_MMIO;
+		run->mmio.phys_addr = io->addr;
+		run->mmio.len = io->len;
+		run->mmio.is_write = 0;
+		memset(run->mmio.data, 0, sizeof(run->mmio.data));
+		vcpu->complete = complete_mmio_read;
+		return KEEL_USER;
+	}
+	return KEEL_RESUME;
+}
+
+static int exit_emulation_failure(struct keel_vcpu *vcpu)
+{
+	struct emul *e = &vcpu->insn->e;
+	struct kvm_run *run = vcpu->run;
+
+	vcpu->stat.emulation_fail++;
+	/* An unknown instruction in user mode is the program's fault, not the machine's. */
+	if (keel_cpl(vcpu) == 3) {
+		keel_raise(vcpu, X86_TRAP_UD);
+		return KEEL_RESUME;
+	}
+	memset(&run->emulation_failure, 0, sizeof(run->emulation_failure));
+	run->exit_reason = KVM_EXIT_INTERNAL_ERROR;
+	run->emulation_failure.suberror = KVM_INTERNAL_ERROR_EMULATION;
+	run->emulation_failure.ndata = 4;
+	if (e->insn.have) {
+		run->emulation_failure.flags = KVM_INTERNAL_ERROR_EMULATION_FLAG_INSTRUCTION_BYTES;
+		run->emulation_failure.insn_size = min_t(u8, e->insn.have, 15);
+		memset(run->emulation_failure.insn_bytes, 0x90, 15);
+		memcpy(run->emulation_failure.insn_bytes, e->insn.bytes, run->emulation_failure.insn_size);
+	}
+	keel_raise(vcpu, X86_TRAP_UD);
+	return KEEL_USER;
+}
+
+/* @decoded: e->insn is the instruction at RIP, and the registers are those it was decoded with. */
+static int emulate(struct keel_vcpu *vcpu, bool decoded)
+{
+	struct keel_insn *in = vcpu->insn;
+	struct emul *e = &in->e;
+	enum emul_result r = EMUL_OK;
+	u64 rip;
+
+	in->cursor = 0;
+	in->need_slow = in->halted = false;
+	in->nr_writes = in->write_pos = 0;
+	if (!decoded) {
+		load_state(in);
+		r = emul_decode(e);
+	}
+	rip = e->rip;
+	if (r == EMUL_OK)
+		r = emul_exec(e);
+	if (in->need_slow && r != EMUL_OK)
+		return KEEL_SLOW;
+	if (r == EMUL_USER)
+		return exit_to_user(vcpu);
+
+	/* Finished one way or the other: what was read for it is used up. */
+	in->nr_replay = 0;
+	in->want_read = false;
+	if (in->pio_state != PIO_OUT_WANTED)
+		in->pio_state = PIO_NONE;
+	switch (r) {
+	case EMUL_OK:
+		break;
+	case EMUL_FAULT:
+		keel_raise_fault(vcpu, &e->fault);
+		return KEEL_RESUME;
+	case EMUL_RETRY:
+		return KEEL_RESUME;
+	default:
+		return exit_emulation_failure(vcpu);
+	}
+	store_state(in, rip);
+	vcpu->stat.emulated++;
+	if (in->pio_state == PIO_OUT_WANTED) {
+		in->pio_state = PIO_NONE;
+		user_pio(vcpu, in->port, in->pio_size, in->pio_count, false);
+		return KEEL_USER;
+	}
+	if (in->nr_writes)
+		return exit_mmio_write(vcpu);
+	return in->halted ? keel_emulate_hlt(vcpu) : KEEL_RESUME;
+}
+
+int keel_emulate(struct keel_vcpu *vcpu)
+{
+	return emulate(vcpu, false);
+}
+
+/* -------------------------------------------- exits that need no emulator */
+
+static int complete_fast_in(struct keel_vcpu *vcpu)
+{
+	struct keel_insn *in = vcpu->insn;
+	u64 rax = vcpu->regs[KEEL_RAX];
+
+	if (in->pio_state != PIO_IN_WANTED)
+		return KEEL_RESUME;
+	in->pio_state = PIO_NONE;
+	if (in->pio_size == 4)
+		rax = 0;	/* a 32-bit result clears the upper half */
+	memcpy(&rax, vcpu->pio_data, in->pio_size);
+	keel_set_reg(vcpu, KEEL_RAX, rax);
+	keel_advance(vcpu, in->e.next_rip);
+	return KEEL_RESUME;
+}
+
+int keel_pio(struct keel_vcpu *vcpu, u16 port, unsigned int size, bool in, u64 next_rip)
+{
+	struct keel_insn *insn = vcpu->insn;
+	u64 rax = vcpu->regs[KEEL_RAX];
+
+	vcpu->stat.pio++;
+	trace_keel_pio(vcpu, port, size, 1, !in);
+	if (in) {
+		u64 val = size == 4 ? 0 : rax;
+
+		if (kernel_pio(vcpu, port, size, &val, true)) {
+			keel_set_reg(vcpu, KEEL_RAX, val);
+			keel_advance(vcpu, next_rip);
+			return KEEL_RESUME;
+		}
+		insn->pio_state = PIO_IN_WANTED;
+		insn->pio_size = size;
+		insn->e.next_rip = next_rip;
+		user_pio(vcpu, port, size, 1, true);
+		vcpu->complete = complete_fast_in;
+		return KEEL_USER;
+	}
+	keel_advance(vcpu, next_rip);
+	if (kernel_pio(vcpu, port, size, &rax, false))
+		return KEEL_RESUME;
+	memcpy(vcpu->pio_data, &rax, size);
+	user_pio(vcpu, port, size, 1, false);
+	return KEEL_USER;
+}
+
+int keel_emulate_cpuid(struct keel_vcpu *vcpu)
+{
+	u32 function = vcpu->regs[KEEL_RAX], index = vcpu->regs[KEEL_RCX];
+	u32 out[4] = { function, 0, index, 0 };
+	u64 next;
+	int r = keel_next_rip(vcpu, &next);
+
+	if (r)
+		return r;
+	vcpu->stat.cpuid++;
+	keel_cpuid(vcpu, &out[0], &out[1], &out[2], &out[3]);
+	trace_keel_cpuid(vcpu, function, index, out[0], out[1], out[2], out[3]);
+	keel_set_reg(vcpu, KEEL_RAX, out[0]);
+	keel_set_reg(vcpu, KEEL_RBX, out[1]);
+	keel_set_reg(vcpu, KEEL_RCX, out[2]);
+	keel_set_reg(vcpu, KEEL_RDX, out[3]);
+	keel_advance(vcpu, next);
+	return KEEL_RESUME;
+}
+
+int keel_emulate_rdmsr(struct keel_vcpu *vcpu)
+{
+	u32 msr = vcpu->regs[KEEL_RCX];
+	u64 next, val = 0;
+	int r = keel_next_rip(vcpu, &next);
+
+	if (r)
+		return r;
+	vcpu->stat.msr_reads++;
+	r = keel_get_msr(vcpu, msr, &val, false);
+	trace_keel_msr(vcpu, msr, val, false, r);
+	if (r) {
+		keel_raise_error(vcpu, X86_TRAP_GP, 0);
+		return KEEL_RESUME;
+	}
+	keel_write_edx_eax(vcpu, val);
+	keel_advance(vcpu, next);
+	return KEEL_RESUME;
+}
+
+int keel_emulate_wrmsr(struct keel_vcpu *vcpu)
+{
+	u32 msr = vcpu->regs[KEEL_RCX];
+	u64 next, val = keel_read_edx_eax(vcpu);
+	int r = keel_next_rip(vcpu, &next);
+
+	if (r)
+		return r;
+	if (vcpu->atomic && !keel_msr_fast(msr))
+		return KEEL_SLOW;
+	vcpu->stat.msr_writes++;
+	r = keel_set_msr(vcpu, msr, val, false);
+	trace_keel_msr(vcpu, msr, val, true, r);
+	if (r)
+		keel_raise_error(vcpu, X86_TRAP_GP, 0);
+	else
+		keel_advance(vcpu, next);
+	return KEEL_RESUME;
+}
+
+int keel_emulate_xsetbv(struct keel_vcpu *vcpu)
+{
+	u64 next;
+	int r = keel_next_rip(vcpu, &next);
+
+	if (r)
+		return r;
+	if (keel_cpl(vcpu) || (u32)vcpu->regs[KEEL_RCX] || keel_set_xcr0(vcpu, keel_read_edx_eax(vcpu)))
+		keel_raise_error(vcpu, X86_TRAP_GP, 0);
+	else
+		keel_advance(vcpu, next);
+	return KEEL_RESUME;
+}

@@ -1,0 +1,417 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * keel.h - the two objects of the hypervisor, a virtual machine and a virtual
+ * CPU, and what the rooms of the module offer each other.
+ *
+ * Lock order, outermost first.  A lock may be taken while those above it are
+ * held, never the other way round:
+ *
+ *	hw_lock			virtualization on/off, count of VMs	(hw.c)
+ *	vcpu->mutex		one vCPU's state			(vcpu.c)
+ *	vm->lock		the VM's configuration			(vm.c)
+ *	vm->slots_lock		memslots and I/O buses			(memslot.c)
+ *	vm->pause		vCPUs out of the run loop		(vcpu.c)
+ *	mmap_lock		the kernel's
+ *	vm->mmu.lock		page tables the CPU walks		(mmu/)
+ *	irq room's spinlocks	see irq/irq.h
+ *
+ * Who may look at memslots and I/O buses: anyone who holds slots_lock, a vCPU
+ * between keel_vcpu_begin() and keel_vcpu_end(), and, for memslots only,
+ * whoever holds mmu.lock.  Writers hold slots_lock and have the VM paused, so
+ * tables are changed in place and nobody waits for a grace period.
+ */
+#ifndef KEEL_H
+#define KEEL_H
+
+#include <linux/kvm.h>
+#include <linux/percpu.h>
+#include <linux/mm.h>
+#include <linux/mmu_notifier.h>
+#include <linux/mutex.h>
+#include <linux/preempt.h>
+#include <linux/rcuwait.h>
+#include <linux/spinlock.h>
+#include <linux/types.h>
+#include <linux/wait.h>
+#include <linux/xarray.h>
+#include <asm/kvm.h>
+#include <asm/cpufeature.h>
+#include <asm/debugreg.h>
+#include <asm/processor-flags.h>
+#include <asm/trapnr.h>
+
+#include "compat.h"
+#include "emul/emul.h"
+
+struct keel_vm;
+struct keel_vcpu;
+
+/*
+ * An ioctl handler.  @buf: kernel copy of the argument, copied in and out by the table's dispatcher as the
+ * ioctl's number says; @arg: the raw argument, for ioctls whose argument has no fixed size or is a number.
+ */
+#define SYS_IOCTL(fn)	long fn(void *buf, unsigned long arg)
+#define VM_IOCTL(fn)	long fn(struct keel_vm *vm, void *buf, unsigned long arg)
+#define VCPU_IOCTL(fn)	long fn(struct keel_vcpu *vcpu, void *buf, unsigned long arg)
+
+#include "stats.h"
+#include "memslot.h"
+#include "mmu/mmu.h"
+#include "irq/irq.h"
+#include "cpu.h"
+
+#define DR7_GD		BIT(13)		/* general detect: MOV DR raises #DB */
+
+#define KEEL_MAX_VCPUS		1024	/* vCPUs a VM may have; ids are below KEEL_MAX_VCPU_ID */
+#define KEEL_MAX_VCPU_ID	4096
+#define KEEL_MAX_MEMSLOTS	32764
+
+/* ------------------------------------------------------------------ requests
+ * What others ask of a vCPU; it looks before each entry.  The first group is
+ * answered in the fast loop, the second needs to sleep.
+ */
+enum keel_request {
+	KEEL_REQ_EVENT,		/* look for an event to inject again */
+	KEEL_REQ_TLB_FLUSH,	/* forget every translation of this guest */
+	KEEL_REQ_INTERCEPTS,	/* rebuild the backend's intercepts (guest debug, CR8, MSRs) */
+	KEEL_REQ_KICK,		/* only leave the guest once; nothing to do */
+	KEEL_REQ_FAST_LAST = KEEL_REQ_KICK,
+
+	KEEL_REQ_HALT,		/* mp_state is no longer RUNNABLE: look at it */
+	KEEL_REQ_PAUSE,		/* leave the run loop until the VM is resumed */
+	KEEL_REQ_MMU_RELOAD,	/* the root is gone: get one and load it */
+	KEEL_REQ_CLOCK,		/* write the guest's kvmclock page */
+	KEEL_REQ_TRIPLE_FAULT,	/* exit with KVM_EXIT_SHUTDOWN */
+	KEEL_REQ_IOAPIC_EOI,	/* split irqchip: exit with KVM_EXIT_IOAPIC_EOI */
+	KEEL_REQ_MP_EVENT,	/* INIT or SIPI latched in vcpu->mp_events */
+	KEEL_REQ_VM_DEAD,	/* host error in this VM: KVM_RUN answers -EIO */
+};
+#define KEEL_FAST_REQS	GENMASK(KEEL_REQ_FAST_LAST, 0)
+
+/* What an exit handler says about how to go on; negative is an errno for KVM_RUN. */
+enum keel_next {
+	KEEL_RESUME = 1,	/* back into the guest */
+	KEEL_USER = 0,		/* kvm_run is filled: return to userspace */
+	KEEL_SLOW = 2,		/* fast handlers only: do this where sleeping is allowed */
+};
+
+/* --------------------------------------------------------------------- vCPU */
+enum keel_reg {			/* order of the ModRM encoding, as the emulator wants it */
+	KEEL_RAX, KEEL_RCX, KEEL_RDX, KEEL_RBX, KEEL_RSP, KEEL_RBP, KEEL_RSI, KEEL_RDI,
+	KEEL_R8, KEEL_R9, KEEL_R10, KEEL_R11, KEEL_R12, KEEL_R13, KEEL_R14, KEEL_R15,
+	KEEL_RIP,
+	KEEL_NR_REGS,
+	/* not in regs[], but cached and written back the same way */
+	KEEL_LAZY_RFLAGS = KEEL_NR_REGS,
+	KEEL_LAZY_CR0, KEEL_LAZY_CR3, KEEL_LAZY_CR4,
+};
+
+enum keel_seg {			/* order of the sreg encoding, then the two system segments */
+	KEEL_ES, KEEL_CS, KEEL_SS, KEEL_DS, KEEL_FS, KEEL_GS, KEEL_TR, KEEL_LDTR,
+};
+
+enum keel_event_type {
+	KEEL_EV_NONE,
+	KEEL_EV_INTR,		/* external interrupt */
+	KEEL_EV_NMI,
+	KEEL_EV_EXCEPTION,	/* hardware exception */
+	KEEL_EV_SOFT_INTR,	/* INT n */
+	KEEL_EV_SOFT_EXC,	/* INT3, INTO */
+};
+
+/* One event on its way into the guest, in no vendor's format. */
+struct keel_event {
+	u8 type;
+	u8 vector;
+	bool has_error;
+	u8 insn_len;		/* of a software interrupt's instruction */
+	u32 error;
+	bool has_payload;	/* #PF: CR2, #DB: DR6 bits, not yet written */
+	u64 payload;
+};
+
+/* event.c: what waits to be delivered, and what was in delivery at the last exit. */
+struct keel_events {
+	struct keel_event exception;	/* raised, not yet injected (type NONE: none) */
+	struct keel_event injected;	/* handed to the CPU; still here after an exit: reinject */
+	unsigned int nmi_pending;	/* 0..2 */
+	atomic_t nmi_queued;		/* arrived from other threads */
+	bool again;			/* more could follow the injected one at once: come back before
+					 * the guest's first instruction */
+	int user_vector;		/* KVM_INTERRUPT without an in-kernel PIC: vector, or -1 */
+};
+
+enum keel_mp_event { KEEL_MP_INIT, KEEL_MP_SIPI };
+
+enum keel_mode { KEEL_OUTSIDE, KEEL_IN_GUEST };
+
+struct keel_vcpu {
+	/* what the run loop touches on every exit comes first */
+	struct keel_vm *vm;
+	unsigned long requests;		/* bit per keel_request */
+	int mode;			/* enum keel_mode; IN_GUEST is set with IRQs off */
+	bool atomic;			/* in the fast loop: must not sleep or fault */
+	bool guest_irq_exit;		/* last exit was a host interrupt (backend sets) */
+	u32 avail, dirty;		/* bit per keel_reg: cached copy valid / to be written back */
+	u64 regs[KEEL_NR_REGS];
+	u64 rflags;
+	u64 cr0, cr2, cr3, cr4, cr8, efer;
+	struct kvm_run *run;
+	struct keel_events ev;
+	struct keel_vcpu_stats stat;
+
+	u32 id, idx;			/* the VMM's id; position in creation order */
+	int cpu;			/* physical CPU it is loaded on, -1 if none */
+	bool in_loop;			/* between keel_vcpu_begin() and keel_vcpu_end() */
+	bool has_run;
+	bool preempted;
+	u32 mp_state;			/* KVM_MP_STATE_* */
+	unsigned long mp_events;	/* bit per keel_mp_event, set atomically by senders */
+	u8 sipi_vector;
+	struct mutex mutex;
+	struct rcuwait wait;		/* HLT and wait-for-SIPI sleep here */
+	struct preempt_notifier pn;
+	struct pid __rcu *pid;
+	sigset_t sigset;
+	bool sigset_active;
+
+	/* continuation of an exit that userspace completes; run at the next KVM_RUN */
+	int (*complete)(struct keel_vcpu *vcpu);
+	void *pio_data;			/* one page, mapped behind kvm_run */
+	struct keel_insn *insn;		/* instruction emulation in progress */
+
+	struct keel_cpu_model model;	/* CPUID, what it allows */
+	struct keel_msrs msrs;
+	struct keel_fpu fpu;
+	struct keel_debug debug;
+	struct keel_vcpu_clock clock;
+	struct keel_vcpu_mmu mmu;
+	struct keel_lapic *apic;	/* NULL without an in-kernel APIC */
+	u64 apic_base;
+	u64 smbase;
+};
+
+/* ----------------------------------------------------------------------- VM */
+struct keel_vm {
+	struct mm_struct *mm;
+	refcount_t refs;
+	struct mutex lock;
+	struct mutex slots_lock;
+	struct keel_memslots slots;
+	struct keel_mmu mmu;
+	struct keel_irq irq;
+	struct keel_buses buses;
+	struct keel_clock clock;
+	struct xarray vcpus;		/* by idx; entries stay until the VM goes */
+	unsigned int nr_vcpus;		/* published with release after the xarray entry */
+	u32 bsp_id;
+	u32 max_vcpu_id;
+	atomic_t pause;			/* > 0: vCPUs stay out of the run loop */
+	wait_queue_head_t pause_wq;	/* pausers and paused both sleep here */
+	bool dead;			/* after a host error: nothing runs any more */
+	bool exception_payload;
+	bool triple_fault_event;
+	struct list_head list;		/* all VMs, under hw_lock */
+	struct keel_vm_stats stat;
+	pid_t owner;
+};
+
+/* vCPU by creation order / by the VMM's id; no lock needed, NULL if there is none. */
+struct keel_vcpu *keel_vcpu_by_idx(struct keel_vm *vm, unsigned int idx);
+struct keel_vcpu *keel_vcpu_by_id(struct keel_vm *vm, u32 id);
+
+#define keel_for_each_vcpu(vcpu, i, vm)						\
+	for (i = 0; i < smp_load_acquire(&(vm)->nr_vcpus) &&			\
+	     ((vcpu) = keel_vcpu_by_idx(vm, i)) != NULL; i++)
+
+/* --------------------------------------------------------- vcpu.c, run.c, vm.c */
+static inline void keel_request(enum keel_request req, struct keel_vcpu *vcpu)
+{
+	smp_mb__before_atomic();	/* what the request is about is visible before it */
+	set_bit(req, &vcpu->requests);
+}
+
+static inline bool keel_request_pending(struct keel_vcpu *vcpu)
+{
+	return READ_ONCE(vcpu->requests);
+}
+
+static inline bool keel_take_request(enum keel_request req, struct keel_vcpu *vcpu)
+{
+	if (!test_bit(req, &vcpu->requests))
+		return false;
+	clear_bit(req, &vcpu->requests);
+	smp_mb__after_atomic();
+	return true;
+}
+
+/* Wakes a halted vCPU, makes a running one exit.  Any context, IRQs off included. */
+void keel_vcpu_kick(struct keel_vcpu *vcpu);
+/* Sets @req on every vCPU and kicks; with @wait returns only when none is still in the guest. */
+void keel_request_all(struct keel_vm *vm, enum keel_request req, bool wait);
+static inline void keel_flush_tlbs(struct keel_vm *vm)
+{
+	keel_request_all(vm, KEEL_REQ_TLB_FLUSH, true);
+}
+
+/* Keep all vCPUs of @vm out of the run loop and away from memslots and buses; may sleep. Nests. */
+void keel_vm_pause(struct keel_vm *vm);
+void keel_vm_resume(struct keel_vm *vm);
+/* The calling thread uses @vcpu and the VM's tables from here / no more.  May sleep (pause). */
+int keel_vcpu_begin(struct keel_vcpu *vcpu);
+void keel_vcpu_end(struct keel_vcpu *vcpu);
+
+bool keel_vcpu_is_bsp(struct keel_vcpu *vcpu);
+void keel_vcpu_reset(struct keel_vcpu *vcpu, bool init);
+void keel_vm_get(struct keel_vm *vm);
+void keel_vm_put(struct keel_vm *vm);
+void keel_vm_free(struct keel_vm *vm);	/* last step, from the notifier's free callback */
+/* A host-side error: no vCPU of @vm runs again. */
+void keel_vm_kill(struct keel_vm *vm);
+
+long keel_run(struct keel_vcpu *vcpu);
+bool keel_vcpu_runnable(struct keel_vcpu *vcpu);
+int keel_exit_internal_error(struct keel_vcpu *vcpu, u32 suberror, int ndata, const u64 *data);
+void keel_take_mp_events(struct keel_vcpu *vcpu);	/* INIT and SIPI that have arrived */
+int keel_emulate_hlt(struct keel_vcpu *vcpu);	/* HLT was skipped already: sleep or exit */
+
+/* hw.c: virtualization on the physical CPUs */
+int keel_hw_get(struct keel_vm *vm);	/* first VM turns it on; -EBUSY if someone else has it */
+void keel_hw_put(struct keel_vm *vm);
+int keel_hw_init(void);
+void keel_hw_exit(void);
+extern struct mutex keel_hw_lock;
+extern struct list_head keel_vms;
+extern bool keel_rebooting;
+
+/* --------------------------------------------------------- regs.c */
+void keel_cache_reg(struct keel_vcpu *vcpu, unsigned int reg);
+
+static inline u64 keel_reg(struct keel_vcpu *vcpu, unsigned int reg)
+{
+	if ((reg == KEEL_RSP || reg == KEEL_RIP) && !(vcpu->avail & BIT(reg)))
+		keel_cache_reg(vcpu, reg);
+	return vcpu->regs[reg];
+}
+
+static inline void keel_set_reg(struct keel_vcpu *vcpu, unsigned int reg, u64 val)
+{
+	vcpu->regs[reg] = val;
+	vcpu->avail |= BIT(reg);
+	vcpu->dirty |= BIT(reg);
+}
+
+#define KEEL_LAZY_ACCESSOR(name, REG)					\
+static inline u64 keel_##name(struct keel_vcpu *vcpu)			\
+{									\
+	if (!(vcpu->avail & BIT(REG)))					\
+		keel_cache_reg(vcpu, REG);				\
+	return vcpu->name;						\
+}
+KEEL_LAZY_ACCESSOR(rflags, KEEL_LAZY_RFLAGS)
+KEEL_LAZY_ACCESSOR(cr0, KEEL_LAZY_CR0)
+KEEL_LAZY_ACCESSOR(cr3, KEEL_LAZY_CR3)
+KEEL_LAZY_ACCESSOR(cr4, KEEL_LAZY_CR4)
+
+static inline void keel_set_rflags(struct keel_vcpu *vcpu, u64 val)
+{
+	vcpu->rflags = val | X86_EFLAGS_FIXED;
+	vcpu->avail |= BIT(KEEL_LAZY_RFLAGS);
+	vcpu->dirty |= BIT(KEEL_LAZY_RFLAGS);
+}
+
+static inline u64 keel_read_edx_eax(struct keel_vcpu *vcpu)
+{
+	return (u32)vcpu->regs[KEEL_RAX] | vcpu->regs[KEEL_RDX] << 32;
+}
+
+static inline void keel_write_edx_eax(struct keel_vcpu *vcpu, u64 val)
+{
+	keel_set_reg(vcpu, KEEL_RAX, (u32)val);
+	keel_set_reg(vcpu, KEEL_RDX, val >> 32);
+}
+
+static inline bool keel_is_protected(struct keel_vcpu *vcpu)
+{
+	return keel_cr0(vcpu) & X86_CR0_PE;
+}
+
+static inline bool keel_is_paging(struct keel_vcpu *vcpu)
+{
+	return keel_cr0(vcpu) & X86_CR0_PG;
+}
+
+static inline bool keel_is_long_mode(struct keel_vcpu *vcpu)
+{
+	return vcpu->efer & EFER_LMA;
+}
+
+bool keel_is_64bit(struct keel_vcpu *vcpu);	/* long mode with a 64-bit code segment */
+int keel_cpl(struct keel_vcpu *vcpu);
+u64 keel_linear_rip(struct keel_vcpu *vcpu);
+/* Register writes as an instruction does them: nonzero means #GP, nothing changed. */
+int keel_set_cr0(struct keel_vcpu *vcpu, u64 val);
+int keel_set_cr3(struct keel_vcpu *vcpu, u64 val);
+int keel_set_cr4(struct keel_vcpu *vcpu, u64 val);
+int keel_set_cr8(struct keel_vcpu *vcpu, u64 val);
+u64 keel_get_cr8(struct keel_vcpu *vcpu);
+int keel_set_efer(struct keel_vcpu *vcpu, u64 val, bool host);
+u64 keel_cr4_reserved(struct keel_vcpu *vcpu);	/* bits this guest's CPUID does not allow */
+bool keel_is_canonical(struct keel_vcpu *vcpu, u64 addr);
+/*
+ * Length of the intercepted instruction at RIP, for a CPU that does not say: > 0, or -EAGAIN
+ * (the bytes are not at hand in the fast loop), or -EFAULT (a fault was queued; just resume).
+ */
+int keel_insn_len(struct keel_vcpu *vcpu);
+/* RIP past an instruction: ends the interrupt shadow, raises #DB if TF was set. */
+void keel_advance(struct keel_vcpu *vcpu, u64 next_rip);
+/* Where RIP goes behind the intercepted instruction: 0, or what the handler is to return instead. */
+int keel_next_rip(struct keel_vcpu *vcpu, u64 *next);
+/* keel_insn_len() and keel_advance() in one; KEEL_RESUME when the instruction is done,
+ * KEEL_SLOW to try again outside the fast loop, -1 if a fault was queued instead. */
+int keel_skip(struct keel_vcpu *vcpu);
+
+VCPU_IOCTL(keel_get_regs);
+VCPU_IOCTL(keel_set_regs);
+VCPU_IOCTL(keel_get_sregs);
+VCPU_IOCTL(keel_set_sregs);
+VCPU_IOCTL(keel_get_sregs2);
+VCPU_IOCTL(keel_set_sregs2);
+
+/* --------------------------------------------------------- event.c */
+/* Raise an exception on the current instruction; merges into #DF and triple fault. */
+void keel_raise(struct keel_vcpu *vcpu, u8 vector);
+void keel_raise_error(struct keel_vcpu *vcpu, u8 vector, u32 error);
+void keel_raise_pf(struct keel_vcpu *vcpu, u64 addr, u32 error);
+void keel_raise_db(struct keel_vcpu *vcpu, u64 dr6_bits);
+void keel_raise_fault(struct keel_vcpu *vcpu, const struct emul_fault *fault);
+void keel_queue_nmi(struct keel_vcpu *vcpu);	/* any context */
+/* Before entry: pick what to inject, open windows.  Fast loop safe. */
+void keel_events_deliver(struct keel_vcpu *vcpu);
+/* After exit: @ev was being delivered when the exit came; it goes in again. */
+void keel_events_requeue(struct keel_vcpu *vcpu, const struct keel_event *ev);
+bool keel_events_pending(struct keel_vcpu *vcpu);	/* would wake a halted vCPU */
+bool keel_irq_window_open(struct keel_vcpu *vcpu);	/* IF set, no shadow, nothing in delivery */
+VCPU_IOCTL(keel_get_events);
+VCPU_IOCTL(keel_set_events);
+VCPU_IOCTL(keel_ioctl_interrupt);
+VCPU_IOCTL(keel_ioctl_nmi);
+
+/* --------------------------------------------------------- insn.c: emulator glue */
+/* Emulate the instruction at RIP.  Fast loop safe (may answer KEEL_SLOW). */
+int keel_emulate(struct keel_vcpu *vcpu);
+int keel_insn_init(struct keel_vcpu *vcpu);
+void keel_insn_free(struct keel_vcpu *vcpu);
+void keel_insn_forget(struct keel_vcpu *vcpu);	/* the state was replaced under it */
+/* One IN/OUT of @size bytes from/to RAX; the backend gives the next RIP. */
+int keel_pio(struct keel_vcpu *vcpu, u16 port, unsigned int size, bool in, u64 next_rip);
+/* CPUID, RDMSR, WRMSR, hypercall and XSETBV of the guest, instruction length included. */
+int keel_emulate_cpuid(struct keel_vcpu *vcpu);
+int keel_emulate_rdmsr(struct keel_vcpu *vcpu);
+int keel_emulate_wrmsr(struct keel_vcpu *vcpu);
+int keel_emulate_xsetbv(struct keel_vcpu *vcpu);
+int keel_emulate_hypercall(struct keel_vcpu *vcpu);	/* hypercall.c */
+
+extern struct kmem_cache *keel_vcpu_cache;
+
+#endif

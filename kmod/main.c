@@ -1,0 +1,255 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * main.c - load and unload, /dev/keel, and the ioctls of that node ("system ioctls", api.rst 4.1 ff.).
+ *
+ * Locks: none; the node has no state of its own.
+ */
+#include <linux/miscdevice.h>
+#include <linux/module.h>
+#include <linux/preempt.h>
+#include <linux/slab.h>
+#include "ops.h"
+#include "ioctl.h"
+
+/* KVM_CHECK_EXTENSION: what is not in the table is not there, and answers 0. */
+static const struct keel_cap {
+	u32 cap;
+	int value;
+} keel_caps[] = {
+	{ KVM_CAP_IRQCHIP, 1 },
+	{ KVM_CAP_HLT, 1 },
+	{ KVM_CAP_USER_MEMORY, 1 },
+	{ KVM_CAP_SET_TSS_ADDR, 1 },
+	{ KVM_CAP_EXT_CPUID, 1 },
+	{ KVM_CAP_EXT_EMUL_CPUID, 1 },
+	{ KVM_CAP_CLOCKSOURCE, 1 },
+	{ KVM_CAP_NR_MEMSLOTS, KEEL_MAX_MEMSLOTS },
+	{ KVM_CAP_PIT, 1 },
+	{ KVM_CAP_NOP_IO_DELAY, 1 },
+	{ KVM_CAP_MP_STATE, 1 },
+	{ KVM_CAP_COALESCED_MMIO, KVM_COALESCED_MMIO_PAGE_OFFSET },
+	{ KVM_CAP_SYNC_MMU, 1 },
+	{ KVM_CAP_DESTROY_MEMORY_REGION_WORKS, 1 },
+	{ KVM_CAP_USER_NMI, 1 },
+	{ KVM_CAP_IRQ_ROUTING, 4096 },
+	{ KVM_CAP_IRQ_INJECT_STATUS, 1 },
+	{ KVM_CAP_IRQFD, 1 },
+	{ KVM_CAP_IRQFD_RESAMPLE, 1 },
+	{ KVM_CAP_PIT2, 1 },
+	{ KVM_CAP_PIT_STATE2, 1 },
+	{ KVM_CAP_REINJECT_CONTROL, 1 },
+	{ KVM_CAP_JOIN_MEMORY_REGIONS_WORKS, 1 },
+	{ KVM_CAP_MCE, KEEL_MCE_BANKS },
+	{ KVM_CAP_IOEVENTFD, 1 },
+	{ KVM_CAP_IOEVENTFD_NO_LENGTH, 1 },
+	{ KVM_CAP_IOEVENTFD_ANY_LENGTH, 1 },
+	{ KVM_CAP_SET_IDENTITY_MAP_ADDR, 1 },
+	{ KVM_CAP_ADJUST_CLOCK, KVM_CLOCK_TSC_STABLE | KVM_CLOCK_REALTIME | KVM_CLOCK_HOST_TSC },
+	{ KVM_CAP_INTERNAL_ERROR_DATA, 1 },
+	{ KVM_CAP_VCPU_EVENTS, 1 },
+	{ KVM_CAP_DEBUGREGS, 1 },
+	{ KVM_CAP_ENABLE_CAP, 1 },
+	{ KVM_CAP_ENABLE_CAP_VM, 1 },
+	{ KVM_CAP_XCRS, 1 },
+	{ KVM_CAP_XSAVE, 1 },
+	{ KVM_CAP_GET_TSC_KHZ, 1 },
+	{ KVM_CAP_TSC_DEADLINE_TIMER, 1 },
+	{ KVM_CAP_MAX_VCPUS, KEEL_MAX_VCPUS },
+	{ KVM_CAP_MAX_VCPU_ID, KEEL_MAX_VCPU_ID },
+	{ KVM_CAP_KVMCLOCK_CTRL, 1 },
+	{ KVM_CAP_READONLY_MEM, 1 },
+	{ KVM_CAP_SIGNAL_MSI, 1 },
+	{ KVM_CAP_CHECK_EXTENSION_VM, 1 },
+	{ KVM_CAP_SPLIT_IRQCHIP, 1 },
+	{ KVM_CAP_X2APIC_API, KVM_X2APIC_API_USE_32BIT_IDS | KVM_X2APIC_API_DISABLE_BROADCAST_QUIRK },
+	{ KVM_CAP_IMMEDIATE_EXIT, 1 },
+	{ KVM_CAP_GET_MSR_FEATURES, 1 },
+	{ KVM_CAP_COALESCED_PIO, 1 },
+	{ KVM_CAP_EXCEPTION_PAYLOAD, 1 },
+	{ KVM_CAP_X86_TRIPLE_FAULT_EVENT, 1 },
+	{ KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2, KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE | KVM_DIRTY_LOG_INITIALLY_SET },
+	{ KVM_CAP_SREGS2, 1 },
+	{ KVM_CAP_BINARY_STATS_FD, 1 },
+	{ KVM_CAP_SET_BOOT_CPU_ID, 1 },
+	{ KVM_CAP_VCPU_ATTRIBUTES, 1 },
+};
+
+int keel_check_extension(u32 cap)
+{
+	unsigned int i;
+
+	switch (cap) {
+	case KVM_CAP_NR_VCPUS:
+		return min_t(unsigned int, num_online_cpus(), KEEL_MAX_VCPUS);
+	case KVM_CAP_XSAVE2:
+		return keel_xsave_size();
+	case KVM_CAP_TSC_CONTROL:
+	case KVM_CAP_VM_TSC_CONTROL:
+		return keel_hw.tsc_scaling;
+	}
+	for (i = 0; i < ARRAY_SIZE(keel_caps); i++)
+		if (keel_caps[i].cap == cap)
+			return keel_caps[i].value;
+	return 0;
+}
+
+static SYS_IOCTL(sys_api_version)
+{
+	return arg ? -EINVAL : KVM_API_VERSION;
+}
+
+static SYS_IOCTL(sys_create_vm)
+{
+	return keel_create_vm(arg);
+}
+
+static SYS_IOCTL(sys_check_extension)
+{
+	return keel_check_extension(arg);
+}
+
+static SYS_IOCTL(sys_mmap_size)
+{
+	return arg ? -EINVAL : KEEL_VCPU_MMAP_PAGES * PAGE_SIZE;
+}
+
+static const struct keel_ioctl sys_ioctls[] = {
+	SYS_ENTRY(KVM_GET_API_VERSION, LOCK_NONE, sys_api_version),
+	SYS_ENTRY(KVM_CREATE_VM, LOCK_NONE, sys_create_vm),
+	SYS_ENTRY(KVM_CHECK_EXTENSION, LOCK_NONE, sys_check_extension),
+	SYS_ENTRY(KVM_GET_VCPU_MMAP_SIZE, LOCK_NONE, sys_mmap_size),
+	SYS_ENTRY(KVM_GET_SUPPORTED_CPUID, LOCK_NONE | ARG_RAW, keel_get_supported_cpuid),
+	SYS_ENTRY(KVM_GET_EMULATED_CPUID, LOCK_NONE | ARG_RAW, keel_get_emulated_cpuid),
+	SYS_ENTRY(KVM_GET_MSR_INDEX_LIST, LOCK_NONE | ARG_RAW, keel_get_msr_index_list),
+	SYS_ENTRY(KVM_GET_MSR_FEATURE_INDEX_LIST, LOCK_NONE | ARG_RAW, keel_get_msr_feature_index_list),
+	SYS_ENTRY(KVM_GET_MSRS, LOCK_NONE | ARG_RAW, keel_get_system_msrs),
+	SYS_ENTRY(KVM_X86_GET_MCE_CAP_SUPPORTED, LOCK_NONE, keel_get_mce_cap_supported),
+};
+
+/* Find the row, bring the argument into the kernel, call, bring the answer back. */
+const struct keel_ioctl *keel_ioctl_find(const struct keel_ioctl *table, unsigned int n, unsigned int cmd)
+{
+	unsigned int i;
+
+	for (i = 0; i < n; i++)
+		if (table[i].cmd == cmd)
+			return &table[i];
+	return NULL;
+}
+
+#define KEEL_ARG_ON_STACK	512
+
+long keel_ioctl_call(const struct keel_ioctl *row, void *object, unsigned long arg)
+{
+	u64 small[KEEL_ARG_ON_STACK / sizeof(u64)];
+	unsigned int size = _IOC_SIZE(row->cmd), dir = _IOC_DIR(row->cmd);
+	void __user *uarg = (void __user *)arg;
+	void *buf = small;
+	long ret;
+
+	if ((row->flags & ARG_RAW) || dir == _IOC_NONE)
+		return row->call(row, object, NULL, arg);
+	if (size > sizeof(small)) {
+		buf = kzalloc(size, GFP_KERNEL_ACCOUNT);
+		if (!buf)
+			return -ENOMEM;
+	} else {
+		memset(buf, 0, size);	/* what a handler leaves alone must not leak the stack */
+	}
+	ret = -EFAULT;
+	if ((dir & _IOC_WRITE) && copy_from_user(buf, uarg, size))
+		goto out;
+	ret = row->call(row, object, buf, arg);
+	if (ret >= 0 && (dir & _IOC_READ) && copy_to_user(uarg, buf, size))
+		ret = -EFAULT;
+out:
+	if (buf != small)
+		kfree(buf);
+	return ret;
+}
+
+static long keel_dev_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
+{
+	const struct keel_ioctl *row = keel_ioctl_find(sys_ioctls, ARRAY_SIZE(sys_ioctls), cmd);
+
+	return row ? keel_ioctl_call(row, NULL, arg) : -ENOTTY;
+}
+
+static const struct file_operations keel_dev_fops = {
+	.owner = THIS_MODULE,
+	.unlocked_ioctl = keel_dev_ioctl,
+	.compat_ioctl = compat_ptr_ioctl,
+	.llseek = noop_llseek,
+};
+
+static struct miscdevice keel_dev = {
+	.minor = MISC_DYNAMIC_MINOR,
+	.name = "keel",
+	.fops = &keel_dev_fops,
+	.mode = 0600,
+};
+
+static int __init keel_module_init(void)
+{
+	int err = keel_hw_init();
+
+	if (err)
+		return err;
+	err = keel_fpu_setup();
+	if (err)
+		goto hw;
+	keel_cpuid_setup();
+	err = keel_objects_init();
+	if (err)
+		goto hw;
+	err = mmu_init();
+	if (err)
+		goto objects;
+	err = irq_room_init();
+	if (err)
+		goto mmu;
+	err = keel_stats_init();
+	if (err)
+		goto irq;
+	keel_clock_setup();
+	preempt_notifier_inc();
+	err = misc_register(&keel_dev);
+	if (err)
+		goto stats;
+	pr_info("keel: %s, nested paging with pages up to %s; VMMs find it at /dev/keel\n", keel_hw.name,
+		keel_hw.max_page_level == 3 ? "1G" : "2M");
+	return 0;
+stats:
+	preempt_notifier_dec();
+	keel_clock_exit();
+	keel_stats_exit();
+irq:
+	irq_room_exit();
+mmu:
+	mmu_exit();
+objects:
+	keel_objects_exit();
+hw:
+	keel_hw_exit();
+	return err;
+}
+
+static void __exit keel_module_exit(void)
+{
+	misc_deregister(&keel_dev);
+	/* The last VM's memory may still wait for the memory manager to let go of its notifier. */
+	keel_vms_wait();
+	preempt_notifier_dec();
+	keel_clock_exit();
+	keel_stats_exit();
+	irq_room_exit();
+	mmu_exit();
+	keel_objects_exit();
+	keel_hw_exit();
+}
+
+module_init(keel_module_init);
+module_exit(keel_module_exit);
+MODULE_DESCRIPTION("keel: hypervisor that speaks KVM's ioctl ABI");
+MODULE_LICENSE("GPL");
+MODULE_VERSION("0.1.0");

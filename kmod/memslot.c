@@ -1,0 +1,278 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * memslot.c - which user memory stands where in the guest (KVM_SET_USER_MEMORY_REGION).
+ *
+ * One table for the whole life of the VM, changed in place: by guest page in a red-black tree, by user address in
+ * an interval tree (the notifier's way in), by number in an xarray.  Writers hold slots_lock, have the VM paused and
+ * take mmu.lock for write around the change; so readers need none of these three but only one of them, see keel.h,
+ * and nobody waits for a grace period.  Everything that can fail is done before the pause.
+ */
+#include <linux/sched.h>
+#include <linux/slab.h>
+#include <linux/uaccess.h>
+#include <asm/processor.h>
+#include "keel.h"
+
+#define SLOT_FLAGS	(KVM_MEM_LOG_DIRTY_PAGES | KVM_MEM_READONLY)
+#define SLOT_MAX_PAGES	((1ULL << 31) - 1)
+
+struct keel_slot *keel_slot_find(struct keel_vm *vm, u64 gfn)
+{
+	struct rb_node *node = vm->slots.by_gfn.rb_node;
+
+	while (node) {
+		struct keel_slot *slot = rb_entry(node, struct keel_slot, gfn_node);
+
+		if (gfn < slot->base_gfn)
+			node = node->rb_left;
+		else if (gfn - slot->base_gfn < slot->npages)
+			return slot;
+		else
+			node = node->rb_right;
+	}
+	return NULL;
+}
+
+/* Does a slot other than @self hold one of these pages? */
+static bool slot_overlaps(struct keel_vm *vm, const struct keel_slot *self, u64 gfn, u64 npages)
+{
+	struct rb_node *node = vm->slots.by_gfn.rb_node, *first = NULL;
+
+	/* The first slot that ends behind gfn; those after it only start later. */
+	while (node) {
+		struct keel_slot *slot = rb_entry(node, struct keel_slot, gfn_node);
+
+		if (slot->base_gfn + slot->npages > gfn) {
+			first = node;
+			node = node->rb_left;
+		} else {
+			node = node->rb_right;
+		}
+	}
+	if (first && rb_entry(first, struct keel_slot, gfn_node) == self)
+		first = rb_next(first);
+	return first && rb_entry(first, struct keel_slot, gfn_node)->base_gfn < gfn + npages;
+}
+
+static bool slot_before(struct rb_node *a, const struct rb_node *b)
+{
+	return rb_entry(a, struct keel_slot, gfn_node)->base_gfn < rb_entry(b, struct keel_slot, gfn_node)->base_gfn;
+}
+
+/* What may not be read while it changes: VM paused, and mmu.lock against the notifier. */
+static void slots_change_begin(struct keel_vm *vm)
+{
+	lockdep_assert_held(&vm->slots_lock);
+	keel_vm_pause(vm);
+}
+
+static void slots_change_end(struct keel_vm *vm)
+{
+	vm->slots.generation++;
+	vm->stat.memslot_changes++;
+	keel_vm_resume(vm);
+}
+
+static void slot_link(struct keel_vm *vm, struct keel_slot *slot)
+{
+	write_lock(&vm->mmu.lock);
+	rb_add(&slot->gfn_node, &vm->slots.by_gfn, slot_before);
+	interval_tree_insert(&slot->hva_node, &vm->slots.by_hva);
+	write_unlock(&vm->mmu.lock);
+}
+
+static void slot_unlink(struct keel_vm *vm, struct keel_slot *slot)
+{
+	write_lock(&vm->mmu.lock);
+	rb_erase(&slot->gfn_node, &vm->slots.by_gfn);
+	interval_tree_remove(&slot->hva_node, &vm->slots.by_hva);
+	write_unlock(&vm->mmu.lock);
+}
+
+static void slot_free(struct keel_slot *slot)
+{
+	kvfree(slot->dirty);
+	kfree(slot);
+}
+
+static unsigned long *dirty_alloc(struct keel_vm *vm, u64 npages)
+{
+	unsigned long *dirty = kvcalloc(BITS_TO_LONGS(npages), sizeof(long), GFP_KERNEL_ACCOUNT);
+
+	if (dirty && vm->slots.dirty_log_caps & KVM_DIRTY_LOG_INITIALLY_SET)
+		bitmap_set(dirty, 0, npages);
+	return dirty;
+}
+
+static int slot_create(struct keel_vm *vm, const struct kvm_userspace_memory_region *mem)
+{
+	struct keel_slot *slot;
+	int err;
+
+	slot = kzalloc(sizeof(*slot), GFP_KERNEL_ACCOUNT);
+	if (!slot)
+		return -ENOMEM;
+	slot->id = mem->slot;
+	slot->flags = mem->flags;
+	slot->base_gfn = mem->guest_phys_addr >> PAGE_SHIFT;
+	slot->npages = mem->memory_size >> PAGE_SHIFT;
+	slot->hva = mem->userspace_addr;
+	slot->hva_node.start = slot->hva;
+	slot->hva_node.last = slot->hva + mem->memory_size - 1;
+	err = -ENOMEM;
+	if (slot->flags & KVM_MEM_LOG_DIRTY_PAGES) {
+		slot->dirty = dirty_alloc(vm, slot->npages);
+		if (!slot->dirty)
+			goto free;
+	}
+	err = xa_insert(&vm->slots.by_id, slot->id, slot, GFP_KERNEL_ACCOUNT);
+	if (err)
+		goto free;
+
+	/* Nothing was mapped there, and the absence of memory is not cached: no flush. */
+	slots_change_begin(vm);
+	slot_link(vm, slot);
+	vm->slots.count++;
+	vm->slots.total_pages += slot->npages;
+	slots_change_end(vm);
+	return 0;
+free:
+	slot_free(slot);
+	return err;
+}
+
+static void slot_delete(struct keel_vm *vm, struct keel_slot *slot)
+{
+	slots_change_begin(vm);
+	mmu_zap_slot(vm, slot);
+	slot_unlink(vm, slot);
+	vm->slots.count--;
+	vm->slots.total_pages -= slot->npages;
+	slots_change_end(vm);
+	xa_erase(&vm->slots.by_id, slot->id);
+	slot_free(slot);
+}
+
+/* Another place in the guest, another set of flags, or both. */
+static int slot_change(struct keel_vm *vm, struct keel_slot *slot, u64 base_gfn, u32 flags)
+{
+	bool logged = slot->flags & KVM_MEM_LOG_DIRTY_PAGES, logging = flags & KVM_MEM_LOG_DIRTY_PAGES;
+	unsigned long *dirty = slot->dirty;
+
+	if (logging && !logged) {
+		dirty = dirty_alloc(vm, slot->npages);
+		if (!dirty)
+			return -ENOMEM;
+	}
+
+	slots_change_begin(vm);
+	if (base_gfn != slot->base_gfn) {
+		mmu_zap_slot(vm, slot);
+		slot_unlink(vm, slot);
+		slot->base_gfn = base_gfn;
+		slot_link(vm, slot);
+	} else if (logging && !logged) {
+		/* Where all pages count as dirty to begin with, clearing them is what protects them. */
+		if (!(vm->slots.dirty_log_caps & KVM_DIRTY_LOG_INITIALLY_SET))
+			mmu_protect_slot(vm, slot);
+	} else if (logged && !logging && slot->npages >= PTRS_PER_PTE) {
+		/* So that it is mapped with large pages again. */
+		mmu_zap_slot(vm, slot);
+	}
+	slot->flags = flags;
+	if (logging)
+		slot->dirty = dirty;
+	else
+		slot->dirty = NULL;
+	slots_change_end(vm);
+	if (!logging)
+		kvfree(dirty);
+	return 0;
+}
+
+static int region_check(const struct kvm_userspace_memory_region *mem)
+{
+	u64 end_gfn = (mem->guest_phys_addr + mem->memory_size) >> PAGE_SHIFT;
+
+	if ((u16)mem->slot >= KEEL_MAX_MEMSLOTS || mem->slot >> 16)
+		return -EINVAL;
+	if (mem->flags & ~SLOT_FLAGS)
+		return -EINVAL;
+	if (!PAGE_ALIGNED(mem->memory_size) || !PAGE_ALIGNED(mem->guest_phys_addr) ||
+	    !PAGE_ALIGNED(mem->userspace_addr))
+		return -EINVAL;
+	if (mem->userspace_addr != untagged_addr(mem->userspace_addr) ||
+	    !access_ok((void __user *)mem->userspace_addr, mem->memory_size))
+		return -EINVAL;
+	if (mem->guest_phys_addr + mem->memory_size < mem->guest_phys_addr ||
+	    mem->memory_size >> PAGE_SHIFT > SLOT_MAX_PAGES)
+		return -EINVAL;
+	if (mem->memory_size && end_gfn - 1 > mmu_max_gfn())
+		return -EINVAL;
+	return 0;
+}
+
+static int region_set(struct keel_vm *vm, const struct kvm_userspace_memory_region *mem)
+{
+	struct keel_slot *slot = xa_load(&vm->slots.by_id, mem->slot);
+	u64 base_gfn = mem->guest_phys_addr >> PAGE_SHIFT;
+	u64 npages = mem->memory_size >> PAGE_SHIFT;
+
+	if (!npages) {
+		if (!slot)
+			return -EINVAL;
+		slot_delete(vm, slot);
+		return 0;
+	}
+	if (slot) {
+		if (slot->hva != mem->userspace_addr || slot->npages != npages ||
+		    (slot->flags ^ mem->flags) & KVM_MEM_READONLY)
+			return -EINVAL;
+		if (slot->base_gfn == base_gfn && slot->flags == mem->flags)
+			return 0;
+	} else if (vm->slots.total_pages + npages > LONG_MAX >> PAGE_SHIFT) {
+		return -EINVAL;
+	}
+	if (slot_overlaps(vm, slot, base_gfn, npages))
+		return -EEXIST;
+	if (slot)
+		return slot_change(vm, slot, base_gfn, mem->flags);
+	return slot_create(vm, mem);
+}
+
+VM_IOCTL(keel_set_memory_region)
+{
+	const struct kvm_userspace_memory_region *mem = buf;
+	int err;
+
+	err = region_check(mem);
+	if (err)
+		return err;
+	mutex_lock(&vm->slots_lock);
+	err = region_set(vm, mem);
+	mutex_unlock(&vm->slots_lock);
+	return err;
+}
+
+void keel_memslots_init(struct keel_vm *vm)
+{
+	vm->slots.by_gfn = RB_ROOT;
+	vm->slots.by_hva = RB_ROOT_CACHED;
+	xa_init(&vm->slots.by_id);
+	vm->slots.generation = 1;	/* a vCPU's zero means it knows no slot */
+}
+
+void keel_memslots_free(struct keel_vm *vm)
+{
+	struct keel_slot *slot;
+	unsigned long id;
+
+	/* The notifier may still look at the tree until it is put. */
+	write_lock(&vm->mmu.lock);
+	vm->slots.by_gfn = RB_ROOT;
+	vm->slots.by_hva = RB_ROOT_CACHED;
+	write_unlock(&vm->mmu.lock);
+	xa_for_each(&vm->slots.by_id, id, slot)
+		slot_free(slot);
+	xa_destroy(&vm->slots.by_id);
+}

@@ -1,0 +1,57 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * memslot.h - guest physical memory: which user memory stands where (memslot.c), access to it (guestmem.c)
+ * and which pages were written (dirty.c).  Who may look at slots: see keel.h.
+ */
+#ifndef KEEL_MEMSLOT_H
+#define KEEL_MEMSLOT_H
+
+#include <linux/interval_tree.h>
+#include <linux/rbtree.h>
+
+struct keel_slot {
+	struct rb_node gfn_node;		/* by base_gfn, slots never overlap */
+	struct interval_tree_node hva_node;	/* by host virtual address, may overlap */
+	u64 base_gfn;
+	u64 npages;
+	unsigned long hva;
+	u32 flags;				/* KVM_MEM_* */
+	u16 id;
+	unsigned long *dirty;			/* one bit a page, with KVM_MEM_LOG_DIRTY_PAGES */
+};
+
+struct keel_memslots {
+	struct rb_root by_gfn;
+	struct rb_root_cached by_hva;
+	struct xarray by_id;
+	unsigned int count;
+	u64 total_pages;
+	u64 generation;			/* changes with every change of the table */
+	u64 dirty_log_caps;		/* KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE | KVM_DIRTY_LOG_INITIALLY_SET */
+};
+
+static inline unsigned long keel_slot_hva(const struct keel_slot *slot, u64 gfn)
+{
+	return slot->hva + ((gfn - slot->base_gfn) << PAGE_SHIFT);
+}
+
+struct keel_slot *keel_slot_find(struct keel_vm *vm, u64 gfn);		/* NULL: no memory there */
+struct keel_slot *keel_vcpu_slot(struct keel_vcpu *vcpu, u64 gfn);	/* the same, remembers the last ones */
+void keel_memslots_init(struct keel_vm *vm);
+void keel_memslots_free(struct keel_vm *vm);
+VM_IOCTL(keel_set_memory_region);
+VM_IOCTL(keel_get_dirty_log);
+VM_IOCTL(keel_clear_dirty_log);
+long keel_enable_dirty_log_caps(struct keel_vm *vm, u64 caps);
+void keel_mark_dirty(struct keel_vm *vm, struct keel_slot *slot, u64 gfn);
+
+/*
+ * Guest physical memory.  0; -EFAULT: no slot, read-only slot (writes), or the user memory behind it is gone;
+ * -EAGAIN: in the fast loop, and the memory is not at hand.  May cross pages and slots.
+ */
+int keel_vcpu_read(struct keel_vcpu *vcpu, u64 gpa, void *buf, unsigned int len);
+int keel_vcpu_write(struct keel_vcpu *vcpu, u64 gpa, const void *buf, unsigned int len);
+/* Compare and exchange 1, 2, 4 or 8 bytes inside a page: 0 swapped, 1 not equal, else as above. */
+int keel_vcpu_cmpxchg(struct keel_vcpu *vcpu, u64 gpa, void *old, const void *new, unsigned int len);
+
+#endif

@@ -1,0 +1,768 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * msr.c - model specific registers: one table says which exist, who holds them and who may touch them.  What
+ * is not in the table does not exist, and #GPs.
+ *
+ * Locks: a vCPU's MSRs belong to its own thread or whoever holds vcpu->mutex.  keel_get_msr() never sleeps;
+ * keel_set_msr() does only for rows without M_FAST.
+ * SDM vol. 4, vol. 3 11.11 (MTRR), 11.12 (PAT), chapter 15 (machine check); APM vol. 2 appendix A.
+ */
+#include <linux/slab.h>
+#include <linux/uaccess.h>
+#include <asm/kvm_para.h>
+#include <asm/mce.h>
+#include <asm/processor.h>
+#include "ops.h"
+
+#define M_FAST		BIT(0)	/* may be written without sleeping */
+#define M_LIST		BIT(1)	/* a VMM must save it: KVM_GET_MSR_INDEX_LIST */
+#define M_FEATURE	BIT(2)	/* describes the host: KVM_GET_MSR_FEATURE_INDEX_LIST */
+#define M_HOST		BIT(3)	/* not the guest's at all */
+#define M_NEEDS		BIT(4)	/* not the guest's without CPUID feature .feature */
+
+struct msr_access {
+	struct keel_vcpu *vcpu;
+	const struct msr_row *row;
+	u32 msr;
+	bool host;		/* the VMM's access: guest CPUID does not matter */
+};
+
+struct msr_row {
+	u32 first, count;
+	u16 flags;
+	u16 feature;
+	u16 offset;		/* of the value in struct keel_vcpu, for the _mem accessors */
+	u64 valid;		/* bits that may be set, for set_mem */
+	int (*get)(const struct msr_access *a, u64 *val);
+	int (*set)(const struct msr_access *a, u64 val);
+};
+
+/* ------------------------------------------------------------------ accessors that fit many rows */
+
+static u64 *mem(const struct msr_access *a)
+{
+	return (u64 *)((char *)a->vcpu + a->row->offset) + (a->msr - a->row->first);
+}
+
+static int get_mem(const struct msr_access *a, u64 *val)
+{
+	*val = *mem(a);
+	return 0;
+}
+
+static int set_mem(const struct msr_access *a, u64 val)
+{
+	if (val & ~a->row->valid)
+		return 1;
+	*mem(a) = val;
+	return 0;
+}
+
+/* Values that say what this CPU is: the VMM chooses, the guest reads. */
+static int set_host_only(const struct msr_access *a, u64 val)
+{
+	return a->host ? set_mem(a, val) : 1;
+}
+
+static int get_zero(const struct msr_access *a, u64 *val)
+{
+	*val = 0;
+	return 0;
+}
+
+static int set_ignore(const struct msr_access *a, u64 val)
+{
+	return 0;
+}
+
+static int set_zero(const struct msr_access *a, u64 val)
+{
+	return val != 0;
+}
+
+static int get_none(const struct msr_access *a, u64 *val)
+{
+	return 1;
+}
+
+static int set_none(const struct msr_access *a, u64 val)
+{
+	return 1;
+}
+
+static int get_backend(const struct msr_access *a, u64 *val)
+{
+	return keel_call(get_msr, a->vcpu, a->msr, val);
+}
+
+static int set_backend(const struct msr_access *a, u64 val)
+{
+	if (val & ~a->row->valid)
+		return 1;
+	return keel_call(set_msr, a->vcpu, a->msr, val);
+}
+
+static int set_canonical(const struct msr_access *a, u64 val)
+{
+	if (!keel_is_canonical(a->vcpu, val))
+		return 1;
+	return keel_call(set_msr, a->vcpu, a->msr, val);
+}
+
+static int get_clock(const struct msr_access *a, u64 *val)
+{
+	return keel_clock_get_msr(a->vcpu, a->msr, val);
+}
+
+static int set_clock(const struct msr_access *a, u64 val)
+{
+	return keel_clock_set_msr(a->vcpu, a->msr, val, a->host);
+}
+
+/* ------------------------------------------------------------------ APIC */
+
+static int get_apic_base(const struct msr_access *a, u64 *val)
+{
+	*val = a->vcpu->apic_base;
+	return 0;
+}
+
+static int set_apic_base(const struct msr_access *a, u64 val)
+{
+	return irq_apic_base_set(a->vcpu, val, a->host);
+}
+
+static int get_deadline(const struct msr_access *a, u64 *val)
+{
+	*val = 0;
+	return a->vcpu->apic ? irq_lapic_get_msr(a->vcpu, a->msr, val) : !a->host;
+}
+
+static int set_deadline(const struct msr_access *a, u64 val)
+{
+	return a->vcpu->apic ? irq_lapic_set_msr(a->vcpu, a->msr, val) : !a->host;
+}
+
+static int get_x2apic(const struct msr_access *a, u64 *val)
+{
+	return a->vcpu->apic ? irq_lapic_get_msr(a->vcpu, a->msr, val) : 1;
+}
+
+static int set_x2apic(const struct msr_access *a, u64 val)
+{
+	return a->vcpu->apic ? irq_lapic_set_msr(a->vcpu, a->msr, val) : 1;
+}
+
+/* ------------------------------------------------------------------ CPU control */
+
+static int get_efer(const struct msr_access *a, u64 *val)
+{
+	*val = a->vcpu->efer;
+	return 0;
+}
+
+static int set_efer(const struct msr_access *a, u64 val)
+{
+	return keel_set_efer(a->vcpu, val, a->host);
+}
+
+static bool memory_type_valid(u8 type)
+{
+	return type < 8 && (BIT(type) & 0x73);	/* UC, WC, WT, WP, WB */
+}
+
+static int set_pat(const struct msr_access *a, u64 val)
+{
+	unsigned int i;
+
+	for (i = 0; i < 64; i += 8)
+		if (!memory_type_valid(val >> i) && (u8)(val >> i) != 7)
+			return 1;
+	a->vcpu->msrs.pat = val;
+	/* A backend whose second dimension honours the guest's PAT holds a copy; the others say 1. */
+	(void)keel_call(set_msr, a->vcpu, a->msr, val);
+	return 0;
+}
+
+static int set_tsc_aux(const struct msr_access *a, u64 val)
+{
+	if (val >> 32)
+		return 1;
+	a->vcpu->msrs.tsc_aux = val;
+	if (a->vcpu->fpu.swap_tsc_aux)	/* it is in the CPU right now */
+		wrmsrq(MSR_TSC_AUX, val);
+	return 0;
+}
+
+static int get_xss(const struct msr_access *a, u64 *val)
+{
+	*val = a->vcpu->fpu.xss;
+	return 0;
+}
+
+static int get_smbase(const struct msr_access *a, u64 *val)
+{
+	*val = a->vcpu->smbase;
+	return 0;
+}
+
+static int set_smbase(const struct msr_access *a, u64 val)
+{
+	if (val >> 32)
+		return 1;
+	a->vcpu->smbase = val;
+	return 0;
+}
+
+/* Write-only: a barrier for indirect branch prediction. */
+static int set_pred_cmd(const struct msr_access *a, u64 val)
+{
+	if (!a->host && !keel_guest_has(a->vcpu, X86_FEATURE_AMD_IBPB) &&
+	    !keel_guest_has(a->vcpu, X86_FEATURE_SPEC_CTRL))
+		return 1;
+	if (val & ~(u64)PRED_CMD_IBPB)
+		return 1;
+	if (val && boot_cpu_has(X86_FEATURE_IBPB))
+		wrmsrq(MSR_IA32_PRED_CMD, PRED_CMD_IBPB);
+	return 0;
+}
+
+/* Debug features that raise no exception keel would have to route: branch records are not kept. */
+static int set_debugctl(const struct msr_access *a, u64 val)
+{
+	if (val & ~(u64)(DEBUGCTLMSR_LBR | DEBUGCTLMSR_BTF))
+		return 1;
+	/* Bits this keel gives no meaning to do not stick, as on a CPU whose branch records are off. */
+	a->vcpu->msrs.debugctl = 0;
+	return 0;
+}
+
+/* ------------------------------------------------------------------ features of the host */
+
+static u64 host_arch_capabilities(void)
+{
+	u64 host = 0, safe = ARCH_CAP_RDCL_NO | ARCH_CAP_IBRS_ALL | ARCH_CAP_SKIP_VMENTRY_L1DFLUSH | ARCH_CAP_SSB_NO |
+			     ARCH_CAP_MDS_NO | ARCH_CAP_PSCHANGE_MC_NO | ARCH_CAP_TAA_NO | ARCH_CAP_SBDR_SSDP_NO |
+			     ARCH_CAP_FBSDP_NO | ARCH_CAP_PSDP_NO;
+
+	if (boot_cpu_has(X86_FEATURE_ARCH_CAPABILITIES) && rdmsrq_safe(MSR_IA32_ARCH_CAPABILITIES, &host))
+		host = 0;
+	host &= safe;
+	if (!boot_cpu_has_bug(X86_BUG_CPU_MELTDOWN))
+		host |= ARCH_CAP_RDCL_NO;
+	if (!boot_cpu_has_bug(X86_BUG_SPEC_STORE_BYPASS))
+		host |= ARCH_CAP_SSB_NO;
+	if (!boot_cpu_has_bug(X86_BUG_MDS))
+		host |= ARCH_CAP_MDS_NO;
+	return host;
+}
+
+static u64 host_ucode_rev(void)
+{
+	u64 rev = 0;
+
+	return rdmsrq_safe(MSR_IA32_UCODE_REV, &rev) ? 0 : rev;
+}
+
+/* The one thing guests look for: is LFENCE serializing already? */
+static u64 host_de_cfg(void)
+{
+	u64 val = 0;
+
+	if (boot_cpu_has(X86_FEATURE_LFENCE_RDTSC) && !rdmsrq_safe(MSR_AMD64_DE_CFG, &val))
+		return val & MSR_AMD64_DE_CFG_LFENCE_SERIALIZE;
+	return 0;
+}
+
+static const struct feature_msr {
+	u32 msr;
+	u64 (*value)(void);
+} feature_msrs[] = {
+	{ MSR_IA32_UCODE_REV, host_ucode_rev },
+	{ MSR_IA32_ARCH_CAPABILITIES, host_arch_capabilities },
+	{ MSR_AMD64_DE_CFG, host_de_cfg },
+};
+
+/* ------------------------------------------------------------------ MTRR */
+
+#define MTRR_DEF_VALID	(0xff | BIT(10) | BIT(11))
+#define MTRR_MASK_VALID	BIT(11)
+#define MTRR_CAP_WC	BIT(10)
+#define MTRR_CAP_FIX	BIT(8)
+
+static int get_mtrr_cap(const struct msr_access *a, u64 *val)
+{
+	*val = KEEL_VAR_MTRRS | MTRR_CAP_FIX | MTRR_CAP_WC;
+	return 0;
+}
+
+static int set_mtrr_def(const struct msr_access *a, u64 val)
+{
+	if ((val & ~(u64)MTRR_DEF_VALID) || !memory_type_valid(val))
+		return 1;
+	a->vcpu->msrs.mtrr_def = val;
+	return 0;
+}
+
+/* The eleven fixed-range MSRs have gaps between their numbers. */
+static unsigned int mtrr_fix_index(u32 msr)
+{
+	if (msr == MSR_MTRRfix64K_00000)
+		return 0;
+	return msr < MSR_MTRRfix4K_C0000 ? msr - MSR_MTRRfix16K_80000 + 1 : msr - MSR_MTRRfix4K_C0000 + 3;
+}
+
+static int get_mtrr_fix(const struct msr_access *a, u64 *val)
+{
+	*val = a->vcpu->msrs.mtrr_fix[mtrr_fix_index(a->msr)];
+	return 0;
+}
+
+static int set_mtrr_fix(const struct msr_access *a, u64 val)
+{
+	unsigned int i;
+
+	for (i = 0; i < 64; i += 8)
+		if (!memory_type_valid(val >> i))
+			return 1;
+	a->vcpu->msrs.mtrr_fix[mtrr_fix_index(a->msr)] = val;
+	return 0;
+}
+
+static int set_mtrr_var(const struct msr_access *a, u64 val)
+{
+	u64 reserved = ~GENMASK_ULL(a->vcpu->model.maxphyaddr - 1, 12);
+
+	if ((a->msr - a->row->first) & 1) {	/* mask */
+		reserved &= ~(u64)MTRR_MASK_VALID;
+	} else {				/* base */
+		reserved &= ~0xffULL;
+		if (!memory_type_valid(val))
+			return 1;
+	}
+	if (val & reserved)
+		return 1;
+	*mem(a) = val;
+	return 0;
+}
+
+/* ------------------------------------------------------------------ machine check */
+
+#define MCE_CAP_SUPPORTED	(MCG_CTL_P | MCG_SER_P)
+
+static int get_mcg_ctl(const struct msr_access *a, u64 *val)
+{
+	if (!(a->vcpu->msrs.mcg_cap & MCG_CTL_P) && !a->host)
+		return 1;
+	*val = a->vcpu->msrs.mcg_ctl;
+	return 0;
+}
+
+static int set_mcg_ctl(const struct msr_access *a, u64 val)
+{
+	if (!(a->vcpu->msrs.mcg_cap & MCG_CTL_P) && (val || !a->host))
+		return 1;
+	if (val && val != ~0ULL)
+		return 1;
+	a->vcpu->msrs.mcg_ctl = val;
+	return 0;
+}
+
+static bool bank_exists(const struct msr_access *a)
+{
+	return (a->msr - a->row->first) / 4 < (a->vcpu->msrs.mcg_cap & MCG_BANKCNT_MASK);
+}
+
+static int get_mce_bank(const struct msr_access *a, u64 *val)
+{
+	return bank_exists(a) ? get_mem(a, val) : 1;
+}
+
+static int set_mce_bank(const struct msr_access *a, u64 val)
+{
+	if (!bank_exists(a))
+		return 1;
+	switch ((a->msr - a->row->first) % 4) {
+	case 0:		/* CTL: all or nothing, give or take the bits some Linux clears for old errata */
+		if (val && (val | BIT_ULL(10) | 1) != ~0ULL)
+			return 1;
+		break;
+	case 1:		/* STATUS: a guest only clears it; HWCR may let it write more */
+		if (val && !a->host && !(a->vcpu->msrs.hwcr & BIT_ULL(18)))
+			return 1;
+		break;
+	}
+	return set_mem(a, val);
+}
+
+SYS_IOCTL(keel_get_mce_cap_supported)
+{
+	*(u64 *)buf = MCE_CAP_SUPPORTED;
+	return 0;
+}
+
+VCPU_IOCTL(keel_setup_mce)
+{
+	struct keel_msrs *m = &vcpu->msrs;
+	u64 cap = *(u64 *)buf;
+	unsigned int banks = cap & MCG_BANKCNT_MASK, i;
+
+	if (!banks || banks > KEEL_MCE_BANKS || (cap & ~(MCE_CAP_SUPPORTED | MCG_BANKCNT_MASK | 0xff0000ULL)))
+		return -EINVAL;
+	m->mcg_cap = cap;
+	if (cap & MCG_CTL_P)
+		m->mcg_ctl = ~0ULL;
+	for (i = 0; i < banks; i++)
+		m->mce[i * 4] = ~0ULL;
+	return 0;
+}
+
+VCPU_IOCTL(keel_set_mce)
+{
+	const struct kvm_x86_mce *in = buf;
+	struct keel_msrs *m = &vcpu->msrs;
+	u64 *bank;
+
+	if (in->bank >= (m->mcg_cap & MCG_BANKCNT_MASK) || !(in->status & MCI_STATUS_VAL))
+		return -EINVAL;
+	bank = &m->mce[in->bank * 4];
+	/* Reporting is off: uncorrected errors are lost as on hardware. */
+	if ((in->status & MCI_STATUS_UC) && (m->mcg_cap & MCG_CTL_P) && m->mcg_ctl != ~0ULL)
+		return 0;
+	if ((in->status & MCI_STATUS_UC) && bank[0] != ~0ULL)
+		return 0;
+	if (in->status & MCI_STATUS_UC) {
+		/* A machine check inside a machine check, or with nobody to take it, shuts the CPU down. */
+		if ((m->mcg_status & MCG_STATUS_MCIP) || !(keel_cr4(vcpu) & X86_CR4_MCE)) {
+			keel_request(KEEL_REQ_TRIPLE_FAULT, vcpu);
+			return 0;
+		}
+		if (bank[1] & MCI_STATUS_VAL)
+			bank[1] |= MCI_STATUS_OVER;
+		bank[2] = in->addr;
+		bank[3] = in->misc;
+		m->mcg_status = in->mcg_status;
+		bank[1] = in->status | (bank[1] & MCI_STATUS_OVER);
+		keel_raise(vcpu, X86_TRAP_MC);
+	} else if (!(bank[1] & MCI_STATUS_VAL) || !(bank[1] & MCI_STATUS_UC)) {
+		u64 over = bank[1] & MCI_STATUS_VAL ? MCI_STATUS_OVER : 0;
+
+		bank[2] = in->addr;
+		bank[3] = in->misc;
+		bank[1] = in->status | over;
+	} else {
+		bank[1] |= MCI_STATUS_OVER;
+	}
+	return 0;
+}
+
+/* ------------------------------------------------------------------ the table */
+
+#define ONE(msr, f, getter, setter)		RANGE(msr, 1, f, getter, setter)
+#define RANGE(msr, n, f, getter, setter)	{ .first = msr, .count = n, .flags = f, .get = getter, .set = setter }
+#define MEM(msr, f, field, bits)							\
+	{ .first = msr, .count = 1, .flags = (f) | M_FAST, .get = get_mem, .set = set_mem,	\
+	  .offset = offsetof(struct keel_vcpu, msrs.field), .valid = bits }
+#define BACKEND(msr, f, bits)								\
+	{ .first = msr, .count = 1, .flags = (f) | M_FAST | M_LIST, .get = get_backend,	\
+	  .set = set_backend, .valid = bits }
+#define CANONICAL(msr)									\
+	{ .first = msr, .count = 1, .flags = M_FAST | M_LIST, .get = get_backend, .set = set_canonical }
+/* Reads as zero and forgets writes: guests poke these without asking CPUID first. */
+#define NOTHING(msr, n)		RANGE(msr, n, M_FAST, get_zero, set_ignore)
+
+static const struct msr_row msr_rows[] = {
+	ONE(MSR_IA32_P5_MC_ADDR, M_FAST, get_zero, set_none),
+	ONE(MSR_IA32_P5_MC_TYPE, M_FAST, get_zero, set_none),
+	ONE(MSR_IA32_TSC, M_FAST | M_LIST, get_clock, set_clock),
+	ONE(MSR_KVM_WALL_CLOCK, M_LIST, get_clock, set_clock),
+	ONE(MSR_KVM_SYSTEM_TIME, M_LIST, get_clock, set_clock),
+	ONE(MSR_IA32_APICBASE, M_LIST, get_apic_base, set_apic_base),
+	ONE(MSR_IA32_EBL_CR_POWERON, M_FAST, get_zero, set_ignore),
+	{ .first = MSR_SMI_COUNT, .count = 1, .flags = M_LIST | M_FAST, .get = get_mem, .set = set_host_only,
+	  .offset = offsetof(struct keel_vcpu, msrs.smi_count), .valid = ~0ULL },
+	{ .first = MSR_IA32_TSC_ADJUST, .count = 1, .flags = M_FAST | M_LIST | M_NEEDS,
+	  .feature = X86_FEATURE_TSC_ADJUST, .get = get_clock, .set = set_clock },
+	ONE(MSR_IA32_PRED_CMD, M_FAST, get_none, set_pred_cmd),
+	ONE(MSR_IA32_UCODE_WRITE, M_FAST, get_none, set_ignore),
+	{ .first = MSR_IA32_UCODE_REV, .count = 1, .flags = M_LIST | M_FEATURE, .get = get_mem,
+	  .set = set_host_only, .offset = offsetof(struct keel_vcpu, msrs.ucode_rev), .valid = ~0ULL },
+	ONE(MSR_IA32_SMBASE, M_LIST | M_HOST, get_smbase, set_smbase),
+	RANGE(MSR_P6_PERFCTR0, 2, M_FAST, get_zero, set_zero),
+	{ .first = MSR_PLATFORM_INFO, .count = 1, .flags = M_LIST, .get = get_mem, .set = set_host_only,
+	  .offset = offsetof(struct keel_vcpu, msrs.platform_info), .valid = MSR_PLATFORM_INFO_CPUID_FAULT },
+	ONE(MSR_MTRRcap, M_FAST, get_mtrr_cap, set_none),
+	{ .first = MSR_IA32_ARCH_CAPABILITIES, .count = 1, .flags = M_LIST | M_FEATURE | M_NEEDS, .get = get_mem,
+	  .set = set_host_only, .feature = X86_FEATURE_ARCH_CAPABILITIES, .valid = ~0ULL,
+	  .offset = offsetof(struct keel_vcpu, msrs.arch_capabilities) },
+	ONE(MSR_IA32_BBL_CR_CTL, M_FAST, get_zero, set_ignore),
+	ONE(MSR_IA32_BBL_CR_CTL3, M_FAST, get_zero, set_ignore),
+	{ .first = MSR_MISC_FEATURES_ENABLES, .count = 1, .flags = M_LIST, .get = get_mem, .set = set_mem,
+	  .offset = offsetof(struct keel_vcpu, msrs.misc_features), .valid = 0 },
+	BACKEND(MSR_IA32_SYSENTER_CS, 0, ~0ULL),
+	CANONICAL(MSR_IA32_SYSENTER_ESP),
+	CANONICAL(MSR_IA32_SYSENTER_EIP),
+	{ .first = MSR_IA32_MCG_CAP, .count = 1, .flags = M_FAST, .get = get_mem, .set = set_none,
+	  .offset = offsetof(struct keel_vcpu, msrs.mcg_cap) },
+	MEM(MSR_IA32_MCG_STATUS, M_LIST, mcg_status, MCG_STATUS_RIPV | MCG_STATUS_EIPV | MCG_STATUS_MCIP),
+	ONE(MSR_IA32_MCG_CTL, M_LIST | M_FAST, get_mcg_ctl, set_mcg_ctl),
+	RANGE(MSR_P6_EVNTSEL0, 2, M_FAST, get_zero, set_zero),
+	ONE(MSR_IA32_PERF_STATUS, M_FAST, get_zero, set_none),
+	ONE(MSR_IA32_PERF_CTL, M_FAST, get_zero, set_ignore),
+	MEM(MSR_IA32_MISC_ENABLE, M_LIST, misc_enable, ~0ULL),
+	{ .first = MSR_IA32_DEBUGCTLMSR, .count = 1, .flags = M_FAST, .get = get_mem, .set = set_debugctl,
+	  .offset = offsetof(struct keel_vcpu, msrs.debugctl) },
+	RANGE(MSR_IA32_LASTBRANCHFROMIP, 4, M_FAST, get_zero, set_none),
+	{ .first = 0x200, .count = KEEL_VAR_MTRRS * 2, .flags = M_FAST | M_LIST, .get = get_mem, .set = set_mtrr_var,
+	  .offset = offsetof(struct keel_vcpu, msrs.mtrr_var) },
+	ONE(MSR_MTRRfix64K_00000, M_FAST | M_LIST, get_mtrr_fix, set_mtrr_fix),
+	RANGE(MSR_MTRRfix16K_80000, 2, M_FAST | M_LIST, get_mtrr_fix, set_mtrr_fix),
+	RANGE(MSR_MTRRfix4K_C0000, 8, M_FAST | M_LIST, get_mtrr_fix, set_mtrr_fix),
+	{ .first = MSR_IA32_CR_PAT, .count = 1, .flags = M_FAST | M_LIST, .get = get_mem, .set = set_pat,
+	  .offset = offsetof(struct keel_vcpu, msrs.pat) },
+	{ .first = MSR_MTRRdefType, .count = 1, .flags = M_FAST | M_LIST, .get = get_mem, .set = set_mtrr_def,
+	  .offset = offsetof(struct keel_vcpu, msrs.mtrr_def) },
+	{ .first = MSR_IA32_MC0_CTL, .count = KEEL_MCE_BANKS * 4, .flags = M_FAST, .get = get_mce_bank,
+	  .set = set_mce_bank, .offset = offsetof(struct keel_vcpu, msrs.mce), .valid = ~0ULL },
+	ONE(MSR_RAPL_POWER_UNIT, M_FAST, get_zero, set_none),
+	ONE(MSR_PKG_ENERGY_STATUS, M_FAST, get_zero, set_none),
+	ONE(MSR_DRAM_ENERGY_STATUS, M_FAST, get_zero, set_none),
+	ONE(MSR_PP0_ENERGY_STATUS, M_FAST, get_zero, set_none),
+	ONE(MSR_PP1_ENERGY_STATUS, M_FAST, get_zero, set_none),
+	ONE(MSR_IA32_TSC_DEADLINE, M_FAST | M_LIST, get_deadline, set_deadline),
+	RANGE(0x800, 0x100, M_FAST, get_x2apic, set_x2apic),
+	{ .first = MSR_IA32_XSS, .count = 1, .flags = M_FAST | M_LIST | M_NEEDS, .feature = X86_FEATURE_XSAVES,
+	  .get = get_xss, .set = set_zero },
+	RANGE(MSR_KVM_WALL_CLOCK_NEW, 1, M_LIST, get_clock, set_clock),
+	RANGE(MSR_KVM_SYSTEM_TIME_NEW, 1, M_LIST, get_clock, set_clock),
+	ONE(MSR_EFER, M_LIST, get_efer, set_efer),
+	BACKEND(MSR_STAR, 0, ~0ULL),
+	CANONICAL(MSR_LSTAR),
+	CANONICAL(MSR_CSTAR),
+	BACKEND(MSR_SYSCALL_MASK, 0, 0xffffffff),
+	CANONICAL(MSR_FS_BASE),
+	CANONICAL(MSR_GS_BASE),
+	CANONICAL(MSR_KERNEL_GS_BASE),
+	{ .first = MSR_TSC_AUX, .count = 1, .flags = M_FAST | M_LIST | M_NEEDS, .feature = X86_FEATURE_RDTSCP,
+	  .get = get_mem, .set = set_tsc_aux, .offset = offsetof(struct keel_vcpu, msrs.tsc_aux) },
+	RANGE(MSR_K7_EVNTSEL0, 8, M_FAST, get_zero, set_zero),
+	NOTHING(MSR_AMD64_SYSCFG, 1),
+	/* TscFreqSel, cache flush and ignne disables, McStatusWrEn: kept; the rest cannot be set. */
+	MEM(MSR_K7_HWCR, M_LIST, hwcr, BIT_ULL(18) | BIT_ULL(24) | 0x148),
+	NOTHING(MSR_K7_CLK_CTL, 1),
+	NOTHING(MSR_AMD64_NB_CFG, 1),
+	NOTHING(MSR_AMD64_PATCH_LOADER, 1),
+	NOTHING(MSR_K8_INT_PENDING_MSG, 1),
+	NOTHING(MSR_FAM10H_MMIO_CONF_BASE, 1),
+	NOTHING(MSR_K8_TSEG_ADDR, 2),
+	{ .first = MSR_AMD64_OSVW_ID_LENGTH, .count = 1, .flags = M_LIST | M_NEEDS, .feature = X86_FEATURE_OSVW,
+	  .get = get_mem, .set = set_host_only, .valid = ~0ULL,
+	  .offset = offsetof(struct keel_vcpu, msrs.osvw_length) },
+	{ .first = MSR_AMD64_OSVW_STATUS, .count = 1, .flags = M_LIST | M_NEEDS, .feature = X86_FEATURE_OSVW,
+	  .get = get_mem, .set = set_host_only, .valid = ~0ULL,
+	  .offset = offsetof(struct keel_vcpu, msrs.osvw_status) },
+	NOTHING(MSR_AMD64_DC_CFG, 1),
+	{ .first = MSR_AMD64_DE_CFG, .count = 1, .flags = M_LIST | M_FEATURE, .get = get_mem, .set = set_mem,
+	  .offset = offsetof(struct keel_vcpu, msrs.de_cfg), .valid = MSR_AMD64_DE_CFG_LFENCE_SERIALIZE },
+	NOTHING(MSR_AMD64_BU_CFG2, 1),
+};
+
+/*
+ * MSR number to row in one step: a few windows of the number space, a byte for each number (row + 1, 0: none).
+ * Filled at load.
+ */
+static u8 window_low[0xe00], window_kvm[0x10], window_c000[0x180], window_c001[0x1100];
+static const struct msr_window {
+	u32 first, count;
+	u8 *row;
+} windows[] = {
+	{ 0, ARRAY_SIZE(window_low), window_low },
+	{ 0xc0000000, ARRAY_SIZE(window_c000), window_c000 },
+	{ 0xc0010000, ARRAY_SIZE(window_c001), window_c001 },
+	{ MSR_KVM_WALL_CLOCK_NEW, ARRAY_SIZE(window_kvm), window_kvm },
+};
+
+static const struct msr_row *find(u32 msr)
+{
+	unsigned int i;
+
+	for (i = 0; i < ARRAY_SIZE(windows); i++) {
+		u32 n = msr - windows[i].first;
+
+		if (n < windows[i].count)
+			return windows[i].row[n] ? &msr_rows[windows[i].row[n] - 1] : NULL;
+	}
+	return NULL;
+}
+
+void keel_msr_setup(void)
+{
+	unsigned int r, w, i;
+
+	BUILD_BUG_ON(ARRAY_SIZE(msr_rows) > 255);
+	for (r = 0; r < ARRAY_SIZE(msr_rows); r++) {
+		const struct msr_row *row = &msr_rows[r];
+
+		for (w = 0; w < ARRAY_SIZE(windows); w++)
+			if (row->first - windows[w].first < windows[w].count)
+				break;
+		if (WARN_ON(w == ARRAY_SIZE(windows) ||
+			    row->first - windows[w].first + row->count > windows[w].count))
+			continue;
+		for (i = 0; i < row->count; i++)
+			windows[w].row[row->first - windows[w].first + i] = r + 1;
+	}
+}
+
+bool keel_msr_fast(u32 msr)
+{
+	const struct msr_row *row = find(msr);
+
+	return !row || (row->flags & M_FAST);	/* #GP needs no sleep either */
+}
+
+static bool may_access(const struct msr_access *a)
+{
+	if (a->host)
+		return true;
+	if (a->row->flags & M_HOST)
+		return false;
+	return !(a->row->flags & M_NEEDS) || keel_guest_has(a->vcpu, a->row->feature);
+}
+
+int keel_get_msr(struct keel_vcpu *vcpu, u32 msr, u64 *val, bool host)
+{
+	struct msr_access a = { .vcpu = vcpu, .row = find(msr), .msr = msr, .host = host };
+
+	return a.row && may_access(&a) ? a.row->get(&a, val) : 1;
+}
+
+int keel_set_msr(struct keel_vcpu *vcpu, u32 msr, u64 val, bool host)
+{
+	struct msr_access a = { .vcpu = vcpu, .row = find(msr), .msr = msr, .host = host };
+
+	return a.row && may_access(&a) ? a.row->set(&a, val) : 1;
+}
+
+/* Values at power-on; INIT keeps all of them but what an INIT does to DEBUGCTL. */
+void keel_msrs_reset(struct keel_vcpu *vcpu, bool init)
+{
+	struct keel_msrs *m = &vcpu->msrs;
+
+	m->debugctl = 0;
+	if (init)
+		return;
+	memset(m, 0, sizeof(*m));
+	m->pat = 0x0007040600070406ULL;		/* SDM table 11-12 */
+	(void)keel_call(set_msr, vcpu, MSR_IA32_CR_PAT, m->pat);
+	m->misc_enable = MSR_IA32_MISC_ENABLE_FAST_STRING | MSR_IA32_MISC_ENABLE_BTS_UNAVAIL |
+			 MSR_IA32_MISC_ENABLE_PEBS_UNAVAIL;
+	m->arch_capabilities = host_arch_capabilities();
+	m->ucode_rev = 0x0000000100000000ULL;	/* a revision: some guests take 0 for "no microcode loaded" */
+	m->mcg_cap = KEEL_MCE_BANKS;
+	vcpu->smbase = 0x30000;
+}
+
+/* ------------------------------------------------------------------ ioctls */
+
+#define MSRS_PER_IOCTL	256
+
+static long copy_list(unsigned long arg, u16 flag)
+{
+	struct kvm_msr_list __user *user = (void __user *)arg;
+	u32 room, n = 0, i, j;
+
+	if (get_user(room, &user->nmsrs))
+		return -EFAULT;
+	for (i = 0; i < ARRAY_SIZE(msr_rows); i++)
+		if (msr_rows[i].flags & flag)
+			n += msr_rows[i].count;
+	if (put_user(n, &user->nmsrs))
+		return -EFAULT;
+	if (room < n)
+		return -E2BIG;
+	for (i = 0, n = 0; i < ARRAY_SIZE(msr_rows); i++) {
+		if (!(msr_rows[i].flags & flag))
+			continue;
+		for (j = 0; j < msr_rows[i].count; j++)
+			if (put_user(msr_rows[i].first + j, &user->indices[n++]))
+				return -EFAULT;
+	}
+	return 0;
+}
+
+SYS_IOCTL(keel_get_msr_index_list)
+{
+	return copy_list(arg, M_LIST);
+}
+
+SYS_IOCTL(keel_get_msr_feature_index_list)
+{
+	return copy_list(arg, M_FEATURE);
+}
+
+static int feature_msr(struct keel_vcpu *vcpu, struct kvm_msr_entry *e)
+{
+	unsigned int i;
+
+	for (i = 0; i < ARRAY_SIZE(feature_msrs); i++) {
+		if (feature_msrs[i].msr != e->index)
+			continue;
+		e->data = feature_msrs[i].value();
+		return 0;
+	}
+	return 1;
+}
+
+static int vcpu_get_one(struct keel_vcpu *vcpu, struct kvm_msr_entry *e)
+{
+	return keel_get_msr(vcpu, e->index, &e->data, true);
+}
+
+static int vcpu_set_one(struct keel_vcpu *vcpu, struct kvm_msr_entry *e)
+{
+	return keel_set_msr(vcpu, e->index, e->data, true);
+}
+
+typedef int (*msr_entry_fn)(struct keel_vcpu *vcpu, struct kvm_msr_entry *e);
+
+/* Up to the first that fails; answers how many were done. */
+static long msrs_apply(struct keel_vcpu *vcpu, unsigned long arg, msr_entry_fn one, bool write_back)
+{
+	struct kvm_msrs __user *user = (void __user *)arg;
+	struct kvm_msr_entry *entries;
+	struct kvm_msrs head;
+	long done;
+
+	if (copy_from_user(&head, user, sizeof(head)))
+		return -EFAULT;
+	if (head.nmsrs >= MSRS_PER_IOCTL)
+		return -E2BIG;
+	if (!head.nmsrs)
+		return 0;
+	entries = memdup_user(user->entries, array_size(sizeof(*entries), head.nmsrs));
+	if (IS_ERR(entries))
+		return PTR_ERR(entries);
+	for (done = 0; done < head.nmsrs; done++)
+		if (one(vcpu, &entries[done]))
+			break;
+	if (write_back && copy_to_user(user->entries, entries, done * sizeof(*entries)))
+		done = -EFAULT;
+	kfree(entries);
+	return done;
+}
+
+SYS_IOCTL(keel_get_system_msrs)
+{
+	return msrs_apply(NULL, arg, feature_msr, true);
+}
+
+VCPU_IOCTL(keel_get_msrs)
+{
+	return msrs_apply(vcpu, arg, vcpu_get_one, true);
+}
+
+VCPU_IOCTL(keel_set_msrs)
+{
+	return msrs_apply(vcpu, arg, vcpu_set_one, false);
+}

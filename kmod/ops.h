@@ -1,0 +1,115 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * ops.h - what a backend (a room like svm/ or vmx/) writes.  Generic code reaches it only through
+ * keel_call(op, ...), a static call, and never asks which backend it is.
+ *
+ * "IRQs off" and "preemption off" say how the operation is called; everything else may sleep.
+ */
+#ifndef KEEL_OPS_H
+#define KEEL_OPS_H
+
+#include <linux/static_call.h>
+#include "keel.h"
+
+/* What the backend can do, filled by setup(). */
+struct keel_hw_caps {
+	const char *name;		/* for log lines and stats */
+	size_t vcpu_size, vm_size;	/* of the backend's structs, which embed ours at offset 0 */
+	const char *(*exit_name)(unsigned int slot);	/* for stats; NULL: unused slot */
+	unsigned int nr_exits;
+	u64 efer_allowed;		/* EFER bits the hardware can run with */
+	bool two_dim;			/* two-dimensional paging */
+	unsigned int max_page_level;	/* 1: 4K, 2: 2M, 3: 1G in two-dimensional tables */
+	unsigned int root_levels;	/* of the two-dimensional table */
+	const struct mmu_format *mmu_fmt;	/* its entries: mmu/pte.h */
+	bool tsc_scaling;
+	u64 max_tsc_ratio;
+	u8 tsc_frac_bits;
+	bool tracks_nmi_mask;
+};
+
+/* name, return type, parameters, (contract) */
+#define KEEL_OPS(OP)									\
+	/* Physical CPU, IRQs off. cpu_enable: -EBUSY if virtualization is on already. */	\
+	OP(cpu_enable, int, (void))							\
+	OP(cpu_disable, void, (void))							\
+	/* Objects. vm_init/vcpu_init may allocate; destroy undoes also a failed init. */	\
+	OP(vm_init, int, (struct keel_vm *))						\
+	OP(vm_destroy, void, (struct keel_vm *))					\
+	OP(vcpu_init, int, (struct keel_vcpu *))					\
+	OP(vcpu_destroy, void, (struct keel_vcpu *))					\
+	OP(vcpu_reset, void, (struct keel_vcpu *, bool init))				\
+	/* Preemption off: this vCPU will run on / leaves this CPU. */			\
+	OP(load, void, (struct keel_vcpu *, int cpu))					\
+	OP(put, void, (struct keel_vcpu *))						\
+	/* Preemption off, once per stay in the fast loop: save host state not switched per entry. */ \
+	OP(begin, void, (struct keel_vcpu *))						\
+	OP(end, void, (struct keel_vcpu *))						\
+	/* IRQs off: write dirty registers back; then enter and come back from the guest. */	\
+	OP(enter, void, (struct keel_vcpu *))						\
+	/* After an exit, IRQs on: requeue what was in delivery, then answer it.  The fast handler	\
+	 * runs in the fast loop and may say KEEL_SLOW; the slow one may sleep. */	\
+	OP(exit_fast, int, (struct keel_vcpu *))					\
+	OP(exit_slow, int, (struct keel_vcpu *))					\
+	/* Registers: load the cached copy of one lazy register (bit in vcpu->avail is set after). */ \
+	OP(cache_reg, void, (struct keel_vcpu *, unsigned int reg))			\
+	OP(get_segment, void, (struct keel_vcpu *, struct kvm_segment *, unsigned int seg))	\
+	OP(set_segment, void, (struct keel_vcpu *, const struct kvm_segment *, unsigned int seg)) \
+	OP(seg_base, u64, (struct keel_vcpu *, unsigned int seg))			\
+	OP(cs_mode, void, (struct keel_vcpu *, bool *db, bool *l))			\
+	OP(cpl, int, (struct keel_vcpu *))						\
+	OP(get_dt, void, (struct keel_vcpu *, struct kvm_dtable *, bool idt))		\
+	OP(set_dt, void, (struct keel_vcpu *, const struct kvm_dtable *, bool idt))	\
+	/* Values were checked by the caller; the backend adjusts what the hardware sees. */	\
+	OP(set_cr0, void, (struct keel_vcpu *, u64))					\
+	OP(set_cr3, void, (struct keel_vcpu *, u64))					\
+	OP(set_cr4, void, (struct keel_vcpu *, u64))					\
+	OP(set_efer, void, (struct keel_vcpu *, u64))					\
+	OP(get_dr6, u64, (struct keel_vcpu *))						\
+	OP(set_dr6, void, (struct keel_vcpu *, u64))					\
+	OP(get_dr7, u64, (struct keel_vcpu *))						\
+	OP(set_dr7, void, (struct keel_vcpu *, u64))					\
+	/* MSRs only the backend can reach; 0, or 1 for "not mine / bad value" (#GP). */	\
+	OP(get_msr, int, (struct keel_vcpu *, u32 msr, u64 *val))			\
+	OP(set_msr, int, (struct keel_vcpu *, u32 msr, u64 val))			\
+	/* Guest's CPUID or debug settings changed: rebuild intercepts and MSR permissions. */	\
+	OP(update_intercepts, void, (struct keel_vcpu *))				\
+	/* Events. event_blocked answers for INTR and NMI. inject hands one to the next entry. */	\
+	OP(inject, void, (struct keel_vcpu *, const struct keel_event *))		\
+	OP(cancel_inject, void, (struct keel_vcpu *))					\
+	OP(event_blocked, bool, (struct keel_vcpu *, enum keel_event_type))		\
+	OP(open_window, void, (struct keel_vcpu *, enum keel_event_type))		\
+	OP(close_window, void, (struct keel_vcpu *))					\
+	OP(get_shadow, u8, (struct keel_vcpu *))	/* KVM_X86_SHADOW_INT_* */	\
+	OP(set_shadow, void, (struct keel_vcpu *, u8))					\
+	OP(set_tpr_threshold, void, (struct keel_vcpu *, int irr_class)) /* highest pending class, -1 none */ \
+	OP(get_nmi_mask, bool, (struct keel_vcpu *))					\
+	OP(set_nmi_mask, void, (struct keel_vcpu *, bool))				\
+	/* Paging. */									\
+	OP(load_root, void, (struct keel_vcpu *, u64 root_pa))				\
+	OP(flush_tlb, void, (struct keel_vcpu *))	/* all of this guest, before the next entry */ \
+	OP(set_tsc, void, (struct keel_vcpu *, u64 offset, u64 ratio))			\
+	/* Next RIP of the intercepted instruction if the CPU gave it, else 0. */	\
+	OP(next_rip, u64, (struct keel_vcpu *))						\
+	/* Instruction bytes the CPU saved at the exit; 0 if none. */			\
+	OP(insn_bytes, int, (struct keel_vcpu *, u8 *buf))				\
+	OP(hypercall_insn, void, (u8 insn[3]))						\
+	OP(dump, void, (struct keel_vcpu *))
+
+#define KEEL_OP_MEMBER(name, ret, args)	ret (*name) args;
+struct keel_ops {
+	struct keel_hw_caps caps;
+	/* At load: fill caps, or say why not in *why (one clause) with an errno. */
+	int (*setup)(struct keel_ops *ops, const char **why);
+	void (*unsetup)(void);
+	KEEL_OPS(KEEL_OP_MEMBER)
+};
+
+#define KEEL_OP_DECLARE(name, ret, args) DECLARE_STATIC_CALL(keel_op_##name, *(((struct keel_ops *)0)->name));
+KEEL_OPS(KEEL_OP_DECLARE)
+#define keel_call(name, ...) static_call(keel_op_##name)(__VA_ARGS__)
+
+extern struct keel_hw_caps keel_hw;	/* of the backend in use; constant after load */
+extern struct keel_ops svm_ops;
+
+#endif

@@ -1,0 +1,455 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * regs.c - registers: control registers with their rules, stepping over an instruction, and the ioctls
+ * that get and set them.  SDM 3A 2.5 (control registers), 9.8.5 (entering IA-32e mode); APM 3.1, 14.6.
+ *
+ * Lock: vcpu->mutex.
+ */
+
+#include <asm/trapnr.h>
+#include "ops.h"
+
+void keel_cache_reg(struct keel_vcpu *vcpu, unsigned int reg)
+{
+	keel_call(cache_reg, vcpu, reg);
+}
+
+bool keel_is_64bit(struct keel_vcpu *vcpu)
+{
+	bool db, l;
+
+	if (!keel_is_long_mode(vcpu))
+		return false;
+	keel_call(cs_mode, vcpu, &db, &l);
+	return l;
+}
+
+int keel_cpl(struct keel_vcpu *vcpu)
+{
+	return keel_call(cpl, vcpu);
+}
+
+u64 keel_linear_rip(struct keel_vcpu *vcpu)
+{
+	if (keel_is_64bit(vcpu))
+		return keel_reg(vcpu, KEEL_RIP);
+	return (u32)(keel_call(seg_base, vcpu, KEEL_CS) + keel_reg(vcpu, KEEL_RIP));
+}
+
+bool keel_is_canonical(struct keel_vcpu *vcpu, u64 addr)
+{
+	unsigned int bits = keel_cr4(vcpu) & X86_CR4_LA57 ? 57 : 48;
+
+	return (u64)((s64)(addr << (64 - bits)) >> (64 - bits)) == addr;
+}
+
+/* ------------------------------------------------------- control registers */
+
+#define CR0_KNOWN	(X86_CR0_PE | X86_CR0_MP | X86_CR0_EM | X86_CR0_TS | X86_CR0_ET | X86_CR0_NE | \
+			 X86_CR0_WP | X86_CR0_AM | X86_CR0_NW | X86_CR0_CD | X86_CR0_PG)
+
+/* The paging mode, or a rule of it, changed: what was translated before means something else now. */
+static void paging_changed(struct keel_vcpu *vcpu)
+{
+	keel_request(KEEL_REQ_TLB_FLUSH, vcpu);
+}
+
+int keel_set_cr0(struct keel_vcpu *vcpu, u64 val)
+{
+	u64 old = keel_cr0(vcpu);
+
+	val |= X86_CR0_ET;
+	if (val >> 32)
+		return 1;
+	val &= CR0_KNOWN;		/* reserved low bits are ignored, as on hardware */
+	if ((val & X86_CR0_NW) && !(val & X86_CR0_CD))
+		return 1;
+	if ((val & X86_CR0_PG) && !(val & X86_CR0_PE))
+		return 1;
+	if (!(val & X86_CR0_PG) && (keel_cr4(vcpu) & X86_CR4_PCIDE))
+		return 1;
+	if ((val & X86_CR0_PG) && !(old & X86_CR0_PG)) {
+		if (vcpu->efer & EFER_LME) {
+			bool db, l;
+
+			keel_call(cs_mode, vcpu, &db, &l);
+			if (!(keel_cr4(vcpu) & X86_CR4_PAE) || l)
+				return 1;
+			keel_call(set_efer, vcpu, vcpu->efer | EFER_LMA);
+		} else if ((keel_cr4(vcpu) & X86_CR4_PAE) && !mmu_pdptrs_valid(vcpu, keel_cr3(vcpu))) {
+			return 1;
+		}
+	}
+	if (!(val & X86_CR0_PG) && (old & X86_CR0_PG) && (vcpu->efer & EFER_LMA)) {
+		if (keel_is_64bit(vcpu))
+			return 1;
+		keel_call(set_efer, vcpu, vcpu->efer & ~(u64)EFER_LMA);
+	}
+	keel_call(set_cr0, vcpu, val);
+	if ((val ^ old) & (X86_CR0_PG | X86_CR0_WP | X86_CR0_PE))
+		paging_changed(vcpu);
+	return 0;
+}
+
+int keel_set_cr3(struct keel_vcpu *vcpu, u64 val)
+{
+	bool noflush = false;
+
+	if (keel_cr4(vcpu) & X86_CR4_PCIDE) {
+		noflush = val & BIT_ULL(63);
+		val &= ~BIT_ULL(63);
+	}
+	if (keel_is_long_mode(vcpu)) {
+		if (val >> vcpu->model.maxphyaddr)
+			return 1;
+	} else {
+		val = (u32)val;
+		if (keel_is_paging(vcpu) && (keel_cr4(vcpu) & X86_CR4_PAE) && !mmu_pdptrs_valid(vcpu, val))
+			return 1;
+	}
+	keel_call(set_cr3, vcpu, val);
+	if (!noflush)
+		paging_changed(vcpu);
+	return 0;
+}
+
+u64 keel_cr4_reserved(struct keel_vcpu *vcpu)
+{
+	return vcpu->model.cr4_reserved | ~keel_host_cr4_mask();
+}
+
+int keel_set_cr4(struct keel_vcpu *vcpu, u64 val)
+{
+	u64 old = keel_cr4(vcpu), flips = val ^ old;
+
+	if (val & keel_cr4_reserved(vcpu))
+		return 1;
+	if (keel_is_long_mode(vcpu)) {
+		if (!(val & X86_CR4_PAE) || (flips & X86_CR4_LA57))
+			return 1;
+	} else if (keel_is_paging(vcpu) && (val & X86_CR4_PAE) &&
+		   (flips & (X86_CR4_PAE | X86_CR4_PSE | X86_CR4_PGE | X86_CR4_SMEP)) &&
+		   !mmu_pdptrs_valid(vcpu, keel_cr3(vcpu))) {
+		return 1;
+	}
+	if ((flips & val & X86_CR4_PCIDE) && (!keel_is_long_mode(vcpu) || (keel_cr3(vcpu) & 0xfff)))
+		return 1;
+	keel_call(set_cr4, vcpu, val);
+	if (flips & (X86_CR4_PAE | X86_CR4_PSE | X86_CR4_PGE | X86_CR4_SMEP | X86_CR4_SMAP | X86_CR4_PKE |
+		     X86_CR4_PCIDE | X86_CR4_LA57))
+		paging_changed(vcpu);
+	return 0;
+}
+
+u64 keel_get_cr8(struct keel_vcpu *vcpu)
+{
+	return vcpu->apic ? irq_lapic_tpr(vcpu) : vcpu->cr8;
+}
+
+int keel_set_cr8(struct keel_vcpu *vcpu, u64 val)
+{
+	if (val & ~0xfULL)
+		return 1;
+	if (vcpu->apic)
+		irq_lapic_set_tpr(vcpu, val);
+	else
+		vcpu->cr8 = val;
+	return 0;
+}
+
+int keel_set_efer(struct keel_vcpu *vcpu, u64 val, bool host)
+{
+	u64 old = vcpu->efer;
+
+	if (val & ~keel_hw.efer_allowed)
+		return 1;
+	if (!host) {
+		if (val & vcpu->model.efer_reserved)
+			return 1;
+		if (keel_is_paging(vcpu) && ((val ^ old) & EFER_LME))
+			return 1;
+		val = (val & ~(u64)EFER_LMA) | (old & EFER_LMA);
+	}
+	keel_call(set_efer, vcpu, val);
+	if ((val ^ old) & EFER_NX)
+		paging_changed(vcpu);
+	return 0;
+}
+
+/* ------------------------------------------------ over the next instruction */
+
+static enum emul_mode insn_mode(struct keel_vcpu *vcpu)
+{
+	bool db, l;
+
+	keel_call(cs_mode, vcpu, &db, &l);
+	return emul_mode(keel_cr0(vcpu), keel_is_long_mode(vcpu), keel_rflags(vcpu),
+			 (db ? EMUL_ATTR_DB : 0) | (l ? EMUL_ATTR_L : 0));
+}
+
+#define INSN_MAX	15
+#define INSN_FIRST	8	/* one aligned-size read; nearly all intercepted instructions are shorter */
+
+/* @n bytes of code at @linear, not across a page.  0, -EAGAIN, or -EFAULT: the fault is raised if @raise. */
+static int fetch_code(struct keel_vcpu *vcpu, u64 linear, u8 *buf, unsigned int n, bool raise)
+{
+	u32 access = MMU_ACC_FETCH | (keel_cpl(vcpu) == 3 ? MMU_ACC_USER : 0);
+	struct emul_fault fault;
+	u64 gpa;
+	int r;
+
+	r = mmu_gva_to_gpa(vcpu, linear, access, &gpa, &fault);
+	if (!r) {
+		r = keel_vcpu_read(vcpu, gpa, buf, n);
+		if (r == -EFAULT)	/* code in MMIO space */
+			fault = (struct emul_fault){ .vector = X86_TRAP_GP, .has_error = true };
+	}
+	if (!r || r == -EAGAIN)
+		return r;
+	if (raise)
+		keel_raise_fault(vcpu, &fault);
+	return -EFAULT;
+}
+
+int keel_insn_len(struct keel_vcpu *vcpu)
+{
+	u64 linear = keel_linear_rip(vcpu);
+	enum emul_mode mode = insn_mode(vcpu);
+	unsigned int have = 0, want = INSN_FIRST;
+	u8 buf[INSN_MAX + 1];
+	int r, len;
+
+	for (;;) {
+		unsigned int n = min_t(unsigned int, want - have, PAGE_SIZE - offset_in_page(linear + have));
+
+		r = fetch_code(vcpu, linear + have, buf + have, n, !have);
+		if (r)
+			return r;
+		have += n;
+		len = emul_insn_length(buf, have, mode);
+		if (len > 0)
+			return len;
+		/* Another vCPU changed the code since the exit: run it again as it is now. */
+		if (len != EMUL_LEN_MORE || have == INSN_MAX)
+			return -EFAULT;
+		if (have >= INSN_FIRST)
+			want = INSN_MAX;
+	}
+}
+
+void keel_advance(struct keel_vcpu *vcpu, u64 next_rip)
+{
+	u64 rflags = keel_rflags(vcpu);
+
+	keel_set_reg(vcpu, KEEL_RIP, next_rip);
+	keel_call(set_shadow, vcpu, 0);
+	if (unlikely(rflags & (X86_EFLAGS_TF | X86_EFLAGS_RF))) {
+		keel_set_rflags(vcpu, rflags & ~(u64)X86_EFLAGS_RF);
+		if (rflags & X86_EFLAGS_TF)
+			keel_raise_db(vcpu, DR_STEP);
+	}
+}
+
+int keel_next_rip(struct keel_vcpu *vcpu, u64 *next)
+{
+	int len;
+
+	*next = keel_call(next_rip, vcpu);
+	if (*next)
+		return 0;
+	len = keel_insn_len(vcpu);
+	if (len == -EAGAIN)
+		return KEEL_SLOW;
+	if (len < 0)
+		return KEEL_RESUME;
+	*next = keel_reg(vcpu, KEEL_RIP) + len;
+	if (!keel_is_64bit(vcpu))
+		*next = (u32)*next;
+	return 0;
+}
+
+int keel_skip(struct keel_vcpu *vcpu)
+{
+	u64 next;
+	int r = keel_next_rip(vcpu, &next);
+
+	if (r)
+		return r == KEEL_SLOW ? KEEL_SLOW : -1;
+	keel_advance(vcpu, next);
+	return KEEL_RESUME;
+}
+
+/* ------------------------------------------------------------------ ioctls */
+
+/* kvm_regs lists RAX, RBX, RCX, RDX, RSI, RDI, RSP, RBP, then R8 to R15 in order. */
+static const u8 uapi_reg_order[16] = {
+	KEEL_RAX, KEEL_RBX, KEEL_RCX, KEEL_RDX, KEEL_RSI, KEEL_RDI, KEEL_RSP, KEEL_RBP,
+	KEEL_R8, KEEL_R9, KEEL_R10, KEEL_R11, KEEL_R12, KEEL_R13, KEEL_R14, KEEL_R15,
+};
+static_assert(offsetof(struct kvm_regs, r15) == 15 * sizeof(u64));
+
+VCPU_IOCTL(keel_get_regs)
+{
+	struct kvm_regs *r = buf;
+	u64 *slot = (u64 *)r;
+	unsigned int i;
+
+	for (i = 0; i < 16; i++)
+		slot[i] = keel_reg(vcpu, uapi_reg_order[i]);
+	r->rip = keel_reg(vcpu, KEEL_RIP);
+	r->rflags = keel_rflags(vcpu);
+	return 0;
+}
+
+VCPU_IOCTL(keel_set_regs)
+{
+	const struct kvm_regs *r = buf;
+	const u64 *slot = (const u64 *)r;
+	unsigned int i;
+
+	for (i = 0; i < 16; i++)
+		keel_set_reg(vcpu, uapi_reg_order[i], slot[i]);
+	keel_set_reg(vcpu, KEEL_RIP, r->rip);
+	keel_set_rflags(vcpu, r->rflags);
+	/* New registers: an exception raised for the old ones has no place any more. */
+	vcpu->ev.exception.type = KEEL_EV_NONE;
+	keel_insn_forget(vcpu);
+	keel_request(KEEL_REQ_EVENT, vcpu);
+	return 0;
+}
+
+static const struct { u16 offset; u8 seg; } sregs_segs[] = {
+	{ offsetof(struct kvm_sregs, cs), KEEL_CS }, { offsetof(struct kvm_sregs, ds), KEEL_DS },
+	{ offsetof(struct kvm_sregs, es), KEEL_ES }, { offsetof(struct kvm_sregs, fs), KEEL_FS },
+	{ offsetof(struct kvm_sregs, gs), KEEL_GS }, { offsetof(struct kvm_sregs, ss), KEEL_SS },
+	{ offsetof(struct kvm_sregs, tr), KEEL_TR }, { offsetof(struct kvm_sregs, ldt), KEEL_LDTR },
+};
+/* sregs2 begins as sregs does; the code below serves both. */
+#define SAME_PLACE(f) static_assert(offsetof(struct kvm_sregs, f) == offsetof(struct kvm_sregs2, f))
+SAME_PLACE(cs); SAME_PLACE(ldt); SAME_PLACE(gdt); SAME_PLACE(idt); SAME_PLACE(cr0); SAME_PLACE(apic_base);
+
+static void get_sregs_common(struct keel_vcpu *vcpu, struct kvm_sregs *s)
+{
+	unsigned int i;
+
+	for (i = 0; i < ARRAY_SIZE(sregs_segs); i++)
+		keel_call(get_segment, vcpu, (void *)s + sregs_segs[i].offset, sregs_segs[i].seg);
+	keel_call(get_dt, vcpu, &s->idt, true);
+	keel_call(get_dt, vcpu, &s->gdt, false);
+	s->cr0 = keel_cr0(vcpu);
+	s->cr2 = vcpu->cr2;
+	s->cr3 = keel_cr3(vcpu);
+	s->cr4 = keel_cr4(vcpu);
+	s->cr8 = keel_get_cr8(vcpu);
+	s->efer = vcpu->efer;
+	s->apic_base = vcpu->apic_base;
+}
+
+VCPU_IOCTL(keel_get_sregs)
+{
+	struct kvm_sregs *s = buf;
+	const struct keel_event *ev = &vcpu->ev.injected;
+
+	memset(s, 0, sizeof(*s));
+	get_sregs_common(vcpu, s);
+	if (ev->type == KEEL_EV_INTR)
+		set_bit(ev->vector, (unsigned long *)s->interrupt_bitmap);
+	else if (!vcpu->apic && vcpu->ev.user_vector >= 0)
+		set_bit(vcpu->ev.user_vector, (unsigned long *)s->interrupt_bitmap);
+	return 0;
+}
+
+static bool sregs_valid(struct keel_vcpu *vcpu, const struct kvm_sregs *s)
+{
+	if (s->cr4 & keel_cr4_reserved(vcpu))
+		return false;
+	if ((s->cr0 >> 32) || ((s->cr0 & X86_CR0_NW) && !(s->cr0 & X86_CR0_CD)) ||
+	    ((s->cr0 & X86_CR0_PG) && !(s->cr0 & X86_CR0_PE)))
+		return false;
+	if (s->efer & ~keel_hw.efer_allowed)
+		return false;
+	if ((s->efer & EFER_LME) && (s->cr0 & X86_CR0_PG)) {
+		/* Paging with LME is long mode, and that needs PAE and shows in LMA. */
+		if (!(s->cr4 & X86_CR4_PAE) || !(s->efer & EFER_LMA))
+			return false;
+		if (s->cr3 >> vcpu->model.maxphyaddr)
+			return false;
+	} else if ((s->efer & EFER_LMA) || s->cs.l) {
+		return false;
+	}
+	return true;
+}
+
+static int set_sregs_common(struct keel_vcpu *vcpu, const struct kvm_sregs *s)
+{
+	unsigned int i;
+	u64 cr0;
+
+	if (!sregs_valid(vcpu, s))
+		return -EINVAL;
+	if (irq_apic_base_set(vcpu, s->apic_base, true))
+		return -EINVAL;
+	keel_call(set_dt, vcpu, &s->idt, true);
+	keel_call(set_dt, vcpu, &s->gdt, false);
+	vcpu->cr2 = s->cr2;
+	keel_set_cr8(vcpu, s->cr8 & 0xf);
+	/* All at once: the checks between them were made on the whole. */
+	keel_call(set_efer, vcpu, s->efer);
+	cr0 = (s->cr0 & CR0_KNOWN) | X86_CR0_ET;
+	keel_call(set_cr0, vcpu, cr0);
+	keel_call(set_cr4, vcpu, s->cr4);
+	keel_call(set_cr3, vcpu, s->cr3);
+	for (i = 0; i < ARRAY_SIZE(sregs_segs); i++)
+		keel_call(set_segment, vcpu, (const void *)s + sregs_segs[i].offset, sregs_segs[i].seg);
+	/* A VMM that resets the boot CPU by registers alone means it to run. */
+	if (keel_vcpu_is_bsp(vcpu) && keel_reg(vcpu, KEEL_RIP) == 0xfff0 && s->cs.selector == 0xf000 &&
+	    !(cr0 & X86_CR0_PE))
+		vcpu->mp_state = KVM_MP_STATE_RUNNABLE;
+	keel_insn_forget(vcpu);
+	paging_changed(vcpu);
+	keel_request(KEEL_REQ_EVENT, vcpu);
+	return 0;
+}
+
+VCPU_IOCTL(keel_set_sregs)
+{
+	struct kvm_sregs *s = buf;
+	unsigned int vector;
+	int err = set_sregs_common(vcpu, s);
+
+	if (err)
+		return err;
+	vector = find_first_bit((unsigned long *)s->interrupt_bitmap, 256);
+	if (vector < 256)
+		vcpu->ev.injected = (struct keel_event){ .type = KEEL_EV_INTR, .vector = vector };
+	return 0;
+}
+
+VCPU_IOCTL(keel_get_sregs2)
+{
+	struct kvm_sregs2 *s = buf;
+	unsigned int i;
+
+	memset(s, 0, sizeof(*s));
+	get_sregs_common(vcpu, (struct kvm_sregs *)s);
+	if (keel_is_paging(vcpu) && (s->cr4 & X86_CR4_PAE) && !keel_is_long_mode(vcpu)) {
+		for (i = 0; i < 4; i++)
+			if (keel_vcpu_read(vcpu, (s->cr3 & ~0x1fULL) + i * 8, &s->pdptrs[i], 8))
+				return 0;
+		s->flags |= KVM_SREGS2_FLAGS_PDPTRS_VALID;
+	}
+	return 0;
+}
+
+VCPU_IOCTL(keel_set_sregs2)
+{
+	struct kvm_sregs2 *s = buf;
+	bool pae = (s->cr0 & X86_CR0_PG) && (s->cr4 & X86_CR4_PAE) && !(s->efer & EFER_LMA);
+
+	if (s->flags & ~(u64)KVM_SREGS2_FLAGS_PDPTRS_VALID)
+		return -EINVAL;
+	if ((s->flags & KVM_SREGS2_FLAGS_PDPTRS_VALID) && !pae)
+		return -EINVAL;
+	/* The walks read PDPTEs from memory each time, so those given are those found there. */
+	return set_sregs_common(vcpu, (struct kvm_sregs *)s);
+}

@@ -1,0 +1,379 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * run.c - KVM_RUN (api.rst 4.10).  Two loops, one in the other.
+ *
+ * The fast loop holds the CPU (preemption off, guest FPU in the registers) and answers whatever needs no
+ * sleep, entering again at once.  The slow loop around it does the rest with everything allowed: faults
+ * that must wait for memory, halts, signals, requests that sleep.
+ *
+ * Lock: vcpu->mutex, held by the ioctl; the vCPU is between keel_vcpu_begin() and keel_vcpu_end() except
+ * while it sleeps.
+ */
+#include <linux/context_tracking.h>
+#include <linux/rcupdate.h>
+#include <linux/sched/signal.h>
+#include <linux/uaccess.h>
+#include <linux/vtime.h>
+#include <asm/fpu/api.h>
+#include "ops.h"
+#include "trace.h"
+
+/* ------------------------------------------------------------- fast loop */
+
+static void run_fast_requests(struct keel_vcpu *vcpu)
+{
+	if (keel_take_request(KEEL_REQ_TLB_FLUSH, vcpu)) {
+		keel_call(flush_tlb, vcpu);
+		vcpu->stat.tlb_flushes++;
+	}
+	if (keel_take_request(KEEL_REQ_INTERCEPTS, vcpu))
+		keel_call(update_intercepts, vcpu);
+	keel_take_request(KEEL_REQ_KICK, vcpu);
+	if (keel_take_request(KEEL_REQ_EVENT, vcpu))
+		keel_events_deliver(vcpu);
+}
+
+/* Something was asked between the injection and the entry: take the event back, it is still queued. */
+static void run_abort_entry(struct keel_vcpu *vcpu)
+{
+	if (vcpu->ev.injected.type) {
+		keel_call(cancel_inject, vcpu);
+		keel_request(KEEL_REQ_EVENT, vcpu);
+	}
+}
+
+/* One entry.  False: something came up, the guest did not run. */
+static bool run_once(struct keel_vcpu *vcpu)
+{
+	local_irq_disable();
+	/* Whoever sets a request after this sees IN_GUEST and interrupts; before, we see the request. */
+	smp_store_mb(vcpu->mode, KEEL_IN_GUEST);
+	if (unlikely(keel_request_pending(vcpu) || keel_guest_mode_work_pending())) {
+		WRITE_ONCE(vcpu->mode, KEEL_OUTSIDE);
+		local_irq_enable();
+		return false;
+	}
+	if (unlikely(vcpu->ev.again)) {
+		/* Waits until IRQs are on, which is in the guest: it comes back with its event delivered. */
+		smp_send_reschedule(smp_processor_id());
+		keel_request(KEEL_REQ_EVENT, vcpu);
+		vcpu->ev.again = false;
+	}
+	trace_keel_entry(vcpu);
+	keel_fpu_enter(vcpu);
+	keel_debug_enter(vcpu);
+	context_tracking_guest_enter();
+	keel_call(enter, vcpu);
+	context_tracking_guest_exit();
+	keel_debug_leave(vcpu);
+	keel_fpu_leave(vcpu);
+	smp_store_release(&vcpu->mode, KEEL_OUTSIDE);
+	vcpu->stat.exits++;
+	local_irq_enable();
+	return true;
+}
+
+/* A stay in the fast loop counts as guest time; IRQs off, for an interrupt accounts time too. */
+static void run_account_guest(bool enter)
+{
+	local_irq_disable();
+	if (enter)
+		vtime_account_guest_enter();
+	else
+		vtime_account_guest_exit();
+	local_irq_enable();
+}
+
+static int run_fast(struct keel_vcpu *vcpu)
+{
+	bool vapic = irq_vapic_used(vcpu);
+	int next;
+
+	if (unlikely(vapic))
+		irq_vapic_enter(vcpu);
+	kernel_fpu_begin();
+	keel_fpu_load(vcpu);
+	keel_call(begin, vcpu);
+	pagefault_disable();
+	vcpu->atomic = true;
+	run_account_guest(true);
+
+	for (;;) {
+		if (keel_request_pending(vcpu)) {
+			run_fast_requests(vcpu);
+			if (READ_ONCE(vcpu->requests) & ~KEEL_FAST_REQS) {
+				run_abort_entry(vcpu);
+				next = KEEL_RESUME;
+				break;
+			}
+		}
+		if (!run_once(vcpu)) {
+			run_abort_entry(vcpu);
+			if (keel_guest_mode_work_pending()) {
+				next = KEEL_RESUME;
+				break;
+			}
+			continue;
+		}
+		next = keel_call(exit_fast, vcpu);
+		if (next != KEEL_RESUME)
+			break;
+		vcpu->stat.fast_exits++;
+		if (unlikely(vapic))
+			break;
+		if (unlikely(vcpu->guest_irq_exit)) {
+			/* The guest, not this loop, is what RCU would wait for: now is a quiet moment. */
+			vcpu->guest_irq_exit = false;
+			local_irq_disable();
+			keel_rcu_note_guest();
+			local_irq_enable();
+		}
+	}
+
+	run_account_guest(false);
+	vcpu->atomic = false;
+	pagefault_enable();
+	keel_call(end, vcpu);
+	keel_fpu_save(vcpu);
+	kernel_fpu_end();
+	if (unlikely(vapic))
+		irq_vapic_leave(vcpu);
+	return next;
+}
+
+/* ------------------------------------------------------------- sleeping */
+
+bool keel_vcpu_runnable(struct keel_vcpu *vcpu)
+{
+	if (vcpu->mp_state == KVM_MP_STATE_RUNNABLE)
+		return true;
+	if (READ_ONCE(vcpu->requests) & ~(BIT(KEEL_REQ_EVENT) | KEEL_FAST_REQS))
+		return true;
+	return vcpu->mp_state == KVM_MP_STATE_HALTED && keel_events_pending(vcpu);
+}
+
+/* Halted, or waiting for INIT and SIPI.  KEEL_RESUME, or -EINTR. */
+static int run_sleep(struct keel_vcpu *vcpu)
+{
+	int err;
+
+	/* Asleep, the vCPU holds nobody up: pausing the VM need not wake it. */
+	keel_vcpu_end(vcpu);
+	err = rcuwait_wait_event(&vcpu->wait, keel_vcpu_runnable(vcpu), TASK_INTERRUPTIBLE);
+	if (keel_vcpu_begin(vcpu))
+		return -EINTR;
+	if (vcpu->mp_state == KVM_MP_STATE_HALTED && keel_events_pending(vcpu)) {
+		vcpu->mp_state = KVM_MP_STATE_RUNNABLE;
+		vcpu->stat.halt_wakeups++;
+		keel_request(KEEL_REQ_EVENT, vcpu);
+	}
+	return err ? -EINTR : KEEL_RESUME;
+}
+
+int keel_emulate_hlt(struct keel_vcpu *vcpu)
+{
+	vcpu->stat.halt_exits++;
+	if (!vcpu->apic) {
+		vcpu->run->exit_reason = KVM_EXIT_HLT;
+		return KEEL_USER;
+	}
+	if (keel_events_pending(vcpu)) {
+		keel_request(KEEL_REQ_EVENT, vcpu);
+		return KEEL_RESUME;
+	}
+	vcpu->mp_state = KVM_MP_STATE_HALTED;
+	/* From the fast loop: the slow one, with nothing left to do there but see the state. */
+	keel_request(KEEL_REQ_HALT, vcpu);
+	return KEEL_RESUME;
+}
+
+/* INIT and SIPI, latched by senders (SDM 3A 8.4, APM 14.1.3, 16.4). */
+void keel_take_mp_events(struct keel_vcpu *vcpu)
+{
+	if (!keel_take_request(KEEL_REQ_MP_EVENT, vcpu))
+		return;
+	if (test_and_clear_bit(KEEL_MP_INIT, &vcpu->mp_events)) {
+		keel_vcpu_reset(vcpu, true);
+		vcpu->mp_state = keel_vcpu_is_bsp(vcpu) ? KVM_MP_STATE_RUNNABLE : KVM_MP_STATE_INIT_RECEIVED;
+	}
+	if (vcpu->mp_state == KVM_MP_STATE_INIT_RECEIVED && test_and_clear_bit(KEEL_MP_SIPI, &vcpu->mp_events)) {
+		struct kvm_segment cs;
+
+		keel_call(get_segment, vcpu, &cs, KEEL_CS);
+		cs.selector = READ_ONCE(vcpu->sipi_vector) << 8;
+		cs.base = (u64)cs.selector << 4;
+		keel_call(set_segment, vcpu, &cs, KEEL_CS);
+		keel_set_reg(vcpu, KEEL_RIP, 0);
+		vcpu->mp_state = KVM_MP_STATE_RUNNABLE;
+	}
+	/* A SIPI to a CPU that is not waiting for one is ignored. */
+	if (vcpu->mp_state != KVM_MP_STATE_UNINITIALIZED)
+		clear_bit(KEEL_MP_SIPI, &vcpu->mp_events);
+}
+
+/* -------------------------------------------------------------- slow loop */
+
+static int run_slow_requests(struct keel_vcpu *vcpu)
+{
+	int r;
+
+	if (test_bit(KEEL_REQ_VM_DEAD, &vcpu->requests))
+		return -EIO;
+	keel_take_request(KEEL_REQ_HALT, vcpu);
+	if (keel_take_request(KEEL_REQ_PAUSE, vcpu)) {
+		keel_vcpu_end(vcpu);
+		if (keel_vcpu_begin(vcpu))
+			return -EINTR;
+	}
+	keel_take_mp_events(vcpu);
+	if (keel_take_request(KEEL_REQ_MMU_RELOAD, vcpu)) {
+		r = mmu_load(vcpu);
+		if (r)
+			return r;
+	}
+	if (keel_take_request(KEEL_REQ_CLOCK, vcpu)) {
+		r = keel_clock_update(vcpu);
+		if (r)
+			return r;
+	}
+	if (keel_take_request(KEEL_REQ_TRIPLE_FAULT, vcpu)) {
+		vcpu->run->exit_reason = KVM_EXIT_SHUTDOWN;
+		return KEEL_USER;
+	}
+	if (keel_take_request(KEEL_REQ_IOAPIC_EOI, vcpu))
+		return irq_ioapic_eoi_exit(vcpu);
+	return KEEL_RESUME;
+}
+
+static bool run_user_window(struct keel_vcpu *vcpu)
+{
+	return vcpu->run->request_interrupt_window && vcpu->vm->irq.mode != IRQCHIP_KERNEL &&
+	       vcpu->ev.user_vector < 0 && keel_irq_window_open(vcpu) &&
+	       (!vcpu->apic || irq_extint_accepted(vcpu));
+}
+
+static int run_loop(struct keel_vcpu *vcpu)
+{
+	int r;
+
+	for (;;) {
+		if (keel_request_pending(vcpu)) {
+			r = run_slow_requests(vcpu);
+			if (r <= 0)
+				return r;
+		}
+		if (unlikely(run_user_window(vcpu))) {
+			vcpu->run->exit_reason = KVM_EXIT_IRQ_WINDOW_OPEN;
+			return KEEL_USER;
+		}
+		if (vcpu->mp_state != KVM_MP_STATE_RUNNABLE) {
+			if (vcpu->mp_state == KVM_MP_STATE_HALTED && keel_events_pending(vcpu)) {
+				vcpu->mp_state = KVM_MP_STATE_RUNNABLE;
+				keel_request(KEEL_REQ_EVENT, vcpu);
+				continue;
+			}
+			r = signal_pending(current) ? -EINTR : run_sleep(vcpu);
+		} else {
+			r = run_fast(vcpu);
+			if (r == KEEL_SLOW)
+				r = keel_call(exit_slow, vcpu);
+		}
+		if (r <= 0 && r != -EINTR)
+			return r;
+		if (r == -EINTR || keel_guest_mode_work_pending()) {
+			keel_vcpu_end(vcpu);
+			r = keel_guest_mode_work();
+			if (keel_vcpu_begin(vcpu))
+				r = -EINTR;
+			if (r) {
+				vcpu->run->exit_reason = KVM_EXIT_INTR;
+				vcpu->stat.signal_exits++;
+				return -EINTR;
+			}
+		}
+	}
+}
+
+/* ------------------------------------------------------------------ entry */
+
+static void run_publish(struct keel_vcpu *vcpu)
+{
+	struct kvm_run *run = vcpu->run;
+
+	run->if_flag = !!(keel_rflags(vcpu) & X86_EFLAGS_IF);
+	run->cr8 = keel_get_cr8(vcpu);
+	run->apic_base = vcpu->apic_base;
+	run->flags = 0;
+	run->ready_for_interrupt_injection = vcpu->vm->irq.mode == IRQCHIP_KERNEL ||
+		(vcpu->ev.user_vector < 0 && keel_irq_window_open(vcpu) &&
+		 (!vcpu->apic || irq_extint_accepted(vcpu)));
+}
+
+static long run_locked(struct keel_vcpu *vcpu)
+{
+	struct kvm_run *run = vcpu->run;
+	int (*complete)(struct keel_vcpu *vcpu) = vcpu->complete;
+	int r;
+
+	if (unlikely(vcpu->mp_state == KVM_MP_STATE_UNINITIALIZED)) {
+		if (run->immediate_exit)
+			return -EINTR;
+		r = run_sleep(vcpu);
+		keel_take_mp_events(vcpu);
+		if (signal_pending(current)) {
+			run->exit_reason = KVM_EXIT_INTR;
+			vcpu->stat.signal_exits++;
+			return -EINTR;
+		}
+		return -EAGAIN;
+	}
+	if (READ_ONCE(run->kvm_valid_regs) || READ_ONCE(run->kvm_dirty_regs))
+		return -EINVAL;		/* KVM_CAP_SYNC_REGS is not offered */
+	if (!vcpu->apic && keel_get_cr8(vcpu) != run->cr8 && keel_set_cr8(vcpu, run->cr8))
+		return -EINVAL;
+	if (unlikely(!vcpu->has_run)) {
+		vcpu->has_run = true;
+		keel_request(KEEL_REQ_MMU_RELOAD, vcpu);
+		keel_request(KEEL_REQ_EVENT, vcpu);
+	}
+	if (run->request_interrupt_window)
+		keel_request(KEEL_REQ_EVENT, vcpu);
+	if (complete) {
+		vcpu->complete = NULL;
+		r = complete(vcpu);
+		if (r <= 0)
+			return r;
+	}
+	if (READ_ONCE(run->immediate_exit))
+		return -EINTR;
+	vcpu->stat.user_exits++;
+	return run_loop(vcpu);
+}
+
+long keel_run(struct keel_vcpu *vcpu)
+{
+	sigset_t saved;
+	long r;
+
+	if (vcpu->sigset_active)
+		sigprocmask(SIG_SETMASK, &vcpu->sigset, &saved);
+	vcpu->run->exit_reason = KVM_EXIT_UNKNOWN;
+	r = run_locked(vcpu);
+	run_publish(vcpu);
+	if (vcpu->sigset_active)
+		sigprocmask(SIG_SETMASK, &saved, NULL);
+	return r;
+}
+
+int keel_exit_internal_error(struct keel_vcpu *vcpu, u32 suberror, int ndata, const u64 *data)
+{
+	struct kvm_run *run = vcpu->run;
+	int i;
+
+	run->exit_reason = KVM_EXIT_INTERNAL_ERROR;
+	run->internal.suberror = suberror;
+	run->internal.ndata = ndata;
+	for (i = 0; i < ndata; i++)
+		run->internal.data[i] = data[i];
+	return KEEL_USER;
+}

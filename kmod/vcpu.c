@@ -1,0 +1,520 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * vcpu.c - a virtual CPU: life, fd, ioctls (api.rst 4, "vcpu ioctl"), and how others reach it: requests,
+ * kicks, and pausing a whole VM.
+ *
+ * Lock: vcpu->mutex for every ioctl whose row says LOCK_VCPU.  A vCPU is "loaded" on a physical CPU while
+ * its thread runs such an ioctl; the scheduler's notifiers unload and load it as the thread comes and goes.
+ */
+#include <linux/anon_inodes.h>
+#include <linux/file.h>
+#include <linux/percpu.h>
+#include <linux/slab.h>
+#include "ioctl.h"
+#include "ops.h"
+
+struct kmem_cache *keel_vcpu_cache;
+
+/* ------------------------------------------------- loaded on a CPU or not */
+
+static void vcpu_load_on(struct keel_vcpu *vcpu, int cpu)
+{
+	WRITE_ONCE(vcpu->cpu, cpu);
+	keel_call(load, vcpu, cpu);
+	keel_clock_load(vcpu, cpu);
+}
+
+static void vcpu_sched_in(struct preempt_notifier *pn, int cpu)
+{
+	struct keel_vcpu *vcpu = container_of(pn, struct keel_vcpu, pn);
+
+	vcpu->preempted = false;
+	vcpu_load_on(vcpu, cpu);
+}
+
+static void vcpu_sched_out(struct preempt_notifier *pn, struct task_struct *next)
+{
+	struct keel_vcpu *vcpu = container_of(pn, struct keel_vcpu, pn);
+
+	vcpu->preempted = true;
+	vcpu->stat.preemptions++;
+	keel_call(put, vcpu);
+}
+
+static struct preempt_ops vcpu_preempt_ops = {
+	.sched_in = vcpu_sched_in,
+	.sched_out = vcpu_sched_out,
+};
+
+static void vcpu_load(struct keel_vcpu *vcpu)
+{
+	int cpu = get_cpu();
+
+	preempt_notifier_register(&vcpu->pn);
+	vcpu_load_on(vcpu, cpu);
+	put_cpu();
+}
+
+static void vcpu_put(struct keel_vcpu *vcpu)
+{
+	preempt_disable();
+	keel_call(put, vcpu);
+	preempt_notifier_unregister(&vcpu->pn);
+	WRITE_ONCE(vcpu->cpu, -1);
+	preempt_enable();
+}
+
+/* -------------------------------------------------------- kicks and pauses */
+
+void keel_vcpu_kick(struct keel_vcpu *vcpu)
+{
+	int me, cpu;
+
+	/* Orders the caller's request before the look at mode; the vCPU does it the other way round. */
+	if (rcuwait_wake_up(&vcpu->wait))
+		return;
+	me = get_cpu();
+	cpu = READ_ONCE(vcpu->cpu);
+	if (READ_ONCE(vcpu->mode) == KEEL_IN_GUEST && cpu >= 0 && cpu != me && cpu_online(cpu))
+		smp_send_reschedule(cpu);
+	put_cpu();
+}
+
+static void vcpu_ack_ipi(void *unused)
+{
+}
+
+static DEFINE_PER_CPU(struct cpumask, kick_mask);
+
+void keel_request_all(struct keel_vm *vm, enum keel_request req, bool wait)
+{
+	struct cpumask *mask;
+	struct keel_vcpu *vcpu;
+	unsigned int i;
+	int me = get_cpu();
+
+	mask = this_cpu_ptr(&kick_mask);
+	cpumask_clear(mask);
+	keel_for_each_vcpu(vcpu, i, vm) {
+		int cpu;
+
+		keel_request(req, vcpu);
+		if (!wait)
+			rcuwait_wake_up(&vcpu->wait);
+		smp_mb__after_atomic();
+		cpu = READ_ONCE(vcpu->cpu);
+		if (READ_ONCE(vcpu->mode) == KEEL_IN_GUEST && cpu >= 0 && cpu != me)
+			__cpumask_set_cpu(cpu, mask);
+	}
+	if (!cpumask_empty(mask))
+		smp_call_function_many(mask, vcpu_ack_ipi, NULL, wait);
+	put_cpu();
+}
+
+static bool vm_is_quiet(struct keel_vm *vm)
+{
+	struct keel_vcpu *vcpu;
+	unsigned int i;
+
+	keel_for_each_vcpu(vcpu, i, vm)
+		if (READ_ONCE(vcpu->in_loop))
+			return false;
+	return true;
+}
+
+void keel_vm_pause(struct keel_vm *vm)
+{
+	atomic_inc(&vm->pause);
+	smp_mb__after_atomic();		/* with the barrier in keel_vcpu_begin() */
+	if (vm_is_quiet(vm))
+		return;
+	keel_request_all(vm, KEEL_REQ_PAUSE, false);
+	wait_event(vm->pause_wq, vm_is_quiet(vm));
+}
+
+void keel_vm_resume(struct keel_vm *vm)
+{
+	if (atomic_dec_and_test(&vm->pause) && waitqueue_active(&vm->pause_wq))
+		wake_up_all(&vm->pause_wq);
+}
+
+int keel_vcpu_begin(struct keel_vcpu *vcpu)
+{
+	struct keel_vm *vm = vcpu->vm;
+
+	for (;;) {
+		WRITE_ONCE(vcpu->in_loop, true);
+		smp_mb();		/* with the barrier in keel_vm_pause() */
+		if (likely(!atomic_read(&vm->pause)))
+			return 0;
+		keel_vcpu_end(vcpu);
+		if (wait_event_killable(vm->pause_wq, !atomic_read(&vm->pause)))
+			return -EINTR;
+	}
+}
+
+void keel_vcpu_end(struct keel_vcpu *vcpu)
+{
+	smp_store_release(&vcpu->in_loop, false);
+	smp_mb();
+	if (unlikely(atomic_read(&vcpu->vm->pause)))
+		wake_up_all(&vcpu->vm->pause_wq);
+}
+
+/* ------------------------------------------------------------------- reset */
+
+bool keel_vcpu_is_bsp(struct keel_vcpu *vcpu)
+{
+	return vcpu->id == vcpu->vm->bsp_id;
+}
+
+/* Intel SDM 3A table 9-1, APM 14.1.3: power-up and INIT differ in what they leave alone. */
+void keel_vcpu_reset(struct keel_vcpu *vcpu, bool init)
+{
+	struct kvm_segment seg = { .limit = 0xffff, .type = 3, .present = 1, .s = 1 };
+	struct kvm_dtable dt = { .limit = 0xffff };
+	u32 eax = 1, ebx, ecx = 0, edx, kept = 0;
+	unsigned int i;
+
+	if (init)
+		kept = keel_cr0(vcpu) & (X86_CR0_CD | X86_CR0_NW);
+	else
+		kept = X86_CR0_CD | X86_CR0_NW;
+
+	memset(&vcpu->ev, 0, sizeof(vcpu->ev));
+	vcpu->ev.user_vector = -1;
+	if (!init) {
+		keel_msrs_reset(vcpu, init);
+		keel_fpu_reset(vcpu, init);
+		vcpu->mp_events = 0;
+		vcpu->smbase = 0x30000;
+	}
+	keel_debug_reset(vcpu);
+	if (vcpu->apic)
+		irq_lapic_reset(vcpu, init);
+	keel_call(vcpu_reset, vcpu, init);
+
+	memset(vcpu->regs, 0, sizeof(vcpu->regs));
+	vcpu->avail = vcpu->dirty = BIT(KEEL_RIP) | BIT(KEEL_RSP);
+	keel_cpuid(vcpu, &eax, &ebx, &ecx, &edx);
+	vcpu->regs[KEEL_RDX] = eax ? eax : 0x600;	/* family, model, stepping */
+	keel_set_rflags(vcpu, X86_EFLAGS_FIXED);
+	keel_set_reg(vcpu, KEEL_RIP, 0xfff0);
+	vcpu->cr2 = 0;
+	vcpu->cr8 = 0;
+
+	for (i = KEEL_ES; i <= KEEL_GS; i++)
+		if (i != KEEL_CS)
+			keel_call(set_segment, vcpu, &seg, i);
+	seg.type = 11;
+	seg.selector = 0xf000;
+	seg.base = 0xffff0000;
+	keel_call(set_segment, vcpu, &seg, KEEL_CS);
+	seg = (struct kvm_segment) { .limit = 0xffff, .type = 11, .present = 1 };
+	keel_call(set_segment, vcpu, &seg, KEEL_TR);
+	seg.type = 2;
+	keel_call(set_segment, vcpu, &seg, KEEL_LDTR);
+	keel_call(set_dt, vcpu, &dt, false);
+	keel_call(set_dt, vcpu, &dt, true);
+
+	keel_call(set_cr4, vcpu, 0);
+	keel_call(set_cr3, vcpu, 0);
+	keel_call(set_efer, vcpu, 0);
+	keel_call(set_cr0, vcpu, X86_CR0_ET | kept);
+	keel_request(KEEL_REQ_EVENT, vcpu);
+	keel_request(KEEL_REQ_TLB_FLUSH, vcpu);
+}
+
+/* ------------------------------------------------------------------ ioctls */
+
+static VCPU_IOCTL(vcpu_get_mp_state)
+{
+	struct kvm_mp_state *mp = buf;
+
+	/* What arrived before the question is part of the answer. */
+	keel_take_mp_events(vcpu);
+	mp->mp_state = vcpu->mp_state;
+	return 0;
+}
+
+static VCPU_IOCTL(vcpu_set_mp_state)
+{
+	struct kvm_mp_state *mp = buf;
+
+	switch (mp->mp_state) {
+	case KVM_MP_STATE_RUNNABLE:
+		break;
+	case KVM_MP_STATE_UNINITIALIZED:
+	case KVM_MP_STATE_HALTED:
+	case KVM_MP_STATE_INIT_RECEIVED:
+	case KVM_MP_STATE_SIPI_RECEIVED:
+		if (!vcpu->apic)
+			return -EINVAL;	/* without an APIC here such a state is the VMM's to keep */
+		break;
+	default:
+		return -EINVAL;
+	}
+	/* SIPI_RECEIVED is INIT_RECEIVED with the SIPI already latched. */
+	if (mp->mp_state == KVM_MP_STATE_SIPI_RECEIVED) {
+		vcpu->mp_state = KVM_MP_STATE_INIT_RECEIVED;
+		set_bit(KEEL_MP_SIPI, &vcpu->mp_events);
+		keel_request(KEEL_REQ_MP_EVENT, vcpu);
+	} else {
+		vcpu->mp_state = mp->mp_state;
+	}
+	keel_request(KEEL_REQ_EVENT, vcpu);
+	return 0;
+}
+
+static VCPU_IOCTL(vcpu_set_signal_mask)
+{
+	struct kvm_signal_mask __user *umask = (void __user *)arg;
+	struct kvm_signal_mask head;
+	sigset_t set;
+
+	if (!arg) {
+		vcpu->sigset_active = false;
+		return 0;
+	}
+	if (copy_from_user(&head, umask, sizeof(head)))
+		return -EFAULT;
+	if (head.len != sizeof(set))
+		return -EINVAL;
+	if (copy_from_user(&set, umask->sigset, sizeof(set)))
+		return -EFAULT;
+	sigdelsetmask(&set, sigmask(SIGKILL) | sigmask(SIGSTOP));
+	vcpu->sigset = set;
+	vcpu->sigset_active = true;
+	return 0;
+}
+
+static VCPU_IOCTL(vcpu_enable_cap)
+{
+	/* None of the vCPU capabilities of x86 is offered so far. */
+	return -EINVAL;
+}
+
+static VCPU_IOCTL(vcpu_run)
+{
+	return arg ? -EINVAL : keel_run(vcpu);
+}
+
+static const struct keel_ioctl vcpu_ioctls[] = {
+	VCPU_ENTRY(KVM_RUN, LOCK_VCPU, vcpu_run),
+	VCPU_ENTRY(KVM_GET_REGS, LOCK_VCPU, keel_get_regs),
+	VCPU_ENTRY(KVM_SET_REGS, LOCK_VCPU, keel_set_regs),
+	VCPU_ENTRY(KVM_GET_SREGS, LOCK_VCPU, keel_get_sregs),
+	VCPU_ENTRY(KVM_SET_SREGS, LOCK_VCPU, keel_set_sregs),
+	VCPU_ENTRY(KVM_GET_SREGS2, LOCK_VCPU, keel_get_sregs2),
+	VCPU_ENTRY(KVM_SET_SREGS2, LOCK_VCPU, keel_set_sregs2),
+	VCPU_ENTRY(KVM_GET_FPU, LOCK_VCPU, keel_get_fpu),
+	VCPU_ENTRY(KVM_SET_FPU, LOCK_VCPU, keel_set_fpu),
+	VCPU_ENTRY(KVM_GET_XSAVE, LOCK_VCPU, keel_get_xsave),
+	VCPU_ENTRY(KVM_GET_XSAVE2, LOCK_VCPU | ARG_RAW, keel_get_xsave2),
+	VCPU_ENTRY(KVM_SET_XSAVE, LOCK_VCPU | ARG_RAW, keel_set_xsave),
+	VCPU_ENTRY(KVM_GET_XCRS, LOCK_VCPU, keel_get_xcrs),
+	VCPU_ENTRY(KVM_SET_XCRS, LOCK_VCPU, keel_set_xcrs),
+	VCPU_ENTRY(KVM_GET_DEBUGREGS, LOCK_VCPU, keel_get_debugregs),
+	VCPU_ENTRY(KVM_SET_DEBUGREGS, LOCK_VCPU, keel_set_debugregs),
+	VCPU_ENTRY(KVM_GET_VCPU_EVENTS, LOCK_VCPU, keel_get_events),
+	VCPU_ENTRY(KVM_SET_VCPU_EVENTS, LOCK_VCPU, keel_set_events),
+	VCPU_ENTRY(KVM_INTERRUPT, LOCK_VCPU, keel_ioctl_interrupt),
+	VCPU_ENTRY(KVM_NMI, LOCK_VCPU, keel_ioctl_nmi),
+	VCPU_ENTRY(KVM_GET_MP_STATE, LOCK_VCPU, vcpu_get_mp_state),
+	VCPU_ENTRY(KVM_SET_MP_STATE, LOCK_VCPU, vcpu_set_mp_state),
+	VCPU_ENTRY(KVM_GET_LAPIC, LOCK_VCPU, irq_get_lapic),
+	VCPU_ENTRY(KVM_SET_LAPIC, LOCK_VCPU, irq_set_lapic),
+	VCPU_ENTRY(KVM_SET_VAPIC_ADDR, LOCK_VCPU, irq_set_vapic_addr),
+	VCPU_ENTRY(KVM_SET_CPUID, LOCK_VCPU | ARG_RAW, keel_set_cpuid),
+	VCPU_ENTRY(KVM_SET_CPUID2, LOCK_VCPU | ARG_RAW, keel_set_cpuid2),
+	VCPU_ENTRY(KVM_GET_CPUID2, LOCK_VCPU | ARG_RAW, keel_get_cpuid2),
+	VCPU_ENTRY(KVM_GET_MSRS, LOCK_VCPU | ARG_RAW, keel_get_msrs),
+	VCPU_ENTRY(KVM_SET_MSRS, LOCK_VCPU | ARG_RAW, keel_set_msrs),
+	VCPU_ENTRY(KVM_X86_SETUP_MCE, LOCK_VCPU, keel_setup_mce),
+	VCPU_ENTRY(KVM_X86_SET_MCE, LOCK_VCPU, keel_set_mce),
+	VCPU_ENTRY(KVM_SET_TSC_KHZ, LOCK_VCPU, keel_set_tsc_khz),
+	VCPU_ENTRY(KVM_GET_TSC_KHZ, LOCK_VCPU, keel_get_tsc_khz),
+	VCPU_ENTRY(KVM_KVMCLOCK_CTRL, LOCK_VCPU, keel_kvmclock_ctrl),
+	VCPU_ENTRY(KVM_HAS_DEVICE_ATTR, LOCK_VCPU, keel_vcpu_has_attr),
+	VCPU_ENTRY(KVM_GET_DEVICE_ATTR, LOCK_VCPU, keel_vcpu_get_attr),
+	VCPU_ENTRY(KVM_SET_DEVICE_ATTR, LOCK_VCPU, keel_vcpu_set_attr),
+	VCPU_ENTRY(KVM_TRANSLATE, LOCK_VCPU, mmu_translate),
+	VCPU_ENTRY(KVM_SET_SIGNAL_MASK, LOCK_VCPU | ARG_RAW, vcpu_set_signal_mask),
+	VCPU_ENTRY(KVM_ENABLE_CAP, LOCK_VCPU, vcpu_enable_cap),
+	VCPU_ENTRY(KVM_GET_STATS_FD, LOCK_NONE, keel_vcpu_stats_fd),
+};
+
+static long vcpu_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
+{
+	struct keel_vcpu *vcpu = file->private_data;
+	const struct keel_ioctl *row;
+	long ret;
+
+	if (vcpu->vm->mm != current->mm || READ_ONCE(vcpu->vm->dead))
+		return -EIO;
+	row = keel_ioctl_find(vcpu_ioctls, ARRAY_SIZE(vcpu_ioctls), cmd);
+	if (!row)
+		return -ENOTTY;
+	if ((row->flags & LOCK_MASK) != LOCK_VCPU)
+		return keel_ioctl_call(row, vcpu, arg);
+
+	if (mutex_lock_killable(&vcpu->mutex))
+		return -EINTR;
+	ret = keel_vcpu_begin(vcpu);
+	if (!ret) {
+		vcpu_load(vcpu);
+		ret = keel_ioctl_call(row, vcpu, arg);
+		vcpu_put(vcpu);
+		keel_vcpu_end(vcpu);
+	}
+	mutex_unlock(&vcpu->mutex);
+	return ret;
+}
+
+/* ---------------------------------------------------------------- fd, mmap */
+
+static vm_fault_t vcpu_fault(struct vm_fault *vmf)
+{
+	struct keel_vcpu *vcpu = vmf->vma->vm_file->private_data;
+	struct page *page = NULL;
+
+	if (vmf->pgoff == 0)
+		page = virt_to_page(vcpu->run);
+	else if (vmf->pgoff == KVM_PIO_PAGE_OFFSET)
+		page = virt_to_page(vcpu->pio_data);
+	else if (vmf->pgoff == KVM_COALESCED_MMIO_PAGE_OFFSET)
+		page = irq_coalesced_page(vcpu->vm);
+	if (!page)
+		return VM_FAULT_SIGBUS;
+	get_page(page);
+	vmf->page = page;
+	return 0;
+}
+
+static const struct vm_operations_struct vcpu_vm_ops = {
+	.fault = vcpu_fault,
+};
+
+static int vcpu_mmap(struct file *file, struct vm_area_struct *vma)
+{
+	if (vma->vm_pgoff + vma_pages(vma) > KEEL_VCPU_MMAP_PAGES)
+		return -EINVAL;
+	vma->vm_ops = &vcpu_vm_ops;
+	return 0;
+}
+
+static int vcpu_release(struct inode *inode, struct file *file)
+{
+	struct keel_vcpu *vcpu = file->private_data;
+
+	keel_vm_put(vcpu->vm);
+	return 0;
+}
+
+static const struct file_operations vcpu_fops = {
+	.owner = THIS_MODULE,
+	.release = vcpu_release,
+	.unlocked_ioctl = vcpu_ioctl,
+	.compat_ioctl = compat_ptr_ioctl,
+	.mmap = vcpu_mmap,
+	.llseek = noop_llseek,
+};
+
+/* Also undoes a vCPU that was only half made. */
+void keel_vcpu_free(struct keel_vcpu *vcpu)
+{
+	keel_stats_fold_vcpu(vcpu);
+	keel_clock_vcpu_destroy(vcpu);
+	irq_lapic_destroy(vcpu);
+	mmu_vcpu_destroy(vcpu);
+	keel_call(vcpu_destroy, vcpu);
+	keel_fpu_free(vcpu);
+	keel_insn_free(vcpu);
+	keel_cpuid_free(vcpu);
+	free_page((unsigned long)vcpu->pio_data);
+	free_page((unsigned long)vcpu->run);
+	kmem_cache_free(keel_vcpu_cache, vcpu);
+}
+
+static int vcpu_init(struct keel_vcpu *vcpu)
+{
+	int err;
+
+	vcpu->run = (void *)get_zeroed_page(GFP_KERNEL_ACCOUNT);
+	vcpu->pio_data = (void *)get_zeroed_page(GFP_KERNEL_ACCOUNT);
+	if (!vcpu->run || !vcpu->pio_data)
+		return -ENOMEM;
+	err = keel_stats_vcpu_init(vcpu);
+	if (!err)
+		err = keel_insn_init(vcpu);
+	if (!err)
+		err = keel_fpu_init(vcpu);
+	if (!err)
+		err = keel_call(vcpu_init, vcpu);
+	if (!err && vcpu->vm->irq.mode != IRQCHIP_NONE)
+		err = irq_lapic_create(vcpu);
+	return err;
+}
+
+/* vm->lock is held. */
+long keel_create_vcpu(struct keel_vm *vm, u32 id)
+{
+	struct keel_vcpu *vcpu;
+	struct file *file;
+	int fd, err;
+
+	lockdep_assert_held(&vm->lock);
+	if (id >= (vm->max_vcpu_id ?: KEEL_MAX_VCPU_ID) || vm->nr_vcpus >= KEEL_MAX_VCPUS)
+		return -EINVAL;
+	if (keel_vcpu_by_id(vm, id))
+		return -EEXIST;
+	vcpu = kmem_cache_zalloc(keel_vcpu_cache, GFP_KERNEL_ACCOUNT);
+	if (!vcpu)
+		return -ENOMEM;
+	vcpu->vm = vm;
+	vcpu->id = id;
+	vcpu->idx = vm->nr_vcpus;
+	vcpu->cpu = -1;
+	vcpu->mp_state = KVM_MP_STATE_RUNNABLE;
+	mutex_init(&vcpu->mutex);
+	rcuwait_init(&vcpu->wait);
+	preempt_notifier_init(&vcpu->pn, &vcpu_preempt_ops);
+	mmu_vcpu_init(vcpu);
+	err = vcpu_init(vcpu);
+	if (err)
+		goto free;
+
+	vcpu_load(vcpu);
+	keel_vcpu_reset(vcpu, false);
+	vcpu_put(vcpu);
+	if (vm->irq.mode != IRQCHIP_NONE && !keel_vcpu_is_bsp(vcpu))
+		vcpu->mp_state = KVM_MP_STATE_UNINITIALIZED;
+
+	err = xa_reserve(&vm->vcpus, vcpu->idx, GFP_KERNEL_ACCOUNT);
+	if (err)
+		goto free;
+	err = get_unused_fd_flags(O_CLOEXEC);
+	if (err < 0)
+		goto release;
+	fd = err;
+	/* The file's release drops it: taken before the fd can be seen. */
+	keel_vm_get(vm);
+	file = anon_inode_getfile("keel-vcpu", &vcpu_fops, vcpu, O_RDWR);
+	if (IS_ERR(file)) {
+		err = PTR_ERR(file);
+		goto no_file;
+	}
+	xa_store(&vm->vcpus, vcpu->idx, vcpu, GFP_KERNEL_ACCOUNT);	/* reserved: cannot fail */
+	smp_store_release(&vm->nr_vcpus, vcpu->idx + 1);
+	keel_clock_vcpu_init(vcpu);
+	fd_install(fd, file);
+	return fd;
+no_file:
+	put_unused_fd(fd);
+	keel_vm_put(vm);
+release:
+	xa_release(&vm->vcpus, vcpu->idx);
+free:
+	keel_vcpu_free(vcpu);
+	return err;
+}

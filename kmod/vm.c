@@ -1,0 +1,316 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * vm.c - a virtual machine: life, fd, ioctls (api.rst 4, "vm ioctl").
+ *
+ * Life: the VM fd and each vCPU fd hold a reference.  Closing the VM fd detaches what others could still
+ * poke (irqfds, timers); the last reference unmaps and frees, except for the object itself, which goes
+ * when the memory manager has let go of its notifier, without anyone waiting.
+ *
+ * Locks: vm->lock for configuration; the table names it per ioctl.
+ */
+#include <linux/anon_inodes.h>
+#include <linux/file.h>
+#include <linux/sched/mm.h>
+#include <linux/slab.h>
+#include "ioctl.h"
+#include "ops.h"
+
+static atomic_t vm_count = ATOMIC_INIT(0);	/* objects not yet freed, those waiting for the notifier too */
+static DECLARE_WAIT_QUEUE_HEAD(vm_gone);
+static struct kmem_cache *vm_cache;
+
+void keel_vm_get(struct keel_vm *vm)
+{
+	refcount_inc(&vm->refs);
+}
+
+void keel_vm_free(struct keel_vm *vm)
+{
+	mmdrop(vm->mm);
+	kmem_cache_free(vm_cache, vm);
+	if (atomic_dec_and_test(&vm_count))
+		wake_up_all(&vm_gone);
+}
+
+void keel_vms_wait(void)
+{
+	wait_event(vm_gone, !atomic_read(&vm_count));
+	/* The last waker ran with bottom halves off: once they have all been on again it has left our code. */
+	synchronize_rcu();
+}
+
+void keel_vm_put(struct keel_vm *vm)
+{
+	struct keel_vcpu *vcpu;
+	unsigned int i;
+
+	if (!refcount_dec_and_test(&vm->refs))
+		return;
+	irq_vm_stop(vm);
+	keel_for_each_vcpu(vcpu, i, vm)
+		keel_vcpu_free(vcpu);
+	xa_destroy(&vm->vcpus);
+	irq_vm_destroy(vm);
+	keel_stats_fold_vm(vm);
+	keel_hw_put(vm);
+	keel_call(vm_destroy, vm);
+	mmu_vm_release(vm);
+	keel_memslots_free(vm);
+	mmu_vm_put(vm);		/* keel_vm_free() follows, now or later */
+}
+
+void keel_vm_kill(struct keel_vm *vm)
+{
+	WRITE_ONCE(vm->dead, true);
+	keel_request_all(vm, KEEL_REQ_VM_DEAD, false);
+}
+
+struct keel_vcpu *keel_vcpu_by_idx(struct keel_vm *vm, unsigned int idx)
+{
+	return xa_load(&vm->vcpus, idx);
+}
+
+struct keel_vcpu *keel_vcpu_by_id(struct keel_vm *vm, u32 id)
+{
+	struct keel_vcpu *vcpu = keel_vcpu_by_idx(vm, id);
+	unsigned int i;
+
+	if (vcpu && vcpu->id == id)	/* nearly always: VMMs number them in order */
+		return vcpu;
+	keel_for_each_vcpu(vcpu, i, vm)
+		if (vcpu->id == id)
+			return vcpu;
+	return NULL;
+}
+
+/* ------------------------------------------------------------- ioctls */
+
+static VM_IOCTL(vm_check_extension)
+{
+	return keel_check_extension(arg);
+}
+
+static VM_IOCTL(vm_create_vcpu)
+{
+	return keel_create_vcpu(vm, arg);
+}
+
+static VM_IOCTL(vm_set_boot_cpu_id)
+{
+	if (vm->nr_vcpus)
+		return -EBUSY;
+	vm->bsp_id = arg;
+	return 0;
+}
+
+/*
+ * Both addresses are pages some CPUs need inside the guest to run real mode; keel's do not, so there is
+ * nothing to place.  What KVM refuses is refused.
+ */
+static VM_IOCTL(vm_set_tss_addr)
+{
+	return arg > (unsigned int)(-3 * PAGE_SIZE) ? -EINVAL : 0;
+}
+
+static VM_IOCTL(vm_set_identity_map)
+{
+	return vm->nr_vcpus ? -EINVAL : 0;
+}
+
+static long vm_cap_max_vcpu_id(struct keel_vm *vm, const struct kvm_enable_cap *cap)
+{
+	if (vm->max_vcpu_id && cap->args[0] == vm->max_vcpu_id)
+		return 0;
+	if (!cap->args[0] || cap->args[0] > KEEL_MAX_VCPU_ID || vm->nr_vcpus || vm->max_vcpu_id)
+		return -EINVAL;
+	vm->max_vcpu_id = cap->args[0];
+	return 0;
+}
+
+static VM_IOCTL(vm_enable_cap)
+{
+	struct kvm_enable_cap *cap = buf;
+
+	if (cap->flags)
+		return -EINVAL;
+	switch (cap->cap) {
+	case KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2:
+		return keel_enable_dirty_log_caps(vm, cap->args[0]);
+	case KVM_CAP_SPLIT_IRQCHIP:
+		return irq_enable_split(vm, cap->args[0]);
+	case KVM_CAP_X2APIC_API:
+		return irq_enable_x2apic_api(vm, cap->args[0]);
+	case KVM_CAP_EXCEPTION_PAYLOAD:
+		vm->exception_payload = cap->args[0];
+		return 0;
+	case KVM_CAP_X86_TRIPLE_FAULT_EVENT:
+		vm->triple_fault_event = cap->args[0];
+		return 0;
+	case KVM_CAP_MAX_VCPU_ID:
+		return vm_cap_max_vcpu_id(vm, cap);
+	default:
+		return -EINVAL;
+	}
+}
+
+static const struct keel_ioctl vm_ioctls[] = {
+	VM_ENTRY(KVM_CHECK_EXTENSION, LOCK_NONE, vm_check_extension),
+	VM_ENTRY(KVM_CREATE_VCPU, LOCK_VM, vm_create_vcpu),
+	VM_ENTRY(KVM_SET_USER_MEMORY_REGION, LOCK_NONE, keel_set_memory_region),
+	VM_ENTRY(KVM_GET_DIRTY_LOG, LOCK_NONE, keel_get_dirty_log),
+	VM_ENTRY(KVM_CLEAR_DIRTY_LOG, LOCK_NONE, keel_clear_dirty_log),
+	VM_ENTRY(KVM_SET_TSS_ADDR, LOCK_NONE, vm_set_tss_addr),
+	VM_ENTRY(KVM_SET_IDENTITY_MAP_ADDR, LOCK_VM, vm_set_identity_map),
+	VM_ENTRY(KVM_SET_BOOT_CPU_ID, LOCK_VM, vm_set_boot_cpu_id),
+	VM_ENTRY(KVM_ENABLE_CAP, LOCK_VM, vm_enable_cap),
+	VM_ENTRY(KVM_CREATE_IRQCHIP, LOCK_VM, irq_create_irqchip),
+	VM_ENTRY(KVM_CREATE_PIT, LOCK_VM, irq_create_pit),
+	VM_ENTRY(KVM_CREATE_PIT2, LOCK_VM, irq_create_pit2),
+	VM_ENTRY(KVM_GET_PIT, LOCK_VM, irq_get_pit),
+	VM_ENTRY(KVM_SET_PIT, LOCK_VM | ARG_RAW, irq_set_pit),
+	VM_ENTRY(KVM_GET_PIT2, LOCK_VM, irq_get_pit2),
+	VM_ENTRY(KVM_SET_PIT2, LOCK_VM, irq_set_pit2),
+	VM_ENTRY(KVM_REINJECT_CONTROL, LOCK_VM | ARG_RAW, irq_reinject_control),
+	VM_ENTRY(KVM_GET_IRQCHIP, LOCK_VM, irq_get_irqchip),
+	VM_ENTRY(KVM_SET_IRQCHIP, LOCK_VM | ARG_RAW, irq_set_irqchip),
+	VM_ENTRY(KVM_IRQ_LINE, LOCK_NONE, irq_line),
+	VM_ENTRY(KVM_IRQ_LINE_STATUS, LOCK_NONE, irq_line_status),
+	VM_ENTRY(KVM_SET_GSI_ROUTING, LOCK_VM | ARG_RAW, irq_set_routing),
+	VM_ENTRY(KVM_SIGNAL_MSI, LOCK_NONE, irq_signal_msi),
+	VM_ENTRY(KVM_IRQFD, LOCK_NONE, irq_irqfd),
+	VM_ENTRY(KVM_IOEVENTFD, LOCK_NONE, irq_ioeventfd),
+	VM_ENTRY(KVM_REGISTER_COALESCED_MMIO, LOCK_NONE, irq_register_coalesced),
+	VM_ENTRY(KVM_UNREGISTER_COALESCED_MMIO, LOCK_NONE, irq_unregister_coalesced),
+	VM_ENTRY(KVM_GET_CLOCK, LOCK_NONE, keel_get_clock),
+	VM_ENTRY(KVM_SET_CLOCK, LOCK_NONE, keel_set_clock),
+	VM_ENTRY(KVM_SET_TSC_KHZ, LOCK_VM, keel_vm_set_tsc_khz),
+	VM_ENTRY(KVM_GET_TSC_KHZ, LOCK_VM, keel_vm_get_tsc_khz),
+	VM_ENTRY(KVM_GET_STATS_FD, LOCK_NONE, keel_vm_stats_fd),
+};
+
+static long vm_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
+{
+	struct keel_vm *vm = file->private_data;
+	const struct keel_ioctl *row;
+	long ret;
+
+	if (vm->mm != current->mm || READ_ONCE(vm->dead))
+		return -EIO;
+	row = keel_ioctl_find(vm_ioctls, ARRAY_SIZE(vm_ioctls), cmd);
+	if (!row)
+		return -ENOTTY;
+	if ((row->flags & LOCK_MASK) != LOCK_VM)
+		return keel_ioctl_call(row, vm, arg);
+	mutex_lock(&vm->lock);
+	ret = keel_ioctl_call(row, vm, arg);
+	mutex_unlock(&vm->lock);
+	return ret;
+}
+
+static int vm_release(struct inode *inode, struct file *file)
+{
+	struct keel_vm *vm = file->private_data;
+
+	irq_vm_release(vm);
+	keel_vm_put(vm);
+	return 0;
+}
+
+static const struct file_operations vm_fops = {
+	.owner = THIS_MODULE,
+	.release = vm_release,
+	.unlocked_ioctl = vm_ioctl,
+	.compat_ioctl = compat_ptr_ioctl,
+	.llseek = noop_llseek,
+};
+
+static struct keel_vm *vm_alloc(void)
+{
+	struct keel_vm *vm = kmem_cache_zalloc(vm_cache, GFP_KERNEL_ACCOUNT);
+
+	if (!vm)
+		return NULL;
+	atomic_inc(&vm_count);
+	vm->mm = current->mm;
+	mmgrab(vm->mm);
+	vm->owner = task_tgid_nr(current);
+	refcount_set(&vm->refs, 1);
+	mutex_init(&vm->lock);
+	mutex_init(&vm->slots_lock);
+	init_waitqueue_head(&vm->pause_wq);
+	xa_init_flags(&vm->vcpus, XA_FLAGS_ACCOUNT);
+	INIT_LIST_HEAD(&vm->list);
+	keel_memslots_init(vm);
+	keel_clock_vm_init(vm);
+	return vm;
+}
+
+long keel_create_vm(unsigned long type)
+{
+	struct keel_vm *vm;
+	struct file *file;
+	int fd, err;
+
+	if (type)
+		return -EINVAL;
+	fd = get_unused_fd_flags(O_CLOEXEC);
+	if (fd < 0)
+		return fd;
+	err = -ENOMEM;
+	vm = vm_alloc();
+	if (!vm)
+		goto no_vm;
+	err = keel_hw_get(vm);
+	if (err)
+		goto no_hw;
+	err = keel_call(vm_init, vm);
+	if (err)
+		goto no_backend;
+	err = irq_vm_init(vm);
+	if (err)
+		goto no_irq;
+	err = mmu_vm_init(vm);
+	if (err)
+		goto no_mmu;
+
+	/* From here on the file owns the VM. */
+	file = anon_inode_getfile("keel-vm", &vm_fops, vm, O_RDWR);
+	if (IS_ERR(file)) {
+		irq_vm_release(vm);
+		keel_vm_put(vm);
+		err = PTR_ERR(file);
+		goto no_vm;
+	}
+	fd_install(fd, file);
+	return fd;
+no_mmu:
+	irq_vm_release(vm);
+	irq_vm_destroy(vm);
+no_irq:
+	keel_call(vm_destroy, vm);
+no_backend:
+	keel_hw_put(vm);
+no_hw:
+	keel_vm_free(vm);
+no_vm:
+	put_unused_fd(fd);
+	return err;
+}
+
+int keel_objects_init(void)
+{
+	vm_cache = kmem_cache_create("keel_vm", max(keel_hw.vm_size, sizeof(struct keel_vm)), 0, SLAB_ACCOUNT, NULL);
+	if (!vm_cache)
+		return -ENOMEM;
+	keel_vcpu_cache = kmem_cache_create("keel_vcpu", keel_hw.vcpu_size, 64, SLAB_ACCOUNT, NULL);
+	if (keel_vcpu_cache)
+		return 0;
+	kmem_cache_destroy(vm_cache);
+	return -ENOMEM;
+}
+
+void keel_objects_exit(void)
+{
+	kmem_cache_destroy(keel_vcpu_cache);
+	kmem_cache_destroy(vm_cache);
+}
