@@ -1,0 +1,70 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * mmu.h - translation of guest addresses: the guest's own page tables (walk.c), the two-dimensional tables
+ * the CPU walks (tdp.c, pte.h), and the host memory manager's notifications (notifier.c).
+ */
+#ifndef KEEL_MMU_H
+#define KEEL_MMU_H
+
+#include <linux/interval_tree.h>
+#include <linux/mmu_notifier.h>
+#include "walk.h"
+
+struct keel_mmu {
+	rwlock_t lock;			/* read: map with cmpxchg; write: unmap, protect, free */
+	struct mmu_notifier mn;
+	/* Of invalidations by the host, changed with lock held for write: how many have ended, how many run... */
+	unsigned long notifier_seq;
+	long notifier_count;
+	unsigned long notifier_start, notifier_end;	/* ...and what user addresses they cover between them */
+	u64 root;			/* physical address of the two-dimensional root, 0: none yet */
+};
+
+#define MMU_CACHE_PAGES	16
+
+struct keel_vcpu_mmu {
+	u64 root;			/* loaded in this vCPU's hardware state */
+	/* The slots looked up last, latest first (guestmem.c); valid while slots_gen is the table's. */
+	struct keel_slot *slots[2];
+	u64 slots_gen;
+	/* Zeroed pages for tables: taken where allocating is not possible, refilled where it is. */
+	unsigned int nr_cached;
+	void *cache[MMU_CACHE_PAGES];
+};
+
+enum mmu_result {
+	MMU_FIXED,	/* enter the guest again */
+	MMU_MMIO,	/* no memory there, or a write to a read-only slot: emulate */
+	MMU_SLOW,	/* needs to sleep; only in the fast loop */
+};
+
+int mmu_init(void);			/* module load/unload: caches */
+void mmu_exit(void);
+int mmu_vm_init(struct keel_vm *vm);	/* registers the notifier for vm->mm */
+/* Last vCPU is gone: unmap everything, free tables.  The notifier still runs, and finds nothing. */
+void mmu_vm_release(struct keel_vm *vm);
+/* Put the notifier; its free callback calls keel_vm_free(), later and with bottom halves off. */
+void mmu_vm_put(struct keel_vm *vm);
+u64 mmu_max_gfn(void);			/* last page a slot can hold */
+void mmu_vcpu_init(struct keel_vcpu *vcpu);
+void mmu_vcpu_destroy(struct keel_vcpu *vcpu);
+
+/* Get a root and have the backend load it; run on KEEL_REQ_MMU_RELOAD and before the first entry.  May sleep. */
+int mmu_load(struct keel_vcpu *vcpu);
+/* A nested page fault at @gpa.  enum mmu_result, or -errno for KVM_RUN (-EFAULT: user memory is not there). */
+int mmu_fault(struct keel_vcpu *vcpu, u64 gpa, u32 access);
+
+/* Linear to physical through the guest's page tables, rights checked, accessed/dirty bits set.
+ * 0; 1: *fault says which exception; -EAGAIN in the fast loop. */
+int mmu_gva_to_gpa(struct keel_vcpu *vcpu, u64 gva, u32 access, u64 *gpa, struct emul_fault *fault);
+/* PAE: are the four PDPTEs at @cr3 loadable?  (CR3/CR0/CR4 writes, SET_SREGS) */
+bool mmu_pdptrs_valid(struct keel_vcpu *vcpu, u64 cr3);
+
+/* Slot changes; called with slots_lock, VM paused.  Unmap / write-protect what a slot maps, flush TLBs. */
+void mmu_zap_slot(struct keel_vm *vm, struct keel_slot *slot);
+void mmu_protect_slot(struct keel_vm *vm, struct keel_slot *slot);
+/* Write-protect the pages of @mask (bit i: gfn + i): true if one was writable.  Caller holds lock for write, flushes. */
+bool mmu_protect_pages(struct keel_vm *vm, struct keel_slot *slot, u64 gfn, unsigned long mask);
+VCPU_IOCTL(mmu_translate);		/* KVM_TRANSLATE */
+
+#endif

@@ -1,0 +1,141 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * notifier.c - the host's memory manager takes pages back: whatever it unmaps, write-protects or moves in the
+ * user's page tables leaves the guest's first.
+ *
+ * A fault looks a page up in the user's tables without our lock.  That it may map what it found it knows from
+ * notifier_seq, which it read before, and which moves with every invalidation that ends; and from the range of
+ * those that still run.  Both change only with mmu.lock held for write, and the fault checks them with it held for
+ * read.  Slots are found through the interval tree, which mmu.lock guards too.
+ */
+#include "tdp.h"
+
+static struct keel_vm *notifier_vm(struct mmu_notifier *mn)
+{
+	return container_of(mn, struct keel_vm, mmu.mn);
+}
+
+#define for_each_slot_in(node, vm, start, end)							\
+	for (node = interval_tree_iter_first(&(vm)->slots.by_hva, start, (end) - 1); node;	\
+	     node = interval_tree_iter_next(node, start, (end) - 1))
+
+/* The guest pages of a slot whose user addresses lie in [*start, *end), at least in part. */
+static void slot_gfns(const struct interval_tree_node *node, unsigned long start, unsigned long end, u64 *first,
+		      u64 *behind)
+{
+	const struct keel_slot *slot = container_of(node, struct keel_slot, hva_node);
+
+	start = max(start, node->start);
+	end = min(end, node->last + 1);
+	*first = slot->base_gfn + ((start - slot->hva) >> PAGE_SHIFT);
+	*behind = slot->base_gfn + ((end - slot->hva + PAGE_SIZE - 1) >> PAGE_SHIFT);
+}
+
+static int notifier_start(struct mmu_notifier *mn, const struct mmu_notifier_range *range)
+{
+	struct keel_vm *vm = notifier_vm(mn);
+	struct keel_mmu *mmu = &vm->mmu;
+	struct interval_tree_node *node;
+	struct mmu_zap zap = MMU_ZAP_INIT(zap);
+
+	write_lock(&mmu->lock);
+	if (mmu->notifier_count++) {
+		mmu->notifier_start = min(mmu->notifier_start, range->start);
+		mmu->notifier_end = max(mmu->notifier_end, range->end);
+	} else {
+		mmu->notifier_start = range->start;
+		mmu->notifier_end = range->end;
+	}
+	for_each_slot_in(node, vm, range->start, range->end) {
+		u64 first, behind;
+
+		slot_gfns(node, range->start, range->end, &first, &behind);
+		mmu_zap_range(vm, first, behind, &zap);
+	}
+	if (zap.flush)
+		vm->stat.notifier_invalidations++;
+	mmu_zap_flush(vm, &zap);
+	write_unlock(&mmu->lock);
+	mmu_zap_free(vm, &zap, mmu_notifier_range_blockable(range));
+	return 0;
+}
+
+static void notifier_end(struct mmu_notifier *mn, const struct mmu_notifier_range *range)
+{
+	struct keel_vm *vm = notifier_vm(mn);
+	struct keel_mmu *mmu = &vm->mmu;
+
+	write_lock(&mmu->lock);
+	/* What lies in no slot concerns no fault; of a slot made since the start, the count warned all faults. */
+	if (interval_tree_iter_first(&vm->slots.by_hva, range->start, range->end - 1))
+		mmu->notifier_seq++;
+	WARN_ON_ONCE(--mmu->notifier_count < 0);
+	write_unlock(&mmu->lock);
+}
+
+/* Accessed bits are taken with lock held for read: faults and the CPU may go on meanwhile. */
+static bool notifier_age(struct mmu_notifier *mn, unsigned long start, unsigned long end, bool clear, bool flush)
+{
+	struct keel_vm *vm = notifier_vm(mn);
+	struct interval_tree_node *node;
+	bool young = false;
+
+	read_lock(&vm->mmu.lock);
+	for_each_slot_in(node, vm, start, end) {
+		u64 first, behind;
+
+		slot_gfns(node, start, end, &first, &behind);
+		young |= mmu_age_range(vm, first, behind, clear);
+	}
+	if (young && flush)
+		keel_flush_tlbs(vm);
+	read_unlock(&vm->mmu.lock);
+	return young;
+}
+
+static keel_young_t notifier_clear_flush_young(struct mmu_notifier *mn, struct mm_struct *mm, unsigned long start,
+					       unsigned long end)
+{
+	return notifier_age(mn, start, end, true, true);
+}
+
+/* A TLB may go on using the page without setting the bit again: the kernel takes an estimate here. */
+static keel_young_t notifier_clear_young(struct mmu_notifier *mn, struct mm_struct *mm, unsigned long start,
+					 unsigned long end)
+{
+	return notifier_age(mn, start, end, true, false);
+}
+
+static keel_young_t notifier_test_young(struct mmu_notifier *mn, struct mm_struct *mm, unsigned long address)
+{
+	return notifier_age(mn, address, address + 1, false, false);
+}
+
+/* The address space goes while the VM's files are still open elsewhere. */
+static void notifier_release(struct mmu_notifier *mn, struct mm_struct *mm)
+{
+	struct keel_vm *vm = notifier_vm(mn);
+	struct mmu_zap zap = MMU_ZAP_INIT(zap);
+
+	write_lock(&vm->mmu.lock);
+	mmu_zap_all(vm, &zap);
+	vm->mmu.notifier_seq++;
+	mmu_zap_flush(vm, &zap);
+	write_unlock(&vm->mmu.lock);
+	mmu_zap_free(vm, &zap, true);
+}
+
+static void notifier_free(struct mmu_notifier *mn)
+{
+	keel_vm_free(notifier_vm(mn));
+}
+
+const struct mmu_notifier_ops mmu_notifier_ops = {
+	.invalidate_range_start = notifier_start,
+	.invalidate_range_end	= notifier_end,
+	.clear_flush_young	= notifier_clear_flush_young,
+	.clear_young		= notifier_clear_young,
+	.test_young		= notifier_test_young,
+	.release		= notifier_release,
+	.free_notifier		= notifier_free,
+};

@@ -1,0 +1,71 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * pte.h - entries of the two-dimensional tables.  All formats have 512 entries of 64 bits in a table, the address
+ * in bits 51..12 and 9 bits of guest address a level; the rest a struct mmu_format says, and keel_hw.mmu_fmt is the
+ * one in use.
+ */
+#ifndef KEEL_MMU_PTE_H
+#define KEEL_MMU_PTE_H
+
+#include <linux/mem_encrypt.h>
+#include <linux/types.h>
+#include <asm/page.h>
+
+#define MMU_PTES		512
+#define MMU_ADDR_MASK		GENMASK_ULL(51, 12)
+
+struct mmu_format {
+	u64 present;	/* the CPU uses an entry that has one of these */
+	u64 table;	/* what an entry that points to a table has */
+	u64 leaf;	/* what a leaf has that may be read and executed: memory type and the like too */
+	u64 large;	/* and a leaf above level 1 */
+	u64 write;
+	u64 accessed;	/* set by the CPU, if it has such bits; by us on mapping */
+	u64 dirty;
+	u64 host_write;	/* ours: the user may write the page, so write needs no look at the host's tables */
+};
+
+extern const struct mmu_format mmu_npt_format;	/* tdp.c: x86-64's own, as nested paging of SVM wants it */
+
+static inline unsigned int mmu_shift(unsigned int level)	/* of gfn */
+{
+	return 9 * (level - 1);
+}
+
+static inline u64 mmu_level_pages(unsigned int level)
+{
+	return 1ULL << mmu_shift(level);
+}
+
+static inline unsigned int mmu_index(u64 gfn, unsigned int level)
+{
+	return gfn >> mmu_shift(level) & (MMU_PTES - 1);
+}
+
+static inline bool mmu_is_leaf(const struct mmu_format *fmt, u64 pte, unsigned int level)
+{
+	return pte & fmt->present && (level == 1 || pte & fmt->large);
+}
+
+static inline bool mmu_is_table(const struct mmu_format *fmt, u64 pte, unsigned int level)
+{
+	return pte & fmt->present && level > 1 && !(pte & fmt->large);
+}
+
+/* Host physical address in an entry; without the bit by which an encrypting host marks its memory. */
+static inline u64 mmu_pte_addr(u64 pte)
+{
+	return __sme_clr(pte) & MMU_ADDR_MASK;
+}
+
+static inline u64 *mmu_pte_table(u64 pte)
+{
+	return __va(mmu_pte_addr(pte));
+}
+
+static inline u64 mmu_table_pte(const struct mmu_format *fmt, const u64 *table)
+{
+	return __sme_set(__pa(table)) | fmt->table;
+}
+
+#endif

@@ -1,0 +1,737 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * tdp.c - the two-dimensional tables: guest physical to host physical, walked by the CPU (nested paging, AMD APM
+ * volume 2 chapter 15.25; EPT, Intel SDM 3C chapter 29).
+ *
+ * One root per VM, used by all its vCPUs.  mmu.lock held for read: faults of all vCPUs map in parallel, each entry
+ * by compare-and-exchange against what was seen, since the CPU sets bits in them too.  Held for write: entries go or
+ * lose rights, tables are taken out.  So tables do not vanish under the read lock.  A table taken out, and what it
+ * leads to, is freed once no TLB can know it.
+ *
+ * A page is held by a reference only while it is being mapped.  After that the notifier is what we have: the
+ * host announces what it will do to the page, see notifier.c.
+ */
+#include <linux/hugetlb.h>
+#include <linux/mm.h>
+#include <linux/pagemap.h>
+#include <linux/pgtable.h>
+#include <linux/sched/mm.h>
+#include <linux/sched/signal.h>
+#include <linux/slab.h>
+#include "../ops.h"
+#include "pte.h"
+#include "tdp.h"
+
+/* APM 15.25.5: nested walks are user accesses to the nested tables, so all entries carry U/S. */
+const struct mmu_format mmu_npt_format = {
+	.present	= _PAGE_PRESENT,
+	.table		= _PAGE_PRESENT | _PAGE_USER | _PAGE_RW | _PAGE_ACCESSED,
+	.leaf		= _PAGE_PRESENT | _PAGE_USER,
+	.large		= _PAGE_PSE,
+	.write		= _PAGE_RW,
+	.accessed	= _PAGE_ACCESSED,
+	.dirty		= _PAGE_DIRTY,
+	.host_write	= _PAGE_SOFTW1,
+};
+
+/* A page about to be mapped. */
+struct mmu_map {
+	struct keel_slot *slot;
+	u64 gfn;
+	unsigned long hva;
+	u32 access;
+	u64 pfn;
+	struct page *page;	/* reference held on it; NULL: only the notifier stands for it */
+	bool writable;		/* the user may write it, and so may the guest */
+	unsigned int level;
+};
+
+/* Faults count in parallel. */
+static void mmu_count(u64 *stat, long n)
+{
+	atomic64_add(n, (atomic64_t *)stat);
+}
+
+static void mmu_count_leaf(struct keel_vm *vm, unsigned int level, long n)
+{
+	mmu_count(level == 1 ? &vm->stat.pages_4k : level == 2 ? &vm->stat.pages_2m : &vm->stat.pages_1g, n);
+}
+
+u64 mmu_max_gfn(void)
+{
+	unsigned int bits = min_t(unsigned int, boot_cpu_data.x86_phys_bits, 9 * keel_hw.root_levels + PAGE_SHIFT);
+
+	return (1ULL << (bits - PAGE_SHIFT)) - 1;
+}
+
+/* -------------------------------------------------------------- page cache */
+
+static int mmu_cache_fill(struct keel_vcpu *vcpu)
+{
+	struct keel_vcpu_mmu *mmu = &vcpu->mmu;
+
+	while (mmu->nr_cached < MMU_CACHE_PAGES) {
+		void *page = (void *)get_zeroed_page(GFP_KERNEL_ACCOUNT);
+
+		if (!page)	/* enough for one walk will do */
+			return mmu->nr_cached >= keel_hw.root_levels ? 0 : -ENOMEM;
+		mmu->cache[mmu->nr_cached++] = page;
+	}
+	return 0;
+}
+
+static u64 *mmu_cache_take(struct keel_vcpu *vcpu)
+{
+	struct keel_vcpu_mmu *mmu = &vcpu->mmu;
+
+	return mmu->nr_cached ? mmu->cache[--mmu->nr_cached] : NULL;
+}
+
+static void mmu_cache_return(struct keel_vcpu *vcpu, u64 *table)
+{
+	vcpu->mmu.cache[vcpu->mmu.nr_cached++] = table;
+}
+
+/* -------------------------------------------------------------- zap */
+
+static void mmu_free_tables(struct keel_vm *vm, u64 *table, unsigned int level, bool may_sleep)
+{
+	const struct mmu_format *fmt = keel_hw.mmu_fmt;
+	long leaves = 0;
+	int i;
+
+	for (i = 0; i < MMU_PTES; i++) {
+		if (mmu_is_table(fmt, table[i], level))
+			mmu_free_tables(vm, mmu_pte_table(table[i]), level - 1, may_sleep);
+		else if (mmu_is_leaf(fmt, table[i], level))
+			leaves++;
+	}
+	if (leaves)
+		mmu_count_leaf(vm, level, -leaves);
+	mmu_count(&vm->stat.table_pages, -1);
+	free_page((unsigned long)table);
+	if (may_sleep)
+		cond_resched();
+}
+
+void mmu_zap_free(struct keel_vm *vm, struct mmu_zap *zap, bool may_sleep)
+{
+	struct page *page, *next;
+
+	list_for_each_entry_safe(page, next, &zap->tables, lru) {
+		unsigned int level = page_private(page);
+
+		list_del(&page->lru);
+		set_page_private(page, 0);
+		mmu_free_tables(vm, page_address(page), level, may_sleep);
+	}
+}
+
+/* A table is taken out whole: its size does not matter here. */
+static void mmu_zap_entry(struct keel_vm *vm, u64 *ptep, unsigned int level, struct mmu_zap *zap)
+{
+	const struct mmu_format *fmt = keel_hw.mmu_fmt;
+	u64 old = xchg(ptep, 0);
+
+	if (!(old & fmt->present))
+		return;
+	zap->flush = true;
+	if (mmu_is_table(fmt, old, level)) {
+		struct page *page = virt_to_page(mmu_pte_table(old));
+
+		set_page_private(page, level - 1);
+		list_add(&page->lru, &zap->tables);
+	} else {
+		mmu_count_leaf(vm, level, -1);
+	}
+}
+
+/* @table covers guest pages from @base on.  At most two entries a level are gone into, the others go whole. */
+static void mmu_zap_table(struct keel_vm *vm, u64 *table, unsigned int level, u64 base, u64 start, u64 end,
+			  struct mmu_zap *zap)
+{
+	u64 span = mmu_level_pages(level);
+	u64 first = max(start, base), behind = min(end, base + span * MMU_PTES), gfn;
+
+	for (gfn = round_down(first, span); gfn < behind; gfn += span) {
+		u64 *ptep = &table[mmu_index(gfn, level)];
+		u64 pte = READ_ONCE(*ptep);
+
+		if (!pte)
+			continue;
+		if (mmu_is_table(keel_hw.mmu_fmt, pte, level) && (gfn < start || gfn + span > end))
+			mmu_zap_table(vm, mmu_pte_table(pte), level - 1, gfn, start, end, zap);
+		else
+			mmu_zap_entry(vm, ptep, level, zap);
+	}
+}
+
+void mmu_zap_range(struct keel_vm *vm, u64 start, u64 end, struct mmu_zap *zap)
+{
+	lockdep_assert_held_write(&vm->mmu.lock);
+	if (vm->mmu.root)
+		mmu_zap_table(vm, __va(vm->mmu.root), keel_hw.root_levels, 0, start, end, zap);
+}
+
+void mmu_zap_all(struct keel_vm *vm, struct mmu_zap *zap)
+{
+	mmu_zap_range(vm, 0, mmu_level_pages(keel_hw.root_levels + 1), zap);
+}
+
+void mmu_zap_slot(struct keel_vm *vm, struct keel_slot *slot)
+{
+	struct mmu_zap zap = MMU_ZAP_INIT(zap);
+
+	write_lock(&vm->mmu.lock);
+	mmu_zap_range(vm, slot->base_gfn, slot->base_gfn + slot->npages, &zap);
+	mmu_zap_flush(vm, &zap);
+	write_unlock(&vm->mmu.lock);
+	mmu_zap_free(vm, &zap, true);
+}
+
+/* -------------------------------------------------------------- look-up, protection, age */
+
+/* The entry that decides about @gfn: a leaf, or where a leaf or table is missing.  lock held. */
+static u64 *mmu_lookup(struct keel_vm *vm, u64 gfn, unsigned int *level)
+{
+	u64 *table, *ptep, pte;
+
+	if (!vm->mmu.root)
+		return NULL;
+	table = __va(vm->mmu.root);
+	for (*level = keel_hw.root_levels; ; (*level)--) {
+		ptep = &table[mmu_index(gfn, *level)];
+		pte = READ_ONCE(*ptep);
+		if (!mmu_is_table(keel_hw.mmu_fmt, pte, *level))
+			return ptep;
+		table = mmu_pte_table(pte);
+	}
+}
+
+/* First page behind what an entry of @level that covers @gfn covers. */
+static u64 mmu_behind(u64 gfn, unsigned int level)
+{
+	return (gfn | (mmu_level_pages(level) - 1)) + 1;
+}
+
+/* Take bits from the leaves of gfns [start, end): true if one had them.  lock held. */
+static bool mmu_take_bits(struct keel_vm *vm, u64 start, u64 end, u64 bits)
+{
+	bool found = false;
+	u64 gfn = start;
+
+	while (gfn < end) {
+		unsigned int level;
+		u64 *ptep = mmu_lookup(vm, gfn, &level);
+
+		if (!ptep)
+			return false;
+		/* At the bottom go on in the same table. */
+		for (;;) {
+			if (mmu_is_leaf(keel_hw.mmu_fmt, READ_ONCE(*ptep), level) && READ_ONCE(*ptep) & bits) {
+				atomic64_andnot(bits, (atomic64_t *)ptep);
+				found = true;
+			}
+			gfn = mmu_behind(gfn, level);
+			if (level > 1 || gfn >= end || !mmu_index(gfn, 1))
+				break;
+			ptep++;
+		}
+	}
+	return found;
+}
+
+bool mmu_protect_pages(struct keel_vm *vm, struct keel_slot *slot, u64 gfn, unsigned long mask)
+{
+	bool found = false;
+
+	lockdep_assert_held_write(&vm->mmu.lock);
+	while (mask) {
+		/* A run of set bits at a time; shifts by a whole word are not to be had. */
+		unsigned long first = __ffs(mask);
+		unsigned long run = ~(mask >> first) ? __ffs(~(mask >> first)) : BITS_PER_LONG;
+
+		found |= mmu_take_bits(vm, gfn + first, gfn + first + run, keel_hw.mmu_fmt->write);
+		if (first + run >= BITS_PER_LONG)
+			break;
+		mask &= ~0UL << (first + run);
+	}
+	return found;
+}
+
+void mmu_protect_slot(struct keel_vm *vm, struct keel_slot *slot)
+{
+	u64 gfn, end = slot->base_gfn + slot->npages;
+	bool flush = false;
+
+	write_lock(&vm->mmu.lock);
+	/* A 1 GB stretch at a time; no vCPU runs that could map behind us. */
+	for (gfn = slot->base_gfn; gfn < end; gfn = mmu_behind(gfn, 3)) {
+		flush |= mmu_take_bits(vm, gfn, min(end, mmu_behind(gfn, 3)), keel_hw.mmu_fmt->write);
+		cond_resched_rwlock_write(&vm->mmu.lock);
+	}
+	if (flush)
+		keel_flush_tlbs(vm);
+	write_unlock(&vm->mmu.lock);
+}
+
+bool mmu_age_range(struct keel_vm *vm, u64 start, u64 end, bool clear)
+{
+	u64 accessed = keel_hw.mmu_fmt->accessed;
+	u64 gfn;
+
+	if (clear)
+		return mmu_take_bits(vm, start, end, accessed);
+	for (gfn = start; gfn < end; ) {
+		unsigned int level;
+		u64 *ptep = mmu_lookup(vm, gfn, &level), pte;
+
+		if (!ptep)
+			return false;
+		pte = READ_ONCE(*ptep);
+		if (mmu_is_leaf(keel_hw.mmu_fmt, pte, level) && pte & accessed)
+			return true;
+		gfn = mmu_behind(gfn, level);
+	}
+	return false;
+}
+
+/* -------------------------------------------------------------- mapping */
+
+/*
+ * A large leaf becomes a table of smaller ones with the same rights.  TLBs may keep what they have: it says
+ * the same.  0; -ENOMEM: no page cached.
+ */
+static int mmu_split(struct keel_vcpu *vcpu, u64 *ptep, u64 old, unsigned int level)
+{
+	const struct mmu_format *fmt = keel_hw.mmu_fmt;
+	u64 span = mmu_level_pages(level - 1) << PAGE_SHIFT;
+	u64 *table = mmu_cache_take(vcpu);
+	u64 pte = old;
+	int i;
+
+	if (!table)
+		return -ENOMEM;
+	if (level == 2)
+		pte &= ~fmt->large;
+	for (i = 0; i < MMU_PTES; i++)
+		table[i] = pte + i * span;
+	if (cmpxchg64(ptep, old, mmu_table_pte(fmt, table)) != old) {
+		clear_page(table);
+		mmu_cache_return(vcpu, table);
+		return 0;
+	}
+	mmu_count_leaf(vcpu->vm, level, -1);
+	mmu_count_leaf(vcpu->vm, level - 1, MMU_PTES);
+	mmu_count(&vcpu->vm->stat.table_pages, 1);
+	return 0;
+}
+
+static int mmu_add_table(struct keel_vcpu *vcpu, u64 *ptep, u64 old)
+{
+	u64 *table = mmu_cache_take(vcpu);
+
+	if (!table)
+		return -ENOMEM;
+	if (cmpxchg64(ptep, old, mmu_table_pte(keel_hw.mmu_fmt, table)) != old)
+		mmu_cache_return(vcpu, table);
+	else
+		mmu_count(&vcpu->vm->stat.table_pages, 1);
+	return 0;
+}
+
+static u64 mmu_leaf_pte(const struct mmu_map *map, unsigned int level)
+{
+	const struct mmu_format *fmt = keel_hw.mmu_fmt;
+	u64 pfn = round_down(map->pfn, mmu_level_pages(level));
+	u64 pte = (map->page ? __sme_set(PFN_PHYS(pfn)) : PFN_PHYS(pfn)) | fmt->leaf | fmt->accessed;
+
+	if (level > 1)
+		pte |= fmt->large;
+	if (map->writable) {
+		pte |= fmt->host_write;
+		/* Where writes are logged a read must not open the page for them. */
+		if (map->access & MMU_ACC_WRITE || !map->slot->dirty)
+			pte |= fmt->write;
+		if (map->access & MMU_ACC_WRITE)
+			pte |= fmt->dirty;
+	}
+	return pte;
+}
+
+/* Write the leaf.  False: the entry has changed meanwhile. */
+static bool mmu_set_leaf(struct keel_vcpu *vcpu, u64 *ptep, u64 old, u64 new, unsigned int level)
+{
+	const struct mmu_format *fmt = keel_hw.mmu_fmt;
+	bool present = old & fmt->present;
+	bool moved = present && mmu_pte_addr(old) != mmu_pte_addr(new);
+
+	/* Someone else was here, for the same page: what it may do it may still do. */
+	if (present && !moved)
+		new |= old & (fmt->write | fmt->accessed | fmt->dirty | fmt->host_write);
+	if (old != new && cmpxchg64(ptep, old, new) != old)
+		return false;
+	if (!present)
+		mmu_count_leaf(vcpu->vm, level, 1);
+	/* The host does not exchange a page unannounced; if it ever did, no TLB may keep the old one. */
+	if (WARN_ON_ONCE(moved))
+		keel_flush_tlbs(vcpu->vm);
+	return true;
+}
+
+/* Map @map->gfn, making tables on the way.  lock held for read.  0; -ENOMEM: the page cache is empty. */
+static int mmu_install(struct keel_vcpu *vcpu, const struct mmu_map *map)
+{
+	const struct mmu_format *fmt = keel_hw.mmu_fmt;
+	u64 *table = __va(vcpu->vm->mmu.root);
+	unsigned int level = keel_hw.root_levels;
+	int err = 0;
+
+	if (map->access & MMU_ACC_WRITE)
+		keel_mark_dirty(vcpu->vm, map->slot, map->gfn);
+	while (!err) {
+		u64 *ptep = &table[mmu_index(map->gfn, level)];
+		u64 pte = READ_ONCE(*ptep);
+
+		if (mmu_is_table(fmt, pte, level)) {
+			table = mmu_pte_table(pte);
+			level--;
+		} else if (level <= map->level) {
+			if (mmu_set_leaf(vcpu, ptep, pte, mmu_leaf_pte(map, level), level))
+				return 0;
+		} else if (pte & fmt->present) {
+			err = mmu_split(vcpu, ptep, pte, level);
+		} else {
+			err = mmu_add_table(vcpu, ptep, pte);
+		}
+	}
+	return err;
+}
+
+/* -------------------------------------------------------------- the user's page */
+
+/* Without sleeping: only if the user's tables have it already. */
+static int mmu_find_fast(struct mmu_map *map)
+{
+	/* Readable and writable at once saves the second fault; what is to be copied on write is not written here. */
+	if (!(map->slot->flags & KVM_MEM_READONLY) &&
+	    get_user_pages_fast_only(map->hva, 1, FOLL_WRITE, &map->page) == 1) {
+		map->writable = true;
+		return 0;
+	}
+	if (!(map->access & MMU_ACC_WRITE) && get_user_pages_fast_only(map->hva, 1, 0, &map->page) == 1) {
+		map->writable = false;
+		return 0;
+	}
+	return -EAGAIN;
+}
+
+/* Memory without struct pages, or whose pages may not be referenced: a device's. */
+static int mmu_find_pfnmap(struct mm_struct *mm, struct mmu_map *map)
+{
+	bool write = map->access & MMU_ACC_WRITE, writable, faulted = false, unlocked;
+	struct vm_area_struct *vma;
+	unsigned long pfn;
+	int err;
+
+	mmap_read_lock(mm);
+	for (;;) {
+		vma = vma_lookup(mm, map->hva);
+		if (!vma || !(vma->vm_flags & (VM_IO | VM_PFNMAP)) ||
+		    !(vma->vm_flags & (write ? VM_WRITE : VM_READ))) {
+			err = -EFAULT;
+			break;
+		}
+		err = keel_follow_pfn(vma, map->hva, &pfn, &writable);
+		if (!err && write && !writable)
+			err = -EFAULT;
+		if (!err || faulted)
+			break;
+		/* The lock may be let go in there: look everything up again. */
+		err = fixup_user_fault(mm, map->hva, write ? FAULT_FLAG_WRITE : 0, &unlocked);
+		if (err)
+			break;
+		faulted = true;
+	}
+	mmap_read_unlock(mm);
+	if (err)
+		return err == -EINVAL ? -EFAULT : err;
+	map->page = NULL;
+	map->pfn = pfn;
+	map->writable = writable && !(map->slot->flags & KVM_MEM_READONLY);
+	return 0;
+}
+
+static int mmu_find_slow(struct keel_vm *vm, struct mmu_map *map)
+{
+	bool write = map->access & MMU_ACC_WRITE;
+	struct page *page;
+	long n;
+
+	n = get_user_pages_unlocked(map->hva, 1, &map->page,
+				    FOLL_HWPOISON | FOLL_INTERRUPTIBLE | (write ? FOLL_WRITE : 0));
+	if (n == 1) {
+		map->writable = write;
+		if (write || map->slot->flags & KVM_MEM_READONLY)
+			return 0;
+		if (get_user_pages_fast_only(map->hva, 1, FOLL_WRITE, &page) == 1) {
+			put_page(map->page);
+			map->page = page;
+			map->writable = true;
+		}
+		return 0;
+	}
+	if (n == -EHWPOISON || n == -EINTR || n == -ERESTARTSYS || n == -ENOMEM)
+		return n == -ERESTARTSYS ? -EINTR : n;
+	return mmu_find_pfnmap(vm->mm, map);
+}
+
+/*
+ * How large a page the user has there, by a look at the user's tables: with IRQs off they are not freed.  Should
+ * the page be split at once, the notifier's sequence tells.
+ */
+static unsigned int mmu_host_level(struct mm_struct *mm, unsigned long hva)
+{
+	unsigned int level = 1;
+	unsigned long flags;
+	pgd_t pgd;
+	p4d_t p4d;
+	pud_t pud;
+	pmd_t pmd;
+
+	local_irq_save(flags);
+	pgd = READ_ONCE(*pgd_offset(mm, hva));
+	if (pgd_none(pgd))
+		goto out;
+	p4d = READ_ONCE(*p4d_offset(&pgd, hva));
+	if (p4d_none(p4d) || !p4d_present(p4d))
+		goto out;
+	pud = READ_ONCE(*pud_offset(&p4d, hva));
+	if (pud_none(pud) || !pud_present(pud))
+		goto out;
+	if (pud_leaf(pud)) {
+		level = 3;
+		goto out;
+	}
+	pmd = READ_ONCE(*pmd_offset(&pud, hva));
+	if (!pmd_none(pmd) && pmd_present(pmd) && pmd_leaf(pmd))
+		level = 2;
+out:
+	local_irq_restore(flags);
+	return level;
+}
+
+static unsigned int mmu_map_level(struct keel_vm *vm, const struct mmu_map *map)
+{
+	const struct keel_slot *slot = map->slot;
+	unsigned int level;
+
+	if (slot->dirty || !map->page || !PageCompound(map->page))
+		return 1;
+	level = min(mmu_host_level(vm->mm, map->hva), keel_hw.max_page_level);
+	for (; level > 1; level--) {
+		u64 pages = mmu_level_pages(level), start = round_down(map->gfn, pages);
+
+		/* Guest and user address must be alike below the size, and all of it in the slot. */
+		if (((slot->base_gfn ^ slot->hva >> PAGE_SHIFT) & (pages - 1)) == 0 && start >= slot->base_gfn &&
+		    start + pages <= slot->base_gfn + slot->npages)
+			break;
+	}
+	return level;
+}
+
+static void mmu_put_page(const struct mmu_map *map)
+{
+	struct folio *folio;
+
+	if (!map->page)
+		return;
+	folio = page_folio(map->page);
+	/* The guest's tables have a dirty bit the host will not look at: a page that can be written is dirty. */
+	if (!folio_test_reserved(folio)) {
+		if (map->writable && !folio_test_dirty(folio))
+			folio_set_dirty(folio);
+		folio_mark_accessed(folio);
+	}
+	put_page(map->page);
+}
+
+/* -------------------------------------------------------------- faults */
+
+/*
+ * The entry is there but forbids the access: a write to a page protected for the dirty log, if the user may
+ * write it; or it was changed since.  True: nothing more to do.
+ */
+static bool mmu_fix_present(struct keel_vcpu *vcpu, struct mmu_map *map)
+{
+	const struct mmu_format *fmt = keel_hw.mmu_fmt;
+	bool write = map->access & MMU_ACC_WRITE, fixed = false;
+	unsigned int level;
+	u64 *ptep, pte;
+
+	read_lock(&vcpu->vm->mmu.lock);
+	ptep = mmu_lookup(vcpu->vm, map->gfn, &level);
+	if (!ptep)
+		goto out;
+	pte = READ_ONCE(*ptep);
+	if (!mmu_is_leaf(fmt, pte, level))
+		goto out;
+	if (!write || pte & fmt->write) {
+		fixed = true;
+	} else if (pte & fmt->host_write) {
+		map->pfn = (mmu_pte_addr(pte) >> PAGE_SHIFT) + (map->gfn & (mmu_level_pages(level) - 1));
+		map->level = map->slot->dirty ? 1 : level;
+		map->writable = true;
+		/* Only to say that it is memory; the entry we found stands for the page while the lock is held. */
+		map->page = pfn_valid(map->pfn) ? pfn_to_page(map->pfn) : NULL;
+		fixed = !mmu_install(vcpu, map);
+		map->page = NULL;
+	}
+out:
+	read_unlock(&vcpu->vm->mmu.lock);
+	return fixed;
+}
+
+/* What the host said about the user's page, as KVM_RUN tells it. */
+static int mmu_fault_error(struct keel_vcpu *vcpu, const struct mmu_map *map, int err)
+{
+	switch (err) {
+	case -EHWPOISON:
+		/* The memory is broken: the VMM learns it by signal, and KVM_RUN returns for that. */
+		send_sig_mceerr(BUS_MCEERR_AR, (void __user *)map->hva, PAGE_SHIFT, current);
+		return MMU_FIXED;
+	case -EINTR:
+		vcpu->run->exit_reason = KVM_EXIT_INTR;
+		return -EINTR;
+	default:
+		return err;
+	}
+}
+
+int mmu_fault(struct keel_vcpu *vcpu, u64 gpa, u32 access)
+{
+	struct keel_mmu *mmu = &vcpu->vm->mmu;
+	struct mmu_map map = { .gfn = gpa >> PAGE_SHIFT, .access = access };
+	unsigned long seq;
+	bool stale;
+	int err;
+
+	map.slot = keel_vcpu_slot(vcpu, map.gfn);
+	if (!map.slot || (access & MMU_ACC_WRITE && map.slot->flags & KVM_MEM_READONLY))
+		return MMU_MMIO;
+	if (access & MMU_ACC_PRESENT && mmu_fix_present(vcpu, &map))
+		return MMU_FIXED;
+	map.hva = keel_slot_hva(map.slot, map.gfn);
+
+	if (!vcpu->atomic) {
+		err = mmu_cache_fill(vcpu);
+		if (err)
+			return err;
+	}
+	seq = READ_ONCE(mmu->notifier_seq);
+	smp_rmb();	/* with the locks of the notifier: sequence first, then the user's tables */
+	if (vcpu->atomic) {
+		if (mmu_find_fast(&map))
+			return MMU_SLOW;
+	} else {
+		err = mmu_find_slow(vcpu->vm, &map);
+		if (err)
+			return mmu_fault_error(vcpu, &map, err);
+	}
+	if (map.page)
+		map.pfn = page_to_pfn(map.page);
+	map.level = mmu_map_level(vcpu->vm, &map);
+
+	err = 0;
+	read_lock(&mmu->lock);
+	stale = mmu_notifier_stale(mmu, seq, map.hva);
+	if (!stale)
+		err = mmu_install(vcpu, &map);
+	read_unlock(&mmu->lock);
+	mmu_put_page(&map);
+
+	if (err)
+		return vcpu->atomic ? MMU_SLOW : err;
+	if (stale) {
+		/* The host is at work there: let it, and let the guest fault again. */
+		if (vcpu->atomic)
+			return MMU_SLOW;
+		cond_resched();
+	}
+	return MMU_FIXED;
+}
+
+/* -------------------------------------------------------------- life */
+
+int mmu_load(struct keel_vcpu *vcpu)
+{
+	struct keel_mmu *mmu = &vcpu->vm->mmu;
+	int err;
+
+	err = mmu_cache_fill(vcpu);
+	if (err)
+		return err;
+	if (!READ_ONCE(mmu->root)) {
+		write_lock(&mmu->lock);
+		if (!mmu->root) {
+			mmu->root = __pa(mmu_cache_take(vcpu));
+			mmu_count(&vcpu->vm->stat.table_pages, 1);
+		}
+		write_unlock(&mmu->lock);
+	}
+	vcpu->mmu.root = mmu->root;
+	keel_call(load_root, vcpu, __sme_set(mmu->root));
+	return 0;
+}
+
+int mmu_vm_init(struct keel_vm *vm)
+{
+	rwlock_init(&vm->mmu.lock);
+	vm->mmu.mn.ops = &mmu_notifier_ops;
+	return mmu_notifier_register(&vm->mmu.mn, vm->mm);
+}
+
+void mmu_vm_release(struct keel_vm *vm)
+{
+	u64 root;
+
+	write_lock(&vm->mmu.lock);
+	root = vm->mmu.root;
+	vm->mmu.root = 0;
+	write_unlock(&vm->mmu.lock);
+	/* No vCPU is left whose TLB could know it. */
+	if (root)
+		mmu_free_tables(vm, __va(root), keel_hw.root_levels, true);
+}
+
+void mmu_vm_put(struct keel_vm *vm)
+{
+	mmu_notifier_put(&vm->mmu.mn);
+}
+
+void mmu_vcpu_init(struct keel_vcpu *vcpu)
+{
+	memset(&vcpu->mmu, 0, sizeof(vcpu->mmu));
+}
+
+void mmu_vcpu_destroy(struct keel_vcpu *vcpu)
+{
+	while (vcpu->mmu.nr_cached)
+		free_page((unsigned long)mmu_cache_take(vcpu));
+}
+
+int mmu_init(void)
+{
+	const struct mmu_format *fmt = keel_hw.mmu_fmt;
+
+	/* Our own bits must be none of the CPU's, nor of the address. */
+	if (WARN_ON(!fmt || !fmt->present || fmt->host_write & (MMU_ADDR_MASK | fmt->leaf | fmt->table | fmt->write)))
+		return -EINVAL;
+	return 0;
+}
+
+void mmu_exit(void)
+{
+	/* The callbacks of notifiers put have run to their ends. */
+	mmu_notifier_synchronize();
+}

@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * tdp.h - what notifier.c does to the two-dimensional tables of tdp.c.
+ */
+#ifndef KEEL_MMU_TDP_H
+#define KEEL_MMU_TDP_H
+
+#include "../keel.h"
+
+/* What an unmapping leaves to be done: flush before mmu.lock is dropped, free after. */
+struct mmu_zap {
+	struct list_head tables;
+	bool flush;
+};
+
+#define MMU_ZAP_INIT(name) { .tables = LIST_HEAD_INIT((name).tables) }
+
+/* Unmap gfns [start, end).  lock held for write. */
+void mmu_zap_range(struct keel_vm *vm, u64 start, u64 end, struct mmu_zap *zap);
+void mmu_zap_all(struct keel_vm *vm, struct mmu_zap *zap);
+static inline void mmu_zap_flush(struct keel_vm *vm, struct mmu_zap *zap)
+{
+	if (zap->flush)
+		keel_flush_tlbs(vm);
+	zap->flush = false;
+}
+/* lock not held. */
+void mmu_zap_free(struct keel_vm *vm, struct mmu_zap *zap, bool may_sleep);
+
+/* Was a page of gfns [start, end) accessed?  With @clear, look anew from here.  lock held. */
+bool mmu_age_range(struct keel_vm *vm, u64 start, u64 end, bool clear);
+
+/* notifier.c: does a page found at @hva after @seq was read still stand?  lock held. */
+static inline bool mmu_notifier_stale(const struct keel_mmu *mmu, unsigned long seq, unsigned long hva)
+{
+	if (mmu->notifier_count && hva >= mmu->notifier_start && hva < mmu->notifier_end)
+		return true;
+	return mmu->notifier_seq != seq;
+}
+
+extern const struct mmu_notifier_ops mmu_notifier_ops;
+
+#endif

@@ -1,0 +1,41 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * walk.h - what the walk of a guest's page tables needs to know and asks for.  Kernel-free: the unit tests
+ * give the two accessors at the end their own memory.
+ */
+#ifndef KEEL_MMU_WALK_H
+#define KEEL_MMU_WALK_H
+
+#include "../emul/emul.h"
+
+struct keel_vcpu;
+
+/* Access rights asked of a guest walk or of a fault. */
+#define MMU_ACC_WRITE	0x01u
+#define MMU_ACC_USER	0x02u	/* CPL 3 access, not implicit-supervisor */
+#define MMU_ACC_FETCH	0x04u
+#define MMU_ACC_SYSTEM	0x08u	/* implicit supervisor access: SMAP applies whatever EFLAGS.AC says */
+#define MMU_ACC_NOAD	0x10u	/* set no accessed/dirty bits (debuggers, KVM_TRANSLATE) */
+#define MMU_ACC_PRESENT	0x20u	/* mmu_fault: entry was present (protection fault) */
+#define MMU_ACC_ANY	0x40u	/* guest walk: only where it leads to, whatever the rights */
+
+/* The registers, and the model of CPU, a walk depends on. */
+struct mmu_walk_env {
+	u64 cr0, cr3, cr4, efer;
+	u32 pkru;
+	u8 maxphyaddr;
+	bool gbpages;		/* 1 GB pages exist */
+	bool ac;		/* EFLAGS.AC; looked at with CR4.SMAP only */
+};
+
+/* 0; 1: *fault says which exception; -EAGAIN: an access to guest memory said so. */
+int mmu_walk(struct keel_vcpu *vcpu, const struct mmu_walk_env *env, u64 gva, u32 access, u64 *gpa,
+	     struct emul_fault *fault);
+/* Are the four entries at a PAE guest's CR3 such that MOV CR3 takes them?  Or -errno if they cannot be read. */
+int mmu_walk_pdptrs(struct keel_vcpu *vcpu, const struct mmu_walk_env *env);
+
+/* Guest physical memory (guestmem.c in the module): contracts in memslot.h. */
+int keel_vcpu_read(struct keel_vcpu *vcpu, u64 gpa, void *buf, unsigned int len);
+int keel_vcpu_cmpxchg(struct keel_vcpu *vcpu, u64 gpa, void *old, const void *new, unsigned int len);
+
+#endif
