@@ -1,0 +1,187 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * internal.h - what the files of the interrupt room share.  Locks: irq.h.
+ */
+#ifndef KEEL_IRQ_INTERNAL_H
+#define KEEL_IRQ_INTERNAL_H
+
+#include <linux/hrtimer.h>
+#include <linux/rcupdate.h>
+#include "../keel.h"
+
+/* ------------------------------------------------------------- bus.c */
+struct irq_bus_dev;
+
+struct irq_bus_ops {		/* 0 done, -EOPNOTSUPP not this device's after all */
+	int (*read)(struct irq_bus_dev *dev, struct keel_vcpu *vcpu, u64 addr, unsigned int len, void *data);
+	int (*write)(struct irq_bus_dev *dev, struct keel_vcpu *vcpu, u64 addr, unsigned int len, const void *data);
+};
+
+struct irq_bus_dev {		/* embedded in a device; one for each range that acts differently */
+	const struct irq_bus_ops *ops;
+};
+
+#define IRQ_BUS_MAX_RANGES	8192
+
+void irq_buses_init(struct keel_vm *vm);
+void irq_buses_free(struct keel_vm *vm);
+/* slots_lock held; both pause the VM.  Remove forgets every range of @dev on @bus. */
+int irq_bus_add(struct keel_vm *vm, enum bus_id bus, u64 addr, u64 len, struct irq_bus_dev *dev);
+void irq_bus_remove(struct keel_vm *vm, enum bus_id bus, struct irq_bus_dev *dev);
+
+int irq_coalesced_init(struct keel_vm *vm);
+void irq_coalesced_free(struct keel_vm *vm);
+void irq_ioeventfds_release(struct keel_vm *vm);
+void irq_irqfds_release(struct keel_vm *vm);
+
+/* ------------------------------------------------------------- route.c */
+#define IRQ_MAX_GSI		4096
+#define IRQ_IOAPIC_PINS		KVM_IOAPIC_NUM_PINS
+#define IRQ_PIC_PINS		16
+
+enum irq_chip { CHIP_PIC, CHIP_IOAPIC, CHIP_COUNT };
+
+/* Who holds a line up; the line is low when none does. */
+enum irq_source { SOURCE_USER, SOURCE_RESAMPLE, SOURCE_PIT };
+
+/*
+ * Set a GSI's level.  Below 0: nobody took it (masked, no route); 0: coalesced with one that is still
+ * pending; above: how many took it.  Any context.
+ */
+int irq_set_gsi(struct keel_vm *vm, enum irq_source source, u32 gsi, bool level);
+/* The guest acknowledged what came from this pin.  Any context, no chip's lock held. */
+void irq_acked(struct keel_vm *vm, enum irq_chip chip, unsigned int pin);
+bool irq_pin_wants_ack(struct keel_vm *vm, enum irq_chip chip, unsigned int pin);
+int irq_default_routes(struct keel_vm *vm);
+int irq_empty_routes(struct keel_vm *vm);
+void irq_routes_free(struct keel_vm *vm);
+
+/* irqfd.c */
+bool irq_gsi_resampled(struct keel_vm *vm, u32 gsi);	/* RCU */
+void irq_resample(struct keel_vm *vm, u32 gsi);		/* RCU */
+
+/* ------------------------------------------------------------- ipi.c */
+struct irq_msg {
+	u32 dest;
+	u32 mode;		/* APIC_DM_* */
+	u32 shorthand;		/* 0 or APIC_DEST_SELF, _ALLINC, _ALLBUT */
+	u8 vector;
+	bool logical;
+	bool level;		/* trigger mode */
+	bool assert;
+	bool lowest;		/* one of the addressed is enough */
+};
+
+enum irq_logical { LOGICAL_SCAN, LOGICAL_X2APIC, LOGICAL_FLAT, LOGICAL_CLUSTER };
+
+struct irq_apics {
+	struct rcu_head rcu;
+	u32 size;
+	struct keel_lapic *apic[];
+};
+
+/* Deliver to whom it is for; @src NULL: from a device.  Result as irq_set_gsi()'s.  Any context. */
+int irq_deliver(struct keel_vm *vm, struct keel_lapic *src, const struct irq_msg *msg);
+/* An APIC id, mode, LDR or DFR changed.  vCPU threads only. */
+void irq_map_update(struct keel_vm *vm);
+int irq_map_add(struct keel_lapic *apic);
+void irq_map_remove(struct keel_lapic *apic);
+
+/* ------------------------------------------------------------- lapic.c */
+struct keel_lapic {
+	struct keel_vcpu *vcpu;
+	u8 *regs;			/* the register page */
+	unsigned long irr_words;	/* bit n: IRR word n may have something; set by anyone after the IRR bit */
+	int isr_top;			/* highest vector in service, -1 none */
+	u8 ppr;
+	u8 eoi_vector;			/* split irqchip: whose EOI userspace has to hear of */
+	bool enabled;			/* by APIC base and SPIV: takes fixed interrupts */
+	bool extint;			/* LVT0 lets ExtINT through, or the APIC is off */
+	unsigned long esr;		/* errors not latched into the ESR yet; set by anyone */
+
+	/* lapic_timer.c */
+	struct hrtimer timer;
+	u32 timer_mode;			/* APIC_LVT_TIMER_* */
+	u8 timer_shift;			/* log2 of the divider */
+	u64 period;			/* ns */
+	ktime_t target;			/* when the count reaches zero; moved on by the callback */
+	u64 deadline;			/* guest TSC, 0 unarmed */
+
+	u64 vapic_addr;			/* vapic.c; 0: none */
+};
+
+int irq_highest_irr(struct keel_lapic *apic);
+
+static inline u32 apic_reg(const struct keel_lapic *apic, unsigned int reg)
+{
+	return READ_ONCE(*(u32 *)(apic->regs + reg));
+}
+
+static inline void apic_set_reg(struct keel_lapic *apic, unsigned int reg, u32 val)
+{
+	WRITE_ONCE(*(u32 *)(apic->regs + reg), val);
+}
+
+static inline bool apic_on(const struct keel_lapic *apic)
+{
+	return READ_ONCE(apic->vcpu->apic_base) & XAPIC_ENABLE;
+}
+
+static inline bool apic_is_x2(const struct keel_lapic *apic)
+{
+	const u64 both = XAPIC_ENABLE | X2APIC_ENABLE;
+
+	return (READ_ONCE(apic->vcpu->apic_base) & both) == both;
+}
+
+/* The word of a 256-bit register (@base) that holds @vector; for bit operations with vector & 31. */
+static inline unsigned long *apic_vec_word(struct keel_lapic *apic, unsigned int base, u8 vector)
+{
+	return (unsigned long *)(apic->regs + base + (vector >> 5) * 0x10);
+}
+
+static inline u32 apic_x2_ldr(const struct keel_lapic *apic)
+{
+	return apic->vcpu->id >> 4 << 16 | BIT(apic->vcpu->id & 0xf);
+}
+
+/* One message arrives at one LAPIC; as irq_set_gsi().  Any context. */
+int irq_apic_accept(struct keel_lapic *apic, const struct irq_msg *msg);
+/* An interrupt source inside the LAPIC: @lvt is the register offset.  Any context. */
+void irq_apic_local(struct keel_lapic *apic, unsigned int lvt);
+
+/* lapic_timer.c */
+void apic_timer_init(struct keel_lapic *apic);
+void apic_timer_stop(struct keel_lapic *apic);
+void apic_timer_reset(struct keel_lapic *apic);
+u32 apic_timer_count(struct keel_lapic *apic);
+void apic_timer_set_count(struct keel_lapic *apic, u32 count);
+void apic_timer_set_divider(struct keel_lapic *apic, u32 tdcr);
+void apic_timer_set_mode(struct keel_lapic *apic, u32 lvtt);
+void apic_timer_restore(struct keel_lapic *apic, u32 count);	/* TMICT, TDCR, LVTT were loaded */
+void apic_timer_set_deadline(struct keel_lapic *apic, u64 tsc);
+u64 apic_timer_deadline(struct keel_lapic *apic);
+
+/* ------------------------------------------------------------- the chips */
+int irq_pic_create(struct keel_vm *vm);		/* slots_lock held */
+void irq_pic_destroy(struct keel_vm *vm);
+int irq_pic_set(struct keel_vm *vm, unsigned int pin, enum irq_source source, bool level);
+int irq_pic_ack(struct keel_vm *vm);		/* INTA: the vector */
+void irq_pic_get(struct keel_vm *vm, unsigned int chip, struct kvm_pic_state *s);
+void irq_pic_load(struct keel_vm *vm, unsigned int chip, const struct kvm_pic_state *s);
+
+int irq_ioapic_create(struct keel_vm *vm);	/* slots_lock held */
+void irq_ioapic_stop(struct keel_vm *vm);
+void irq_ioapic_destroy(struct keel_vm *vm);
+int irq_ioapic_set(struct keel_vm *vm, unsigned int pin, enum irq_source source, bool level);
+bool irq_ioapic_wants_eoi(struct keel_vm *vm, u8 vector);
+void irq_ioapic_eoi(struct keel_vm *vm, u8 vector);
+void irq_ioapic_rescan(struct keel_vm *vm);	/* routes or ack notifiers changed */
+void irq_ioapic_get(struct keel_vm *vm, struct kvm_ioapic_state *s);
+void irq_ioapic_load(struct keel_vm *vm, const struct kvm_ioapic_state *s);
+
+void irq_pit_acked(struct irq_pit *pit);
+void irq_pit_stop(struct keel_vm *vm);
+void irq_pit_destroy(struct keel_vm *vm);
+
+#endif

@@ -1,0 +1,372 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * ioapic.c - the I/O APIC: 24 pins, each with a redirection entry (82093AA data sheet).
+ *
+ * ioapic->lock, raw and with IRQs off, guards everything: lines move in hard interrupt context.  It is dropped
+ * while ack notifiers run, since they move lines.
+ */
+#include <linux/slab.h>
+#include "internal.h"
+
+#define IOAPIC_SIZE	0x100
+#define REG_SELECT	0x00
+#define REG_WINDOW	0x10
+
+#define IOAPIC_VERSION	0x11
+#define RTC_PIN		8
+
+/* A line that is up again after each of so many EOIs in a row gets a pause: the guest cannot handle it. */
+#define STORM_EOIS	10000
+#define STORM_PAUSE_NS	(10 * NSEC_PER_MSEC)
+
+#define ENTRY_REMOTE_IRR	BIT_ULL(14)
+#define ENTRY_READ_ONLY		(BIT_ULL(12) | ENTRY_REMOTE_IRR)
+
+typedef typeof(((struct kvm_ioapic_state *)0)->redirtbl[0]) ioapic_entry;
+
+struct irq_ioapic {
+	struct irq_bus_dev dev;
+	struct keel_vm *vm;
+	raw_spinlock_t lock;
+	u32 select;
+	u32 id;
+	u32 irr;			/* lines that are up; edge pins: since the last edge */
+	u32 paused;			/* level pins the storm timer will look at again */
+	bool stopped;			/* the VM is going */
+	ioapic_entry pins[IRQ_IOAPIC_PINS];
+	u8 sources[IRQ_IOAPIC_PINS];	/* bit per irq_source */
+	u16 eois[IRQ_IOAPIC_PINS];	/* in a row with the line up */
+	DECLARE_BITMAP(wants_eoi, 256);	/* vectors whose EOI matters here */
+	struct hrtimer storm;
+};
+
+/* Send what the pin asks for.  Result as irq_set_gsi()'s. */
+static int pin_send(struct irq_ioapic *io, unsigned int pin)
+{
+	ioapic_entry *e = &io->pins[pin];
+	struct irq_msg msg = {
+		.dest = e->fields.dest_id,
+		.logical = e->fields.dest_mode,
+		.mode = e->fields.delivery_mode << 8,
+		.vector = e->fields.vector,
+		.level = e->fields.trig_mode,
+		.assert = true,
+	};
+	int ret;
+
+	if (e->fields.mask || (e->fields.trig_mode && e->fields.remote_irr))
+		return -1;
+	msg.lowest = msg.mode == APIC_DM_LOWEST;
+	ret = irq_deliver(io->vm, NULL, &msg);
+	if (e->fields.trig_mode && ret >= 0)
+		e->fields.remote_irr = 1;
+	/*
+	 * The ABI calls it delivered even if a LAPIC held the same request still; but the clock's lost ticks are
+	 * made up for by VMMs, so they must hear of them.
+	 */
+	return ret || pin == RTC_PIN ? ret : 1;
+}
+
+int irq_ioapic_set(struct keel_vm *vm, unsigned int pin, enum irq_source source, bool level)
+{
+	struct irq_ioapic *io = vm->irq.ioapic;
+	unsigned long flags;
+	int ret = 1;
+	bool was_up;
+
+	raw_spin_lock_irqsave(&io->lock, flags);
+	if (level)
+		io->sources[pin] |= BIT(source);
+	else
+		io->sources[pin] &= ~BIT(source);
+	was_up = io->irr & BIT(pin);
+	if (!io->sources[pin]) {
+		io->irr &= ~BIT(pin);
+	} else {
+		io->irr |= BIT(pin);
+		if (was_up && !io->pins[pin].fields.trig_mode)
+			ret = 0;
+		else
+			ret = pin_send(io, pin);
+	}
+	raw_spin_unlock_irqrestore(&io->lock, flags);
+	return ret;
+}
+
+/* ------------------------------------------------------------- EOI */
+static void update_wants_eoi(struct irq_ioapic *io)
+{
+	DECLARE_BITMAP(want, 256) = {};
+	unsigned int pin;
+
+	for (pin = 0; pin < IRQ_IOAPIC_PINS; pin++) {
+		if (io->pins[pin].fields.trig_mode || irq_pin_wants_ack(io->vm, CHIP_IOAPIC, pin))
+			__set_bit(io->pins[pin].fields.vector, want);
+	}
+	bitmap_copy(io->wants_eoi, want, 256);
+}
+
+void irq_ioapic_rescan(struct keel_vm *vm)
+{
+	struct irq_ioapic *io = vm->irq.ioapic;
+	unsigned long flags;
+
+	if (!io)
+		return;
+	raw_spin_lock_irqsave(&io->lock, flags);
+	update_wants_eoi(io);
+	raw_spin_unlock_irqrestore(&io->lock, flags);
+}
+
+bool irq_ioapic_wants_eoi(struct keel_vm *vm, u8 vector)
+{
+	return test_bit(vector, vm->irq.ioapic->wants_eoi);
+}
+
+/* The line is still up after an EOI: once more, or after a pause. */
+static void pin_again(struct irq_ioapic *io, unsigned int pin)
+{
+	if (++io->eois[pin] < STORM_EOIS) {
+		pin_send(io, pin);
+		return;
+	}
+	io->eois[pin] = 0;
+	if (!io->paused && !io->stopped)
+		hrtimer_start(&io->storm, ns_to_ktime(STORM_PAUSE_NS), HRTIMER_MODE_REL_HARD);
+	io->paused |= BIT(pin);
+}
+
+static enum hrtimer_restart storm_over(struct hrtimer *timer)
+{
+	struct irq_ioapic *io = container_of(timer, struct irq_ioapic, storm);
+	unsigned long flags, paused;
+	unsigned int pin;
+
+	raw_spin_lock_irqsave(&io->lock, flags);
+	paused = io->paused & io->irr;
+	io->paused = 0;
+	for_each_set_bit(pin, &paused, IRQ_IOAPIC_PINS) {
+		if (io->pins[pin].fields.trig_mode)
+			pin_send(io, pin);
+	}
+	raw_spin_unlock_irqrestore(&io->lock, flags);
+	return HRTIMER_NORESTART;
+}
+
+void irq_ioapic_eoi(struct keel_vm *vm, u8 vector)
+{
+	struct irq_ioapic *io = vm->irq.ioapic;
+	unsigned long flags, pins = 0;
+	unsigned int pin;
+
+	raw_spin_lock_irqsave(&io->lock, flags);
+	for (pin = 0; pin < IRQ_IOAPIC_PINS; pin++) {
+		if (io->pins[pin].fields.vector == vector)
+			pins |= BIT(pin);
+	}
+	raw_spin_unlock_irqrestore(&io->lock, flags);
+
+	/* First those who hold the line, so that it is sent again only if it is still wanted. */
+	for_each_set_bit(pin, &pins, IRQ_IOAPIC_PINS)
+		irq_acked(vm, CHIP_IOAPIC, pin);
+
+	raw_spin_lock_irqsave(&io->lock, flags);
+	for_each_set_bit(pin, &pins, IRQ_IOAPIC_PINS) {
+		ioapic_entry *e = &io->pins[pin];
+
+		if (e->fields.vector != vector || !e->fields.trig_mode || !e->fields.remote_irr)
+			continue;
+		e->fields.remote_irr = 0;
+		if ((io->irr & BIT(pin)) && !e->fields.mask)
+			pin_again(io, pin);
+		else
+			io->eois[pin] = 0;
+	}
+	raw_spin_unlock_irqrestore(&io->lock, flags);
+}
+
+/* ------------------------------------------------------------- registers */
+static u32 window_read(struct irq_ioapic *io)
+{
+	u32 reg = io->select, pin = (reg - 0x10) >> 1;
+
+	switch (reg) {
+	case 0:
+	case 2:
+		return (io->id & 0xf) << 24;
+	case 1:
+		return (IRQ_IOAPIC_PINS - 1) << 16 | IOAPIC_VERSION;
+	}
+	if (reg < 0x10 || pin >= IRQ_IOAPIC_PINS)
+		return 0;
+	return io->pins[pin].bits >> (reg & 1 ? 32 : 0);
+}
+
+static void window_write(struct irq_ioapic *io, u32 val)
+{
+	u32 reg = io->select, pin = (reg - 0x10) >> 1;
+	ioapic_entry *e;
+	u64 bits;
+
+	if (reg == 0)
+		io->id = val >> 24 & 0xf;
+	if (reg < 0x10 || pin >= IRQ_IOAPIC_PINS)
+		return;
+
+	e = &io->pins[pin];
+	if (reg & 1) {
+		e->bits = (u32)e->bits | (u64)val << 32;
+		e->fields.reserve = 0;
+	} else {
+		bits = (e->bits & ~(u64)U32_MAX) | val;
+		e->bits = (bits & ~ENTRY_READ_ONLY) | (e->bits & ENTRY_READ_ONLY);
+		e->fields.reserve = 0;
+		/* How drivers drop a stuck remote IRR where there is no EOI register: via edge and back. */
+		if (!e->fields.trig_mode)
+			e->fields.remote_irr = 0;
+	}
+	update_wants_eoi(io);
+	if (e->fields.trig_mode && (io->irr & BIT(pin)) && !(io->paused & BIT(pin)))
+		pin_send(io, pin);
+}
+
+static int ioapic_read(struct irq_bus_dev *dev, struct keel_vcpu *vcpu, u64 addr, unsigned int len, void *data)
+{
+	struct irq_ioapic *io = container_of(dev, struct irq_ioapic, dev);
+	unsigned long flags;
+	u32 val = 0;
+
+	memset(data, 0, len);
+	if (addr & 0xf)
+		return 0;
+	raw_spin_lock_irqsave(&io->lock, flags);
+	switch (addr & 0xff) {
+	case REG_SELECT:
+		val = io->select;
+		break;
+	case REG_WINDOW:
+		val = window_read(io);
+		break;
+	}
+	raw_spin_unlock_irqrestore(&io->lock, flags);
+	memcpy(data, &val, min_t(unsigned int, len, sizeof(val)));
+	return 0;
+}
+
+static int ioapic_write(struct irq_bus_dev *dev, struct keel_vcpu *vcpu, u64 addr, unsigned int len,
+			const void *data)
+{
+	struct irq_ioapic *io = container_of(dev, struct irq_ioapic, dev);
+	unsigned long flags;
+	u32 val = 0;
+
+	if (addr & 0xf)
+		return 0;
+	memcpy(&val, data, min_t(unsigned int, len, sizeof(val)));
+	raw_spin_lock_irqsave(&io->lock, flags);
+	switch (addr & 0xff) {
+	case REG_SELECT:
+		io->select = val & 0xff;
+		break;
+	case REG_WINDOW:
+		window_write(io, val);
+		break;
+	}
+	raw_spin_unlock_irqrestore(&io->lock, flags);
+	return 0;
+}
+
+static const struct irq_bus_ops ioapic_ops = { .read = ioapic_read, .write = ioapic_write };
+
+/* ------------------------------------------------------------- life, state */
+int irq_ioapic_create(struct keel_vm *vm)
+{
+	struct irq_ioapic *io = kzalloc(sizeof(*io), GFP_KERNEL_ACCOUNT);
+	unsigned int pin;
+	int ret;
+
+	if (!io)
+		return -ENOMEM;
+	io->dev.ops = &ioapic_ops;
+	io->vm = vm;
+	raw_spin_lock_init(&io->lock);
+	hrtimer_setup(&io->storm, storm_over, CLOCK_MONOTONIC, HRTIMER_MODE_REL_HARD);
+	for (pin = 0; pin < IRQ_IOAPIC_PINS; pin++)
+		io->pins[pin].fields.mask = 1;
+	ret = irq_bus_add(vm, BUS_MMIO, IO_APIC_DEFAULT_PHYS_BASE, IOAPIC_SIZE, &io->dev);
+	if (ret) {
+		kfree(io);
+		return ret;
+	}
+	vm->irq.ioapic = io;
+	return 0;
+}
+
+void irq_ioapic_stop(struct keel_vm *vm)
+{
+	struct irq_ioapic *io = vm->irq.ioapic;
+	unsigned long flags;
+
+	if (!io)
+		return;
+	raw_spin_lock_irqsave(&io->lock, flags);
+	io->stopped = true;
+	raw_spin_unlock_irqrestore(&io->lock, flags);
+	hrtimer_cancel(&io->storm);
+}
+
+void irq_ioapic_destroy(struct keel_vm *vm)
+{
+	struct irq_ioapic *io = vm->irq.ioapic;
+
+	if (!io)
+		return;
+	mutex_lock(&vm->slots_lock);
+	irq_bus_remove(vm, BUS_MMIO, &io->dev);
+	mutex_unlock(&vm->slots_lock);
+	irq_ioapic_stop(vm);
+	vm->irq.ioapic = NULL;
+	kfree(io);
+}
+
+void irq_ioapic_get(struct keel_vm *vm, struct kvm_ioapic_state *s)
+{
+	struct irq_ioapic *io = vm->irq.ioapic;
+	unsigned long flags;
+	unsigned int pin;
+
+	memset(s, 0, sizeof(*s));
+	raw_spin_lock_irqsave(&io->lock, flags);
+	s->base_address = IO_APIC_DEFAULT_PHYS_BASE;
+	s->ioregsel = io->select;
+	s->id = io->id;
+	for (pin = 0; pin < IRQ_IOAPIC_PINS; pin++) {	/* an edge was sent when it came */
+		if (io->pins[pin].fields.trig_mode)
+			s->irr |= io->irr & BIT(pin);
+	}
+	memcpy(s->redirtbl, io->pins, sizeof(s->redirtbl));
+	raw_spin_unlock_irqrestore(&io->lock, flags);
+}
+
+/* Lines that were up are sent on; what they stand for in sources[] their owners tell anew. */
+void irq_ioapic_load(struct keel_vm *vm, const struct kvm_ioapic_state *s)
+{
+	struct irq_ioapic *io = vm->irq.ioapic;
+	unsigned long flags, up;
+	unsigned int pin;
+
+	raw_spin_lock_irqsave(&io->lock, flags);
+	io->select = s->ioregsel & 0xff;
+	io->id = s->id & 0xf;
+	memcpy(io->pins, s->redirtbl, sizeof(io->pins));
+	memset(io->eois, 0, sizeof(io->eois));
+	io->irr = 0;
+	update_wants_eoi(io);
+	up = s->irr & GENMASK(IRQ_IOAPIC_PINS - 1, 0);
+	for_each_set_bit(pin, &up, IRQ_IOAPIC_PINS) {
+		if (io->pins[pin].fields.trig_mode)
+			io->irr |= BIT(pin);
+		pin_send(io, pin);
+	}
+	raw_spin_unlock_irqrestore(&io->lock, flags);
+}

@@ -1,0 +1,146 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * irq.h - interrupts of a VM and the buses its in-kernel devices sit on: what the rest of the module calls.
+ *
+ * How an interrupt flows: a line (KVM_IRQ_LINE, irqfd, PIT) or a message (KVM_SIGNAL_MSI) enters in route.c,
+ * which finds the pins and messages behind its GSI; pic.c and ioapic.c are the pins; ipi.c finds the LAPICs a
+ * message is for; lapic.c notes it in the IRR and asks the vCPU to look (KEEL_REQ_EVENT, kick).  Nothing on
+ * this way sleeps or allocates, all of it may run in hard interrupt context.
+ *
+ * Locks, outermost first; all are below those in keel.h:
+ *
+ *	irq.lock		mutex: set-up of chips, routes, LAPIC table; above slots_lock
+ *	irqfds_lock		spinlock: list of irqfds
+ *	an eventfd's own lock	held by the kernel when it calls irqfd.c
+ *	pit->lock		raw, IRQs off: PIT state
+ *	ioapic->lock, pic->lock	raw, IRQs off: one at a time, never nested in each other
+ *	map_lock		spinlock: logical map of LAPICs; taken by vCPU threads only
+ *	ring_lock		spinlock: coalesced ring
+ *
+ * Ack notifiers (PIT, resampling irqfds) are called with none of the chips' locks held.  Routes, the table of
+ * LAPICs and the list of resampling irqfds are read under RCU.  A LAPIC's registers belong to its vCPU's
+ * thread, but for the IRR, which anyone sets with atomics.
+ */
+#ifndef KEEL_IRQ_H
+#define KEEL_IRQ_H
+
+#include <linux/list.h>
+#include <linux/mutex.h>
+#include <linux/spinlock.h>
+#include <linux/types.h>
+
+enum irq_mode {
+	IRQCHIP_NONE,	/* no in-kernel interrupt controller */
+	IRQCHIP_SPLIT,	/* LAPICs here, IOAPIC and PIC in the VMM */
+	IRQCHIP_KERNEL,	/* all here */
+};
+
+struct keel_irq {		/* embedded in the VM; owner of irq/ fills in */
+	enum irq_mode mode;
+	u32 split_pins;		/* IRQCHIP_SPLIT: GSIs reserved for the VMM's IOAPICs */
+	bool x2apic_32bit_ids;	/* KVM_CAP_X2APIC_API */
+	bool x2apic_no_bcast_quirk;
+
+	struct mutex lock;
+	struct irq_routes __rcu *routes;
+	struct irq_apics __rcu *apics;		/* LAPICs by APIC id as created */
+	spinlock_t map_lock;
+	u8 logical;				/* enum irq_logical: how logical destinations are looked up */
+	bool pic_raised;			/* the PIC's output, for the vCPUs that take ExtINT */
+	bool ids_moved;				/* a guest changed an xAPIC id: the table above does not tell */
+	struct keel_lapic *logical_map[64];	/* by LDR bit; clusters have 4 each */
+	struct irq_pic *pic;
+	struct irq_ioapic *ioapic;
+	struct irq_pit *pit;
+
+	spinlock_t irqfds_lock;
+	struct list_head irqfds;
+	struct list_head resamplers;		/* those with a resample eventfd; read under RCU */
+};
+
+/* ------------------------------------------------------------- I/O buses */
+enum bus_id { BUS_PIO, BUS_MMIO, BUS_FAST_MMIO, BUS_COUNT };
+
+struct irq_bus {			/* sorted by first address; read and changed as memslots are */
+	struct irq_bus_range *ranges;
+	unsigned int count, size;
+	u64 longest;			/* no range is longer */
+};
+
+struct keel_buses {		/* embedded in the VM */
+	struct irq_bus bus[BUS_COUNT];
+	struct list_head ioeventfds;	/* slots_lock */
+	struct list_head zones;		/* coalesced; slots_lock */
+	spinlock_t ring_lock;
+	struct page *ring;
+};
+
+/* Is @addr served in the kernel?  0 done (data in/out), -EOPNOTSUPP nobody there.  Never sleeps.
+ * LAPIC registers are tried by the caller first through irq_lapic_mmio(). */
+int irq_bus_read(struct keel_vcpu *vcpu, enum bus_id bus, u64 addr, unsigned int len, void *data);
+int irq_bus_write(struct keel_vcpu *vcpu, enum bus_id bus, u64 addr, unsigned int len, const void *data);
+/* A zero-length ioeventfd at exactly @gpa: signal it; false if there is none. */
+bool irq_fast_mmio(struct keel_vcpu *vcpu, u64 gpa);
+
+/* ------------------------------------------------------------- VM life */
+/* Ioctls below take their own locks, except those said to want vm->lock, which keeps vCPUs from being created. */
+int irq_room_init(void);
+void irq_room_exit(void);
+int irq_vm_init(struct keel_vm *vm);
+/* The VM fd is closed: detach irqfds and ioeventfds. */
+void irq_vm_release(struct keel_vm *vm);
+/* Last reference gone: no timer of the chips reaches a vCPU any more. / vCPUs are freed: free the rest. */
+void irq_vm_stop(struct keel_vm *vm);
+void irq_vm_destroy(struct keel_vm *vm);
+VM_IOCTL(irq_create_irqchip);		/* vm->lock held */
+long irq_enable_split(struct keel_vm *vm, u64 pins);	/* KVM_CAP_SPLIT_IRQCHIP; vm->lock held */
+long irq_enable_x2apic_api(struct keel_vm *vm, u64 flags);
+VM_IOCTL(irq_create_pit2);
+VM_IOCTL(irq_create_pit);
+VM_IOCTL(irq_get_pit);
+VM_IOCTL(irq_set_pit);		/* uses arg: its number says the wrong direction or none */
+VM_IOCTL(irq_get_pit2);
+VM_IOCTL(irq_set_pit2);
+VM_IOCTL(irq_reinject_control);	/* uses arg: its number says the wrong direction or none */
+VM_IOCTL(irq_get_irqchip);
+VM_IOCTL(irq_set_irqchip);	/* uses arg: its number says the wrong direction or none */
+VM_IOCTL(irq_line);			/* KVM_IRQ_LINE */
+VM_IOCTL(irq_line_status);		/* KVM_IRQ_LINE_STATUS */
+VM_IOCTL(irq_set_routing);		/* variable size: uses arg */
+VM_IOCTL(irq_signal_msi);
+VM_IOCTL(irq_irqfd);
+VM_IOCTL(irq_ioeventfd);
+VM_IOCTL(irq_register_coalesced);
+VM_IOCTL(irq_unregister_coalesced);
+#define IRQ_COALESCED_PAGES 1		/* one ring page a VM, mapped at KVM_COALESCED_MMIO_PAGE_OFFSET of each vCPU */
+struct page *irq_coalesced_page(struct keel_vm *vm);
+
+/* ------------------------------------------------------------- LAPIC */
+int irq_lapic_create(struct keel_vcpu *vcpu);	/* when vm->irq.mode != IRQCHIP_NONE; vm->lock held or not */
+void irq_lapic_destroy(struct keel_vcpu *vcpu);
+void irq_lapic_reset(struct keel_vcpu *vcpu, bool init);
+/* xAPIC page: true if @gpa is in it (data in/out), false if the LAPIC is elsewhere, off, or in x2APIC mode. */
+bool irq_lapic_mmio(struct keel_vcpu *vcpu, u64 gpa, unsigned int len, void *data, bool write);
+/* x2APIC MSRs 0x800..0x8ff, MSR_IA32_APICBASE, MSR_IA32_TSC_DEADLINE: 0 or 1 for #GP. */
+int irq_lapic_get_msr(struct keel_vcpu *vcpu, u32 msr, u64 *val);
+int irq_lapic_set_msr(struct keel_vcpu *vcpu, u32 msr, u64 val);
+int irq_apic_base_set(struct keel_vcpu *vcpu, u64 val, bool host);
+u64 irq_lapic_tpr(struct keel_vcpu *vcpu);		/* CR8: priority class 0..15 */
+void irq_lapic_set_tpr(struct keel_vcpu *vcpu, u64 cr8);
+/* Highest vector (LAPIC, or ExtINT from PIC / KVM_INTERRUPT when the LAPIC lets it through) that could be
+ * delivered with the present TPR; -1 none.  Does not look at RFLAGS.IF. */
+int irq_pending(struct keel_vcpu *vcpu);
+int irq_ack(struct keel_vcpu *vcpu);		/* takes it: IRR to ISR, or PIC INTA; -1 if it went away */
+int irq_pending_class(struct keel_vcpu *vcpu);	/* class (vector >> 4) of highest IRR entry the TPR masks or not; -1 */
+bool irq_extint_accepted(struct keel_vcpu *vcpu); /* does this vCPU take ExtINT (LVT0, or APIC off)? */
+void irq_lapic_timer_sync(struct keel_vcpu *vcpu); /* the guest's TSC offset changed: re-arm the deadline */
+int irq_ioapic_eoi_exit(struct keel_vcpu *vcpu);	/* KEEL_REQ_IOAPIC_EOI: fills kvm_run; KEEL_USER */
+/* The VAPIC page, outside the fast loop: before the guest runs, after it did. */
+bool irq_vapic_used(struct keel_vcpu *vcpu);
+void irq_vapic_enter(struct keel_vcpu *vcpu);
+void irq_vapic_leave(struct keel_vcpu *vcpu);
+VCPU_IOCTL(irq_set_vapic_addr);
+VCPU_IOCTL(irq_get_lapic);
+VCPU_IOCTL(irq_set_lapic);
+
+#endif

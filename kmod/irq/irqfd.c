@@ -1,0 +1,309 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * irqfd.c - KVM_IRQFD: a signalled eventfd is an interrupt.
+ *
+ * The eventfd calls irqfd_wakeup() with its own lock held and IRQs off; everything below irq_set_gsi() is fit
+ * for that, so the interrupt goes in right there and no thread is woken.
+ *
+ * Who takes an irqfd off the VM's list under irqfds_lock ends it: KVM_IRQFD with DEASSIGN, the end of the VM,
+ * or the other side closing the eventfd.  The last comes in the wake-up, so the rest is left to a work item.
+ * The list of resamplers is read under RCU by EOIs; one that has been on it is freed after a grace period,
+ * which nobody waits for.
+ */
+#include <linux/eventfd.h>
+#include <linux/file.h>
+#include <linux/poll.h>
+#include <linux/slab.h>
+#include <linux/workqueue.h>
+#include "internal.h"
+
+struct irqfd {
+	struct keel_vm *vm;
+	struct list_head link;
+	struct eventfd_ctx *ctx;
+	struct eventfd_ctx *resample;	/* NULL: edge-triggered */
+	u32 gsi;
+	wait_queue_entry_t wait;
+	wait_queue_head_t *wqh;
+	poll_table pt;
+	struct work_struct shutdown;
+	struct list_head resample_link;
+	struct rcu_work free;
+};
+
+static struct workqueue_struct *irqfd_wq;
+
+bool irq_gsi_resampled(struct keel_vm *vm, u32 gsi)
+{
+	struct irqfd *p;
+
+	list_for_each_entry_rcu(p, &vm->irq.resamplers, resample_link) {
+		if (p->gsi == gsi)
+			return true;
+	}
+	return false;
+}
+
+/* The guest is done with it: let the line go, and tell userspace, which raises it again if it still has cause. */
+void irq_resample(struct keel_vm *vm, u32 gsi)
+{
+	struct irqfd *p;
+	bool lowered = false;
+
+	list_for_each_entry_rcu(p, &vm->irq.resamplers, resample_link) {
+		if (p->gsi != gsi)
+			continue;
+		if (!lowered)
+			irq_set_gsi(vm, SOURCE_RESAMPLE, gsi, false);
+		lowered = true;
+		keel_eventfd_signal(p->resample);
+	}
+}
+
+static void irqfd_free(struct work_struct *work)
+{
+	struct irqfd *p = container_of(to_rcu_work(work), struct irqfd, free);
+
+	eventfd_ctx_put(p->resample);
+	eventfd_ctx_put(p->ctx);
+	kfree(p);
+}
+
+/* @p is off the list, so this runs once.  May sleep. */
+static void irqfd_end(struct irqfd *p)
+{
+	struct keel_vm *vm = p->vm;
+	u64 count;
+
+	eventfd_ctx_remove_wait_queue(p->ctx, &p->wait, &count);
+	if (!p->resample) {
+		eventfd_ctx_put(p->ctx);
+		kfree(p);
+		return;
+	}
+
+	spin_lock_irq(&vm->irq.irqfds_lock);
+	list_del_rcu(&p->resample_link);
+	spin_unlock_irq(&vm->irq.irqfds_lock);
+	rcu_read_lock();
+	if (!irq_gsi_resampled(vm, p->gsi))
+		irq_set_gsi(vm, SOURCE_RESAMPLE, p->gsi, false);
+	rcu_read_unlock();
+	irq_ioapic_rescan(vm);
+	queue_rcu_work(irqfd_wq, &p->free);
+}
+
+static void irqfd_shutdown(struct work_struct *work)
+{
+	irqfd_end(container_of(work, struct irqfd, shutdown));
+}
+
+static void irqfd_inject(struct irqfd *p)
+{
+	struct keel_vm *vm = p->vm;
+
+	vm->stat.irqfd_signals++;
+	if (p->resample) {
+		irq_set_gsi(vm, SOURCE_RESAMPLE, p->gsi, true);
+	} else {
+		irq_set_gsi(vm, SOURCE_USER, p->gsi, true);
+		irq_set_gsi(vm, SOURCE_USER, p->gsi, false);
+	}
+}
+
+static int irqfd_wakeup(wait_queue_entry_t *wait, unsigned int mode, int sync, void *key)
+{
+	struct irqfd *p = container_of(wait, struct irqfd, wait);
+	__poll_t flags = key_to_poll(key);
+	unsigned long irqflags;
+	u64 count;
+
+	if (flags & EPOLLIN) {
+		eventfd_ctx_do_read(p->ctx, &count);
+		irqfd_inject(p);
+	}
+	if (flags & EPOLLHUP) {
+		spin_lock_irqsave(&p->vm->irq.irqfds_lock, irqflags);
+		if (!list_empty(&p->link)) {
+			list_del_init(&p->link);
+			queue_work(irqfd_wq, &p->shutdown);
+		}
+		spin_unlock_irqrestore(&p->vm->irq.irqfds_lock, irqflags);
+	}
+	return 0;
+}
+
+static void irqfd_enqueue(struct file *file, wait_queue_head_t *wqh, poll_table *pt)
+{
+	struct irqfd *p = container_of(pt, struct irqfd, pt);
+
+	p->wqh = wqh;
+	add_wait_queue(wqh, &p->wait);
+}
+
+/* A signal that came before we listened. */
+static void irqfd_take_pending(struct irqfd *p)
+{
+	unsigned long flags;
+	u64 count = 0;
+
+	spin_lock_irqsave(&p->wqh->lock, flags);
+	eventfd_ctx_do_read(p->ctx, &count);
+	if (count)
+		irqfd_inject(p);
+	spin_unlock_irqrestore(&p->wqh->lock, flags);
+}
+
+static int irqfd_list_add(struct irqfd *p)
+{
+	struct keel_vm *vm = p->vm;
+	struct irqfd *q;
+	int ret = 0;
+
+	spin_lock_irq(&vm->irq.irqfds_lock);
+	list_for_each_entry(q, &vm->irq.irqfds, link) {
+		if (q->ctx == p->ctx)
+			ret = -EBUSY;
+	}
+	if (!ret) {
+		list_add_tail(&p->link, &vm->irq.irqfds);
+		if (p->resample)
+			list_add_tail_rcu(&p->resample_link, &vm->irq.resamplers);
+	}
+	spin_unlock_irq(&vm->irq.irqfds_lock);
+	return ret;
+}
+
+static int irqfd_assign(struct keel_vm *vm, const struct kvm_irqfd *args)
+{
+	bool resample = args->flags & KVM_IRQFD_FLAG_RESAMPLE;
+	struct eventfd_ctx *rctx = NULL;
+	struct irqfd *p;
+	struct file *file;
+	int ret;
+
+	if (vm->irq.mode == IRQCHIP_NONE || (resample && vm->irq.mode != IRQCHIP_KERNEL))
+		return -EINVAL;
+	p = kzalloc(sizeof(*p), GFP_KERNEL_ACCOUNT);
+	if (!p)
+		return -ENOMEM;
+	p->vm = vm;
+	p->gsi = args->gsi;
+	INIT_LIST_HEAD(&p->link);
+	INIT_WORK(&p->shutdown, irqfd_shutdown);
+	INIT_RCU_WORK(&p->free, irqfd_free);
+	init_waitqueue_func_entry(&p->wait, irqfd_wakeup);
+	init_poll_funcptr(&p->pt, irqfd_enqueue);
+
+	file = fget(args->fd);
+	if (!file) {
+		kfree(p);
+		return -EBADF;
+	}
+	p->ctx = eventfd_ctx_fileget(file);
+	if (IS_ERR(p->ctx)) {
+		ret = PTR_ERR(p->ctx);
+		goto fail_file;
+	}
+	if (resample) {
+		rctx = eventfd_ctx_fdget(args->resamplefd);
+		if (IS_ERR(rctx)) {
+			ret = PTR_ERR(rctx);
+			goto fail_ctx;
+		}
+		p->resample = rctx;
+	}
+
+	/* On the list first: nobody else may read this eventfd's count then. */
+	ret = irqfd_list_add(p);
+	if (ret)
+		goto fail_rctx;
+	vfs_poll(file, &p->pt);
+	if (resample)
+		irq_ioapic_rescan(vm);
+	/* The reference to the file keeps HUP away; DEASSIGN is kept away by irq.lock. */
+	irqfd_take_pending(p);
+	fput(file);
+	return 0;
+
+fail_rctx:
+	if (rctx)
+		eventfd_ctx_put(rctx);
+fail_ctx:
+	eventfd_ctx_put(p->ctx);
+fail_file:
+	fput(file);
+	kfree(p);
+	return ret;
+}
+
+static int irqfd_deassign(struct keel_vm *vm, const struct kvm_irqfd *args)
+{
+	struct eventfd_ctx *ctx = eventfd_ctx_fdget(args->fd);
+	struct irqfd *p, *found;
+
+	if (IS_ERR(ctx))
+		return PTR_ERR(ctx);
+	do {
+		found = NULL;
+		spin_lock_irq(&vm->irq.irqfds_lock);
+		list_for_each_entry(p, &vm->irq.irqfds, link) {
+			if (p->ctx == ctx && p->gsi == args->gsi) {
+				found = p;
+				list_del_init(&p->link);
+				break;
+			}
+		}
+		spin_unlock_irq(&vm->irq.irqfds_lock);
+		if (found)
+			irqfd_end(found);
+	} while (found);
+	eventfd_ctx_put(ctx);
+	return 0;
+}
+
+VM_IOCTL(irq_irqfd)
+{
+	const struct kvm_irqfd *args = buf;
+	int ret;
+
+	if (args->flags & ~(KVM_IRQFD_FLAG_DEASSIGN | KVM_IRQFD_FLAG_RESAMPLE))
+		return -EINVAL;
+	mutex_lock(&vm->irq.lock);
+	if (args->flags & KVM_IRQFD_FLAG_DEASSIGN)
+		ret = irqfd_deassign(vm, args);
+	else
+		ret = irqfd_assign(vm, args);
+	mutex_unlock(&vm->irq.lock);
+	return ret;
+}
+
+void irq_irqfds_release(struct keel_vm *vm)
+{
+	struct irqfd *p;
+
+	for (;;) {
+		spin_lock_irq(&vm->irq.irqfds_lock);
+		p = list_first_entry_or_null(&vm->irq.irqfds, struct irqfd, link);
+		if (p)
+			list_del_init(&p->link);
+		spin_unlock_irq(&vm->irq.irqfds_lock);
+		if (!p)
+			break;
+		irqfd_end(p);
+	}
+	/* Those whose eventfd was closed are on their way out by work items that know the VM. */
+	flush_workqueue(irqfd_wq);
+}
+
+int irq_room_init(void)
+{
+	irqfd_wq = alloc_workqueue("keel-irqfd", 0, 0);
+	return irqfd_wq ? 0 : -ENOMEM;
+}
+
+void irq_room_exit(void)
+{
+	rcu_barrier();		/* queues the last irqfd_free() */
+	destroy_workqueue(irqfd_wq);
+}

@@ -1,0 +1,684 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * lapic.c - the local APIC: registers, priorities, delivery into the IRR, EOI; xAPIC page and x2APIC MSRs (SDM
+ * volume 3, "Advanced Programmable Interrupt Controller").
+ *
+ * Everything but irq_apic_accept() and irq_apic_local() runs in the vCPU's thread, or while it is not running.
+ * Those two run anywhere, and touch the IRR, the TMR, irr_words and esr, with atomics.
+ *
+ * irr_words keeps the search for the highest request short: bit n says that word n of the IRR may hold one.  It
+ * is set after the IRR bit and cleared only by the vCPU's thread, which looks at the word once more after that.
+ */
+#include <linux/slab.h>
+#include <asm/msr-index.h>
+#include "internal.h"
+
+#define LVT_COUNT	6
+#define LVT_REG(n)	(APIC_LVTT + 0x10 * (n))
+#define LVT_INDEX(reg)	(((reg) - APIC_LVTT) / 0x10)
+
+#define LVT_BITS	(APIC_VECTOR_MASK | APIC_LVT_MASKED)
+
+static const u32 lvt_bits[LVT_COUNT] = {
+	[LVT_INDEX(APIC_LVTT)]	  = LVT_BITS | APIC_LVT_TIMER_PERIODIC,	/* and TSC deadline by CPUID */
+	[LVT_INDEX(APIC_LVTTHMR)] = LVT_BITS | APIC_MODE_MASK,
+	[LVT_INDEX(APIC_LVTPC)]	  = LVT_BITS | APIC_MODE_MASK,
+	[LVT_INDEX(APIC_LVT0)]	  = LVT_BITS | APIC_MODE_MASK | APIC_INPUT_POLARITY | APIC_LVT_LEVEL_TRIGGER,
+	[LVT_INDEX(APIC_LVT1)]	  = LVT_BITS | APIC_MODE_MASK | APIC_INPUT_POLARITY | APIC_LVT_LEVEL_TRIGGER,
+	[LVT_INDEX(APIC_LVTERR)]  = LVT_BITS,
+};
+
+/* Registers that exist, a bit each. */
+#define R(reg)		BIT_ULL((reg) >> 4)
+#define R8(reg)		(0xffULL << ((reg) >> 4))
+#define COMMON_RW	(R(APIC_TASKPRI) | R(APIC_SPIV) | R(APIC_ESR) | R(APIC_ICR) | R(APIC_LVTT) |	\
+			 R(APIC_LVTTHMR) | R(APIC_LVTPC) | R(APIC_LVT0) | R(APIC_LVT1) |		\
+			 R(APIC_LVTERR) | R(APIC_TMICT) | R(APIC_TDCR))
+#define COMMON_RO	(R(APIC_ID) | R(APIC_LVR) | R(APIC_PROCPRI) | R(APIC_LDR) | R8(APIC_ISR) |	\
+			 R8(APIC_TMR) | R8(APIC_IRR) | R(APIC_TMCCT))
+
+static const u64 readable[2] = {	/* xAPIC, x2APIC */
+	COMMON_RW | COMMON_RO | R(APIC_DFR) | R(APIC_ICR2) | R(APIC_ARBPRI),
+	COMMON_RW | COMMON_RO,
+};
+
+static const u64 writable[2] = {
+	COMMON_RW | R(APIC_EOI) | R(APIC_ID) | R(APIC_LDR) | R(APIC_DFR) | R(APIC_ICR2),
+	COMMON_RW | R(APIC_EOI) | R(APIC_SELF_IPI),
+};
+
+/* ------------------------------------------------------------- into the APIC, from anywhere */
+static void apic_error(struct keel_lapic *apic, u32 error)
+{
+	/* Once until the guest looks: also what ends it if the error vector itself is illegal. */
+	if (!test_and_set_bit(ilog2(error), &apic->esr))
+		irq_apic_local(apic, APIC_LVTERR);
+}
+
+static int accept_vector(struct keel_lapic *apic, u8 vector, bool level)
+{
+	unsigned int bit = vector & 31;
+	unsigned long *tmr;
+
+	if (!READ_ONCE(apic->enabled))
+		return -1;
+	if (vector < 16) {
+		apic_error(apic, APIC_ESR_RECVILL);
+		return -1;
+	}
+	tmr = apic_vec_word(apic, APIC_TMR, vector);
+	if (test_bit(bit, tmr) != level) {
+		if (level)
+			set_bit(bit, tmr);
+		else
+			clear_bit(bit, tmr);
+	}
+	if (test_and_set_bit(bit, apic_vec_word(apic, APIC_IRR, vector)))
+		return 0;	/* coalesced; who set it also told the vCPU */
+	if (!test_bit(vector >> 5, &apic->irr_words))
+		set_bit(vector >> 5, &apic->irr_words);
+	keel_request(KEEL_REQ_EVENT, apic->vcpu);
+	keel_vcpu_kick(apic->vcpu);
+	return 1;
+}
+
+int irq_apic_accept(struct keel_lapic *apic, const struct irq_msg *msg)
+{
+	struct keel_vcpu *vcpu = apic->vcpu;
+
+	switch (msg->mode) {
+	case APIC_DM_FIXED:
+	case APIC_DM_LOWEST:
+		return accept_vector(apic, msg->vector, msg->level);
+	case APIC_DM_NMI:
+		keel_queue_nmi(vcpu);
+		return 1;
+	case APIC_DM_INIT:
+		/* The level de-assert that older software sends after it only set arbitration ids. */
+		if (msg->level && !msg->assert)
+			return 1;
+		clear_bit(KEEL_MP_SIPI, &vcpu->mp_events);
+		set_bit(KEEL_MP_INIT, &vcpu->mp_events);
+		break;
+	case APIC_DM_STARTUP:
+		WRITE_ONCE(vcpu->sipi_vector, msg->vector);
+		smp_mb__before_atomic();	/* the vector before the bit */
+		set_bit(KEEL_MP_SIPI, &vcpu->mp_events);
+		break;
+	default:
+		/*
+		 * SMI: there is no SMM, so nothing to enter.  ExtINT: the PIC's output goes to the vCPUs
+		 * whose LINT0 takes it, not through messages.  The rest is reserved.
+		 */
+		return -1;
+	}
+	keel_request(KEEL_REQ_MP_EVENT, vcpu);
+	keel_vcpu_kick(vcpu);
+	return 1;
+}
+
+void irq_apic_local(struct keel_lapic *apic, unsigned int lvt)
+{
+	u32 val = apic_reg(apic, lvt);
+	struct irq_msg msg = { .mode = val & APIC_MODE_MASK, .vector = val & APIC_VECTOR_MASK, .assert = true };
+
+	if (!(val & APIC_LVT_MASKED) && (msg.mode == APIC_DM_FIXED || msg.mode == APIC_DM_NMI))
+		irq_apic_accept(apic, &msg);
+}
+
+/* ------------------------------------------------------------- priorities */
+/* Highest bit of a 256-bit register at or below word @word; -1 none. */
+static int highest_vector(struct keel_lapic *apic, unsigned int base, int word)
+{
+	u32 val;
+
+	for (; word >= 0; word--) {
+		val = apic_reg(apic, base + word * 0x10);
+		if (val)
+			return word * 32 + __fls(val);
+	}
+	return -1;
+}
+
+int irq_highest_irr(struct keel_lapic *apic)
+{
+	unsigned long words;
+
+	while ((words = READ_ONCE(apic->irr_words))) {
+		unsigned int word = __fls(words);
+		u32 val = apic_reg(apic, APIC_IRR + word * 0x10);
+
+		if (!val) {
+			clear_bit(word, &apic->irr_words);
+			smp_mb__after_atomic();	/* with set_bit() in accept_vector() */
+			val = apic_reg(apic, APIC_IRR + word * 0x10);
+			if (!val)
+				continue;
+			set_bit(word, &apic->irr_words);
+		}
+		return word * 32 + __fls(val);
+	}
+	return -1;
+}
+
+static void update_ppr(struct keel_lapic *apic)
+{
+	u8 tpr = apic_reg(apic, APIC_TASKPRI), old = apic->ppr;
+	u8 isr = apic->isr_top < 0 ? 0 : apic->isr_top & 0xf0;
+	u8 ppr = (tpr & 0xf0) >= isr ? tpr : isr;
+
+	if (ppr == old)
+		return;
+	apic->ppr = ppr;
+	apic_set_reg(apic, APIC_PROCPRI, ppr);
+	if (ppr < old && READ_ONCE(apic->irr_words))
+		keel_request(KEEL_REQ_EVENT, apic->vcpu);
+}
+
+static int apic_pending(struct keel_lapic *apic)
+{
+	int vector;
+
+	if (!READ_ONCE(apic->irr_words) || !apic->enabled)
+		return -1;
+	vector = irq_highest_irr(apic);
+	return vector >= 0 && (vector & 0xf0) > (apic->ppr & 0xf0) ? vector : -1;
+}
+
+static bool extint_pending(struct keel_vcpu *vcpu)
+{
+	if (!vcpu->apic->extint)
+		return false;
+	if (vcpu->vm->irq.mode == IRQCHIP_KERNEL)
+		return READ_ONCE(vcpu->vm->irq.pic_raised);
+	return vcpu->ev.user_vector >= 0;
+}
+
+int irq_pending(struct keel_vcpu *vcpu)
+{
+	if (!vcpu->apic)
+		return vcpu->ev.user_vector;
+	if (extint_pending(vcpu))
+		return max(vcpu->ev.user_vector, 0);	/* the PIC tells its vector only when asked in irq_ack() */
+	return apic_pending(vcpu->apic);
+}
+
+static int take_user_vector(struct keel_vcpu *vcpu)
+{
+	int vector = vcpu->ev.user_vector;
+
+	vcpu->ev.user_vector = -1;
+	return vector;
+}
+
+int irq_ack(struct keel_vcpu *vcpu)
+{
+	struct keel_lapic *apic = vcpu->apic;
+	int vector;
+
+	if (!apic)
+		return take_user_vector(vcpu);
+	if (extint_pending(vcpu)) {
+		if (vcpu->vm->irq.mode == IRQCHIP_KERNEL)
+			return irq_pic_ack(vcpu->vm);
+		return take_user_vector(vcpu);
+	}
+	vector = apic_pending(apic);
+	if (vector < 0)
+		return -1;
+	clear_bit(vector & 31, apic_vec_word(apic, APIC_IRR, vector));
+	__set_bit(vector & 31, apic_vec_word(apic, APIC_ISR, vector));
+	apic->isr_top = vector;		/* above all in service, or the PPR would have held it back */
+	update_ppr(apic);
+	return vector;
+}
+
+int irq_pending_class(struct keel_vcpu *vcpu)
+{
+	struct keel_lapic *apic = vcpu->apic;
+
+	if (!apic || !READ_ONCE(apic->irr_words) || !apic->enabled)
+		return -1;
+	return irq_highest_irr(apic) >> 4;	/* -1 stays -1 */
+}
+
+bool irq_extint_accepted(struct keel_vcpu *vcpu)
+{
+	return !vcpu->apic || READ_ONCE(vcpu->apic->extint);
+}
+
+u64 irq_lapic_tpr(struct keel_vcpu *vcpu)
+{
+	return apic_reg(vcpu->apic, APIC_TASKPRI) >> 4 & 0xf;
+}
+
+void irq_lapic_set_tpr(struct keel_vcpu *vcpu, u64 cr8)
+{
+	apic_set_reg(vcpu->apic, APIC_TASKPRI, (cr8 & 0xf) << 4);
+	update_ppr(vcpu->apic);
+}
+
+/* What follows from APIC base, SPIV and LVT0. */
+static void update_enabled(struct keel_lapic *apic)
+{
+	u32 lvt0 = apic_reg(apic, APIC_LVT0);
+
+	WRITE_ONCE(apic->enabled, apic_on(apic) && (apic_reg(apic, APIC_SPIV) & APIC_SPIV_APIC_ENABLED));
+	WRITE_ONCE(apic->extint, !apic_on(apic) || (!(lvt0 & APIC_LVT_MASKED) &&
+						    (lvt0 & APIC_MODE_MASK) == APIC_DM_EXTINT));
+	keel_request(KEEL_REQ_EVENT, apic->vcpu);
+}
+
+/* ------------------------------------------------------------- what a guest does to it */
+static void apic_eoi(struct keel_lapic *apic)
+{
+	struct keel_vm *vm = apic->vcpu->vm;
+	int vector = apic->isr_top;
+	bool level;
+
+	if (vector < 0)
+		return;
+	__clear_bit(vector & 31, apic_vec_word(apic, APIC_ISR, vector));
+	apic->isr_top = highest_vector(apic, APIC_ISR, vector >> 5);
+	update_ppr(apic);
+
+	level = test_bit(vector & 31, apic_vec_word(apic, APIC_TMR, vector));
+	if (vm->irq.mode == IRQCHIP_KERNEL) {
+		if (level || irq_ioapic_wants_eoi(vm, vector))
+			irq_ioapic_eoi(vm, vector);
+	} else if (level && !(apic_reg(apic, APIC_SPIV) & APIC_SPIV_DIRECTED_EOI)) {
+		apic->eoi_vector = vector;
+		keel_request(KEEL_REQ_IOAPIC_EOI, apic->vcpu);
+	}
+}
+
+static void apic_send(struct keel_lapic *apic, u32 icr, u32 dest)
+{
+	struct irq_msg msg = {
+		.dest = dest,
+		.mode = icr & APIC_MODE_MASK,
+		.shorthand = icr & APIC_DEST_ALLBUT,
+		.vector = icr & APIC_VECTOR_MASK,
+		.logical = icr & APIC_DEST_LOGICAL,
+		.assert = true,
+	};
+
+	if (msg.mode == APIC_DM_INIT) {		/* alone has a level */
+		msg.level = icr & APIC_INT_LEVELTRIG;
+		msg.assert = icr & APIC_INT_ASSERT;
+	} else if (msg.mode <= APIC_DM_LOWEST) {
+		msg.lowest = msg.mode == APIC_DM_LOWEST;
+		if (msg.vector < 16) {
+			apic_error(apic, APIC_ESR_SENDILL);
+			return;
+		}
+	}
+	irq_deliver(apic->vcpu->vm, apic, &msg);
+}
+
+static void write_spiv(struct keel_lapic *apic, u32 val)
+{
+	u32 bits = APIC_VECTOR_MASK | APIC_SPIV_APIC_ENABLED | APIC_SPIV_FOCUS_DISABLED;
+	unsigned int i;
+
+	if (apic_reg(apic, APIC_LVR) & APIC_LVR_DIRECTED_EOI)
+		bits |= APIC_SPIV_DIRECTED_EOI;
+	apic_set_reg(apic, APIC_SPIV, val & bits);
+	if (!(val & APIC_SPIV_APIC_ENABLED)) {
+		for (i = 0; i < LVT_COUNT; i++)
+			apic_set_reg(apic, LVT_REG(i), apic_reg(apic, LVT_REG(i)) | APIC_LVT_MASKED);
+	}
+	update_enabled(apic);
+}
+
+static void write_lvt(struct keel_lapic *apic, unsigned int reg, u32 val)
+{
+	u32 bits = lvt_bits[LVT_INDEX(reg)];
+
+	if (reg == APIC_LVTT && keel_guest_has(apic->vcpu, X86_FEATURE_TSC_DEADLINE_TIMER))
+		bits |= APIC_LVT_TIMER_TSCDEADLINE;
+	val &= bits;
+	if (!(apic_reg(apic, APIC_SPIV) & APIC_SPIV_APIC_ENABLED))
+		val |= APIC_LVT_MASKED;
+	apic_set_reg(apic, reg, val);
+	if (reg == APIC_LVTT)
+		apic_timer_set_mode(apic, val);
+	else if (reg == APIC_LVT0)
+		update_enabled(apic);
+}
+
+/* @reg exists and is writable. */
+static void write_reg(struct keel_lapic *apic, unsigned int reg, u32 val)
+{
+	switch (reg) {
+	case APIC_EOI:
+		apic_eoi(apic);
+		break;
+	case APIC_TASKPRI:
+		apic_set_reg(apic, APIC_TASKPRI, val & APIC_TPRI_MASK);
+		update_ppr(apic);
+		break;
+	case APIC_ICR:
+		apic_set_reg(apic, APIC_ICR, val & ~APIC_ICR_BUSY);
+		apic_send(apic, val, GET_XAPIC_DEST_FIELD(apic_reg(apic, APIC_ICR2)));
+		break;
+	case APIC_ICR2:
+		apic_set_reg(apic, APIC_ICR2, val & APIC_LDR_MASK);	/* the same eight bits */
+		break;
+	case APIC_TMICT:
+		apic_timer_set_count(apic, val);
+		break;
+	case APIC_TDCR:
+		apic_timer_set_divider(apic, val & 0xb);
+		break;
+	case APIC_SPIV:
+		write_spiv(apic, val);
+		break;
+	case APIC_ESR:
+		apic_set_reg(apic, APIC_ESR, xchg(&apic->esr, 0));
+		break;
+	case APIC_ID:
+	case APIC_LDR:
+		apic_set_reg(apic, reg, val & APIC_LDR_MASK);
+		irq_map_update(apic->vcpu->vm);
+		break;
+	case APIC_DFR:
+		apic_set_reg(apic, APIC_DFR, val | APIC_DFR_CLUSTER);
+		irq_map_update(apic->vcpu->vm);
+		break;
+	case APIC_SELF_IPI:
+		apic_send(apic, APIC_DEST_SELF | (val & APIC_VECTOR_MASK), 0);
+		break;
+	default:
+		write_lvt(apic, reg, val);
+	}
+}
+
+static u32 read_reg(struct keel_lapic *apic, unsigned int reg)
+{
+	if (reg == APIC_TMCCT)
+		return apic_timer_count(apic);
+	return apic_reg(apic, reg);
+}
+
+bool irq_lapic_mmio(struct keel_vcpu *vcpu, u64 gpa, unsigned int len, void *data, bool write)
+{
+	struct keel_lapic *apic = vcpu->apic;
+	unsigned int off = gpa & ~PAGE_MASK, reg = off & 0x3f0;
+	u32 val;
+
+	if (!apic || (gpa ^ vcpu->apic_base) >> PAGE_SHIFT || !apic_on(apic) || apic_is_x2(apic))
+		return false;
+
+	if (write) {
+		/* Narrow or unaligned accesses are undefined: they change nothing. */
+		if (len != 4 || (off & 0xf))
+			return true;
+		memcpy(&val, data, sizeof(val));
+		if (off == reg && (writable[0] & R(reg)))
+			write_reg(apic, reg, val);
+		else
+			apic_error(apic, APIC_ESR_ILLREGA);
+		return true;
+	}
+
+	memset(data, 0, len);
+	if ((off & 0xf) > 3)
+		return true;
+	if (off >= 0x400 || !(readable[0] & R(reg))) {
+		apic_error(apic, APIC_ESR_ILLREGA);
+		return true;
+	}
+	val = read_reg(apic, reg) >> (off & 3) * 8;
+	memcpy(data, &val, min_t(unsigned int, len, sizeof(val)));
+	return true;
+}
+
+static int x2apic_read(struct keel_lapic *apic, u32 msr, u64 *val)
+{
+	unsigned int reg = (msr - APIC_BASE_MSR) << 4;
+
+	if (!apic_is_x2(apic) || reg >= 0x400 || !(readable[1] & R(reg)))
+		return 1;
+	*val = read_reg(apic, reg);
+	if (reg == APIC_ICR)
+		*val |= (u64)apic_reg(apic, APIC_ICR2) << 32;
+	return 0;
+}
+
+static int x2apic_write(struct keel_lapic *apic, u32 msr, u64 val)
+{
+	unsigned int reg = (msr - APIC_BASE_MSR) << 4;
+
+	if (!apic_is_x2(apic))
+		return 1;
+	if (reg == APIC_ICR) {
+		apic_set_reg(apic, APIC_ICR2, val >> 32);
+		apic_set_reg(apic, APIC_ICR, (u32)val & ~APIC_ICR_BUSY);
+		apic_send(apic, val, val >> 32);
+		return 0;
+	}
+	if (reg >= 0x400 || !(writable[1] & R(reg)) || val >> 32)
+		return 1;
+	if ((reg == APIC_EOI || reg == APIC_ESR) && val)
+		return 1;
+	if ((reg == APIC_TASKPRI || reg == APIC_SELF_IPI) && (val & ~0xffULL))
+		return 1;
+	write_reg(apic, reg, val);
+	return 0;
+}
+
+int irq_lapic_get_msr(struct keel_vcpu *vcpu, u32 msr, u64 *val)
+{
+	struct keel_lapic *apic = vcpu->apic;
+
+	if (msr == MSR_IA32_APICBASE) {
+		*val = vcpu->apic_base;
+		return 0;
+	}
+	if (msr == MSR_IA32_TSC_DEADLINE) {
+		*val = apic ? apic_timer_deadline(apic) : 0;
+		return 0;
+	}
+	return apic ? x2apic_read(apic, msr, val) : 1;
+}
+
+int irq_lapic_set_msr(struct keel_vcpu *vcpu, u32 msr, u64 val)
+{
+	struct keel_lapic *apic = vcpu->apic;
+
+	if (msr == MSR_IA32_APICBASE)
+		return irq_apic_base_set(vcpu, val, false);
+	if (msr == MSR_IA32_TSC_DEADLINE) {
+		if (apic)
+			apic_timer_set_deadline(apic, val);
+		return 0;
+	}
+	return apic ? x2apic_write(apic, msr, val) : 1;
+}
+
+/* ------------------------------------------------------------- modes, reset, state */
+static void set_x2_ids(struct keel_lapic *apic)
+{
+	apic_set_reg(apic, APIC_ID, apic->vcpu->id);
+	apic_set_reg(apic, APIC_LDR, apic_x2_ldr(apic));
+}
+
+static void set_xapic_id(struct keel_lapic *apic)
+{
+	apic_set_reg(apic, APIC_ID, apic->vcpu->id << 24);
+}
+
+int irq_apic_base_set(struct keel_vcpu *vcpu, u64 val, bool host)
+{
+	const u64 both = XAPIC_ENABLE | X2APIC_ENABLE;
+	unsigned int bits = vcpu->model.maxphyaddr ?: 36;
+	u64 allowed = GENMASK_ULL(bits - 1, PAGE_SHIFT) | MSR_IA32_APICBASE_BSP | XAPIC_ENABLE;
+	struct keel_lapic *apic = vcpu->apic;
+	u64 old = vcpu->apic_base;
+
+	if (keel_guest_has(vcpu, X86_FEATURE_X2APIC))
+		allowed |= X2APIC_ENABLE;
+	if ((val & ~allowed) || (val & both) == X2APIC_ENABLE)
+		return 1;
+	/* A guest gets into x2APIC mode from xAPIC mode only, and out of it only by switching the APIC off. */
+	if (!host && (((old & both) == both && (val & both) == XAPIC_ENABLE) ||
+		      (!(old & XAPIC_ENABLE) && (val & both) == both)))
+		return 1;
+
+	WRITE_ONCE(vcpu->apic_base, val);
+	if (!apic || !((old ^ val) & both))
+		return 0;
+	if ((val & both) == both)
+		set_x2_ids(apic);
+	else if ((val & XAPIC_ENABLE))
+		set_xapic_id(apic);
+	update_enabled(apic);
+	irq_map_update(vcpu->vm);
+	return 0;
+}
+
+void irq_lapic_reset(struct keel_vcpu *vcpu, bool init)
+{
+	struct keel_lapic *apic = vcpu->apic;
+	unsigned int i;
+	u32 id;
+
+	if (!init)
+		WRITE_ONCE(vcpu->apic_base, APIC_DEFAULT_PHYS_BASE | XAPIC_ENABLE |
+			   (keel_vcpu_is_bsp(vcpu) ? MSR_IA32_APICBASE_BSP : 0));
+	if (!apic)
+		return;
+
+	apic_timer_reset(apic);
+	id = apic_reg(apic, APIC_ID);
+	memset(apic->regs, 0, sizeof(struct kvm_lapic_state));
+	apic->irr_words = 0;
+	apic->esr = 0;
+	apic->isr_top = -1;
+	apic->ppr = 0;
+
+	apic_set_reg(apic, APIC_ID, id);	/* INIT keeps it */
+	if (apic_is_x2(apic))
+		set_x2_ids(apic);
+	else if (!init)
+		set_xapic_id(apic);
+	apic_set_reg(apic, APIC_LVR, 0x14 | (LVT_COUNT - 1) << 16 |
+		     (vcpu->vm->irq.mode == IRQCHIP_SPLIT ? APIC_LVR_DIRECTED_EOI : 0));
+	apic_set_reg(apic, APIC_DFR, APIC_DFR_FLAT);
+	apic_set_reg(apic, APIC_SPIV, 0xff);
+	for (i = 0; i < LVT_COUNT; i++)
+		apic_set_reg(apic, LVT_REG(i), APIC_LVT_MASKED);
+	/* The ABI's old habit: firmware that never programs LINT0 gets the PIC's interrupts anyhow. */
+	if (keel_vcpu_is_bsp(vcpu))
+		apic_set_reg(apic, APIC_LVT0, APIC_DM_EXTINT);
+	update_enabled(apic);
+	irq_map_update(vcpu->vm);
+}
+
+int irq_lapic_create(struct keel_vcpu *vcpu)
+{
+	struct keel_lapic *apic = kzalloc(sizeof(*apic), GFP_KERNEL_ACCOUNT);
+	int ret = -ENOMEM;
+
+	if (!apic)
+		return -ENOMEM;
+	apic->regs = (u8 *)get_zeroed_page(GFP_KERNEL_ACCOUNT);
+	if (!apic->regs)
+		goto fail;
+	apic->vcpu = vcpu;
+	apic->isr_top = -1;
+	apic_timer_init(apic);
+	ret = irq_map_add(apic);
+	if (ret)
+		goto fail;
+	vcpu->apic = apic;
+	return 0;
+fail:
+	free_page((unsigned long)apic->regs);
+	kfree(apic);
+	return ret;
+}
+
+void irq_lapic_destroy(struct keel_vcpu *vcpu)
+{
+	struct keel_lapic *apic = vcpu->apic;
+
+	if (!apic)
+		return;
+	irq_map_remove(apic);
+	apic_timer_stop(apic);
+	vcpu->apic = NULL;
+	free_page((unsigned long)apic->regs);
+	kfree(apic);
+}
+
+VCPU_IOCTL(irq_get_lapic)
+{
+	struct keel_lapic *apic = vcpu->apic;
+	struct kvm_lapic_state *s = buf;
+
+	if (!apic)
+		return -EINVAL;
+	memcpy(s->regs, apic->regs, sizeof(s->regs));
+	*(u32 *)(s->regs + APIC_TMCCT) = apic_timer_count(apic);
+	if (apic_is_x2(apic) && !vcpu->vm->irq.x2apic_32bit_ids)
+		*(u32 *)(s->regs + APIC_ID) = vcpu->id << 24;
+	return 0;
+}
+
+static void rebuild_caches(struct keel_lapic *apic)
+{
+	unsigned int word;
+
+	apic->irr_words = 0;
+	for (word = 0; word < 8; word++) {
+		if (apic_reg(apic, APIC_IRR + word * 0x10))
+			apic->irr_words |= BIT(word);
+	}
+	apic->isr_top = highest_vector(apic, APIC_ISR, 7);
+	apic->esr = 0;
+	update_ppr(apic);
+	apic_set_reg(apic, APIC_PROCPRI, apic->ppr);
+	update_enabled(apic);
+}
+
+VCPU_IOCTL(irq_set_lapic)
+{
+	struct keel_lapic *apic = vcpu->apic;
+	const struct kvm_lapic_state *s = buf;
+	u32 id, count;
+	unsigned int i;
+
+	if (!apic)
+		return -EINVAL;
+	id = *(u32 *)(s->regs + APIC_ID);
+	if (apic_is_x2(apic) && vcpu->vm->irq.x2apic_32bit_ids && id != vcpu->id)
+		return -EINVAL;
+
+	apic_timer_stop(apic);
+	memcpy(apic->regs, s->regs, sizeof(s->regs));
+	apic_set_reg(apic, APIC_LVR, 0x14 | (LVT_COUNT - 1) << 16 |
+		     (vcpu->vm->irq.mode == IRQCHIP_SPLIT ? APIC_LVR_DIRECTED_EOI : 0));
+	if (apic_is_x2(apic))
+		set_x2_ids(apic);
+	apic_set_reg(apic, APIC_TASKPRI, apic_reg(apic, APIC_TASKPRI) & APIC_TPRI_MASK);
+	for (i = 0; i < LVT_COUNT; i++)
+		apic_set_reg(apic, LVT_REG(i), apic_reg(apic, LVT_REG(i)) &
+			     (lvt_bits[i] | (i ? 0 : APIC_LVT_TIMER_TSCDEADLINE)));
+	apic_set_reg(apic, APIC_TDCR, apic_reg(apic, APIC_TDCR) & 0xb);
+	count = apic_reg(apic, APIC_TMCCT);
+	apic_set_reg(apic, APIC_TMCCT, 0);
+	rebuild_caches(apic);
+	apic_timer_restore(apic, count);
+	irq_map_update(vcpu->vm);
+	keel_vcpu_kick(vcpu);
+	return 0;
+}
+
+int irq_ioapic_eoi_exit(struct keel_vcpu *vcpu)
+{
+	vcpu->run->exit_reason = KVM_EXIT_IOAPIC_EOI;
+	vcpu->run->eoi.vector = vcpu->apic->eoi_vector;
+	return KEEL_USER;
+}

@@ -1,0 +1,326 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * route.c - from a GSI to the pins and messages behind it; the irqchip as an object (creation, state); MSIs.
+ *
+ * The routing table never changes once published: a new one takes its place, the old one goes with kfree_rcu().
+ * Writers hold irq.lock.  SDM volume 3, "Message Signalled Interrupts" has the message format.
+ */
+#include <linux/slab.h>
+#include <linux/uaccess.h>
+#include "internal.h"
+
+struct irq_route {
+	u32 gsi;
+	enum { ROUTE_PIC, ROUTE_IOAPIC, ROUTE_MSI } type;
+	union {
+		u32 pin;
+		struct {
+			u32 address_lo, address_hi, data;
+		} msi;
+	};
+};
+
+struct irq_routes {
+	struct rcu_head rcu;
+	u32 nr_gsis;
+	u32 nr;
+	s16 pin_gsi[CHIP_COUNT][IRQ_IOAPIC_PINS];	/* -1: no GSI leads there */
+	u32 *start;					/* nr_gsis + 1 indices into route[] */
+	struct irq_route route[];			/* by GSI; start[] lies behind it */
+};
+
+/* ------------------------------------------------------------- delivery */
+static int set_msi(struct keel_vm *vm, u32 lo, u32 hi, u32 data)
+{
+	struct irq_msg msg = {
+		.dest = lo >> 12 & 0xff,
+		.logical = lo & BIT(2),
+		.lowest = lo & BIT(3),		/* redirection hint */
+		.vector = data,
+		.mode = data & APIC_MODE_MASK,
+		.level = data & BIT(15),
+		.assert = true,
+	};
+
+	if (vm->irq.x2apic_32bit_ids)
+		msg.dest |= hi & 0xffffff00;
+	if (msg.mode == APIC_DM_LOWEST)
+		msg.lowest = true;
+	return irq_deliver(vm, NULL, &msg) ?: 1;	/* merged with an earlier one is delivered, too */
+}
+
+int irq_set_gsi(struct keel_vm *vm, enum irq_source source, u32 gsi, bool level)
+{
+	const struct irq_routes *t;
+	int ret = -1, r;
+	u32 i;
+
+	rcu_read_lock();
+	t = rcu_dereference(vm->irq.routes);
+	if (t && gsi < t->nr_gsis) {
+		for (i = t->start[gsi]; i < t->start[gsi + 1]; i++) {
+			const struct irq_route *e = &t->route[i];
+
+			if (e->type == ROUTE_MSI)
+				r = level ? set_msi(vm, e->msi.address_lo, e->msi.address_hi, e->msi.data) : -1;
+			else if (e->type == ROUTE_PIC)
+				r = irq_pic_set(vm, e->pin, source, level);
+			else
+				r = irq_ioapic_set(vm, e->pin, source, level);
+			if (r >= 0)
+				ret = max(ret, 0) + r;
+		}
+	}
+	rcu_read_unlock();
+	return ret;
+}
+
+static bool gsi_wants_ack(struct keel_vm *vm, int gsi)
+{
+	return gsi >= 0 && ((gsi == 0 && READ_ONCE(vm->irq.pit)) || irq_gsi_resampled(vm, gsi));
+}
+
+bool irq_pin_wants_ack(struct keel_vm *vm, enum irq_chip chip, unsigned int pin)
+{
+	const struct irq_routes *t;
+	bool ret;
+
+	rcu_read_lock();
+	t = rcu_dereference(vm->irq.routes);
+	ret = t && gsi_wants_ack(vm, t->pin_gsi[chip][pin]);
+	rcu_read_unlock();
+	return ret;
+}
+
+void irq_acked(struct keel_vm *vm, enum irq_chip chip, unsigned int pin)
+{
+	const struct irq_routes *t;
+	int gsi;
+
+	rcu_read_lock();
+	t = rcu_dereference(vm->irq.routes);
+	gsi = t ? t->pin_gsi[chip][pin] : -1;
+	if (gsi >= 0) {
+		struct irq_pit *pit = smp_load_acquire(&vm->irq.pit);
+
+		if (gsi == 0 && pit)
+			irq_pit_acked(pit);
+		irq_resample(vm, gsi);
+	}
+	rcu_read_unlock();
+}
+
+/* ------------------------------------------------------------- the table */
+static int route_from_user(struct keel_vm *vm, struct irq_route *e, const struct kvm_irq_routing_entry *u)
+{
+	if (u->gsi >= IRQ_MAX_GSI)
+		return -EINVAL;
+	e->gsi = u->gsi;
+	switch (u->type) {
+	case KVM_IRQ_ROUTING_IRQCHIP:
+		if (u->flags || vm->irq.mode != IRQCHIP_KERNEL)
+			return -EINVAL;
+		e->pin = u->u.irqchip.pin;
+		e->type = u->u.irqchip.irqchip == KVM_IRQCHIP_IOAPIC ? ROUTE_IOAPIC : ROUTE_PIC;
+		switch (u->u.irqchip.irqchip) {
+		case KVM_IRQCHIP_PIC_MASTER:
+			return e->pin < 8 ? 0 : -EINVAL;
+		case KVM_IRQCHIP_PIC_SLAVE:
+			if (e->pin >= 8)
+				return -EINVAL;
+			e->pin += 8;
+			return 0;
+		case KVM_IRQCHIP_IOAPIC:
+			return e->pin < IRQ_IOAPIC_PINS ? 0 : -EINVAL;
+		}
+		return -EINVAL;
+	case KVM_IRQ_ROUTING_MSI:
+		/* A device id is for interrupt controllers that tell devices apart; here it says nothing. */
+		if (u->flags & ~KVM_MSI_VALID_DEVID)
+			return -EINVAL;
+		if (vm->irq.x2apic_32bit_ids && (u->u.msi.address_hi & 0xff))
+			return -EINVAL;
+		e->type = ROUTE_MSI;
+		e->msi.address_lo = u->u.msi.address_lo;
+		e->msi.address_hi = u->u.msi.address_hi;
+		e->msi.data = u->u.msi.data;
+		return 0;
+	}
+	return -EINVAL;
+}
+
+/* The routes of one GSI lie side by side: each chip at most once (master and slave are two), a message alone. */
+static int check_gsi(const struct irq_routes *t, u32 gsi)
+{
+	u32 i, seen = 0, chip;
+
+	for (i = t->start[gsi]; i < t->start[gsi + 1]; i++) {
+		const struct irq_route *e = &t->route[i];
+
+		if (e->type == ROUTE_MSI)
+			chip = 0xff;
+		else if (e->type == ROUTE_IOAPIC)
+			chip = BIT(2);
+		else
+			chip = BIT(e->pin / 8);
+		if (seen & chip)
+			return -EINVAL;
+		seen |= chip;
+	}
+	return 0;
+}
+
+/* Counting sort by GSI, stable, from the list as userspace gave it. */
+static struct irq_routes *routes_build(const struct irq_route *in, u32 nr)
+{
+	u32 nr_gsis = 0, i, g;
+	struct irq_routes *t;
+	size_t size;
+
+	for (i = 0; i < nr; i++)
+		nr_gsis = max(nr_gsis, in[i].gsi + 1);
+	size = struct_size(t, route, nr);
+	t = kvzalloc(size + (nr_gsis + 2) * sizeof(u32), GFP_KERNEL_ACCOUNT);
+	if (!t)
+		return ERR_PTR(-ENOMEM);
+	t->start = (void *)t + size;
+	t->nr = nr;
+	t->nr_gsis = nr_gsis;
+	memset(t->pin_gsi, -1, sizeof(t->pin_gsi));
+
+	/* start[g + 1] is where the next entry of g goes; when all are placed it is where g ends. */
+	for (i = 0; i < nr; i++)
+		t->start[in[i].gsi + 2]++;
+	for (g = 1; g <= nr_gsis; g++)
+		t->start[g + 1] += t->start[g];
+	for (i = 0; i < nr; i++) {
+		t->route[t->start[in[i].gsi + 1]++] = in[i];
+		if (in[i].type == ROUTE_PIC)
+			t->pin_gsi[CHIP_PIC][in[i].pin] = in[i].gsi;
+		else if (in[i].type == ROUTE_IOAPIC)
+			t->pin_gsi[CHIP_IOAPIC][in[i].pin] = in[i].gsi;
+	}
+	for (g = 0; g < nr_gsis; g++) {
+		if (check_gsi(t, g)) {
+			kvfree(t);
+			return ERR_PTR(-EINVAL);
+		}
+	}
+	return t;
+}
+
+static void routes_publish(struct keel_vm *vm, struct irq_routes *t)
+{
+	struct irq_routes *old;
+
+	lockdep_assert_held(&vm->irq.lock);
+	old = rcu_replace_pointer(vm->irq.routes, t, lockdep_is_held(&vm->irq.lock));
+	if (old)
+		kvfree_rcu(old, rcu);
+	irq_ioapic_rescan(vm);
+}
+
+VM_IOCTL(irq_set_routing)
+{
+	const struct kvm_irq_routing __user *uarg = (void __user *)arg;
+	struct kvm_irq_routing_entry *entries = NULL;
+	struct kvm_irq_routing head;
+	struct irq_route *list;
+	struct irq_routes *t;
+	int ret = 0;
+	u32 i;
+
+	if (copy_from_user(&head, uarg, sizeof(head)))
+		return -EFAULT;
+	if (vm->irq.mode == IRQCHIP_NONE || head.nr > IRQ_MAX_GSI || head.flags)
+		return -EINVAL;
+	if (head.nr) {
+		entries = vmemdup_user(uarg->entries, array_size(sizeof(*entries), head.nr));
+		if (IS_ERR(entries))
+			return PTR_ERR(entries);
+	}
+	list = kvcalloc(head.nr + 1, sizeof(*list), GFP_KERNEL_ACCOUNT);
+	if (!list)
+		ret = -ENOMEM;
+	for (i = 0; !ret && i < head.nr; i++)
+		ret = route_from_user(vm, &list[i], &entries[i]);
+	if (!ret) {
+		t = routes_build(list, head.nr);
+		ret = PTR_ERR_OR_ZERO(t);
+	}
+	if (!ret) {
+		mutex_lock(&vm->irq.lock);
+		routes_publish(vm, t);
+		mutex_unlock(&vm->irq.lock);
+	}
+	kvfree(list);
+	kvfree(entries);
+	return ret;
+}
+
+int irq_empty_routes(struct keel_vm *vm)
+{
+	struct irq_routes *t = routes_build(NULL, 0);
+
+	if (IS_ERR(t))
+		return PTR_ERR(t);
+	routes_publish(vm, t);
+	return 0;
+}
+
+/* As on a PC before any VMM says otherwise: GSIs 0 to 15 reach both controllers, the rest the IOAPIC. */
+int irq_default_routes(struct keel_vm *vm)
+{
+	struct irq_route list[IRQ_PIC_PINS + IRQ_IOAPIC_PINS] = {};
+	struct irq_routes *t;
+	u32 n = 0, gsi;
+
+	for (gsi = 0; gsi < IRQ_IOAPIC_PINS; gsi++) {
+		if (gsi < IRQ_PIC_PINS)
+			list[n++] = (struct irq_route){ .gsi = gsi, .type = ROUTE_PIC, .pin = gsi };
+		list[n++] = (struct irq_route){ .gsi = gsi, .type = ROUTE_IOAPIC, .pin = gsi };
+	}
+	t = routes_build(list, n);
+	if (IS_ERR(t))
+		return PTR_ERR(t);
+	routes_publish(vm, t);
+	return 0;
+}
+
+void irq_routes_free(struct keel_vm *vm)
+{
+	kvfree(rcu_dereference_protected(vm->irq.routes, true));
+	RCU_INIT_POINTER(vm->irq.routes, NULL);
+}
+
+/* ------------------------------------------------------------- lines and messages from userspace */
+VM_IOCTL(irq_line_status)
+{
+	struct kvm_irq_level *line = buf;
+
+	if (vm->irq.mode == IRQCHIP_NONE)
+		return -ENXIO;
+	line->status = irq_set_gsi(vm, SOURCE_USER, line->irq, line->level);
+	return 0;
+}
+
+VM_IOCTL(irq_line)
+{
+	return irq_line_status(vm, buf, arg);
+}
+
+VM_IOCTL(irq_signal_msi)
+{
+	const struct kvm_msi *msi = buf;
+	int ret;
+
+	if (vm->irq.mode == IRQCHIP_NONE || (msi->flags & ~KVM_MSI_VALID_DEVID))
+		return -EINVAL;
+	if (vm->irq.x2apic_32bit_ids && (msi->address_hi & 0xff))
+		return -EINVAL;
+	rcu_read_lock();
+	ret = set_msi(vm, msi->address_lo, msi->address_hi, msi->data);
+	rcu_read_unlock();
+	/* Refused by a LAPIC that the guest has switched off is no error of the VMM's (api.rst 4.70). */
+	return max(ret, 0);
+}
