@@ -1,0 +1,389 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * exit.c - one entry and what to do about the exit. APM 15.5, 15.6, 15.9, appendix C (exit codes).
+ *
+ * A row of the table has a fast handler, which runs in the fast loop (preemption off, no sleeping, guest
+ * FPU loaded), and a slow one.  A fast handler that cannot finish says KEEL_SLOW and has changed nothing.
+ * A row without a fast handler goes to the slow one; without either, the exit should not have happened.
+ */
+
+#include "svm.h"
+#include <asm/trap_pf.h>
+#include "../trace.h"
+
+void svm_begin(struct keel_vcpu *vcpu)
+{
+	/* FS, GS, LDTR and KernelGsBase are the task's: the picture is taken for each stay in the loop. */
+	asm volatile("vmsave %0" : : "a" (svm_host_save_pa()) : "memory");
+	svm_load_tsc_ratio(to_svm(vcpu));
+}
+
+void svm_end(struct keel_vcpu *vcpu)
+{
+}
+
+static void svm_flush_regs(struct svm_vcpu *svm)
+{
+	struct vmcb_save_area *s = &svm->vmcb->save;
+	struct keel_vcpu *vcpu = &svm->vcpu;
+
+	if (vcpu->dirty & BIT(KEEL_RIP))
+		s->rip = vcpu->regs[KEEL_RIP];
+	if (vcpu->dirty & BIT(KEEL_RSP))
+		s->rsp = vcpu->regs[KEEL_RSP];
+	if (vcpu->dirty & BIT(KEEL_LAZY_RFLAGS))
+		s->rflags = vcpu->rflags | (svm->nmi_step ? X86_EFLAGS_TF : 0);
+	vcpu->dirty = 0;
+}
+
+/* IRQs off.  From CLGI to STGI nothing at all may interrupt. */
+static noinstr void svm_switch(struct svm_vcpu *svm, phys_addr_t host_pa)
+{
+	asm volatile("clgi" : : : "memory");
+	svm_vmrun(svm->vcpu.regs, svm->vmcb_pa, host_pa);
+	asm volatile("stgi" : : : "memory");
+}
+
+void svm_enter(struct keel_vcpu *vcpu)
+{
+	struct svm_vcpu *svm = to_svm(vcpu);
+	struct vmcb_control_area *c = &svm->vmcb->control;
+	struct vmcb_save_area *s = &svm->vmcb->save;
+	u8 tpr = vcpu->apic ? irq_lapic_tpr(vcpu) : vcpu->cr8;
+
+	svm_flush_regs(svm);
+	s->rax = vcpu->regs[KEEL_RAX];
+	if (s->cr2 != vcpu->cr2) {
+		s->cr2 = vcpu->cr2;
+		svm_touch(svm, CLEAN_CR2);
+	}
+	if (tpr != svm->tpr_class) {
+		svm->tpr_class = tpr;
+		c->int_ctl = (c->int_ctl & ~V_TPR_MASK) | tpr;
+		svm_touch(svm, CLEAN_INTR);
+	}
+	svm_assign_asid(svm);
+	c->clean = svm->clean;
+
+	svm_switch(svm, svm_host_save_pa());
+
+	svm->clean = CLEAN_ALL;
+	vcpu->regs[KEEL_RAX] = s->rax;
+	vcpu->cr2 = s->cr2;
+	vcpu->avail = BIT(KEEL_LAZY_CR4);
+	c->event_inj = 0;
+	tpr = c->int_ctl & V_TPR_MASK;
+	if (unlikely(tpr != svm->tpr_class)) {
+		svm->tpr_class = tpr;
+		if (vcpu->apic)
+			irq_lapic_set_tpr(vcpu, tpr);
+		else
+			vcpu->cr8 = tpr;
+	}
+}
+
+/* ------------------------------------------------------------ handlers */
+
+static int svm_emulate(struct keel_vcpu *vcpu)
+{
+	return keel_emulate(vcpu);
+}
+
+static int svm_resume(struct keel_vcpu *vcpu)
+{
+	return KEEL_RESUME;
+}
+
+static int svm_irq(struct keel_vcpu *vcpu)
+{
+	vcpu->guest_irq_exit = true;
+	vcpu->stat.irq_exits++;
+	return KEEL_RESUME;
+}
+
+static int svm_vintr(struct keel_vcpu *vcpu)
+{
+	svm_close_window(vcpu);
+	vcpu->stat.irq_windows++;
+	keel_request(KEEL_REQ_EVENT, vcpu);
+	return KEEL_RESUME;
+}
+
+static int svm_iret(struct keel_vcpu *vcpu)
+{
+	svm_iret_seen(to_svm(vcpu));
+	return KEEL_RESUME;
+}
+
+static int svm_ud(struct keel_vcpu *vcpu)
+{
+	keel_raise(vcpu, X86_TRAP_UD);
+	return KEEL_RESUME;
+}
+
+static int svm_gp(struct keel_vcpu *vcpu)
+{
+	keel_raise_error(vcpu, X86_TRAP_GP, 0);
+	return KEEL_RESUME;
+}
+
+static int svm_db(struct keel_vcpu *vcpu)
+{
+	struct svm_vcpu *svm = to_svm(vcpu);
+
+	if (svm_nmi_step_done(svm))
+		return KEEL_RESUME;
+	/* DR6 was written before the exit; the exception goes on to the guest as it is. */
+	keel_raise(vcpu, X86_TRAP_DB);
+	return KEEL_RESUME;
+}
+
+static int svm_ac(struct keel_vcpu *vcpu)
+{
+	keel_raise_error(vcpu, X86_TRAP_AC, to_svm(vcpu)->vmcb->control.exit_info_1);
+	return KEEL_RESUME;
+}
+
+static int svm_mc(struct keel_vcpu *vcpu)
+{
+	/* A machine check while the guest ran: hand it to the host's handler as if it came just now. */
+	asm volatile("int $18");
+	return KEEL_RESUME;
+}
+
+static int svm_hlt(struct keel_vcpu *vcpu)
+{
+	u64 next;
+	int r = keel_next_rip(vcpu, &next);
+
+	if (r)
+		return r;
+	keel_advance(vcpu, next);
+	return keel_emulate_hlt(vcpu);
+}
+
+static int svm_io(struct keel_vcpu *vcpu)
+{
+	struct vmcb_control_area *c = &to_svm(vcpu)->vmcb->control;
+	u32 info = c->exit_info_1;
+
+	if (info & SVM_IOIO_STR_MASK)
+		return keel_emulate(vcpu);
+	return keel_pio(vcpu, info >> 16, (info & SVM_IOIO_SIZE_MASK) >> SVM_IOIO_SIZE_SHIFT,
+			info & SVM_IOIO_TYPE_MASK, c->exit_info_2);
+}
+
+static int svm_msr(struct keel_vcpu *vcpu)
+{
+	return to_svm(vcpu)->vmcb->control.exit_info_1 ? keel_emulate_wrmsr(vcpu) :
+							 keel_emulate_rdmsr(vcpu);
+}
+
+/*
+ * Instructions without an effect here: on caches that are coherent anyway, or MONITOR and MWAIT, which some
+ * guests run without asking CPUID; a wait that ends at once is a legal one.
+ */
+static int svm_nothing(struct keel_vcpu *vcpu)
+{
+	int r = keel_skip(vcpu);
+
+	return r < 0 ? KEEL_RESUME : r;
+}
+
+static int svm_shutdown(struct keel_vcpu *vcpu)
+{
+	/* The VMCB's registers are undefined now (APM 15.14.3): userspace sees reset values. */
+	keel_vcpu_reset(vcpu, true);
+	vcpu->mp_state = KVM_MP_STATE_RUNNABLE;
+	vcpu->run->exit_reason = KVM_EXIT_SHUTDOWN;
+	return KEEL_USER;
+}
+
+static int svm_cr8_write(struct keel_vcpu *vcpu)
+{
+	u64 before = keel_get_cr8(vcpu);
+	int r = keel_emulate(vcpu);
+
+	if (r != KEEL_RESUME || vcpu->apic || keel_get_cr8(vcpu) >= before)
+		return r;
+	vcpu->run->exit_reason = KVM_EXIT_SET_TPR;
+	return KEEL_USER;
+}
+
+static int svm_npf(struct keel_vcpu *vcpu)
+{
+	struct vmcb_control_area *c = &to_svm(vcpu)->vmcb->control;
+	u64 gpa = c->exit_info_2, info = c->exit_info_1;
+	u32 access = 0;
+	int r;
+
+	if (info & X86_PF_WRITE)
+		access |= MMU_ACC_WRITE;
+	if (info & X86_PF_INSTR)
+		access |= MMU_ACC_FETCH;
+	if (info & X86_PF_PROT)
+		access |= MMU_ACC_PRESENT;
+	vcpu->stat.page_faults++;
+	trace_keel_page_fault(vcpu, gpa, info);
+
+	r = mmu_fault(vcpu, gpa, access);
+	if (r == MMU_FIXED)
+		return KEEL_RESUME;
+	if (r < 0)
+		return r;
+	if (r == MMU_SLOW)
+		return KEEL_SLOW;
+	/* The gate, TSS or stack of an event in delivery is in MMIO: there is no instruction to emulate. */
+	if (vcpu->ev.injected.type) {
+		u64 data[] = { c->exit_int_info, c->exit_code, info, gpa };
+
+		return keel_exit_internal_error(vcpu, KVM_INTERNAL_ERROR_DELIVERY_EV, ARRAY_SIZE(data), data);
+	}
+	if ((access & MMU_ACC_WRITE) && irq_fast_mmio(vcpu, gpa)) {
+		/* The doorbell has been rung; ringing it again after KEEL_SLOW would be harmless. */
+		r = keel_skip(vcpu);
+		return r < 0 ? KEEL_RESUME : r;
+	}
+	return keel_emulate(vcpu);
+}
+
+/* ---------------------------------------------------------- dispatch */
+
+typedef int (*svm_handler)(struct keel_vcpu *vcpu);
+
+#define SLOT_NPF	(SVM_EXIT_SLOTS - 1)
+#define SLOT_NONE	(SLOT_NPF - 1)		/* no exit has this code: its row is empty */
+
+static const struct svm_exit {
+	svm_handler fast, slow;
+	const char *name;
+} svm_exits[SVM_EXIT_SLOTS] = {
+#define BOTH(h)		.fast = h, .slow = h
+#define ONLY_SLOW(h)	.slow = h
+#define EXCP(v)		(SVM_EXIT_EXCP_BASE + (v))
+	[SVM_EXIT_READ_CR0]	= { ONLY_SLOW(svm_emulate), "read_cr0" },
+	[SVM_EXIT_WRITE_CR0]	= { ONLY_SLOW(svm_emulate), "write_cr0" },
+	[SVM_EXIT_CR0_SEL_WRITE] = { ONLY_SLOW(svm_emulate), "cr0_sel_write" },
+	[SVM_EXIT_WRITE_CR4]	= { ONLY_SLOW(svm_emulate), "write_cr4" },
+	[SVM_EXIT_WRITE_CR8]	= { BOTH(svm_cr8_write), "write_cr8" },
+	[SVM_EXIT_READ_DR0 ... SVM_EXIT_READ_DR7] = { ONLY_SLOW(svm_emulate), "read_dr" },
+	[SVM_EXIT_WRITE_DR0 ... SVM_EXIT_WRITE_DR7] = { ONLY_SLOW(svm_emulate), "write_dr" },
+	[EXCP(X86_TRAP_DB)]	= { BOTH(svm_db), "excp_db" },
+	[EXCP(X86_TRAP_AC)]	= { BOTH(svm_ac), "excp_ac" },
+	[EXCP(X86_TRAP_MC)]	= { BOTH(svm_mc), "excp_mc" },
+	[SVM_EXIT_INTR]		= { BOTH(svm_irq), "interrupt" },
+	[SVM_EXIT_NMI]		= { BOTH(svm_irq), "nmi" },
+	[SVM_EXIT_SMI]		= { BOTH(svm_irq), "smi" },
+	[SVM_EXIT_INIT]		= { BOTH(svm_resume), "init" },
+	[SVM_EXIT_VINTR]	= { BOTH(svm_vintr), "irq_window" },
+	[SVM_EXIT_RDPMC]	= { BOTH(svm_gp), "rdpmc" },
+	[SVM_EXIT_CPUID]	= { BOTH(keel_emulate_cpuid), "cpuid" },
+	[SVM_EXIT_RSM]		= { BOTH(svm_ud), "rsm" },
+	[SVM_EXIT_IRET]		= { BOTH(svm_iret), "iret" },
+	[SVM_EXIT_INVD]		= { BOTH(svm_nothing), "invd" },
+	[SVM_EXIT_HLT]		= { BOTH(svm_hlt), "hlt" },
+	[SVM_EXIT_INVLPGA]	= { BOTH(svm_ud), "invlpga" },
+	[SVM_EXIT_IOIO]		= { BOTH(svm_io), "io" },
+	[SVM_EXIT_MSR]		= { BOTH(svm_msr), "msr" },
+	[SVM_EXIT_TASK_SWITCH]	= { ONLY_SLOW(svm_emulate), "task_switch" },
+	[SVM_EXIT_SHUTDOWN]	= { ONLY_SLOW(svm_shutdown), "shutdown" },
+	[SVM_EXIT_VMRUN]	= { BOTH(svm_ud), "vmrun" },
+	[SVM_EXIT_VMMCALL]	= { BOTH(keel_emulate_hypercall), "hypercall" },
+	[SVM_EXIT_VMLOAD]	= { BOTH(svm_ud), "vmload" },
+	[SVM_EXIT_VMSAVE]	= { BOTH(svm_ud), "vmsave" },
+	[SVM_EXIT_STGI]		= { BOTH(svm_ud), "stgi" },
+	[SVM_EXIT_CLGI]		= { BOTH(svm_ud), "clgi" },
+	[SVM_EXIT_SKINIT]	= { BOTH(svm_ud), "skinit" },
+	[SVM_EXIT_WBINVD]	= { BOTH(svm_nothing), "wbinvd" },
+	[SVM_EXIT_MONITOR]	= { BOTH(svm_nothing), "monitor" },
+	[SVM_EXIT_MWAIT]	= { BOTH(svm_nothing), "mwait" },
+	[SVM_EXIT_XSETBV]	= { ONLY_SLOW(keel_emulate_xsetbv), "xsetbv" },
+	[SVM_EXIT_RDPRU]	= { BOTH(svm_ud), "rdpru" },
+	[SLOT_NPF]		= { BOTH(svm_npf), "page_fault" },
+};
+
+const char *svm_exit_name(unsigned int slot)
+{
+	return slot < SVM_EXIT_SLOTS ? svm_exits[slot].name : NULL;
+}
+
+static unsigned int svm_exit_slot(const struct vmcb_control_area *c)
+{
+	if (c->exit_code == SVM_EXIT_NPF)
+		return SLOT_NPF;
+	return min_t(u32, c->exit_code, SLOT_NONE);
+}
+
+/* VMRUN refused the guest's state, or an exit nobody asked for. */
+static int svm_unexpected(struct keel_vcpu *vcpu)
+{
+	struct vmcb_control_area *c = &to_svm(vcpu)->vmcb->control;
+	struct kvm_run *run = vcpu->run;
+	u64 data[] = { c->exit_code, vcpu->cpu };
+
+	if (c->exit_code == (u32)SVM_EXIT_ERR) {
+		run->exit_reason = KVM_EXIT_FAIL_ENTRY;
+		run->fail_entry.hardware_entry_failure_reason = c->exit_code;
+		run->fail_entry.cpu = vcpu->cpu;
+		pr_err_ratelimited("keel: VMRUN refused the state of vCPU %u; its VMCB follows\n", vcpu->id);
+		svm_dump(vcpu);
+		return KEEL_USER;
+	}
+	return keel_exit_internal_error(vcpu, KVM_INTERNAL_ERROR_UNEXPECTED_EXIT_REASON,
+					ARRAY_SIZE(data), data);
+}
+
+int svm_exit_fast(struct keel_vcpu *vcpu)
+{
+	struct svm_vcpu *svm = to_svm(vcpu);
+	struct vmcb_control_area *c = &svm->vmcb->control;
+	unsigned int slot = svm_exit_slot(c);
+
+	trace_keel_exit(vcpu, slot, svm_exits[slot].name, c->exit_info_1, c->exit_info_2);
+	vcpu->stat.by_exit[slot]++;
+	if (unlikely(svm->iret_started) && keel_reg(vcpu, KEEL_RIP) != svm->iret_rip) {
+		svm_set_nmi_mask(vcpu, false);
+		keel_request(KEEL_REQ_EVENT, vcpu);
+	}
+	if (unlikely(c->exit_int_info & SVM_EXITINTINFO_VALID))
+		svm_requeue_vectoring(svm);
+	else
+		vcpu->ev.injected.type = KEEL_EV_NONE;
+	return likely(svm_exits[slot].fast) ? svm_exits[slot].fast(vcpu) : KEEL_SLOW;
+}
+
+int svm_exit_slow(struct keel_vcpu *vcpu)
+{
+	unsigned int slot = svm_exit_slot(&to_svm(vcpu)->vmcb->control);
+
+	return svm_exits[slot].slow ? svm_exits[slot].slow(vcpu) : svm_unexpected(vcpu);
+}
+
+/*
+ * RIP behind the intercepted instruction.  NRIPS saves it for instruction intercepts only; after an
+ * exception or a nested page fault the field means nothing, and callers do not ask.
+ */
+u64 svm_next_rip(struct keel_vcpu *vcpu)
+{
+	struct vmcb_control_area *c = &to_svm(vcpu)->vmcb->control;
+
+	return svm_has.nrips && c->exit_code < SVM_EXIT_NPF && c->exit_code >= SVM_EXIT_CPUID ? c->next_rip : 0;
+}
+
+int svm_insn_bytes(struct keel_vcpu *vcpu, u8 *buf)
+{
+	struct vmcb_control_area *c = &to_svm(vcpu)->vmcb->control;
+
+	/* Decode assists save bytes for nested page faults on data only. */
+	if (!svm_has.decode_assists || c->exit_code != SVM_EXIT_NPF || !c->insn_len || c->insn_len > 15)
+		return 0;
+	memcpy(buf, c->insn_bytes, 15);
+	return c->insn_len;
+}
+
+void svm_hypercall_insn(u8 insn[3])
+{
+	static const u8 vmmcall[3] = { 0x0f, 0x01, 0xd9 };
+
+	memcpy(insn, vmmcall, 3);
+}

@@ -1,0 +1,211 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * inject.c - events into the guest, and waiting until it can take one. APM 15.20 (event injection),
+ * 15.21 (virtual interrupts), 15.7 (what was in delivery at an exit).
+ *
+ * This generation of SVM does not track NMI blocking.  An NMI handler ends with IRET, so IRET is
+ * intercepted while NMIs are masked.  The exit comes before the IRET runs; the mask falls when a later
+ * exit finds RIP elsewhere.  When another NMI is already waiting, or one waits for a MOV SS shadow to
+ * end, a single step (TF) gives that later exit at once.
+ *
+ * Lock: vcpu->mutex.
+ */
+#include "svm.h"
+
+static const u32 svm_evt_type[] = {
+	[KEEL_EV_INTR]		= SVM_EVTINJ_TYPE_INTR,
+	[KEEL_EV_NMI]		= SVM_EVTINJ_TYPE_NMI,
+	[KEEL_EV_EXCEPTION]	= SVM_EVTINJ_TYPE_EXEPT,
+	[KEEL_EV_SOFT_INTR]	= SVM_EVTINJ_TYPE_SOFT,
+	[KEEL_EV_SOFT_EXC]	= SVM_EVTINJ_TYPE_EXEPT,
+};
+
+void svm_inject(struct keel_vcpu *vcpu, const struct keel_event *ev)
+{
+	struct svm_vcpu *svm = to_svm(vcpu);
+	struct vmcb_control_area *c = &svm->vmcb->control;
+
+	/* A software interrupt pushes the RIP behind its instruction, and the CPU does not add the length. */
+	if (ev->type == KEEL_EV_SOFT_INTR || ev->type == KEEL_EV_SOFT_EXC)
+		keel_set_reg(vcpu, KEEL_RIP, keel_reg(vcpu, KEEL_RIP) + ev->insn_len);
+	c->event_inj = ev->vector | svm_evt_type[ev->type] | SVM_EVTINJ_VALID;
+	if (ev->has_error) {
+		c->event_inj |= SVM_EVTINJ_VALID_ERR;
+		c->event_inj_err = ev->error;
+	}
+	if (ev->type == KEEL_EV_NMI)
+		svm_set_nmi_mask(vcpu, true);
+}
+
+void svm_cancel_inject(struct keel_vcpu *vcpu)
+{
+	const struct keel_event *ev = &vcpu->ev.injected;
+
+	if (!to_svm(vcpu)->vmcb->control.event_inj)
+		return;
+	if (ev->type == KEEL_EV_SOFT_INTR || ev->type == KEEL_EV_SOFT_EXC)
+		keel_set_reg(vcpu, KEEL_RIP, keel_reg(vcpu, KEEL_RIP) - ev->insn_len);
+	to_svm(vcpu)->vmcb->control.event_inj = 0;
+}
+
+bool svm_event_blocked(struct keel_vcpu *vcpu, enum keel_event_type type)
+{
+	struct svm_vcpu *svm = to_svm(vcpu);
+	bool shadow = svm->vmcb->control.int_state & SVM_INTERRUPT_SHADOW_MASK;
+
+	if (type == KEEL_EV_NMI)
+		return shadow || svm->nmi_masked;
+	return shadow || !(keel_rflags(vcpu) & X86_EFLAGS_IF);
+}
+
+static void svm_step_for_nmi(struct svm_vcpu *svm)
+{
+	struct keel_vcpu *vcpu = &svm->vcpu;
+	u64 rflags = keel_rflags(vcpu);
+
+	if (svm->nmi_step)
+		return;
+	svm->nmi_step_tf = rflags & X86_EFLAGS_TF;
+	svm->nmi_step = true;
+	keel_set_rflags(vcpu, rflags);	/* written back with TF while nmi_step is set */
+}
+
+void svm_open_window(struct keel_vcpu *vcpu, enum keel_event_type type)
+{
+	struct svm_vcpu *svm = to_svm(vcpu);
+	struct vmcb_control_area *c = &svm->vmcb->control;
+
+	if (type == KEEL_EV_NMI) {
+		if (!svm->nmi_masked || svm->iret_started)
+			svm_step_for_nmi(svm);
+		return;		/* else the IRET intercept is on already */
+	}
+	if (svm->irq_window)
+		return;
+	/* A virtual interrupt of the highest class exits as soon as the guest could take a real one. */
+	svm->irq_window = true;
+	svm_intercept(svm, INTERCEPT_VINTR, true);
+	c->int_vector = 0;
+	c->int_ctl |= V_IRQ_MASK | V_IGN_TPR_MASK | V_INTR_PRIO_MASK;
+	svm_touch(svm, CLEAN_INTR);
+}
+
+void svm_close_window(struct keel_vcpu *vcpu)
+{
+	struct svm_vcpu *svm = to_svm(vcpu);
+
+	if (!svm->irq_window)
+		return;
+	svm->irq_window = false;
+	svm_intercept(svm, INTERCEPT_VINTR, false);
+	svm->vmcb->control.int_ctl &= ~V_IRQ_INJECTION_BITS_MASK;
+	svm_touch(svm, CLEAN_INTR);
+}
+
+u8 svm_get_shadow(struct keel_vcpu *vcpu)
+{
+	/* The CPU has one bit for both kinds. */
+	return to_svm(vcpu)->vmcb->control.int_state & SVM_INTERRUPT_SHADOW_MASK ?
+		KVM_X86_SHADOW_INT_STI | KVM_X86_SHADOW_INT_MOV_SS : 0;
+}
+
+void svm_set_shadow(struct keel_vcpu *vcpu, u8 mask)
+{
+	struct vmcb_control_area *c = &to_svm(vcpu)->vmcb->control;
+
+	if (mask)
+		c->int_state |= SVM_INTERRUPT_SHADOW_MASK;
+	else
+		c->int_state &= ~SVM_INTERRUPT_SHADOW_MASK;
+}
+
+void svm_set_tpr_threshold(struct keel_vcpu *vcpu, int irr_class)
+{
+	/* The guest writes its TPR freely unless that could let a waiting interrupt through. */
+	svm_intercept(to_svm(vcpu), INTERCEPT_CR8_WRITE,
+		      !vcpu->apic || (irr_class >= 0 && irq_lapic_tpr(vcpu) >= irr_class));
+}
+
+bool svm_get_nmi_mask(struct keel_vcpu *vcpu)
+{
+	return to_svm(vcpu)->nmi_masked;
+}
+
+void svm_set_nmi_mask(struct keel_vcpu *vcpu, bool masked)
+{
+	struct svm_vcpu *svm = to_svm(vcpu);
+
+	svm->nmi_masked = masked;
+	svm->iret_started = false;
+	svm_intercept(svm, INTERCEPT_IRET, masked);
+}
+
+/* IRET exit: it runs now; NMIs come back once it is done. */
+void svm_iret_seen(struct svm_vcpu *svm)
+{
+	svm_intercept(svm, INTERCEPT_IRET, false);
+	svm->iret_started = true;
+	svm->iret_rip = keel_reg(&svm->vcpu, KEEL_RIP);
+	keel_request(KEEL_REQ_EVENT, &svm->vcpu);
+}
+
+/* A #DB exit: was it our step?  Then the guest's flags are put right, and true says "not the guest's". */
+bool svm_nmi_step_done(struct svm_vcpu *svm)
+{
+	struct keel_vcpu *vcpu = &svm->vcpu;
+	bool own;
+
+	if (!svm->nmi_step)
+		return false;
+	own = !svm->nmi_step_tf && (svm->vmcb->save.dr6 & BIT(14));
+	svm->nmi_step = false;
+	keel_set_rflags(vcpu, svm->nmi_step_tf ? svm->vmcb->save.rflags | X86_EFLAGS_TF :
+						 svm->vmcb->save.rflags & ~(u64)X86_EFLAGS_TF);
+	if (own)
+		svm_set_dr6(vcpu, svm->vmcb->save.dr6 & ~BIT(14));
+	keel_request(KEEL_REQ_EVENT, vcpu);
+	return own;
+}
+
+/* The exit interrupted the delivery of an event: it has to go in again, unless its instruction will. */
+void svm_requeue_vectoring(struct svm_vcpu *svm)
+{
+	const struct vmcb_control_area *c = &svm->vmcb->control;
+	struct keel_vcpu *vcpu = &svm->vcpu;
+	struct keel_event prev = vcpu->ev.injected;
+	struct keel_event ev = {
+		.vector = c->exit_int_info & SVM_EXITINTINFO_VEC_MASK,
+		.has_error = c->exit_int_info & SVM_EXITINTINFO_VALID_ERR,
+		.error = c->exit_int_info_err,
+	};
+
+	switch (c->exit_int_info & SVM_EXITINTINFO_TYPE_MASK) {
+	case SVM_EXITINTINFO_TYPE_INTR:
+		ev.type = KEEL_EV_INTR;
+		break;
+	case SVM_EXITINTINFO_TYPE_NMI:
+		ev.type = KEEL_EV_NMI;
+		svm_set_nmi_mask(vcpu, false);	/* injecting it again masks again */
+		break;
+	case SVM_EXITINTINFO_TYPE_EXEPT:
+		ev.type = KEEL_EV_EXCEPTION;
+		/* INT3 and INTO of the guest itself run again: RIP is still at them. */
+		if (ev.vector == X86_TRAP_BP || ev.vector == X86_TRAP_OF) {
+			if (prev.type != KEEL_EV_SOFT_EXC && prev.type != KEEL_EV_EXCEPTION)
+				return;
+			ev = prev;
+		}
+		break;
+	case SVM_EXITINTINFO_TYPE_SOFT:
+		if (prev.type != KEEL_EV_SOFT_INTR)
+			return;
+		ev = prev;
+		break;
+	default:
+		return;
+	}
+	/* What we injected had its length added to RIP: take it back, for it will be added again. */
+	if (ev.type == KEEL_EV_SOFT_INTR || ev.type == KEEL_EV_SOFT_EXC)
+		keel_set_reg(vcpu, KEEL_RIP, keel_reg(vcpu, KEEL_RIP) - ev.insn_len);
+	keel_events_requeue(vcpu, &ev);
+}

@@ -1,0 +1,271 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * setup.c - is SVM there, turning it on and off on a CPU, and the address space ids of a CPU.
+ * APM 15.4 (enabling), 15.16 (ASIDs, TLB control), 15.30 (host save area), 15.10/15.11 (permission maps).
+ *
+ * Locks: cpu_enable/disable run with IRQs off on their CPU; the per-CPU data is only used there with
+ * preemption off.
+ */
+#include <linux/cpufeature.h>
+#include <linux/percpu.h>
+#include <linux/slab.h>
+#include <asm/msr.h>
+#include "svm.h"
+
+struct svm_features svm_has __ro_after_init;
+phys_addr_t svm_iopm_pa __ro_after_init;
+static struct page *svm_iopm;
+#define IOPM_ORDER	2	/* 12 KiB are used: three pages of four */
+
+struct svm_cpu {
+	struct page *hsave;	/* the CPU's own host save area, MSR_VM_HSAVE_PA */
+	struct page *host;	/* VMSAVE's picture of the host, for the VMLOAD after an exit */
+	u64 asid_generation;	/* starts at 1; 0 is a vCPU's "none" */
+	u32 asid_next;
+	u64 tsc_ratio;		/* in MSR_AMD64_TSC_RATIO */
+	bool enabled;		/* EFER.SVME was set by us */
+};
+static DEFINE_PER_CPU(struct svm_cpu, svm_cpu);
+
+phys_addr_t svm_host_save_pa(void)
+{
+	return page_to_phys(this_cpu_read(svm_cpu.host));
+}
+
+int svm_cpu_enable(void)
+{
+	struct svm_cpu *sc = this_cpu_ptr(&svm_cpu);
+	u64 efer;
+
+	rdmsrl(MSR_EFER, efer);
+	if (efer & EFER_SVME)
+		return -EBUSY;
+	wrmsrl(MSR_EFER, efer | EFER_SVME);
+	wrmsrl(MSR_VM_HSAVE_PA, page_to_phys(sc->hsave));
+	sc->tsc_ratio = 0;	/* unknown: the first vCPU writes it */
+	sc->asid_generation++;
+	/* Another hypervisor's translations may still be tagged with these ids: begin with a full flush. */
+	sc->asid_next = svm_has.nr_asids;
+	sc->enabled = true;
+	return 0;
+}
+
+void svm_cpu_disable(void)
+{
+	struct svm_cpu *sc = this_cpu_ptr(&svm_cpu);
+	u64 efer;
+
+	if (!sc->enabled)
+		return;
+	sc->enabled = false;
+	rdmsrl(MSR_EFER, efer);
+	wrmsrl(MSR_VM_HSAVE_PA, 0);
+	/* With GIF clear an INIT or NMI would wait for ever once SVME is off. */
+	asm volatile("stgi");
+	wrmsrl(MSR_EFER, efer & ~EFER_SVME);
+}
+
+/*
+ * Before an entry.  Four cases: same CPU, same generation: keep the id.  Moved to another CPU, or the
+ * generation went by, or the guest asked for a flush (generation 0): take the next id, under which
+ * nothing is cached yet.  Ids used up: start a new generation and have VMRUN flush all of them.
+ */
+void svm_assign_asid(struct svm_vcpu *svm)
+{
+	struct svm_cpu *sc = this_cpu_ptr(&svm_cpu);
+	struct vmcb_control_area *c = &svm->vmcb->control;
+	int cpu = smp_processor_id();
+
+	c->tlb_ctl = TLB_CONTROL_DO_NOTHING;
+	if (likely(svm->asid_cpu == cpu && svm->asid_generation == sc->asid_generation))
+		return;
+	if (sc->asid_next >= svm_has.nr_asids) {
+		sc->asid_generation++;
+		sc->asid_next = 1;	/* 0 is the host's */
+		c->tlb_ctl = TLB_CONTROL_FLUSH_ALL_ASID;
+	}
+	if (svm->asid_cpu != cpu)
+		svm->clean = 0;		/* the clean bits speak of one CPU's cache */
+	svm->asid_cpu = cpu;
+	svm->asid_generation = sc->asid_generation;
+	svm->asid = sc->asid_next++;
+	c->asid = svm->asid;
+	svm_touch(svm, CLEAN_ASID);
+}
+
+/* Preemption off.  The ratio is the guest's alone: the host's RDTSC does not look at it. */
+void svm_load_tsc_ratio(struct svm_vcpu *svm)
+{
+	struct svm_cpu *sc = this_cpu_ptr(&svm_cpu);
+
+	if (!svm_has.tsc_scale || sc->tsc_ratio == svm->tsc_ratio)
+		return;
+	sc->tsc_ratio = svm->tsc_ratio;
+	wrmsrl(MSR_AMD64_TSC_RATIO, svm->tsc_ratio);
+}
+
+static const char *svm_missing(void)
+{
+	u64 vm_cr;
+
+	if (!boot_cpu_has(X86_FEATURE_SVM))
+		return "this CPU has no SVM";
+	if (rdmsrl_safe(MSR_VM_CR, &vm_cr) == 0 && (vm_cr & BIT(SVM_VM_CR_SVM_DISABLE)))
+		return "SVM is disabled in firmware; enable it in the BIOS setup";
+	if (!boot_cpu_has(X86_FEATURE_NPT))
+		return "this CPU has SVM without nested paging, which keel needs so far";
+	return NULL;
+}
+
+static void svm_free_cpus(void)
+{
+	int cpu;
+
+	for_each_possible_cpu(cpu) {
+		struct svm_cpu *sc = per_cpu_ptr(&svm_cpu, cpu);
+
+		if (sc->hsave)
+			__free_page(sc->hsave);
+		if (sc->host)
+			__free_page(sc->host);
+		sc->hsave = sc->host = NULL;
+	}
+	if (svm_iopm)
+		__free_pages(svm_iopm, IOPM_ORDER);
+	svm_iopm = NULL;
+}
+
+static int svm_alloc_cpus(void)
+{
+	int cpu;
+
+	svm_iopm = alloc_pages(GFP_KERNEL, IOPM_ORDER);
+	if (!svm_iopm)
+		return -ENOMEM;
+	memset(page_address(svm_iopm), 0xff, PAGE_SIZE << IOPM_ORDER);	/* every port exits */
+	svm_iopm_pa = page_to_phys(svm_iopm);
+	for_each_possible_cpu(cpu) {
+		struct svm_cpu *sc = per_cpu_ptr(&svm_cpu, cpu);
+
+		sc->hsave = alloc_page(GFP_KERNEL | __GFP_ZERO);
+		sc->host = alloc_page(GFP_KERNEL | __GFP_ZERO);
+		if (!sc->hsave || !sc->host)
+			return -ENOMEM;
+	}
+	return 0;
+}
+
+int svm_setup(struct keel_ops *ops, const char **why)
+{
+	struct keel_hw_caps *caps = &ops->caps;
+	u32 eax, ebx, ecx, edx;
+	int err;
+
+	*why = svm_missing();
+	if (*why)
+		return boot_cpu_has(X86_FEATURE_SVM) ? -EOPNOTSUPP : -ENODEV;
+
+	cpuid(SVM_CPUID_FUNC, &eax, &ebx, &ecx, &edx);
+	svm_has.nr_asids = ebx;
+	svm_has.npt = boot_cpu_has(X86_FEATURE_NPT);
+	svm_has.nrips = boot_cpu_has(X86_FEATURE_NRIPS);
+	svm_has.flush_by_asid = boot_cpu_has(X86_FEATURE_FLUSHBYASID);
+	svm_has.decode_assists = boot_cpu_has(X86_FEATURE_DECODEASSISTS);
+	svm_has.tsc_scale = boot_cpu_has(X86_FEATURE_TSCRATEMSR);
+	if (svm_has.nr_asids < 2) {
+		*why = "SVM offers no address space ids to guests";
+		return -EOPNOTSUPP;
+	}
+
+	caps->vcpu_size = sizeof(struct svm_vcpu);
+	caps->exit_name = svm_exit_name;
+	caps->nr_exits = SVM_EXIT_SLOTS;
+	caps->efer_allowed = EFER_SCE | EFER_LME | EFER_LMA | EFER_NX;
+	if (boot_cpu_has(X86_FEATURE_FXSR_OPT))
+		caps->efer_allowed |= EFER_FFXSR;
+	caps->two_dim = true;
+	caps->mmu_fmt = &mmu_npt_format;
+	caps->max_page_level = boot_cpu_has(X86_FEATURE_GBPAGES) ? 3 : 2;
+	/* The nested walk uses the host's own paging mode. */
+	caps->root_levels = pgtable_l5_enabled() ? 5 : 4;
+	caps->tsc_scaling = svm_has.tsc_scale;
+	caps->max_tsc_ratio = SVM_TSC_RATIO_MAX;
+	caps->tsc_frac_bits = 32;
+
+	err = svm_alloc_cpus();
+	if (err) {
+		svm_free_cpus();
+		*why = "out of memory";
+	}
+	return err;
+}
+
+void svm_unsetup(void)
+{
+	svm_free_cpus();
+}
+
+static void svm_load(struct keel_vcpu *vcpu, int cpu)
+{
+	/* The ASID is looked at on each entry; nothing else is tied to the CPU between entries. */
+}
+
+static void svm_put(struct keel_vcpu *vcpu)
+{
+}
+
+struct keel_ops svm_ops = {
+	.caps.name		= "SVM",
+	.setup			= svm_setup,
+	.unsetup		= svm_unsetup,
+	.cpu_enable		= svm_cpu_enable,
+	.cpu_disable		= svm_cpu_disable,
+	.vm_init		= svm_vm_init,
+	.vm_destroy		= svm_vm_destroy,
+	.vcpu_init		= svm_vcpu_init,
+	.vcpu_destroy		= svm_vcpu_destroy,
+	.vcpu_reset		= svm_vcpu_reset,
+	.load			= svm_load,
+	.put			= svm_put,
+	.begin			= svm_begin,
+	.end			= svm_end,
+	.enter			= svm_enter,
+	.exit_fast		= svm_exit_fast,
+	.exit_slow		= svm_exit_slow,
+	.cache_reg		= svm_cache_reg,
+	.get_segment		= svm_get_segment,
+	.set_segment		= svm_set_segment,
+	.seg_base		= svm_seg_base,
+	.cs_mode		= svm_cs_mode,
+	.cpl			= svm_cpl,
+	.get_dt			= svm_get_dt,
+	.set_dt			= svm_set_dt,
+	.set_cr0		= svm_set_cr0,
+	.set_cr3		= svm_set_cr3,
+	.set_cr4		= svm_set_cr4,
+	.set_efer		= svm_set_efer,
+	.get_dr6		= svm_get_dr6,
+	.set_dr6		= svm_set_dr6,
+	.get_dr7		= svm_get_dr7,
+	.set_dr7		= svm_set_dr7,
+	.get_msr		= svm_get_msr,
+	.set_msr		= svm_set_msr,
+	.update_intercepts	= svm_update_intercepts,
+	.inject			= svm_inject,
+	.cancel_inject		= svm_cancel_inject,
+	.event_blocked		= svm_event_blocked,
+	.open_window		= svm_open_window,
+	.close_window		= svm_close_window,
+	.get_shadow		= svm_get_shadow,
+	.set_shadow		= svm_set_shadow,
+	.set_tpr_threshold	= svm_set_tpr_threshold,
+	.get_nmi_mask		= svm_get_nmi_mask,
+	.set_nmi_mask		= svm_set_nmi_mask,
+	.load_root		= svm_load_root,
+	.flush_tlb		= svm_flush_tlb,
+	.set_tsc		= svm_set_tsc,
+	.next_rip		= svm_next_rip,
+	.insn_bytes		= svm_insn_bytes,
+	.hypercall_insn		= svm_hypercall_insn,
+	.dump			= svm_dump,
+};

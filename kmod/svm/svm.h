@@ -1,0 +1,152 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* svm.h - AMD SVM: what the files of this room share. APM volume 2, chapter 15. */
+#ifndef KEEL_SVM_H
+#define KEEL_SVM_H
+
+#include <asm/io.h>
+#include <asm/svm.h>
+#include <asm/trapnr.h>
+#include "../mmu/pte.h"
+#include "../ops.h"
+
+/* VMCB clean bits, APM 15.15.3: state the CPU may keep from the last VMRUN of this VMCB. */
+enum svm_clean {
+	CLEAN_INTERCEPTS	= BIT(0),	/* intercepts, TSC offset, pause filter */
+	CLEAN_PERM		= BIT(1),	/* addresses of the I/O and MSR permission maps */
+	CLEAN_ASID		= BIT(2),
+	CLEAN_INTR		= BIT(3),	/* int_ctl, int_vector */
+	CLEAN_NPT		= BIT(4),	/* nested CR3, guest PAT */
+	CLEAN_CR		= BIT(5),	/* CR0, CR3, CR4, EFER */
+	CLEAN_DR		= BIT(6),
+	CLEAN_DT		= BIT(7),	/* GDT, IDT */
+	CLEAN_SEG		= BIT(8),	/* CS, DS, SS, ES, CPL */
+	CLEAN_CR2		= BIT(9),
+	CLEAN_ALL		= GENMASK(9, 0),
+};
+
+struct svm_vcpu {
+	struct keel_vcpu vcpu;		/* first: the backend's object is the generic one */
+	struct vmcb *vmcb;
+	phys_addr_t vmcb_pa;
+	u32 clean;			/* enum svm_clean the next VMRUN may rely on */
+	u32 asid;
+	u64 asid_generation;		/* 0: needs a new ASID */
+	int asid_cpu;
+	unsigned long *msrpm;
+	u64 next_rip;			/* told by the exit itself (IN/OUT), 0 if not */
+	u8 tpr_class;			/* V_TPR as last written or read */
+	bool irq_window;
+	/* NMI window without hardware help: see inject.c */
+	bool nmi_masked;
+	bool iret_started;
+	u64 iret_rip;
+	bool nmi_step;			/* TF is ours */
+	bool nmi_step_tf;		/* the guest's own TF meanwhile */
+	u64 tsc_ratio;
+	u64 spec_ctrl;
+};
+
+static inline struct svm_vcpu *to_svm(struct keel_vcpu *vcpu)
+{
+	return container_of(vcpu, struct svm_vcpu, vcpu);
+}
+
+static inline void svm_touch(struct svm_vcpu *svm, enum svm_clean bits)
+{
+	svm->clean &= ~bits;
+}
+
+static inline void svm_intercept(struct svm_vcpu *svm, unsigned int bit, bool on)
+{
+	u32 *word = &svm->vmcb->control.intercepts[bit / 32];
+	u32 val = on ? *word | BIT(bit % 32) : *word & ~BIT(bit % 32);
+
+	if (val != *word) {
+		*word = val;
+		svm_touch(svm, CLEAN_INTERCEPTS);
+	}
+}
+
+static inline bool svm_intercepts(struct svm_vcpu *svm, unsigned int bit)
+{
+	return svm->vmcb->control.intercepts[bit / 32] & BIT(bit % 32);
+}
+
+/* What the CPU has, of the features of CPUID 8000000A that this room uses. */
+struct svm_features {
+	bool nrips, flush_by_asid, decode_assists, tsc_scale, npt;
+	u32 nr_asids;
+};
+extern struct svm_features svm_has;
+
+/* setup.c */
+int svm_setup(struct keel_ops *ops, const char **why);
+void svm_unsetup(void);
+int svm_cpu_enable(void);
+void svm_cpu_disable(void);
+void svm_assign_asid(struct svm_vcpu *svm);
+void svm_load_tsc_ratio(struct svm_vcpu *svm);
+phys_addr_t svm_host_save_pa(void);
+extern phys_addr_t svm_iopm_pa;
+
+/* vmcb.c */
+int svm_vm_init(struct keel_vm *vm);
+void svm_vm_destroy(struct keel_vm *vm);
+int svm_vcpu_init(struct keel_vcpu *vcpu);
+void svm_vcpu_destroy(struct keel_vcpu *vcpu);
+void svm_vcpu_reset(struct keel_vcpu *vcpu, bool init);
+void svm_cache_reg(struct keel_vcpu *vcpu, unsigned int reg);
+void svm_get_segment(struct keel_vcpu *vcpu, struct kvm_segment *s, unsigned int seg);
+void svm_set_segment(struct keel_vcpu *vcpu, const struct kvm_segment *s, unsigned int seg);
+u64 svm_seg_base(struct keel_vcpu *vcpu, unsigned int seg);
+void svm_cs_mode(struct keel_vcpu *vcpu, bool *db, bool *l);
+int svm_cpl(struct keel_vcpu *vcpu);
+void svm_get_dt(struct keel_vcpu *vcpu, struct kvm_dtable *dt, bool idt);
+void svm_set_dt(struct keel_vcpu *vcpu, const struct kvm_dtable *dt, bool idt);
+void svm_set_cr0(struct keel_vcpu *vcpu, u64 val);
+void svm_set_cr3(struct keel_vcpu *vcpu, u64 val);
+void svm_set_cr4(struct keel_vcpu *vcpu, u64 val);
+void svm_set_efer(struct keel_vcpu *vcpu, u64 val);
+u64 svm_get_dr6(struct keel_vcpu *vcpu);
+void svm_set_dr6(struct keel_vcpu *vcpu, u64 val);
+u64 svm_get_dr7(struct keel_vcpu *vcpu);
+void svm_set_dr7(struct keel_vcpu *vcpu, u64 val);
+int svm_get_msr(struct keel_vcpu *vcpu, u32 msr, u64 *val);
+int svm_set_msr(struct keel_vcpu *vcpu, u32 msr, u64 val);
+void svm_update_intercepts(struct keel_vcpu *vcpu);
+void svm_load_root(struct keel_vcpu *vcpu, u64 root_pa);
+void svm_flush_tlb(struct keel_vcpu *vcpu);
+void svm_set_tsc(struct keel_vcpu *vcpu, u64 offset, u64 ratio);
+void svm_dump(struct keel_vcpu *vcpu);
+
+/* inject.c */
+void svm_inject(struct keel_vcpu *vcpu, const struct keel_event *ev);
+void svm_cancel_inject(struct keel_vcpu *vcpu);
+bool svm_event_blocked(struct keel_vcpu *vcpu, enum keel_event_type type);
+void svm_open_window(struct keel_vcpu *vcpu, enum keel_event_type type);
+void svm_close_window(struct keel_vcpu *vcpu);
+u8 svm_get_shadow(struct keel_vcpu *vcpu);
+void svm_set_shadow(struct keel_vcpu *vcpu, u8 mask);
+void svm_set_tpr_threshold(struct keel_vcpu *vcpu, int irr_class);
+bool svm_get_nmi_mask(struct keel_vcpu *vcpu);
+void svm_set_nmi_mask(struct keel_vcpu *vcpu, bool masked);
+void svm_requeue_vectoring(struct svm_vcpu *svm);
+void svm_iret_seen(struct svm_vcpu *svm);
+bool svm_nmi_step_done(struct svm_vcpu *svm);
+
+/* exit.c */
+void svm_begin(struct keel_vcpu *vcpu);
+void svm_end(struct keel_vcpu *vcpu);
+void svm_enter(struct keel_vcpu *vcpu);
+int svm_exit_fast(struct keel_vcpu *vcpu);
+int svm_exit_slow(struct keel_vcpu *vcpu);
+u64 svm_next_rip(struct keel_vcpu *vcpu);
+int svm_insn_bytes(struct keel_vcpu *vcpu, u8 *buf);
+void svm_hypercall_insn(u8 insn[3]);
+#define SVM_EXIT_SLOTS	0xc1		/* codes below 0xc0, and the last for nested page faults */
+const char *svm_exit_name(unsigned int slot);
+
+/* enter.S: GPRs of regs[] in, VMRUN, GPRs out; RAX and RSP are in the VMCB.  IRQs off, GIF clear. */
+asmlinkage void svm_vmrun(u64 *regs, u64 vmcb_pa, u64 host_pa);
+
+#endif
