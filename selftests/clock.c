@@ -1,0 +1,503 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Time: the TSC and its offset, the paravirtual clock in guest memory, the wall
+ * clock, the VM's clock from outside.
+ */
+#include "test.h"
+
+#include <time.h>
+
+FIXTURE(clock) {
+	struct vm *vm;
+	struct vcpu *v;
+};
+
+FIXTURE_SETUP(clock)
+{
+	self->vm = vm_new(VM_IRQCHIP);
+	self->v = vcpu_new(self->vm, 0);
+}
+
+FIXTURE_TEARDOWN(clock)
+{
+	vm_free(self->vm);
+}
+
+#define SECOND	1000000000ULL
+
+/* ---- the VM's clock ---- */
+
+TEST_F(clock, set_and_get)
+{
+	struct kvm_clock_data c = { .clock = 1000 * SECOND }, d, e;
+
+	ASSERT_EQ(0, xioctl(self->vm->fd, KVM_GET_CLOCK, &d));
+	EXPECT_LT(d.clock, 100 * SECOND);	/* it starts with the VM */
+	ASSERT_EQ(0, xioctl(self->vm->fd, KVM_SET_CLOCK, &c));
+	ASSERT_EQ(0, xioctl(self->vm->fd, KVM_GET_CLOCK, &d));
+	EXPECT_GE(d.clock, 1000 * SECOND);
+	EXPECT_LT(d.clock, 1060 * SECOND);
+	sleep_ms(100);
+	ASSERT_EQ(0, xioctl(self->vm->fd, KVM_GET_CLOCK, &e));
+	EXPECT_GE(e.clock, d.clock + SECOND / 20);
+	/* what was got can be set */
+	EXPECT_EQ(0, xioctl(self->vm->fd, KVM_SET_CLOCK, &e));
+	c.flags = 1 << 10;
+	EXPECT_EQ(-EINVAL, xioctl(self->vm->fd, KVM_SET_CLOCK, &c));
+	EXPECT_EQ(0, d.flags & ~vm_cap(self->vm, KVM_CAP_ADJUST_CLOCK));
+}
+
+/* Given when it was read, the time in between is added */
+TEST_F(clock, set_with_realtime)
+{
+	struct kvm_clock_data c = { .clock = 1000 * SECOND,
+				    .flags = KVM_CLOCK_REALTIME }, d;
+	struct timespec ts;
+
+	if (!(vm_cap(self->vm, KVM_CAP_ADJUST_CLOCK) & KVM_CLOCK_REALTIME))
+		SKIP(return, "no KVM_CLOCK_REALTIME");
+	clock_gettime(CLOCK_REALTIME, &ts);
+	c.realtime = (ts.tv_sec - 500) * SECOND + ts.tv_nsec;
+	ASSERT_EQ(0, xioctl(self->vm->fd, KVM_SET_CLOCK, &c));
+	ASSERT_EQ(0, xioctl(self->vm->fd, KVM_GET_CLOCK, &d));
+	EXPECT_GE(d.clock, 1499 * SECOND);
+	EXPECT_LT(d.clock, 1600 * SECOND);
+}
+
+/* ---- the guest's clock ---- */
+
+/* As in Documentation/virt/kvm/x86/msr.rst */
+struct pv_time {
+	volatile u32 version;
+	u32 pad0;
+	volatile u64 tsc_timestamp;
+	volatile u64 system_time;
+	volatile u32 mul;
+	volatile signed char shift;
+	volatile u8 flags;
+	u8 pad[2];
+} __attribute__((packed, aligned(4)));
+
+struct pv_wall {
+	u32 version, sec, nsec;
+};
+
+static struct pv_time times[2] __attribute__((aligned(64)));
+static struct pv_wall wall __attribute__((aligned(64)));
+
+#define MSR_WALL	0x4b564d00
+#define MSR_TIME	0x4b564d01
+#define MSR_WALL_OLD	0x11
+#define MSR_TIME_OLD	0x12
+
+static u64 pv_read(struct pv_time *t)
+{
+	u64 delta, ns;
+	u32 version;
+
+	do {
+		version = t->version;
+		asm volatile("" ::: "memory");
+		delta = rdtsc() - t->tsc_timestamp;
+		if (t->shift < 0)
+			delta >>= -t->shift;
+		else
+			delta <<= t->shift;
+		ns = t->system_time + (u64)((unsigned __int128)delta * t->mul >> 32);
+		asm volatile("" ::: "memory");
+	} while ((version & 1) || version != t->version);
+	return ns;
+}
+
+static volatile u64 seen_ns, seen_flags;
+
+static void page_guest(u64 msr)
+{
+	u64 last = 0, now;
+	u32 i, version;
+
+	wrmsr(msr, (u64)&times[0] | 1);
+	if (msr == MSR_TIME)
+		guest_eq(rdmsr(msr), (u64)&times[0] | 1);
+	guest_assert(times[0].version != 0);
+	guest_eq(times[0].version & 1, 0);
+	guest_assert(times[0].mul != 0);
+	for (i = 0; i < 10000; i++) {
+		now = pv_read(&times[0]);
+		guest_assert(now >= last);
+		last = now;
+	}
+	seen_ns = pv_read(&times[0]);
+	seen_flags = times[0].flags;
+	guest_sync(0);
+	/* set from outside meanwhile: a new version */
+	version = times[0].version;
+	guest_sync(1);
+	now = pv_read(&times[0]);
+	guest_assert(now >= 5000 * SECOND);
+	guest_assert(now < 5100 * SECOND);
+	guest_assert(times[0].version != version);
+	/* off */
+	wrmsr(msr, 0);
+	times[0].version = 0x1234;
+	times[0].system_time = 0;
+	guest_sync(2);
+	guest_eq(times[0].version, 0x1234);
+	guest_eq(times[0].system_time, 0);
+	guest_done(0);
+}
+
+static void run_page(struct __test_metadata *_metadata, struct vm *vm,
+		     struct vcpu *v, u64 msr)
+{
+	struct kvm_clock_data c;
+	u64 seen;
+
+	vcpu_long(v, page_guest, msr);
+	vcpu_sync(v);
+	must(ioctl(vm->fd, KVM_GET_CLOCK, &c));
+	seen = guest_var(vm, seen_ns);
+	/* it is the VM's clock, as seen a moment ago */
+	EXPECT_LE(seen, c.clock + SECOND);
+	EXPECT_GE(seen + 60 * SECOND, c.clock);
+	EXPECT_EQ(1, vcpu_sync(v));
+	memset(&c, 0, sizeof(c));
+	c.clock = 5000 * SECOND;
+	must(ioctl(vm->fd, KVM_SET_CLOCK, &c));
+	EXPECT_EQ(2, vcpu_sync(v));
+	vcpu_done(v);
+}
+
+TEST_F(clock, page)
+{
+	run_page(_metadata, self->vm, self->v, MSR_TIME);
+}
+
+TEST_F(clock, page_old_msr)
+{
+	run_page(_metadata, self->vm, self->v, MSR_TIME_OLD);
+}
+
+/* A frequency that fits: what the page says passes about as time does */
+static void rate_guest(u64 arg)
+{
+	wrmsr(MSR_TIME, (u64)&times[0] | 1);
+	for (;;) {
+		seen_ns = pv_read(&times[0]);
+		guest_sync(0);
+	}
+}
+
+TEST_F(clock, rate)
+{
+	u64 a, b, t;
+
+	vcpu_long(self->v, rate_guest, 0);
+	vcpu_sync(self->v);
+	t = now_ns();
+	a = guest_var(self->vm, seen_ns);
+	sleep_ms(500);
+	vcpu_sync(self->v);
+	t = now_ns() - t;
+	b = guest_var(self->vm, seen_ns) - a;
+	EXPECT_GT(b, t / 2);
+	EXPECT_LT(b, t * 2);
+}
+
+/* Where the host says the TSC is one clock, no vCPU is behind another */
+static volatile u64 max_seen;
+static volatile u32 backwards, unstable, turns;
+
+static void monotonic_guest(u64 id)
+{
+	u64 now, before;
+	u32 i;
+
+	wrmsr(MSR_TIME, (u64)&times[id] | 1);
+	atomic_add(&turns, 1);
+	spin_until(&turns, 2);
+	for (i = 0; i < 5000; i++) {
+		before = max_seen;
+		now = pv_read(&times[id]);
+		if (!(times[id].flags & 1))
+			unstable = 1;
+		if (now < before)
+			backwards = 1;
+		while (now > before) {
+			u64 old = __sync_val_compare_and_swap(&max_seen,
+							      before, now);
+
+			if (old == before)
+				break;
+			before = old;
+		}
+	}
+	guest_done(0);
+}
+
+TEST_F(clock, monotonic_across)
+{
+	struct vcpu *v[2] = { self->v, vcpu_new(self->vm, 1) };
+	int i;
+
+	for (i = 0; i < 2; i++)
+		vcpu_long(v[i], monotonic_guest, i);
+	for (i = 0; i < 2; i++)
+		vcpu_start(v[i]);
+	for (i = 0; i < 2; i++)
+		vcpu_join(v[i]);
+	if (guest_var(self->vm, unstable))
+		SKIP(return, "the host's TSC is not stable");
+	EXPECT_EQ(0, guest_var(self->vm, backwards));
+}
+
+static void wall_guest(u64 msr)
+{
+	wrmsr(MSR_TIME, (u64)&times[0] | 1);
+	wrmsr(msr, (u64)&wall);
+	guest_eq(wall.version & 1, 0);
+	guest_assert(wall.version != 0);
+	seen_ns = pv_read(&times[0]);
+	guest_done(0);
+}
+
+static void run_wall(struct __test_metadata *_metadata, struct vm *vm,
+		     struct vcpu *v, u64 msr)
+{
+	struct timespec ts;
+	u64 w, host;
+
+	vcpu_long(v, wall_guest, msr);
+	vcpu_done(v);
+	clock_gettime(CLOCK_REALTIME, &ts);
+	host = ts.tv_sec * SECOND + ts.tv_nsec;
+	/* wall clock at boot, plus the time since */
+	w = guest_var(vm, wall).sec * SECOND + guest_var(vm, wall).nsec +
+	    guest_var(vm, seen_ns);
+	EXPECT_LT(w, host + 5 * SECOND);
+	EXPECT_GT(w + 60 * SECOND, host);
+}
+
+TEST_F(clock, wall)
+{
+	run_wall(_metadata, self->vm, self->v, MSR_WALL);
+}
+
+TEST_F(clock, wall_old_msr)
+{
+	run_wall(_metadata, self->vm, self->v, MSR_WALL_OLD);
+}
+
+static void stopped_guest(u64 arg)
+{
+	wrmsr(MSR_TIME, (u64)&times[0] | 1);
+	guest_sync(times[0].flags & 2);
+	guest_sync(times[0].flags & 2);
+	guest_done(0);
+}
+
+TEST_F(clock, guest_stopped)
+{
+	EXPECT_EQ(-EINVAL, xioctl(self->v->fd, KVM_KVMCLOCK_CTRL, 0));
+	vcpu_long(self->v, stopped_guest, 0);
+	EXPECT_EQ(0, vcpu_sync(self->v));
+	EXPECT_EQ(0, xioctl(self->v->fd, KVM_KVMCLOCK_CTRL, 0));
+	EXPECT_EQ(2, vcpu_sync(self->v));
+	vcpu_done(self->v);
+}
+
+static void no_feature_guest(u64 arg)
+{
+	guest_eq(wrmsr_try(MSR_TIME, (u64)&times[0] | 1), GP0);
+	guest_eq(wrmsr_try(MSR_WALL, (u64)&wall), GP0);
+	guest_done(0);
+}
+
+/* A feature not in CPUID is not there, when the VMM wants it enforced */
+TEST_F(clock, feature_enforced)
+{
+	struct kvm_cpuid_entry2 *e = cpuid_find(self->vm->cpuid,
+						KVM_CPUID_FEATURES, 0);
+	struct kvm_enable_cap c = { .cap = KVM_CAP_ENFORCE_PV_FEATURE_CPUID,
+				    .args = { 1 } };
+	struct vcpu *v;
+
+	NEED_CAP(self->vm, KVM_CAP_ENFORCE_PV_FEATURE_CPUID);
+	e->eax = 0;
+	v = vcpu_new(self->vm, 1);
+	EXPECT_EQ(0, xioctl(v->fd, KVM_ENABLE_CAP, &c));
+	vcpu_long(v, no_feature_guest, 0);
+	vcpu_done(v);
+}
+
+/* The page's address is the guest's to get wrong */
+static void bad_page_guest(u64 arg)
+{
+	wrmsr(MSR_TIME, 0xd0000000UL | 1);
+	guest_sync(0);
+	wrmsr(MSR_TIME, 0xfffffffffffff000UL | 1);
+	guest_sync(1);
+	wrmsr(MSR_TIME, (MEM_SIZE - 8) | 1);
+	guest_sync(2);
+	wrmsr(MSR_WALL, 0xd0000000UL);
+	guest_sync(3);
+	wrmsr(MSR_TIME, (u64)&times[0] | 1);
+	guest_assert(times[0].version != 0);
+	guest_done(0);
+}
+
+TEST_F(clock, bad_page)
+{
+	int i;
+
+	vcpu_long(self->v, bad_page_guest, 0);
+	for (i = 0; i < 4; i++) {
+		EXPECT_EQ(i, vcpu_sync(self->v));
+	}
+	vcpu_done(self->v);
+}
+
+/* ---- TSC ---- */
+
+static void tsc_guest(u64 arg)
+{
+	u64 a = rdtsc(), b;
+	u32 i, aux;
+
+	for (i = 0; i < 1000; i++) {
+		u32 r[4];
+
+		cpuid(0, 0, r);			/* over exits */
+		b = rdtsc();
+		guest_assert(b > a);
+		a = b;
+	}
+	/* written, it goes on from there */
+	wrmsr(MSR_IA32_TSC, 1UL << 52);
+	a = rdtsc();
+	guest_assert(a >= 1UL << 52);
+	guest_assert(a < (1UL << 52) + (1UL << 40));
+	guest_assert(rdmsr(MSR_IA32_TSC) >= a);
+	/* and the difference is in TSC_ADJUST */
+	guest_assert(rdmsr(MSR_IA32_TSC_ADJUST) != 0);
+	wrmsr(MSR_IA32_TSC_ADJUST, 0);
+	b = rdtsc();
+	guest_assert(b < 1UL << 51);
+	wrmsr(MSR_IA32_TSC_ADJUST, 1UL << 45);
+	guest_eq(rdmsr(MSR_IA32_TSC_ADJUST), 1UL << 45);
+	guest_assert(rdtsc() >= b + (1UL << 45));
+	wrmsr(MSR_TSC_AUX, 0x1234);
+	asm volatile("rdtscp" : "=c"(aux) :: "rax", "rdx");
+	guest_eq(aux, 0x1234);
+	guest_done(0);
+}
+
+TEST_F(clock, tsc)
+{
+	vcpu_long(self->v, tsc_guest, 0);
+	vcpu_done(self->v);
+}
+
+static void tsc_value_guest(u64 arg)
+{
+	for (;;) {
+		seen_ns = rdtsc();
+		guest_sync(0);
+	}
+}
+
+TEST_F(clock, tsc_offset)
+{
+	u64 off, off2, old, new;
+	struct kvm_device_attr a = {
+		.group = KVM_VCPU_TSC_CTRL,
+		.attr = KVM_VCPU_TSC_OFFSET,
+		.addr = (uintptr_t)&off,
+	};
+	int fd = self->v->fd;
+
+	NEED_CAP(self->vm, KVM_CAP_VCPU_ATTRIBUTES);
+	EXPECT_EQ(0, xioctl(fd, KVM_HAS_DEVICE_ATTR, &a));
+	EXPECT_EQ(0, xioctl(fd, KVM_GET_DEVICE_ATTR, &a));
+	vcpu_long(self->v, tsc_value_guest, 0);
+	vcpu_sync(self->v);
+	old = guest_var(self->vm, seen_ns);
+	off += 1ULL << 50;
+	EXPECT_EQ(0, xioctl(fd, KVM_SET_DEVICE_ATTR, &a));
+	vcpu_sync(self->v);
+	new = guest_var(self->vm, seen_ns);
+	EXPECT_GE(new + (1ULL << 36), old + (1ULL << 50));
+	EXPECT_LT(new, old + (1ULL << 50) + (1ULL << 40));
+	a.addr = (uintptr_t)&off2;
+	EXPECT_EQ(0, xioctl(fd, KVM_GET_DEVICE_ATTR, &a));
+	/* a host without a stable TSC corrects it now and then */
+	EXPECT_LT(off - off2 + (1ULL << 36), 1ULL << 37);
+
+	a.addr = 8;
+	EXPECT_EQ(-EFAULT, xioctl(fd, KVM_GET_DEVICE_ATTR, &a));
+	EXPECT_EQ(-EFAULT, xioctl(fd, KVM_SET_DEVICE_ATTR, &a));
+	a.attr = 99;
+	EXPECT_EQ(-ENXIO, xioctl(fd, KVM_HAS_DEVICE_ATTR, &a));
+	EXPECT_EQ(-ENXIO, xioctl(fd, KVM_GET_DEVICE_ATTR, &a));
+	a.attr = 0;
+	a.group = 99;
+	EXPECT_EQ(-ENXIO, xioctl(fd, KVM_HAS_DEVICE_ATTR, &a));
+}
+
+/* vCPUs made together have one TSC, give or take the making */
+TEST_F(clock, tsc_in_step)
+{
+	u64 a, b, khz = xioctl(self->v->fd, KVM_GET_TSC_KHZ, 0);
+	struct vcpu *v = vcpu_new(self->vm, 1);
+
+	EXPECT_EQ(1, vcpu_get_msr(self->v, MSR_IA32_TSC, &a));
+	EXPECT_EQ(1, vcpu_get_msr(v, MSR_IA32_TSC, &b));
+	EXPECT_LT(b, a + khz * 5000);
+	EXPECT_LT(a, b + khz * 5000);
+}
+
+/* The guest's notion of the time it did not get to run */
+struct steal {
+	volatile u64 steal;
+	volatile u32 version;
+	u32 flags;
+	u8 preempted, pad[47];
+} __attribute__((aligned(64)));
+static struct steal steal;
+
+#define MSR_STEAL	0x4b564d03
+
+static void steal_guest(u64 arg)
+{
+	u32 i, v;
+
+	guest_eq(wrmsr_try(MSR_STEAL, (u64)&steal | 2), GP0);
+	wrmsr(MSR_STEAL, (u64)&steal | 1);
+	guest_eq(rdmsr(MSR_STEAL), (u64)&steal | 1);
+	guest_sync(0);
+	v = steal.version;
+	guest_eq(v & 1, 0);
+	for (i = 0; i < 100; i++)
+		guest_sync(0);
+	guest_eq(steal.version & 1, 0);
+	wrmsr(MSR_STEAL, 0);
+	guest_done(1);
+}
+
+TEST_F(clock, steal_time)
+{
+	struct kvm_cpuid_entry2 *e = cpuid_find(self->vm->cpuid,
+						KVM_CPUID_FEATURES, 0);
+
+	if (!(e->eax & 1 << KVM_FEATURE_STEAL_TIME))
+		SKIP(return, "no steal time");
+	vcpu_long(self->v, steal_guest, 0);
+	do {
+		vcpu_run(self->v);
+	} while (self->v->run->exit_reason == KVM_EXIT_IO &&
+		 self->v->run->io.port == PORT_SYNC);
+	ASSERT_EQ(KVM_EXIT_IO, self->v->run->exit_reason);
+	EXPECT_EQ(PORT_DONE, self->v->run->io.port);
+}
+
+TEST_HARNESS_MAIN

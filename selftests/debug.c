@@ -1,0 +1,372 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Debugging: the guest's own (TF, DR0 to DR7, INT3) and its VMM's through
+ * KVM_SET_GUEST_DEBUG, which must not show in the guest.
+ */
+#include "test.h"
+
+FIXTURE(debug) {
+	struct vm *vm;
+	struct vcpu *v;
+};
+
+FIXTURE_SETUP(debug)
+{
+	self->vm = vm_new(VM_PLAIN);
+	self->v = vcpu_new(self->vm, 0);
+}
+
+FIXTURE_TEARDOWN(debug)
+{
+	vm_free(self->vm);
+}
+
+#define DR_FUNC(n)							\
+guest_always u64 read_dr##n(void)					\
+{									\
+	u64 v;								\
+									\
+	asm volatile("mov %%db" #n ",%0" : "=r"(v) :: "memory");	\
+	return v;							\
+}									\
+guest_always void write_dr##n(u64 v)					\
+{									\
+	asm volatile("mov %0,%%db" #n :: "r"(v) : "memory");		\
+}
+DR_FUNC(0) DR_FUNC(1) DR_FUNC(2) DR_FUNC(3) DR_FUNC(6) DR_FUNC(7)
+
+static volatile u32 nr_db;
+static volatile u64 db_rip[16], db_dr6;
+
+static void db_handler(struct guest_frame *f)
+{
+	if (nr_db < 16)
+		db_rip[nr_db] = f->rip;
+	nr_db++;
+	db_dr6 = read_dr6();
+	write_dr6(0xffff0ff0);
+	f->rflags |= X86_EFLAGS_RF;
+}
+
+static void dr_guest(u64 arg)
+{
+	guest_eq(read_dr6(), 0xffff0ff0);
+	guest_eq(read_dr7(), 0x400);
+	write_dr0(0x1000);
+	write_dr1(0x2000);
+	write_dr2(0xffff800000001000UL);
+	write_dr3(0x4000);
+	guest_eq(read_dr0(), 0x1000);
+	guest_eq(read_dr1(), 0x2000);
+	guest_eq(read_dr2(), 0xffff800000001000UL);
+	guest_eq(read_dr3(), 0x4000);
+	guest_sync(0);
+	guest_eq(read_dr0(), 0x1111);
+	guest_eq(guest_try("mov %1,%%db7", "r"(1UL << 32)), GP0);
+	guest_eq(guest_try("mov %1,%%db6", "r"(1UL << 32)), GP0);
+	guest_done(0);
+}
+
+TEST_F(debug, registers)
+{
+	struct kvm_debugregs d;
+
+	vcpu_long(self->v, dr_guest, 0);
+	vcpu_sync(self->v);
+	must(ioctl(self->v->fd, KVM_GET_DEBUGREGS, &d));
+	EXPECT_EQ(0x1000, d.db[0]);
+	EXPECT_EQ(0xffff800000001000UL, d.db[2]);
+	d.db[0] = 0x1111;
+	must(ioctl(self->v->fd, KVM_SET_DEBUGREGS, &d));
+	vcpu_done(self->v);
+}
+
+/* TF: a trap after each instruction, exits among them or not */
+static void tf_guest(u64 arg)
+{
+	u64 start, a;
+
+	guest_on(DB_VEC, db_handler);
+	asm volatile("lea 1f(%%rip),%0\n"
+		     "pushfq; orq $0x100,(%%rsp); popfq\n"
+		     "1: nop; nop; mov %%rsp,%1\n"
+		     "pushfq; andq $~0x100,(%%rsp); popfq; nop"
+		     : "=&r"(start), "=&r"(a) :: "memory", "cc");
+	guest_eq(nr_db, 6);
+	guest_eq(db_dr6 & 0x4000, 0x4000);
+	guest_eq(db_rip[0], start + 1);
+	guest_eq(db_rip[1], start + 2);
+	guest_eq(db_rip[2], start + 5);
+	guest_done(0);
+}
+
+TEST_F(debug, trap_flag)
+{
+	vcpu_long(self->v, tf_guest, 0);
+	vcpu_done(self->v);
+}
+
+/* The trap comes after an instruction that is emulated, all the same */
+static void tf_exit_guest(u64 arg)
+{
+	u64 start;
+	u32 a = 0, b, c = 0, d;
+
+	guest_on(DB_VEC, db_handler);
+	asm volatile("lea 1f(%%rip),%0\n"
+		     "pushfq; orq $0x100,(%%rsp); popfq\n"
+		     "1: cpuid; nop\n"
+		     "pushfq; andq $~0x100,(%%rsp); popfq; nop"
+		     : "=&r"(start), "+a"(a), "=b"(b), "+c"(c), "=d"(d)
+		     :: "memory", "cc");
+	guest_eq(db_rip[0], start + 2);
+	guest_eq(db_rip[1], start + 3);
+	guest_eq(nr_db, 5);
+	nr_db = 0;
+	asm volatile("lea 1f(%%rip),%0\n"
+		     "pushfq; orq $0x100,(%%rsp); popfq\n"
+		     "1: outl %%eax,%%dx; nop\n"
+		     "pushfq; andq $~0x100,(%%rsp); popfq; nop"
+		     : "=&r"(start) : "a"(5), "d"(PORT_SYNC) : "memory", "cc");
+	guest_eq(db_rip[0], start + 1);
+	guest_eq(nr_db, 5);
+	guest_done(0);
+}
+
+TEST_F(debug, trap_flag_over_exits)
+{
+	vcpu_long(self->v, tf_exit_guest, 0);
+	EXPECT_EQ(5, vcpu_sync(self->v));
+	vcpu_done(self->v);
+}
+
+static volatile u32 watched_pair[2] __attribute__((aligned(8)));
+#define watched watched_pair[0]
+
+static void hw_guest(u64 arg)
+{
+	u64 rip;
+
+	guest_on(DB_VEC, db_handler);
+	/* data write, four bytes */
+	write_dr0((u64)&watched);
+	write_dr7(0x400 | 2 | 1UL << 16 | 3UL << 18);
+	watched = 1;
+	asm volatile("nop");
+	guest_eq(nr_db, 1);
+	guest_eq(db_dr6 & 0xf, 1);
+	/* not the neighbour */
+	watched_pair[1] = 0;
+	guest_eq(nr_db, 1);
+	/* execution, in DR1 */
+	asm volatile("lea 1f(%%rip),%0; jmp 2f; 1: nop; ret; 2:" : "=r"(rip));
+	write_dr0(0);
+	write_dr1(rip);
+	write_dr7(0x400 | 8);
+	asm volatile("call *%0" :: "r"(rip) : "memory");
+	guest_eq(nr_db, 2);
+	guest_eq(db_dr6 & 0xf, 2);
+	guest_eq(db_rip[1], rip);
+	write_dr7(0x400);
+	asm volatile("call *%0" :: "r"(rip) : "memory");
+	guest_eq(nr_db, 2);
+	guest_done(0);
+}
+
+TEST_F(debug, hardware_breakpoints)
+{
+	/* only a MOV to DR7 that the guest runs itself would */
+	NOT_ON_TCG("VMRUN does not arm breakpoints");
+	vcpu_long(self->v, hw_guest, 0);
+	vcpu_done(self->v);
+}
+
+static void gd_handler(struct guest_frame *f)
+{
+	nr_db++;
+	db_dr6 = read_dr6();		/* GD is off in here */
+	f->rip += 3;			/* mov to or from db0 */
+}
+
+static void gd_guest(u64 arg)
+{
+	guest_on(DB_VEC, gd_handler);
+	write_dr7(0x400 | 1 << 13);
+	asm volatile("mov %%db0,%%rax" ::: "rax");
+	guest_eq(nr_db, 1);
+	guest_eq(db_dr6 & 0x2000, 0x2000);
+	guest_eq(read_dr7() & 0x2000, 0);
+	guest_done(0);
+}
+
+TEST_F(debug, general_detect)
+{
+	NOT_ON_TCG("DR7.GD does nothing");
+	vcpu_long(self->v, gd_guest, 0);
+	vcpu_done(self->v);
+}
+
+static void bp_guest(u64 arg)
+{
+	u64 rip;
+
+	guest_on(BP_VEC, db_handler);
+	asm volatile("int3; 1: lea 1b(%%rip),%0" : "=r"(rip));
+	guest_eq(nr_db, 1);
+	guest_eq(db_rip[0], rip);
+	guest_done(0);
+}
+
+TEST_F(debug, breakpoint_of_guest)
+{
+	vcpu_long(self->v, bp_guest, 0);
+	vcpu_done(self->v);
+}
+
+/* ---- from outside ---- */
+
+static void set_debug(struct vcpu *v, struct kvm_guest_debug *d)
+{
+	must(ioctl(v->fd, KVM_SET_GUEST_DEBUG, d));
+}
+
+static void int3_guest(u64 arg)
+{
+	asm volatile("int3");
+	guest_done(0);
+}
+
+TEST_F(debug, software_breakpoint)
+{
+	struct kvm_guest_debug d = {
+		.control = KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_USE_SW_BP,
+	};
+	struct vcpu *v = self->v;
+	struct kvm_regs r;
+	u64 at;
+
+	NOT_ON_TCG("INT3 does not take the intercept of #BP");
+	vcpu_long(v, int3_guest, 0);
+	set_debug(v, &d);
+	vcpu_expect(v, KVM_EXIT_DEBUG);
+	EXPECT_EQ(BP_VEC, v->run->debug.arch.exception);
+	at = v->run->debug.arch.pc;
+	vcpu_get_regs(v, &r);
+	EXPECT_EQ(at, r.rip);
+	EXPECT_EQ(0xcc, *(u8 *)at);
+	/* not ours after all: give it to the guest */
+	d.control |= KVM_GUESTDBG_INJECT_BP;
+	guest_var(self->vm, guest_handlers)[BP_VEC] = guest_count;
+	set_debug(v, &d);
+	d.control = 0;
+	set_debug(v, &d);
+	vcpu_done(v);
+	EXPECT_EQ(1, guest_var(self->vm, guest_irqs)[BP_VEC]);
+}
+
+static void step_guest(u64 arg)
+{
+	u32 a = 0, b, c = 0, d;
+
+	asm volatile("step_start: nop; nop\n"
+		     "cpuid\n"
+		     "inc %%eax; dec %%eax\n"
+		     "step_end: nop"
+		     : "+a"(a), "=b"(b), "+c"(c), "=d"(d) :: "memory");
+	guest_done(0);
+}
+extern char step_start[], step_end[];
+
+TEST_F(debug, single_step)
+{
+	struct kvm_guest_debug d = {
+		.control = KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_SINGLESTEP,
+	};
+	struct vcpu *v = self->v;
+	struct kvm_regs r;
+	u64 last = 0;
+	int i, n = 0;
+
+	NEED_CAP(self->vm, KVM_CAP_SET_GUEST_DEBUG);
+	vcpu_long(v, step_guest, 0);
+	set_debug(v, &d);
+	for (i = 0; i < 100; i++) {
+		vcpu_expect(v, KVM_EXIT_DEBUG);
+		EXPECT_EQ(DB_VEC, v->run->debug.arch.exception);
+		EXPECT_TRUE(v->run->debug.arch.dr6 & 0x4000);
+		vcpu_get_regs(v, &r);
+		EXPECT_EQ(v->run->debug.arch.pc, r.rip);
+		EXPECT_EQ(0, r.rflags & X86_EFLAGS_TF);
+		ASSERT_NE(last, r.rip);
+		last = r.rip;
+		if (r.rip > (u64)step_start && r.rip <= (u64)step_end)
+			n++;
+		if (r.rip == (u64)step_end)
+			break;
+	}
+	EXPECT_EQ(5, n);	/* two NOPs, CPUID, INC, DEC */
+	d.control = 0;
+	set_debug(v, &d);
+	vcpu_done(v);
+}
+
+static void hw_outside_guest(u64 arg)
+{
+	guest_eq(read_dr7(), 0x400);
+	asm volatile("hw_here: nop; nop");
+	guest_eq(read_dr0(), 0);
+	guest_eq(read_dr7(), 0x400);
+	watched = 3;
+	asm volatile("nop; hw_after: nop");
+	guest_done(0);
+}
+extern char hw_here[], hw_after[];
+
+/* The VMM's hardware breakpoints take the guest's place, unseen */
+TEST_F(debug, hardware_breakpoint_from_outside)
+{
+	struct kvm_guest_debug d = {
+		.control = KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_USE_HW_BP,
+		.arch.debugreg = { [0] = (u64)hw_here, [7] = 0x402 },
+	};
+	struct vcpu *v = self->v;
+	struct kvm_debugregs g;
+
+	NOT_ON_TCG("VMRUN does not arm breakpoints");
+	vcpu_long(v, hw_outside_guest, 0);
+	set_debug(v, &d);
+	vcpu_expect(v, KVM_EXIT_DEBUG);
+	EXPECT_EQ((u64)hw_here, v->run->debug.arch.pc);
+	EXPECT_EQ(1, v->run->debug.arch.dr6 & 0xf);
+	must(ioctl(v->fd, KVM_GET_DEBUGREGS, &g));
+	EXPECT_EQ(0, g.db[0]);
+	EXPECT_EQ(0x400, g.dr7);
+	/* a watchpoint, now */
+	d.arch.debugreg[0] = 0;
+	d.arch.debugreg[1] = (u64)&watched;
+	d.arch.debugreg[7] = 0x408 | 0xdUL << 20;
+	set_debug(v, &d);
+	vcpu_expect(v, KVM_EXIT_DEBUG);
+	EXPECT_EQ(2, v->run->debug.arch.dr6 & 0xf);
+	EXPECT_LE((u64)hw_here, v->run->debug.arch.pc);
+	EXPECT_GE((u64)hw_after, v->run->debug.arch.pc);
+	d.control = 0;
+	set_debug(v, &d);
+	vcpu_done(v);
+}
+
+TEST_F(debug, injection_while_pending)
+{
+	struct kvm_guest_debug d = {
+		.control = KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_INJECT_DB,
+	};
+	struct vcpu *v = self->v;
+
+	NEED_CAP(self->vm, KVM_CAP_SET_GUEST_DEBUG);
+	EXPECT_EQ(-EFAULT, xioctl(v->fd, KVM_SET_GUEST_DEBUG, 8));
+	vcpu_long(v, bp_guest, 0);
+	EXPECT_EQ(0, xioctl(v->fd, KVM_SET_GUEST_DEBUG, &d));
+	EXPECT_EQ(-EBUSY, xioctl(v->fd, KVM_SET_GUEST_DEBUG, &d));
+}
+
+TEST_HARNESS_MAIN

@@ -1,0 +1,29 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/* vm-create NODE [SECONDS]: create a VM with one vCPU on that node, keep it for a while; says how it went. */
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/kvm.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+int main(int argc, char **argv)
+{
+	int node, vm;
+
+	if (argc < 2)
+		return 2;
+	node = open(argv[1], O_RDWR | O_CLOEXEC);
+	vm = node < 0 ? -1 : ioctl(node, KVM_CREATE_VM, 0);
+	if (vm < 0 || ioctl(vm, KVM_CREATE_VCPU, 0) < 0) {
+		puts(strerrorname_np(errno));
+		return 1;
+	}
+	puts("ok");
+	fflush(stdout);
+	if (argc > 2)
+		sleep(atoi(argv[2]));
+	return 0;
+}

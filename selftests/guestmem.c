@@ -1,0 +1,494 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Guest memory is the process's memory: whatever the host does to it (discards,
+ * protects, moves, copies on write, shares), the guest sees that memory and no
+ * other, at any moment, with vCPUs running.
+ */
+#define _GNU_SOURCE
+#include "test.h"
+
+#include <linux/memfd.h>
+#include <sched.h>
+#include <sys/syscall.h>
+
+#define GPA	0x10000000UL
+#define PAGES	512
+#define BYTES	(PAGES * 4096UL)
+
+FIXTURE(guestmem) {
+	struct vm *vm;
+	struct vcpu *v[2];
+	u8 *mem;
+};
+
+FIXTURE_SETUP(guestmem)
+{
+	u8 *p = mem_alloc(2 * BYTES);
+	int i;
+
+	self->vm = vm_new(VM_PLAIN);
+	self->mem = (u8 *)(((u64)p + BYTES - 1) & ~(BYTES - 1));
+	for (i = 0; i < 2; i++)
+		self->v[i] = vcpu_new(self->vm, i);
+}
+
+FIXTURE_TEARDOWN(guestmem)
+{
+	vm_free(self->vm);
+}
+
+/*
+ * Each vCPU owns one word of every page and counts in it.  What it reads back
+ * is what it wrote last, or zero where the host has thrown the page away.
+ */
+static volatile u32 quit, rounds[2], zeroes;
+
+static void writer(u64 id)
+{
+	static u32 last[2][PAGES];
+	volatile u32 *p = (u32 *)GPA;
+	u32 n = 0, i, v;
+
+	while (!quit) {
+		n++;
+		for (i = 0; i < PAGES; i++) {
+			v = p[i * 1024 + id];
+			if (v != last[id][i]) {
+				guest_eq(v, 0);
+				zeroes++;
+			}
+			p[i * 1024 + id] = n;
+			last[id][i] = n;
+		}
+		rounds[id] = n;
+	}
+	/* a final pattern, for the host to look at */
+	for (i = 0; i < PAGES; i++)
+		p[i * 1024 + id] = 0xabc00000 + i;
+	guest_done(0);
+}
+
+/* Run to the end; where the memory is gone for now, try again */
+static void *patient_thread(void *arg)
+{
+	struct vcpu *v = arg;
+
+	for (;;) {
+		if (!ioctl(v->fd, KVM_RUN, 0)) {
+			if (v->run->exit_reason == KVM_EXIT_IO &&
+			    v->run->io.port == PORT_DONE)
+				return NULL;
+			if (v->run->exit_reason == KVM_EXIT_IO &&
+			    v->run->io.port == PORT_FAIL)
+				die("vCPU %d: a page is not what it was",
+				    v->id);
+			if (v->run->exit_reason == KVM_EXIT_INTERNAL_ERROR)
+				die("vCPU %d: internal error %u: %llx %llx %llx %llx",
+				    v->id, v->run->internal.suberror,
+				    v->run->internal.data[0],
+				    v->run->internal.data[1],
+				    v->run->internal.data[2],
+				    v->run->internal.data[3]);
+			die("vCPU %d: exit %s", v->id,
+			    exit_name(v->run->exit_reason));
+		}
+		if (errno != EFAULT)
+			die("KVM_RUN: %s", strerror(errno));
+		sched_yield();
+	}
+}
+
+static void start(struct vm *vm, struct vcpu **v, pthread_t *t)
+{
+	int i;
+
+	for (i = 0; i < 2; i++) {
+		vcpu_long(v[i], writer, i);
+		pthread_create(&t[i], NULL, patient_thread, v[i]);
+	}
+	for (i = 0; i < 2; i++)
+		if (!wait_for(&guest_var(vm, rounds)[i], 1, 30000))
+			die("the guest does not get on");
+}
+
+/* Both vCPUs did another round */
+static void progress(struct vm *vm)
+{
+	u32 r[2] = { guest_var(vm, rounds)[0], guest_var(vm, rounds)[1] };
+	int i;
+
+	for (i = 0; i < 2; i++)
+		if (!wait_for(&guest_var(vm, rounds)[i], r[i] + 1, 30000))
+			die("the guest does not get on");
+}
+
+static void finish(struct vm *vm, u8 *mem, pthread_t *t)
+{
+	int i;
+
+	guest_var(vm, quit) = 1;
+	for (i = 0; i < 2; i++)
+		pthread_join(t[i], NULL);
+	for (i = 0; i < PAGES; i++)
+		if (((u32 *)mem)[i * 1024] != 0xabc00000 + i ||
+		    ((u32 *)mem)[i * 1024 + 1] != 0xabc00000 + i)
+			die("page %d: what the guest wrote is not there", i);
+}
+
+TEST_F(guestmem, discarded)
+{
+	pthread_t t[2];
+	u32 seed = 1, i;
+
+	vm_slot(self->vm, 1, GPA, BYTES, self->mem, 0);
+	start(self->vm, self->v, t);
+	for (i = 0; i < 100; i++) {
+		seed = seed * 1664525 + 1013904223;
+		madvise(self->mem + (seed >> 8) % PAGES * 4096,
+			(seed >> 4) % 16 * 4096 + 4096, MADV_DONTNEED);
+		if (i % 10 == 0)
+			progress(self->vm);
+	}
+	finish(self->vm, self->mem, t);
+	EXPECT_GT(guest_var(self->vm, zeroes), 0);
+}
+
+TEST_F(guestmem, discarded_huge)
+{
+	pthread_t t[2];
+	int i;
+
+	madvise(self->mem, BYTES, MADV_HUGEPAGE);
+	memset(self->mem, 0, BYTES);
+	vm_slot(self->vm, 1, GPA, BYTES, self->mem, 0);
+	start(self->vm, self->v, t);
+	for (i = 0; i < 6; i++) {
+		/* a part, which splits it; all, which brings a new one */
+		madvise(self->mem + 64 * 4096, 4096, MADV_DONTNEED);
+		progress(self->vm);
+		madvise(self->mem, BYTES, MADV_DONTNEED);
+		progress(self->vm);
+	}
+	finish(self->vm, self->mem, t);
+}
+
+TEST_F(guestmem, protected)
+{
+	pthread_t t[2];
+	u32 a, b, i;
+
+	vm_slot(self->vm, 1, GPA, BYTES, self->mem, 0);
+	start(self->vm, self->v, t);
+	for (i = 0; i < 20; i++) {
+		/* what is read-only for the process stays as it is */
+		mprotect(self->mem + 100 * 4096, 4096, PROT_READ);
+		a = *(volatile u32 *)(self->mem + 100 * 4096);
+		sleep_ms(2);
+		b = *(volatile u32 *)(self->mem + 100 * 4096);
+		EXPECT_EQ(a, b);
+		mprotect(self->mem + 100 * 4096, 4096, PROT_READ | PROT_WRITE);
+		progress(self->vm);
+		mprotect(self->mem, BYTES, PROT_NONE);
+		sleep_ms(1);
+		mprotect(self->mem, BYTES, PROT_READ | PROT_WRITE);
+		progress(self->vm);
+	}
+	finish(self->vm, self->mem, t);
+	EXPECT_EQ(0, guest_var(self->vm, zeroes));
+}
+
+TEST_F(guestmem, moved_away_and_back)
+{
+	u8 *away = mem_alloc(BYTES), *p;
+	pthread_t t[2];
+	int i;
+
+	vm_slot(self->vm, 1, GPA, BYTES, self->mem, 0);
+	start(self->vm, self->v, t);
+	for (i = 0; i < 20; i++) {
+		u32 sum = 0, sum2 = 0, k;
+
+		p = mremap(self->mem, BYTES, BYTES,
+			   MREMAP_MAYMOVE | MREMAP_FIXED, away);
+		ASSERT_EQ(away, p);
+		/* nobody writes it there */
+		for (k = 0; k < BYTES / 4; k += 512)
+			sum += ((volatile u32 *)p)[k];
+		sleep_ms(2);
+		for (k = 0; k < BYTES / 4; k += 512)
+			sum2 += ((volatile u32 *)p)[k];
+		EXPECT_EQ(sum, sum2);
+		p = mremap(away, BYTES, BYTES,
+			   MREMAP_MAYMOVE | MREMAP_FIXED, self->mem);
+		ASSERT_EQ(self->mem, p);
+		progress(self->vm);
+	}
+	finish(self->vm, self->mem, t);
+	EXPECT_EQ(0, guest_var(self->vm, zeroes));
+}
+
+/* fork(): the child has the memory as it was, the guest goes on in ours */
+TEST_F_TIMEOUT(guestmem, copied_on_write, 120)
+{
+	pthread_t t[2];
+	int i, status;
+
+	vm_slot(self->vm, 1, GPA, BYTES, self->mem, 0);
+	start(self->vm, self->v, t);
+	for (i = 0; i < 8; i++) {
+		pid_t pid = fork();
+
+		if (!pid) {
+			u32 sum = 0, sum2 = 0, k;
+
+			for (k = 0; k < BYTES / 4; k += 512)
+				sum += ((volatile u32 *)self->mem)[k];
+			sleep_ms(20);
+			for (k = 0; k < BYTES / 4; k += 512)
+				sum2 += ((volatile u32 *)self->mem)[k];
+			_exit(sum != sum2);
+		}
+		progress(self->vm);
+		waitpid(pid, &status, 0);
+		EXPECT_TRUE(WIFEXITED(status));
+		EXPECT_EQ(0, WEXITSTATUS(status));
+	}
+	finish(self->vm, self->mem, t);
+	EXPECT_EQ(0, guest_var(self->vm, zeroes));
+}
+
+/* A file in memory, holes punched in it, and seen through two mappings */
+TEST_F(guestmem, shared_file)
+{
+	int fd = syscall(SYS_memfd_create, "guest", 0), i;
+	pthread_t t[2];
+	u8 *a, *b;
+
+	must(ftruncate(fd, BYTES));
+	a = mmap(NULL, BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	b = mmap(NULL, BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	vm_slot(self->vm, 1, GPA, BYTES, a, 0);
+	start(self->vm, self->v, t);
+	for (i = 0; i < 20; i++) {
+		/* 3: keep the size, punch a hole */
+		must(fallocate(fd, 3, i * 16 * 4096, 16 * 4096));
+		progress(self->vm);
+		EXPECT_NE(0, ((volatile u32 *)b)[i * 16 * 1024]);
+	}
+	finish(self->vm, b, t);
+	close(fd);
+}
+
+/* Truncated: SIGBUS to a process, EFAULT to its vCPU */
+static void touch_guest(u64 gpa)
+{
+	*(volatile u32 *)gpa = 1;
+	guest_sync(0);
+	*(volatile u32 *)gpa = 2;
+	guest_done(0);
+}
+
+TEST_F(guestmem, truncated_file)
+{
+	int fd = syscall(SYS_memfd_create, "guest", 0);
+	struct vcpu *v = self->v[0];
+	u8 *a;
+
+	must(ftruncate(fd, BYTES));
+	a = mmap(NULL, BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	vm_slot(self->vm, 1, GPA, BYTES, a, 0);
+	vcpu_long(v, touch_guest, GPA + 0x10000);
+	vcpu_sync(v);
+	must(ftruncate(fd, 0));
+	EXPECT_EQ(-EFAULT, xioctl(v->fd, KVM_RUN, 0));
+	must(ftruncate(fd, BYTES));
+	vcpu_done(v);
+	EXPECT_EQ(2, *(u32 *)(a + 0x10000));
+	close(fd);
+}
+
+/* Memory never written is the zero page, until somebody does */
+static void zero_guest(u64 arg)
+{
+	volatile u32 *p = (u32 *)GPA;
+
+	guest_eq(p[0], 0);
+	guest_eq(p[1024], 0);
+	guest_sync(0);
+	guest_eq(p[0], 77);		/* written by the host meanwhile */
+	guest_eq(p[1024], 0);
+	p[1024] = 88;
+	guest_eq(p[1024], 88);
+	guest_eq(p[2048], 0);		/* the zero page is still zero */
+	guest_done(0);
+}
+
+TEST_F(guestmem, zero_page)
+{
+	u8 *other = mem_alloc(4096);
+
+	vm_slot(self->vm, 1, GPA, BYTES, self->mem, 0);
+	vcpu_long(self->v[0], zero_guest, 0);
+	vcpu_sync(self->v[0]);
+	*(u32 *)self->mem = 77;
+	vcpu_done(self->v[0]);
+	EXPECT_EQ(88, *(u32 *)(self->mem + 4096));
+	EXPECT_EQ(0, *(u32 *)other);
+	EXPECT_EQ(0, *(u32 *)(self->mem + 3 * 4096));
+}
+
+/* A private mapping of a file: the guest's writes are not the file's */
+static void private_guest(u64 arg)
+{
+	volatile u32 *p = (u32 *)GPA;
+
+	guest_eq(*p, 0x11111111);
+	*p = 0x22222222;
+	guest_done(0);
+}
+
+TEST_F(guestmem, private_file)
+{
+	int fd = syscall(SYS_memfd_create, "guest", 0);
+	u32 v = 0x11111111;
+	u8 *a;
+
+	must(ftruncate(fd, 4096));
+	must(pwrite(fd, &v, 4, 0));
+	a = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE, fd, 0);
+	vm_slot(self->vm, 1, GPA, 4096, a, 0);
+	vcpu_long(self->v[0], private_guest, 0);
+	vcpu_done(self->v[0]);
+	must(pread(fd, &v, 4, 0));
+	EXPECT_EQ(0x11111111, v);
+	EXPECT_EQ(0x22222222, *(u32 *)a);
+	close(fd);
+}
+
+/* One memory at two places of the guest */
+static void alias_guest(u64 arg)
+{
+	volatile u32 *a = (u32 *)GPA, *b = (u32 *)(GPA + BYTES);
+	u32 i;
+
+	for (i = 0; i < PAGES; i++) {
+		a[i * 1024] = i;
+		guest_eq(b[i * 1024], i);
+		b[i * 1024] = ~i;
+		guest_eq(a[i * 1024], ~i);
+	}
+	guest_sync(0);
+	guest_eq(a[0], 0);
+	guest_eq(b[0], 0);
+	guest_done(0);
+}
+
+TEST_F(guestmem, alias)
+{
+	vm_slot(self->vm, 1, GPA, BYTES, self->mem, 0);
+	vm_slot(self->vm, 2, GPA + BYTES, BYTES, self->mem, 0);
+	vcpu_long(self->v[0], alias_guest, 0);
+	vcpu_sync(self->v[0]);
+	madvise(self->mem, BYTES, MADV_DONTNEED);
+	vcpu_done(self->v[0]);
+}
+
+/* A slot whose start does not agree with its memory's on large pages */
+static void fill_guest(u64 arg)
+{
+	volatile u64 *p = (u64 *)(GPA + 0x5000);
+	u64 i;
+
+	for (i = 0; i < BYTES / 8; i += 64)
+		p[i] = i;
+	guest_done(0);
+}
+
+TEST_F(guestmem, misaligned_huge)
+{
+	u64 i;
+
+	madvise(self->mem, BYTES, MADV_HUGEPAGE);
+	memset(self->mem, 0, BYTES);
+	vm_slot(self->vm, 1, GPA + 0x5000, BYTES, self->mem, 0);
+	vcpu_long(self->v[0], fill_guest, 0);
+	vcpu_done(self->v[0]);
+	for (i = 0; i < BYTES / 8; i += 64) {
+		ASSERT_EQ(i, ((u64 *)self->mem)[i]);
+	}
+}
+
+TEST_F(guestmem, hugetlb)
+{
+	u64 i;
+	u8 *p = mmap(NULL, BYTES, PROT_READ | PROT_WRITE,
+		     MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB, -1, 0);
+
+	if (p == MAP_FAILED) {
+		FILE *f = fopen("/proc/sys/vm/nr_hugepages", "w");
+
+		if (f) {
+			fputs("4", f);
+			fclose(f);
+		}
+		p = mmap(NULL, BYTES, PROT_READ | PROT_WRITE,
+			 MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB, -1, 0);
+	}
+	if (p == MAP_FAILED)
+		SKIP(return, "no huge pages to be had");
+	vm_slot(self->vm, 1, GPA + 0x5000, BYTES, p, 0);
+	vcpu_long(self->v[0], fill_guest, 0);
+	vcpu_done(self->v[0]);
+	for (i = 0; i < BYTES / 8; i += 64) {
+		ASSERT_EQ(i, ((u64 *)p)[i]);
+	}
+	vm_slot(self->vm, 1, 0, 0, NULL, 0);
+	munmap(p, BYTES);
+}
+
+/* The guest moves its page tables about while the host takes them away */
+static void tables_guest(u64 arg)
+{
+	volatile u64 *pte = (u64 *)0x70000;
+	u64 base = HEAP_GPA + 0x200000;
+	u32 i;
+
+	for (i = 0; !quit; i++) {
+		u64 n = i % 256;
+
+		pte[n] = (base + (511 - n) * 4096) | 3;
+		invlpg(base + n * 4096);
+		*(volatile u64 *)(base + n * 4096) = i;
+		/* seen under its other address */
+		guest_eq(*(volatile u64 *)(base + (511 - n) * 4096), i);
+		rounds[0]++;
+		if (i % 64 == 0)
+			write_cr3(read_cr3());
+	}
+	guest_done(0);
+}
+
+TEST_F(guestmem, page_tables_of_guest)
+{
+	struct vm *vm = self->vm;
+	u64 base = HEAP_GPA + 0x200000;
+	pthread_t t;
+	u32 i;
+
+	vcpu_long(self->v[0], tables_guest, 0);
+	vm_split_page(vm, base, 0x70000);
+	pthread_create(&t, NULL, patient_thread, self->v[0]);
+	for (i = 0; i < 50; i++) {
+		u32 r = guest_var(vm, rounds)[0];
+
+		/* unmapped from the guest, not emptied: a COW copy is made */
+		mprotect(vm->mem + 0x70000, 4096, PROT_READ);
+		mprotect(vm->mem + 0x70000, 4096, PROT_READ | PROT_WRITE);
+		mprotect(vm->mem + base, 1 << 21, PROT_READ | PROT_WRITE);
+		ASSERT_TRUE(wait_for(&guest_var(vm, rounds)[0], r + 10, 30000));
+	}
+	guest_var(vm, quit) = 1;
+	pthread_join(t, NULL);
+}
+
+TEST_HARNESS_MAIN

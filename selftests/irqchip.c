@@ -1,0 +1,545 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Interrupt controllers in the kernel: PIC, IOAPIC, their lines and state,
+ * GSI routing, MSIs; and the split irqchip, whose IOAPIC is the VMM's.
+ */
+#include "test.h"
+
+FIXTURE(irqchip) {
+	struct vm *vm;
+	struct vcpu *v;
+};
+
+FIXTURE_SETUP(irqchip)
+{
+	self->vm = vm_new(VM_IRQCHIP);
+	self->v = vcpu_new(self->vm, 0);
+}
+
+FIXTURE_TEARDOWN(irqchip)
+{
+	vm_free(self->vm);
+}
+
+static int irq_line(struct vm *vm, u32 irq, u32 level)
+{
+	struct kvm_irq_level l = { .irq = irq, .level = level };
+
+	return xioctl(vm->fd, KVM_IRQ_LINE, &l);
+}
+
+static int irq_status(struct vm *vm, u32 irq, u32 level)
+{
+	struct kvm_irq_level l = { .irq = irq, .level = level };
+
+	must(ioctl(vm->fd, KVM_IRQ_LINE_STATUS, &l));
+	return l.status;
+}
+
+static int msi(struct vm *vm, u32 lo, u32 data)
+{
+	struct kvm_msi m = { .address_lo = lo, .data = data };
+
+	return xioctl(vm->fd, KVM_SIGNAL_MSI, &m);
+}
+
+struct routing {
+	struct kvm_irq_routing h;
+	struct kvm_irq_routing_entry e[64];
+};
+
+static int set_routing(struct vm *vm, struct routing *r)
+{
+	return xioctl(vm->fd, KVM_SET_GSI_ROUTING, r);
+}
+
+/* ---- state ---- */
+
+TEST_F(irqchip, state)
+{
+	struct kvm_irqchip c = { .chip_id = KVM_IRQCHIP_IOAPIC }, d;
+	int i, k;
+
+	ASSERT_EQ(0, xioctl(self->vm->fd, KVM_GET_IRQCHIP, &c));
+	EXPECT_EQ(IOAPIC_GPA, c.chip.ioapic.base_address);
+	for (i = 0; i < 24; i++) {
+		EXPECT_EQ(0x10000, c.chip.ioapic.redirtbl[i].bits & 0x1ffff);
+	}
+	c.chip.ioapic.redirtbl[5].bits = 0x0100000000008055ULL;
+	c.chip.ioapic.id = 3;
+	c.chip.ioapic.ioregsel = 0x1a;
+	ASSERT_EQ(0, xioctl(self->vm->fd, KVM_SET_IRQCHIP, &c));
+	d.chip_id = KVM_IRQCHIP_IOAPIC;
+	ASSERT_EQ(0, xioctl(self->vm->fd, KVM_GET_IRQCHIP, &d));
+	EXPECT_EQ(c.chip.ioapic.redirtbl[5].bits,
+		  d.chip.ioapic.redirtbl[5].bits);
+	EXPECT_EQ(3, d.chip.ioapic.id);
+	EXPECT_EQ(0x1a, d.chip.ioapic.ioregsel);
+
+	for (i = KVM_IRQCHIP_PIC_MASTER; i <= KVM_IRQCHIP_PIC_SLAVE; i++) {
+		c.chip_id = i;
+		ASSERT_EQ(0, xioctl(self->vm->fd, KVM_GET_IRQCHIP, &c));
+		c.chip.pic.imr = 0xa5;
+		c.chip.pic.irq_base = 0x30 + i * 8;
+		c.chip.pic.elcr = 0x20;
+		ASSERT_EQ(0, xioctl(self->vm->fd, KVM_SET_IRQCHIP, &c));
+		d.chip_id = i;
+		ASSERT_EQ(0, xioctl(self->vm->fd, KVM_GET_IRQCHIP, &d));
+		for (k = 0; k < sizeof(c.chip.pic); k++) {
+			EXPECT_EQ(((u8 *)&c.chip.pic)[k],
+				  ((u8 *)&d.chip.pic)[k])
+				TH_LOG("byte %d of kvm_pic_state", k);
+		}
+	}
+	c.chip_id = 3;
+	EXPECT_EQ(-EINVAL, xioctl(self->vm->fd, KVM_GET_IRQCHIP, &c));
+	EXPECT_EQ(-EINVAL, xioctl(self->vm->fd, KVM_SET_IRQCHIP, &c));
+}
+
+TEST(none)
+{
+	struct vm *vm = vm_new(VM_PLAIN);
+	struct kvm_irqchip c = { .chip_id = KVM_IRQCHIP_IOAPIC };
+	struct kvm_pit_state2 p;
+	struct routing r = { .h.nr = 0 };
+
+	EXPECT_EQ(-ENXIO, irq_line(vm, 0, 1));
+	EXPECT_EQ(-ENXIO, xioctl(vm->fd, KVM_GET_IRQCHIP, &c));
+	EXPECT_EQ(-ENXIO, xioctl(vm->fd, KVM_SET_IRQCHIP, &c));
+	EXPECT_EQ(-ENXIO, xioctl(vm->fd, KVM_GET_PIT2, &p));
+	EXPECT_EQ(-EINVAL, msi(vm, 0xfee00000, 0x40));
+	EXPECT_EQ(-EINVAL, set_routing(vm, &r));
+	vm_free(vm);
+}
+
+/* ---- PIC ---- */
+
+static void pic_setup(u8 mask)
+{
+	outb(0x20, 0x11);
+	outb(0x21, 0x30);
+	outb(0x21, 4);
+	outb(0x21, 1);
+	outb(0xa0, 0x11);
+	outb(0xa1, 0x38);
+	outb(0xa1, 2);
+	outb(0xa1, 1);
+	outb(0x21, mask);
+	outb(0xa1, 0);
+}
+
+static void pic_eoi_handler(struct guest_frame *f)
+{
+	guest_irqs[f->vec]++;
+	if (f->vec >= 0x38)
+		outb(0xa0, 0x20);
+	outb(0x20, 0x20);
+}
+
+/* LINT0 as ExtINT, which is how the PIC is heard */
+static void virtual_wire(void)
+{
+	apic_on();
+	apic_write(0x350, 0x700);
+}
+
+static void pic_guest(u64 arg)
+{
+	virtual_wire();
+	pic_setup(0);
+	guest_on(0x33, pic_eoi_handler);
+	guest_on(0x34, pic_eoi_handler);
+	guest_on(0x3a, pic_eoi_handler);
+	irq_on();
+	guest_sync(0);
+	guest_eq(guest_irqs[0x33], 1);
+	guest_sync(1);
+	guest_eq(guest_irqs[0x3a], 1);		/* through the cascade */
+	/* masked, then not */
+	outb(0x21, 0x10);
+	guest_eq(inb(0x21), 0x10);
+	guest_sync(2);
+	guest_eq(guest_irqs[0x34], 0);
+	outb(0x20, 0x0a);			/* read IRR */
+	guest_eq(inb(0x20) & 0x10, 0x10);
+	outb(0x21, 0);
+	asm volatile("nop; nop");
+	guest_eq(guest_irqs[0x34], 1);
+	irq_halt();
+	guest_assert(guest_irqs[0x33] >= 2);
+	guest_done(0);
+}
+
+TEST_F(irqchip, pic)
+{
+	struct vm *vm = self->vm;
+	struct vcpu *v = self->v;
+	u64 end = now_ns() + 20000000000ULL;
+
+	vcpu_long(v, pic_guest, 0);
+	vcpu_sync(v);
+	EXPECT_EQ(0, irq_line(vm, 3, 1));
+	EXPECT_EQ(0, irq_line(vm, 3, 0));
+	EXPECT_EQ(1, vcpu_sync(v));
+	EXPECT_EQ(0, irq_line(vm, 10, 1));
+	EXPECT_EQ(0, irq_line(vm, 10, 0));
+	EXPECT_EQ(2, vcpu_sync(v));
+	EXPECT_EQ(0, irq_line(vm, 4, 1));
+	vcpu_start(v);
+	/* from the halt, by another thread */
+	while (guest_var(vm, guest_irqs)[0x33] < 2 && now_ns() < end) {
+		sleep_ms(20);
+		irq_line(vm, 3, 1);
+		irq_line(vm, 3, 0);
+	}
+	vcpu_join(v);
+}
+
+/* ---- IOAPIC ---- */
+
+#define IOAPIC_LEVEL	(1 << 15)
+#define IOAPIC_MASK	(1 << 16)
+
+static volatile u32 stop_flag;
+
+static void ioapic_guest(u64 arg)
+{
+	apic_on();
+	guest_eq(ioapic_read(1) & 0xff00ff, 0x170011);
+	ioapic_write(0, 5 << 24);
+	guest_eq(ioapic_read(0), 5 << 24);
+	guest_on(0x45, guest_count_eoi);
+	ioapic_entry(5, 0x45);
+	guest_eq(ioapic_read(0x1a), 0x45);
+	irq_on();
+	guest_sync(0);
+	guest_eq(guest_irqs[0x45], 1);
+	guest_sync(1);
+	guest_eq(guest_irqs[0x45], 1);		/* the line just stayed up */
+	guest_sync(2);
+	guest_eq(guest_irqs[0x45], 2);
+	/* an edge while masked is remembered */
+	ioapic_entry(5, 0x45 | IOAPIC_MASK);
+	guest_sync(3);
+	guest_eq(guest_irqs[0x45], 2);
+	guest_done(0);
+}
+
+TEST_F(irqchip, ioapic_edge)
+{
+	struct vm *vm = self->vm;
+	struct vcpu *v = self->v;
+
+	vcpu_long(v, ioapic_guest, 0);
+	vcpu_sync(v);
+	EXPECT_LT(0, irq_status(vm, 5, 1));
+	EXPECT_EQ(1, vcpu_sync(v));
+	irq_line(vm, 5, 1);
+	EXPECT_EQ(2, vcpu_sync(v));
+	irq_line(vm, 5, 0);
+	irq_line(vm, 5, 1);
+	EXPECT_EQ(3, vcpu_sync(v));
+	irq_line(vm, 5, 0);
+	irq_line(vm, 5, 1);
+	vcpu_done(v);
+}
+
+static void level_handler(struct guest_frame *f)
+{
+	guest_irqs[f->vec]++;
+	guest_sync(100 + guest_irqs[f->vec]);	/* the VMM sets the line here */
+	apic_eoi();
+}
+
+static void ioapic_level_guest(u64 arg)
+{
+	apic_on();
+	guest_on(0x46, level_handler);
+	ioapic_entry(6, 0x46 | IOAPIC_LEVEL);
+	irq_on();
+	guest_sync(0);
+	guest_eq(guest_irqs[0x46], 3);
+	guest_eq(ioapic_read(0x1c) & 0x4000, 0);	/* remote IRR */
+	guest_done(0);
+}
+
+/* Asserted still at EOI, it comes again */
+TEST_F(irqchip, ioapic_level)
+{
+	struct kvm_irqchip c = { .chip_id = KVM_IRQCHIP_IOAPIC };
+	struct vcpu *v = self->v;
+
+	vcpu_long(v, ioapic_level_guest, 0);
+	EXPECT_EQ(0, vcpu_sync(v));
+	irq_line(self->vm, 6, 1);
+	EXPECT_EQ(101, vcpu_sync(v));
+	must(ioctl(self->vm->fd, KVM_GET_IRQCHIP, &c));
+	EXPECT_EQ(0x4000, c.chip.ioapic.redirtbl[6].bits & 0x4000);
+	EXPECT_EQ(1 << 6, c.chip.ioapic.irr & 1 << 6);
+	EXPECT_EQ(102, vcpu_sync(v));
+	EXPECT_EQ(103, vcpu_sync(v));
+	irq_line(self->vm, 6, 0);
+	vcpu_done(v);
+}
+
+/* IRQ_LINE_STATUS: how many took it, or that nobody has such a line */
+static void status_guest(u64 arg)
+{
+	apic_on();
+	guest_on(0x47, guest_count_eoi);
+	ioapic_entry(7, 0x47);
+	outb(0x21, 0xff);
+	outb(0xa1, 0xff);
+	guest_sync(0);
+	irq_on();
+	guest_sync(1);
+	guest_eq(guest_irqs[0x47], 1);
+	guest_done(0);
+}
+
+TEST_F(irqchip, line_status)
+{
+	struct vcpu *v = self->v;
+
+	vcpu_long(v, status_guest, 0);
+	vcpu_sync(v);
+	EXPECT_LT(0, irq_status(self->vm, 7, 1));
+	irq_line(self->vm, 7, 0);
+	/* still pending: KVM says taken again, coalesced would be right, too */
+	EXPECT_LE(0, irq_status(self->vm, 7, 1));
+	irq_line(self->vm, 7, 0);
+	EXPECT_EQ(1, vcpu_sync(v));
+	vcpu_done(v);
+	/* nobody has that line */
+	EXPECT_EQ(-1, irq_status(self->vm, 100, 1));
+	EXPECT_EQ(0, irq_line(self->vm, 4095, 1));
+	EXPECT_EQ(0, irq_line(self->vm, 0x7fffffff, 1));
+}
+
+/* ---- MSI ---- */
+
+static void msi_guest(u64 arg)
+{
+	apic_on();
+	guest_on(0x50, guest_count_eoi);
+	guest_on(0x51, guest_count_eoi);
+	guest_on(NMI_VEC, guest_count);
+	irq_on();
+	guest_sync(0);
+	guest_eq(guest_irqs[0x50], 1);
+	guest_sync(1);
+	guest_eq(guest_irqs[0x51], 1);
+	guest_sync(2);
+	guest_eq(guest_irqs[NMI_VEC], 1);
+	guest_done(0);
+}
+
+TEST_F(irqchip, msi)
+{
+	struct vm *vm = self->vm;
+	struct vcpu *v = self->v;
+	struct kvm_msi m = { .address_lo = 0xfee00000, .data = 0x50,
+			     .flags = 1 << 7 };
+
+	EXPECT_EQ(-EINVAL, xioctl(vm->fd, KVM_SIGNAL_MSI, &m));
+	vcpu_long(v, msi_guest, 0);
+	vcpu_sync(v);
+	EXPECT_EQ(1, msi(vm, 0xfee00000, 0x50));
+	EXPECT_EQ(1, vcpu_sync(v));
+	/* logical, flat: this one; and one that is not there */
+	EXPECT_EQ(0, msi(vm, 0xfee00000 | 9 << 12, 0x51) > 0);
+	EXPECT_EQ(1, msi(vm, 0xfee00000 | 0xff << 12, 0x51));
+	EXPECT_EQ(2, vcpu_sync(v));
+	EXPECT_EQ(1, msi(vm, 0xfee00000, 0x400));	/* NMI */
+	vcpu_done(v);
+}
+
+/* ---- routing ---- */
+
+TEST_F(irqchip, routing_refused)
+{
+	struct routing r = { .h.nr = 1 };
+	int fd = self->vm->fd;
+
+	r.e[0] = (struct kvm_irq_routing_entry) {
+		.gsi = 30, .type = KVM_IRQ_ROUTING_IRQCHIP,
+		.u.irqchip = { KVM_IRQCHIP_IOAPIC, 5 } };
+	EXPECT_EQ(0, set_routing(self->vm, &r));
+	r.h.flags = 1;
+	EXPECT_EQ(-EINVAL, set_routing(self->vm, &r));
+	r.h.flags = 0;
+	r.h.nr = 4097;
+	EXPECT_EQ(-EINVAL, xioctl(fd, KVM_SET_GSI_ROUTING, &r));
+	r.h.nr = 1;
+	r.e[0].u.irqchip.pin = 24;
+	EXPECT_EQ(-EINVAL, set_routing(self->vm, &r));
+	r.e[0].u.irqchip.irqchip = KVM_IRQCHIP_PIC_MASTER;
+	r.e[0].u.irqchip.pin = 8;
+	EXPECT_EQ(-EINVAL, set_routing(self->vm, &r));
+	r.e[0].u.irqchip.irqchip = 7;
+	r.e[0].u.irqchip.pin = 0;
+	EXPECT_EQ(-EINVAL, set_routing(self->vm, &r));
+	r.e[0].u.irqchip.irqchip = KVM_IRQCHIP_IOAPIC;
+	r.e[0].gsi = 4096;
+	EXPECT_EQ(-EINVAL, set_routing(self->vm, &r));
+	r.e[0].gsi = 4095;
+	EXPECT_EQ(0, set_routing(self->vm, &r));
+	r.e[0].type = 99;
+	EXPECT_EQ(-EINVAL, set_routing(self->vm, &r));
+	r.e[0].type = KVM_IRQ_ROUTING_IRQCHIP;
+	r.e[0].flags = 1;
+	EXPECT_EQ(-EINVAL, set_routing(self->vm, &r));
+	r.e[0].flags = 0;
+	/* a GSI twice on one chip; an MSI beside anything */
+	r.h.nr = 2;
+	r.e[1] = r.e[0];
+	EXPECT_EQ(-EINVAL, set_routing(self->vm, &r));
+	r.e[1].u.irqchip.irqchip = KVM_IRQCHIP_PIC_MASTER;
+	EXPECT_EQ(0, set_routing(self->vm, &r));
+	r.e[1].type = KVM_IRQ_ROUTING_MSI;
+	EXPECT_EQ(-EINVAL, set_routing(self->vm, &r));
+	r.h.nr = 0;
+	EXPECT_EQ(0, set_routing(self->vm, &r));
+}
+
+static void routing_guest(u64 arg)
+{
+	apic_on();
+	guest_on(0x48, guest_count_eoi);
+	guest_on(0x52, guest_count_eoi);
+	ioapic_entry(8, 0x48);
+	irq_on();
+	guest_sync(0);
+	guest_eq(guest_irqs[0x48], 0);		/* GSI 8 is an MSI now */
+	guest_eq(guest_irqs[0x52], 1);
+	guest_sync(1);
+	guest_eq(guest_irqs[0x48], 1);		/* and 40 is pin 8 */
+	guest_sync(2);
+	guest_eq(guest_irqs[0x48], 1);		/* none at all */
+	guest_eq(guest_irqs[0x52], 1);
+	guest_done(0);
+}
+
+TEST_F(irqchip, routing)
+{
+	struct vm *vm = self->vm;
+	struct vcpu *v = self->v;
+	struct routing r = { .h.nr = 2 };
+
+	r.e[0] = (struct kvm_irq_routing_entry) {
+		.gsi = 8, .type = KVM_IRQ_ROUTING_MSI,
+		.u.msi = { .address_lo = 0xfee00000, .data = 0x52 } };
+	r.e[1] = (struct kvm_irq_routing_entry) {
+		.gsi = 40, .type = KVM_IRQ_ROUTING_IRQCHIP,
+		.u.irqchip = { KVM_IRQCHIP_IOAPIC, 8 } };
+	vcpu_long(v, routing_guest, 0);
+	vcpu_sync(v);
+	EXPECT_EQ(0, set_routing(vm, &r));
+	irq_line(vm, 8, 1);
+	EXPECT_EQ(1, vcpu_sync(v));
+	irq_line(vm, 40, 1);
+	irq_line(vm, 40, 0);
+	EXPECT_EQ(2, vcpu_sync(v));
+	r.h.nr = 0;
+	EXPECT_EQ(0, set_routing(vm, &r));
+	irq_line(vm, 8, 0);
+	irq_line(vm, 8, 1);
+	irq_line(vm, 40, 1);
+	vcpu_done(v);
+}
+
+/* ---- KVM_INTERRUPT and friends where a LAPIC is in the kernel ---- */
+
+TEST_F(irqchip, interrupt_ioctl)
+{
+	struct kvm_interrupt i = { .irq = 0x40 };
+
+	EXPECT_EQ(-ENXIO, xioctl(self->v->fd, KVM_INTERRUPT, &i));
+}
+
+/* ---- split ---- */
+
+static void split_guest(u64 arg)
+{
+	virtual_wire();
+	guest_on(0x40, guest_count_eoi);
+	guest_on(0x60, guest_count_eoi);
+	guest_on(0x61, guest_count_eoi);
+	irq_on();
+	guest_sync(0);
+	guest_eq(guest_irqs[0x60], 1);
+	guest_sync(1);
+	guest_eq(guest_irqs[0x61], 1);
+	guest_sync(2);
+	guest_eq(guest_irqs[0x40], 1);		/* ExtINT, by KVM_INTERRUPT */
+	/* no IOAPIC and no PIC in here: they are exits */
+	guest_eq(mmio_read32(IOAPIC_GPA + 0x10), 0x5555);
+	guest_eq(inb(0x21), 0x66);
+	guest_done(0);
+}
+
+TEST(split)
+{
+	struct vm *vm = vm_new(VM_SPLIT);
+	struct vcpu *v = vcpu_new(vm, 0);
+	struct kvm_irqchip c = { .chip_id = KVM_IRQCHIP_IOAPIC };
+	struct kvm_interrupt irq = { .irq = 0x40 };
+	struct routing r = { .h.nr = 1 };
+
+	EXPECT_EQ(-ENXIO, xioctl(vm->fd, KVM_GET_IRQCHIP, &c));
+	r.e[0] = (struct kvm_irq_routing_entry) {
+		.gsi = 3, .type = KVM_IRQ_ROUTING_IRQCHIP,
+		.u.irqchip = { KVM_IRQCHIP_IOAPIC, 3 } };
+	EXPECT_EQ(-EINVAL, set_routing(vm, &r));
+	/* GSI 3 level-triggered, vector 0x60; GSI 4 edge, vector 0x61 */
+	r.h.nr = 2;
+	r.e[0] = (struct kvm_irq_routing_entry) {
+		.gsi = 3, .type = KVM_IRQ_ROUTING_MSI,
+		.u.msi = { .address_lo = 0xfee00000, .data = 0xc060 } };
+	r.e[1] = (struct kvm_irq_routing_entry) {
+		.gsi = 4, .type = KVM_IRQ_ROUTING_MSI,
+		.u.msi = { .address_lo = 0xfee00000, .data = 0x61 } };
+	EXPECT_EQ(0, set_routing(vm, &r));
+	vcpu_long(v, split_guest, 0);
+	EXPECT_EQ(0, vcpu_sync(v));
+	irq_line(vm, 3, 1);
+	/* its EOI is the VMM's business */
+	vcpu_expect(v, KVM_EXIT_IOAPIC_EOI);
+	EXPECT_EQ(0x60, v->run->eoi.vector);
+	EXPECT_EQ(1, vcpu_sync(v));
+	irq_line(vm, 4, 1);
+	EXPECT_EQ(2, vcpu_sync(v));
+	EXPECT_EQ(0, xioctl(v->fd, KVM_INTERRUPT, &irq));
+	EXPECT_EQ(-EEXIST, xioctl(v->fd, KVM_INTERRUPT, &irq));
+	*(u32 *)vcpu_expect_mmio(v, false, IOAPIC_GPA + 0x10, 4)->mmio.data =
+		0x5555;
+	*vcpu_expect_io(v, KVM_EXIT_IO_IN, 0x21, 1, 1) = 0x66;
+	vcpu_done(v);
+	vm_free(vm);
+}
+
+/* Halted with the split irqchip, too, is in the kernel */
+static void split_halt_guest(u64 arg)
+{
+	apic_on();
+	guest_on(0x60, guest_count_eoi);
+	irq_halt();
+	guest_eq(guest_irqs[0x60], 1);
+	guest_done(0);
+}
+
+TEST(split_halt)
+{
+	struct vm *vm = vm_new(VM_SPLIT);
+	struct vcpu *v = vcpu_new(vm, 0);
+	int i;
+
+	vcpu_long(v, split_halt_guest, 0);
+	vcpu_start(v);
+	for (i = 0; i < 1000 && msi(vm, 0xfee00000, 0x60) <= 0; i++)
+		sleep_ms(5);
+	vcpu_join(v);
+	vm_free(vm);
+}
+
+TEST_HARNESS_MAIN

@@ -1,0 +1,552 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * The local APIC as the guest sees it: registers in xAPIC and x2APIC mode, its
+ * timer in all its modes, priorities, EOI, self-IPIs, errors.
+ */
+#include "test.h"
+
+FIXTURE(lapic) {
+	struct vm *vm;
+	struct vcpu *v;
+};
+
+FIXTURE_VARIANT(lapic) {
+	bool x2apic;
+};
+
+FIXTURE_VARIANT_ADD(lapic, xapic) { .x2apic = false };
+FIXTURE_VARIANT_ADD(lapic, x2apic) { .x2apic = true };
+
+FIXTURE_SETUP(lapic)
+{
+	self->vm = vm_new(VM_IRQCHIP);
+	self->v = vcpu_new(self->vm, 0);
+}
+
+FIXTURE_TEARDOWN(lapic)
+{
+	vm_free(self->vm);
+}
+
+#define TPR	0x80
+#define PPR	0xa0
+#define ISR	0x100
+#define IRR	0x200
+#define ESR	0x280
+#define LVTT	0x320
+#define TMICT	0x380
+#define TMCCT	0x390
+#define TDCR	0x3e0
+
+#define PERIODIC	(1 << 17)
+#define DEADLINE	(2 << 17)
+#define SELF		0x40000		/* ICR shorthand */
+
+static void on(u64 x2)
+{
+	if (x2)
+		x2apic_on();
+	else
+		apic_on();
+}
+
+/* Run @fn in the variant's mode; the mode is bit 0 of its argument */
+#define RUN(fn) do {							\
+	vcpu_long(self->v, fn, variant->x2apic);			\
+	vcpu_done(self->v);						\
+} while (0)
+
+/* ---- registers ---- */
+
+static void register_guest(u64 x2)
+{
+	int i;
+
+	on(x2);
+	guest_eq(apic_read(0x20), 0);
+	guest_eq(apic_read(0x30) & 0xff, 0x14);
+	guest_eq(apic_read(0xf0), 0x1ff);
+	apic_write(TPR, 0x50);		/* the low half is CR8's to forget */
+	guest_eq(apic_read(TPR), 0x50);
+	guest_eq(apic_read(PPR), 0x50);
+	guest_eq(read_cr8(), 5);
+	write_cr8(3);
+	guest_eq(apic_read(TPR), 0x30);
+	write_cr8(0);
+	/* LVT: what can be written, and masked while off */
+	apic_write(LVTT, 0x10040);
+	guest_eq(apic_read(LVTT), 0x10040);
+	apic_write(0x350, 0x0041);
+	apic_write(0x360, 0x400);
+	guest_eq(apic_read(0x360), 0x400);
+	apic_write(0xf0, 0xff);
+	guest_eq(apic_read(0x350) & 0x10000, 0x10000);
+	apic_write(0xf0, 0x1ff);
+	apic_write(0x350, 0x10700);
+	for (i = 0; i < 8; i++) {
+		guest_eq(apic_read(ISR + i * 16), 0);
+		guest_eq(apic_read(IRR + i * 16), 0);
+	}
+	apic_write(TDCR, 0xb);
+	guest_eq(apic_read(TDCR), 0xb);
+	apic_write(TDCR, 0x3);
+	guest_eq(apic_read(TDCR), 0x3);
+	if (!x2) {
+		apic_write(0xd0, 0x02000000);
+		guest_eq(apic_read(0xd0), 0x02000000);
+		apic_write(0xe0, 0x0fffffff);
+		guest_eq(apic_read(0xe0), 0x0fffffff);
+		apic_write(0xe0, 0xffffffff);
+	} else {
+		guest_eq(apic_read(0xd0), 1);		/* set by hardware */
+		guest_eq(wrmsr_try(0x80d, 2), GP0);
+		guest_eq(wrmsr_try(0x802, 1), GP0);
+		guest_eq(wrmsr_try(0x810, 0), GP0);
+		guest_eq(wrmsr_try(0x83f, 0x100), GP0);
+		guest_eq(wrmsr_try(0x828, 1), GP0);
+	}
+	guest_done(0);
+}
+
+TEST_F(lapic, registers)
+{
+	RUN(register_guest);
+}
+
+static void modes_guest(u64 x2)
+{
+	u64 base = rdmsr(MSR_IA32_APICBASE), v;
+
+	guest_eq(base, LAPIC_GPA | 0x900);
+	/* no MSRs in xAPIC mode */
+	guest_eq(rdmsr_try(0x802, &v), GP0);
+	guest_eq(wrmsr_try(0x80b, 0), GP0);
+	/* x2APIC without enable is no mode; nor is reserved anything */
+	guest_eq(wrmsr_try(MSR_IA32_APICBASE, LAPIC_GPA | 0x500), GP0);
+	guest_eq(wrmsr_try(MSR_IA32_APICBASE, base | 1), GP0);
+	guest_eq(wrmsr_try(MSR_IA32_APICBASE, base | 1UL << 60), GP0);
+	wrmsr(MSR_IA32_APICBASE, base | APICBASE_X2APIC);
+	guest_eq(rdmsr(MSR_IA32_APICBASE), LAPIC_GPA | 0xd00);
+	guest_eq(rdmsr_try(0x802, &v), NO_FAULT);
+	/* not straight back */
+	guest_eq(wrmsr_try(MSR_IA32_APICBASE, base), GP0);
+	/* by way of off */
+	guest_eq(wrmsr_try(MSR_IA32_APICBASE, LAPIC_GPA | 0x100), NO_FAULT);
+	guest_eq(rdmsr_try(0x802, &v), GP0);
+	guest_eq(wrmsr_try(MSR_IA32_APICBASE, base), NO_FAULT);
+	guest_eq(mmio_read32(LAPIC_GPA + 0xf0) & 0x1ff, 0xff);
+	guest_done(0);
+}
+
+TEST_F(lapic, modes)
+{
+	RUN(modes_guest);
+}
+
+static void cpuid_guest(u64 x2)
+{
+	u32 r[4];
+
+	cpuid(1, 0, r);
+	guest_assert(r[3] & 1 << 9);
+	wrmsr(MSR_IA32_APICBASE, LAPIC_GPA | 0x100);
+	cpuid(1, 0, r);
+	guest_assert(!(r[3] & 1 << 9));		/* off, it is not in CPUID */
+	wrmsr(MSR_IA32_APICBASE, LAPIC_GPA | 0x900);
+	cpuid(1, 0, r);
+	guest_assert(r[3] & 1 << 9);
+	guest_done(0);
+}
+
+TEST_F(lapic, cpuid_follows)
+{
+	RUN(cpuid_guest);
+}
+
+/* ---- timer ---- */
+
+static volatile u64 last_tsc;
+static void tick(struct guest_frame *f)
+{
+	guest_irqs[f->vec]++;
+	last_tsc = rdtsc();
+	apic_eoi();
+}
+
+static void oneshot_guest(u64 x2)
+{
+	u64 i;
+
+	on(x2);
+	guest_on(0x40, tick);
+	apic_write(TDCR, 0xb);			/* by one */
+	apic_write(LVTT, 0x40);
+	apic_write(TMICT, 1000000);		/* 1 ms: the bus is 1 GHz */
+	guest_eq(apic_read(TMICT), 1000000);
+	guest_assert(apic_read(TMCCT) <= 1000000);
+	while (!guest_irqs[0x40])
+		irq_halt();
+	guest_eq(apic_read(TMCCT), 0);
+	irq_on();
+	for (i = 0; i < 1000; i++)
+		(void)apic_read(TMCCT);
+	guest_eq(guest_irqs[0x40], 1);
+	irq_off();
+	/* masked, it counts and stays silent */
+	apic_write(LVTT, 0x10040);
+	apic_write(TMICT, 100000);
+	while (apic_read(TMCCT))
+		;
+	irq_on();
+	guest_eq(guest_irqs[0x40], 1);
+	irq_off();
+	/* stopped by a count of zero */
+	apic_write(LVTT, 0x40);
+	apic_write(TMICT, 0x7fffffff);
+	guest_assert(apic_read(TMCCT) > 0);
+	apic_write(TMICT, 0);
+	guest_eq(apic_read(TMCCT), 0);
+	guest_done(0);
+}
+
+TEST_F(lapic, one_shot)
+{
+	RUN(oneshot_guest);
+}
+
+static void periodic_guest(u64 x2)
+{
+	u64 t;
+
+	on(x2);
+	guest_on(0x41, tick);
+	apic_write(TDCR, 3);			/* by 16 */
+	apic_write(LVTT, PERIODIC | 0x41);
+	t = rdtsc();
+	apic_write(TMICT, 625000);		/* 10 ms */
+	while (guest_irqs[0x41] < 10)
+		irq_halt();
+	guest_sync((last_tsc - t) / 1000);
+	apic_write(TMICT, 0);
+	guest_done(0);
+}
+
+TEST_F(lapic, periodic)
+{
+	u64 khz = xioctl(self->v->fd, KVM_GET_TSC_KHZ, 0), kcycles;
+
+	vcpu_long(self->v, periodic_guest, variant->x2apic);
+	kcycles = vcpu_sync(self->v);
+	EXPECT_GT(kcycles, khz * 80 / 1000);
+	EXPECT_LT(kcycles, khz * 5000 / 1000);
+	vcpu_done(self->v);
+}
+
+static void deadline_guest(u64 x2)
+{
+	u64 when;
+	u32 r[4];
+
+	cpuid(1, 0, r);
+	guest_assert(r[2] & 1 << 24);
+	on(x2);
+	guest_on(0x42, tick);
+	apic_write(LVTT, 0x42);
+	/* in the other modes the MSR reads as zero */
+	wrmsr(MSR_IA32_TSC_DEADLINE, rdtsc() + 1000000000);
+	guest_eq(rdmsr(MSR_IA32_TSC_DEADLINE), 0);
+	apic_write(LVTT, DEADLINE | 0x42);
+	asm volatile("mfence");
+	when = rdtsc() + 2000000;
+	wrmsr(MSR_IA32_TSC_DEADLINE, when);
+	while (!guest_irqs[0x42])
+		irq_halt();
+	guest_assert(last_tsc >= when);
+	guest_eq(rdmsr(MSR_IA32_TSC_DEADLINE), 0);
+	/* passed already: at once */
+	wrmsr(MSR_IA32_TSC_DEADLINE, 1);
+	irq_on();
+	while (guest_irqs[0x42] < 2)
+		pause_cpu();
+	irq_off();
+	/* far, read back, taken away */
+	when = rdtsc() + (1UL << 40);
+	wrmsr(MSR_IA32_TSC_DEADLINE, when);
+	guest_eq(rdmsr(MSR_IA32_TSC_DEADLINE), when);
+	guest_eq(apic_read(TMCCT), 0);
+	wrmsr(MSR_IA32_TSC_DEADLINE, 0);
+	guest_eq(rdmsr(MSR_IA32_TSC_DEADLINE), 0);
+	/* TMICT means nothing here */
+	apic_write(TMICT, 1000);
+	guest_eq(apic_read(TMICT), 0);
+	/* another mode disarms it */
+	wrmsr(MSR_IA32_TSC_DEADLINE, rdtsc() + 3000000);
+	apic_write(LVTT, 0x42);
+	when = rdtsc() + 6000000;
+	irq_on();
+	while (rdtsc() < when)
+		pause_cpu();
+	guest_eq(guest_irqs[0x42], 2);
+	guest_done(0);
+}
+
+TEST_F(lapic, tsc_deadline)
+{
+	struct kvm_cpuid_entry2 *e = cpuid_find(self->vm->cpuid, 1, 0);
+	struct vcpu *v;
+
+	if (!vm_cap(self->vm, KVM_CAP_TSC_DEADLINE_TIMER))
+		SKIP(return, "no TSC deadline");
+	/* it is the VMM that offers it */
+	e->ecx |= 1 << 24;
+	v = vcpu_new(self->vm, 1);
+	vcpu_long(v, deadline_guest, variant->x2apic);
+	vcpu_done(v);
+}
+
+/* The timer's state is part of what moves */
+static void moved_timer_guest(u64 x2)
+{
+	on(x2);
+	guest_on(0x43, tick);
+	apic_write(TDCR, 0xb);
+	apic_write(LVTT, PERIODIC | 0x43);
+	apic_write(TMICT, 5000000);
+	guest_sync(0);
+	while (guest_irqs[0x43] < 3)
+		irq_halt();
+	guest_done(0);
+}
+
+TEST_F(lapic, timer_from_outside)
+{
+	struct kvm_lapic_state s;
+
+	vcpu_long(self->v, moved_timer_guest, variant->x2apic);
+	vcpu_sync(self->v);
+	must(ioctl(self->v->fd, KVM_GET_LAPIC, &s));
+	EXPECT_EQ(5000000, *(u32 *)(s.regs + TMICT));
+	EXPECT_EQ(PERIODIC | 0x43, *(u32 *)(s.regs + LVTT));
+	must(ioctl(self->v->fd, KVM_SET_LAPIC, &s));
+	vcpu_done(self->v);
+}
+
+/* ---- priorities ---- */
+
+static volatile u32 order[8], nr_order;
+static void order_handler(struct guest_frame *f)
+{
+	order[nr_order++] = f->vec;
+	if (f->vec == 0x60) {
+		/* nested: higher priority class yes, the same no */
+		apic_icr(0, SELF | 0x65);
+		apic_icr(0, SELF | 0x72);
+		irq_on();
+		asm volatile("nop; nop");
+		irq_off();
+		guest_eq(order[nr_order - 1], 0x72);
+		guest_eq(apic_read(PPR), 0x60);
+		guest_eq(apic_read(ISR + 0x30), 1);
+	}
+	apic_eoi();
+}
+
+static void priority_guest(u64 x2)
+{
+	int i;
+
+	on(x2);
+	for (i = 0x30; i < 0x80; i++)
+		guest_on(i, order_handler);
+	/* all at once with interrupts off: the highest first */
+	apic_icr(0, SELF | 0x31);
+	apic_icr(0, SELF | 0x52);
+	apic_icr(0, SELF | 0x41);
+	guest_eq(apic_read(IRR + 0x20), 1 << 1 | 1 << 18 | 0);
+	guest_eq(apic_read(IRR + 0x10), 1 << 17);
+	irq_on();
+	asm volatile("nop; nop");
+	irq_off();
+	guest_eq(nr_order, 3);
+	guest_eq(order[0], 0x52);
+	guest_eq(order[1], 0x41);
+	guest_eq(order[2], 0x31);
+	/* twice the same before it is taken is once */
+	nr_order = 0;
+	apic_icr(0, SELF | 0x31);
+	apic_icr(0, SELF | 0x31);
+	irq_on();
+	asm volatile("nop; nop");
+	irq_off();
+	guest_eq(nr_order, 1);
+	/* while one is in service */
+	nr_order = 0;
+	apic_icr(0, SELF | 0x60);
+	irq_on();
+	asm volatile("nop; nop");
+	irq_off();
+	guest_eq(nr_order, 3);
+	guest_eq(order[0], 0x60);
+	guest_eq(order[1], 0x72);
+	guest_eq(order[2], 0x65);
+	/* the task's priority holds it back */
+	nr_order = 0;
+	apic_write(TPR, 0x50);
+	apic_icr(0, SELF | 0x5f);
+	irq_on();
+	asm volatile("nop; nop");
+	guest_eq(nr_order, 0);
+	write_cr8(4);
+	asm volatile("nop; nop");
+	guest_eq(nr_order, 1);
+	write_cr8(0);
+	/* an EOI with nothing in service is nothing */
+	apic_eoi();
+	guest_done(0);
+}
+
+TEST_F(lapic, priorities)
+{
+	vcpu_long(self->v, priority_guest, variant->x2apic);
+	vcpu_done(self->v);
+}
+
+static void self_ipi_guest(u64 x2)
+{
+	u32 i;
+
+	on(x2);
+	guest_on(0x70, guest_count_eoi);
+	irq_on();
+	for (i = 1; i <= 100; i++) {
+		apic_icr(0, SELF | 0x70);
+		asm volatile("nop");
+		guest_eq(guest_irqs[0x70], i);
+	}
+	/* by its number, and by broadcast with itself */
+	apic_icr(0, 0x70);
+	asm volatile("nop");
+	guest_eq(guest_irqs[0x70], 101);
+	apic_icr(0, 0x80000 | 0x70);
+	asm volatile("nop");
+	guest_eq(guest_irqs[0x70], 102);
+	/* all but itself: nobody */
+	apic_icr(0, 0xc0000 | 0x70);
+	asm volatile("nop");
+	guest_eq(guest_irqs[0x70], 102);
+	guest_eq(apic_read(0x300) & 1 << 12, 0);
+	if (x2) {
+		wrmsr(0x83f, 0x70);
+		asm volatile("nop");
+		guest_eq(guest_irqs[0x70], 103);
+	}
+	guest_done(0);
+}
+
+TEST_F(lapic, self_ipi)
+{
+	RUN(self_ipi_guest);
+}
+
+/* Halted with a pending interrupt that its priority forbids, it sleeps on */
+static void tpr_halt_guest(u64 x2)
+{
+	on(x2);
+	guest_on(0x40, guest_count_eoi);
+	guest_on(0x90, tick);
+	apic_write(TPR, 0x80);
+	apic_icr(0, SELF | 0x40);
+	apic_write(TDCR, 0xb);
+	apic_write(LVTT, 0x90);
+	apic_write(TMICT, 5000000);
+	irq_halt();
+	guest_eq(guest_irqs[0x90], 1);
+	guest_eq(guest_irqs[0x40], 0);
+	apic_write(TPR, 0);
+	irq_on();
+	asm volatile("nop");
+	guest_eq(guest_irqs[0x40], 1);
+	guest_done(0);
+}
+
+TEST_F(lapic, halt_below_priority)
+{
+	RUN(tpr_halt_guest);
+}
+
+/* STI; HLT: the interrupt pending before does not get lost between them */
+static void sti_hlt_guest(u64 x2)
+{
+	u32 i;
+
+	on(x2);
+	guest_on(0x40, guest_count_eoi);
+	for (i = 1; i <= 200; i++) {
+		apic_icr(0, SELF | 0x40);
+		irq_halt();
+		guest_eq(guest_irqs[0x40], i);
+	}
+	guest_done(0);
+}
+
+TEST_F(lapic, sti_halt)
+{
+	RUN(sti_hlt_guest);
+}
+
+/* Every form of access to the page that a guest may use on it */
+static void mmio_forms_guest(u64 x2)
+{
+	volatile u32 *tpr = (u32 *)(LAPIC_GPA + TPR);
+	u32 v = 0;
+
+	apic_on();
+	*tpr = 0x10;
+	asm volatile("addl $0x10,%0" : "+m"(*tpr));
+	guest_eq(*tpr, 0x20);
+	asm volatile("orl $0x40,%0" : "+m"(*tpr));
+	guest_eq(*tpr, 0x60);
+	v = 0x30;
+	asm volatile("xchgl %0,%1" : "+r"(v), "+m"(*tpr));
+	guest_eq(v, 0x60);
+	guest_eq(*tpr, 0x30);
+	asm volatile("movl $0x50,%0" : "=m"(*tpr));
+	guest_eq(*tpr, 0x50);
+	asm volatile("pushq %1; popq %q0" : "=r"(v) : "m"(*tpr));
+	guest_eq(v, 0x50);
+	guest_done(0);
+}
+
+TEST(mmio_forms)
+{
+	struct vm *vm = vm_new(VM_IRQCHIP);
+	struct vcpu *v = vcpu_new(vm, 0);
+
+	vcpu_long(v, mmio_forms_guest, 0);
+	vcpu_done(v);
+	vm_free(vm);
+}
+
+/* Moved elsewhere, it is elsewhere */
+static void relocated_guest(u64 arg)
+{
+	wrmsr(MSR_IA32_APICBASE, 0xd0100000 | 0x900);
+	mmio_write32(0xd0100000 + TPR, 0x30);
+	guest_eq(mmio_read32(0xd0100000 + TPR), 0x30);
+	guest_eq(mmio_read32(LAPIC_GPA + TPR), 0x77);	/* an exit, now */
+	guest_done(0);
+}
+
+TEST(relocated)
+{
+	struct vm *vm = vm_new(VM_IRQCHIP);
+	struct vcpu *v = vcpu_new(vm, 0);
+
+	vcpu_long(v, relocated_guest, 0);
+	*(u32 *)vcpu_expect_mmio(v, false, LAPIC_GPA + TPR, 4)->mmio.data =
+		0x77;
+	vcpu_done(v);
+	vm_free(vm);
+}
+
+TEST_HARNESS_MAIN

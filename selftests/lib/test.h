@@ -1,0 +1,29 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * What a selftest program includes: the kernel's harness, with the time a slow
+ * emulated machine may need, and the VMM library.
+ */
+#ifndef SELFTESTS_TEST_H
+#define SELFTESTS_TEST_H
+
+#include "kselftest_harness.h"
+#undef TEST_TIMEOUT_DEFAULT
+#define TEST_TIMEOUT_DEFAULT 90		/* seconds */
+
+#include <asm/msr-index.h>
+#include "guest.h"
+
+/* Skip a test where an extension is not offered */
+#define NEED_CAP(vm, cap)						\
+	if (!vm_cap(vm, cap))						\
+		SKIP(return, "no " #cap)
+
+/*
+ * Skip what QEMU's emulator of SVM is known not to do; real CPUs and other
+ * emulators are asked.
+ */
+#define NOT_ON_TCG(what)						\
+	if (on_tcg())							\
+		SKIP(return, "QEMU's emulator: %s", what)
+
+#endif

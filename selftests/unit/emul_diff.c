@@ -1,0 +1,744 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Differential test of the emulator against the processor it runs on: random
+ * user-mode instructions in 64-, 32- and 16-bit code are emulated on a copy of
+ * memory and single-stepped for real, then registers, flags, vector registers,
+ * memory and the fault, if any, are compared. Flags the manuals leave undefined
+ * are masked.
+ *
+ *	emul_diff [cases [seed]]
+ */
+#define _GNU_SOURCE
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <sys/ucontext.h>
+#include <unistd.h>
+#include <asm/ldt.h>
+#include <asm/prctl.h>
+#include <cpuid.h>
+
+#include "../../kmod/emul/internal.h"
+#include "tap.h"
+
+#define DATA		0x10000000ul
+#define DATA_SIZE	0x4000ul
+#define CODE		0x20000000ul
+#define SAFE_END	0x7fff0000ul	/* nothing else is mapped below */
+#define MAX_STEPS	64
+
+#define CODE16_SEL	0x07	/* LDT entry 0 */
+#define DATA16_SEL	0x0f	/* LDT entry 1 */
+#define CODE32_SEL	0x23
+#define FLAT_SEL	0x2b
+
+struct state {
+	u64 regs[16], rip, rflags;
+	u8 vec[16][32];
+};
+
+static u8 *const data = (u8 *)DATA;
+static u8 *const code = (u8 *)CODE;
+static u8 before[DATA_SIZE], shadow[DATA_SIZE];
+static u64 gs_base, fs_base;
+static bool have_ymm;
+
+/* Test case. */
+static struct state start, host, emulated;
+static struct emul e;
+static enum emul_mode mode;
+static unsigned int case_sel;
+static bool unsure;	/* touched memory whose state on the host is not known */
+
+static u64 rng;
+
+static u64 rnd(void)
+{
+	rng ^= rng << 13;
+	rng ^= rng >> 7;
+	rng ^= rng << 17;
+	return rng * 0x2545f4914f6cdd1dull;
+}
+
+static unsigned int below(unsigned int n)
+{
+	return (rnd() >> 33) % n;
+}
+
+/* The emulator's surroundings. */
+
+static enum emul_result page_fault(u64 addr)
+{
+	if (addr >= SAFE_END && addr < 1ull << 47)
+		unsure = true;
+	if (addr < SAFE_END && addr >= CODE && addr < CODE + 4096)
+		unsure = true;
+	emul_raise(&e, EMUL_VEC_PF, true, 0);
+	e.fault.cr2 = addr;
+	return EMUL_FAULT;
+}
+
+static enum emul_result check(u64 addr, unsigned int n)
+{
+	if (addr >= DATA && addr < DATA + DATA_SIZE && addr + n <= DATA + DATA_SIZE)
+		return EMUL_OK;
+	if (addr < DATA || addr >= DATA + DATA_SIZE)
+		return page_fault(addr);
+	return page_fault(DATA + DATA_SIZE);
+}
+
+static enum emul_result t_read(struct emul *em, u64 addr, void *buf, unsigned int n,
+			       unsigned int acc)
+{
+	enum emul_result r = check(addr, n);
+
+	(void)em;
+	(void)acc;
+	if (!r)
+		memcpy(buf, shadow + (addr - DATA), n);
+	return r;
+}
+
+static enum emul_result t_write(struct emul *em, u64 addr, const void *buf, unsigned int n,
+				unsigned int acc)
+{
+	enum emul_result r = check(addr, n);
+
+	(void)em;
+	(void)acc;
+	if (!r)
+		memcpy(shadow + (addr - DATA), buf, n);
+	return r;
+}
+
+static enum emul_result t_probe(struct emul *em, u64 addr, unsigned int n, unsigned int acc)
+{
+	(void)em;
+	(void)acc;
+	return check(addr, n);
+}
+
+static enum emul_result t_cmpxchg(struct emul *em, u64 addr, const void *old, const void *new,
+				  unsigned int n, unsigned int acc)
+{
+	enum emul_result r = check(addr, n);
+
+	(void)em;
+	(void)acc;
+	if (r)
+		return r;
+	if (memcmp(shadow + (addr - DATA), old, n))
+		return EMUL_RETRY;
+	memcpy(shadow + (addr - DATA), new, n);
+	return EMUL_OK;
+}
+
+static enum emul_result t_fetch(struct emul *em, u64 addr, void *buf, unsigned int *n)
+{
+	(void)em;
+	if (addr < CODE || addr + *n > CODE + 4096)
+		return page_fault(addr);
+	memcpy(buf, (void *)addr, *n);
+	return EMUL_OK;
+}
+
+static void t_get_seg(struct emul *em, unsigned int seg, struct emul_seg *s)
+{
+	memset(s, 0, sizeof(*s));
+	s->limit = 0xffffffff;
+	s->attr = EMUL_ATTR_P | EMUL_ATTR_S | EMUL_ATTR_DPL | EMUL_ATTR_G | EMUL_ATTR_DB | 3;
+	if (seg == EMUL_SEG_FS || seg == EMUL_SEG_GS) {
+		s->base = seg == EMUL_SEG_FS ? fs_base : gs_base;
+		if (em->mode != EMUL_MODE_LONG64)
+			s->attr = EMUL_ATTR_UNUSABLE;
+	} else if (seg == EMUL_SEG_CS) {
+		s->attr |= 8;
+	} else if (em->mode == EMUL_MODE_PROT16 && seg != EMUL_SEG_SS) {
+		s->base = DATA;
+		s->limit = DATA_SIZE - 1;
+	}
+}
+
+static enum emul_result t_get_cr(struct emul *em, unsigned int nr, u64 *val)
+{
+	(void)em;
+	*val = nr == 0 ? X86_CR0_PE | X86_CR0_PG | X86_CR0_MP | X86_CR0_NE :
+	       nr == 4 ? X86_CR4_OSFXSR | X86_CR4_OSXSAVE | X86_CR4_PAE : 0;
+	return EMUL_OK;
+}
+
+static enum emul_result t_get_xcr(struct emul *em, u32 nr, u64 *val)
+{
+	(void)em;
+	(void)nr;
+	*val = have_ymm ? 7 : 3;
+	return EMUL_OK;
+}
+
+static enum emul_result t_cpuid(struct emul *em, u32 r[4])
+{
+	(void)em;
+	__cpuid_count(r[0], r[2], r[0], r[1], r[2], r[3]);
+	return EMUL_OK;
+}
+
+static enum emul_result t_sysop(struct emul *em, enum emul_sysop what)
+{
+	(void)em;
+	return what == EMUL_SYS_PAUSE ? EMUL_OK : EMUL_UNHANDLEABLE;
+}
+
+static enum emul_result t_read_xmm(struct emul *em, unsigned int reg, void *buf, unsigned int n)
+{
+	(void)em;
+	memcpy(buf, emulated.vec[reg], n);
+	return EMUL_OK;
+}
+
+static enum emul_result t_write_xmm(struct emul *em, unsigned int reg, const void *buf,
+				    unsigned int n, bool zero_upper)
+{
+	(void)em;
+	memcpy(emulated.vec[reg], buf, n);
+	if (zero_upper)
+		memset(emulated.vec[reg] + n, 0, 32 - n);
+	return EMUL_OK;
+}
+
+static const struct emul_ops test_ops = {
+	.read = t_read, .write = t_write, .probe = t_probe, .cmpxchg = t_cmpxchg,
+	.fetch = t_fetch, .get_seg = t_get_seg, .get_cr = t_get_cr, .get_xcr = t_get_xcr,
+	.cpuid = t_cpuid, .sysop = t_sysop, .read_xmm = t_read_xmm, .write_xmm = t_write_xmm,
+};
+
+/* What may be emulated here but not run as a user instruction, or not compared. */
+static bool excluded(const struct emul_insn *i)
+{
+#define X(name) emul_op_##name
+	static enum emul_result (*const list[])(struct emul *e) = {
+		X(in), X(out), X(ins), X(outs), X(int), X(int3), X(into), X(icebp), X(iret),
+		X(jmp_far), X(call_far), X(jmp_far_mem), X(call_far_mem), X(ret_far),
+		X(mov_to_sreg), X(mov_from_sreg), X(pop_sreg), X(push_sreg), X(lfar), X(sldt),
+		X(str), X(smsw), X(sgdt), X(sidt), X(lar), X(lsl), X(verr), X(verw),
+		X(syscall), X(sysenter), X(sysret), X(sysexit), X(rdtsc), X(rdtscp), X(rdpmc),
+		X(cpuid), X(xgetbv), X(monitor), X(mwait), X(hypercall), X(fnstcw), X(fnstsw),
+		X(fninit), X(fwait), X(unknown),
+	};
+#undef X
+	unsigned int k;
+
+	for (k = 0; k < sizeof(list) / sizeof(list[0]); k++)
+		if (i->exec == list[k])
+			return true;
+	/* A REP prefix here is reserved, and some processors let it choose the condition. */
+	if (i->exec == emul_op_loop && (i->prefix & (EMUL_PFX_REP | EMUL_PFX_REPNE)))
+		return true;
+	/* Processors differ about an operand size prefix on a near branch. */
+	if (i->mode == EMUL_MODE_LONG64 && (i->flags & F_F64) &&
+	    (i->prefix & EMUL_PFX_OPSIZE))
+		return true;
+	return i->opsize == 2 && i->exec == emul_op_bswap;
+}
+
+/* Flags left undefined by the instruction; sets *skip if its result is, too. */
+static u64 undefined_flags(const struct emul *em, u64 count, bool *skip)
+{
+	const u64 CF = X86_EFLAGS_CF, PF = X86_EFLAGS_PF, AF = X86_EFLAGS_AF,
+		  ZF = X86_EFLAGS_ZF, SF = X86_EFLAGS_SF, OF = X86_EFLAGS_OF;
+	enum emul_result (*op)(struct emul *e) = em->insn.exec;
+	unsigned int bits = em->insn.opsize * 8;
+	u64 f = 0;
+
+	count &= bits == 64 ? 63 : 31;
+#define IS(name) (op == emul_op_##name)
+	if (IS(and) || IS(or) || IS(xor) || IS(test))
+		return AF;
+	if (IS(mul) || IS(imul) || IS(imul1))
+		return SF | ZF | AF | PF;
+	if (IS(div) || IS(idiv))
+		return ARITH_FLAGS;
+	if (IS(bsf) || IS(bsr))
+		return CF | OF | SF | AF | PF;
+	if (IS(tzcnt) || IS(lzcnt))
+		return OF | SF | AF | PF;
+	if (IS(bt) || IS(bts) || IS(btr) || IS(btc))
+		return OF | SF | AF | PF;
+	if (IS(aam) || IS(aad))
+		return OF | AF | CF;
+	if (IS(aaa) || IS(aas))
+		return OF | SF | ZF | PF;
+	if (IS(daa) || IS(das))
+		return OF;
+	if (IS(rol) || IS(ror) || IS(rcl) || IS(rcr))
+		return count == 1 ? 0 : OF;
+	if (IS(shl) || IS(shr) || IS(sar) || IS(shld) || IS(shrd)) {
+		f = count ? AF : 0;
+		if (count != 1)
+			f |= OF;
+		if (count > bits) {
+			f |= CF;
+			if (IS(shld) || IS(shrd))
+				*skip = true;
+		}
+		return f;
+	}
+#undef IS
+	return 0;
+}
+
+/* The host side: a trap enters and leaves the instruction. */
+
+static gregset_t saved;
+static volatile int phase;	/* 0: enter, 1: stepping */
+static int host_sig;
+static bool rep_string;
+static unsigned int steps;
+
+static const int greg_of[16] = {
+	REG_RAX, REG_RCX, REG_RDX, REG_RBX, REG_RSP, REG_RBP, REG_RSI, REG_RDI,
+	REG_R8, REG_R9, REG_R10, REG_R11, REG_R12, REG_R13, REG_R14, REG_R15,
+};
+
+static u64 *xstate_bv(fpregset_t fp)
+{
+	return (u64 *)((u8 *)fp + 512);
+}
+
+/* Standard format of XSAVE: the upper halves follow the header. */
+static u8 *ymm_high(fpregset_t fp, unsigned int k)
+{
+	return (u8 *)fp + 576 + 16 * k;
+}
+
+static void enter_case(ucontext_t *uc)
+{
+	greg_t *g = uc->uc_mcontext.gregs;
+	fpregset_t fp = uc->uc_mcontext.fpregs;
+	unsigned int k;
+
+	memcpy(saved, g, sizeof(saved));
+	for (k = 0; k < 16; k++)
+		g[greg_of[k]] = start.regs[k];
+	g[REG_RIP] = start.rip;
+	g[REG_EFL] = start.rflags;
+	if (case_sel)
+		g[REG_CSGSFS] = (g[REG_CSGSFS] & ~0xffffll) | case_sel;
+	for (k = 0; k < 16; k++)
+		memcpy(&fp->_xmm[k], start.vec[k], 16);
+	if (have_ymm) {
+		*xstate_bv(fp) |= 7;
+		for (k = 0; k < 16; k++)
+			memcpy(ymm_high(fp, k), start.vec[k] + 16, 16);
+	}
+	steps = 0;
+	phase = 1;
+}
+
+static void leave_case(int sig, ucontext_t *uc)
+{
+	greg_t *g = uc->uc_mcontext.gregs;
+	fpregset_t fp = uc->uc_mcontext.fpregs;
+	unsigned int k;
+
+	host_sig = sig;
+	for (k = 0; k < 16; k++)
+		host.regs[k] = g[greg_of[k]];
+	host.rip = g[REG_RIP];
+	host.rflags = g[REG_EFL];
+	for (k = 0; k < 16; k++) {
+		memcpy(host.vec[k], &fp->_xmm[k], 16);
+		if (have_ymm && (*xstate_bv(fp) & 4))
+			memcpy(host.vec[k] + 16, ymm_high(fp, k), 16);
+		else
+			memset(host.vec[k] + 16, 0, 16);
+	}
+	memcpy(g, saved, sizeof(saved));
+	phase = 0;
+}
+
+static void on_signal(int sig, siginfo_t *si, void *ctx)
+{
+	ucontext_t *uc = ctx;
+
+	(void)si;
+	/* A POPF may have left NT, AC and ID set, and sigreturn keeps them. */
+	asm volatile("pushfq; andl $~0x244000, (%%rsp); popfq" : : : "cc", "memory");
+	if (!phase) {
+		if (sig != SIGTRAP) {
+			signal(sig, SIG_DFL);
+			return;
+		}
+		enter_case(uc);
+		return;
+	}
+	if (sig == SIGTRAP && rep_string && ++steps < MAX_STEPS &&
+	    (u64)uc->uc_mcontext.gregs[REG_RIP] == start.rip)
+		return;		/* TF is still set: the next iteration */
+	leave_case(sig, uc);
+}
+
+static void run_host(void)
+{
+	asm volatile("int3" : : :
+		     "memory", "cc", "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6",
+		     "xmm7", "xmm8", "xmm9", "xmm10", "xmm11", "xmm12", "xmm13", "xmm14",
+		     "xmm15");
+}
+
+static bool set_ldt(void)
+{
+	struct user_desc d = {
+		.entry_number = 0, .base_addr = 0, .limit = 0xfffff, .seg_32bit = 0,
+		.contents = 2, .limit_in_pages = 1, .useable = 1,
+	};
+
+	if (syscall(SYS_modify_ldt, 1, &d, sizeof(d)))
+		return false;
+	d = (struct user_desc){
+		.entry_number = 1, .base_addr = DATA, .limit = DATA_SIZE - 1, .seg_32bit = 0,
+		.contents = 0, .useable = 1,
+	};
+	return !syscall(SYS_modify_ldt, 1, &d, sizeof(d));
+}
+
+static void set_data_segs(u16 sel)
+{
+	asm volatile("mov %0, %%ds; mov %0, %%es" : : "r"((u32)sel));
+}
+
+static void setup(void)
+{
+	static u8 stack[65536];
+	stack_t ss = { .ss_sp = stack, .ss_size = sizeof(stack) };
+	struct sigaction sa = { .sa_sigaction = on_signal };
+	static const int sigs[] = { SIGTRAP, SIGSEGV, SIGILL, SIGFPE, SIGBUS };
+	u32 a, b, c, d;
+	unsigned int k;
+
+	if (mmap(data, DATA_SIZE, PROT_READ | PROT_WRITE,
+		 MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0) != data ||
+	    mmap(code, 4096, PROT_READ | PROT_WRITE | PROT_EXEC,
+		 MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0) != code) {
+		printf("1..0 # SKIP cannot map the test pages\n");
+		exit(0);
+	}
+	__cpuid(1, a, b, c, d);
+	if ((c & (1u << 27)) && (c & (1u << 28))) {
+		asm volatile("xgetbv" : "=a"(a), "=d"(d) : "c"(0));
+		have_ymm = (a & 6) == 6;
+	}
+	gs_base = DATA + 0x1000;
+	if (syscall(SYS_arch_prctl, ARCH_SET_GS, gs_base))
+		gs_base = SAFE_END;	/* then GS cases are skipped as unsure */
+	if (syscall(SYS_arch_prctl, ARCH_GET_FS, &fs_base))
+		fs_base = SAFE_END;
+
+	sigaltstack(&ss, NULL);
+	sa.sa_flags = SA_SIGINFO | SA_ONSTACK;
+	sigfillset(&sa.sa_mask);
+	for (k = 0; k < sizeof(sigs) / sizeof(sigs[0]); k++)
+		sigaction(sigs[k], &sa, NULL);
+}
+
+/* Case generation. */
+
+static u64 interesting(void)
+{
+	static const u64 v[] = {
+		0, 1, 2, 3, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 0x7f, 0x80, 0xff, 0x7fff,
+		0x8000, 0xffff, 0x7fffffff, 0x80000000, 0xffffffff, 0x7fffffffffffffff,
+		0x8000000000000000, 0xffffffffffffffff, 0xfffffffffffffffe, 0x99, 0x9a,
+	};
+
+	switch (below(4)) {
+	case 0:
+		return rnd();
+	case 1:
+		return below(64);
+	default:
+		return v[below(sizeof(v) / sizeof(v[0]))];
+	}
+}
+
+static u64 pointer(void)
+{
+	return DATA + 0x1000 + (below(4) ? below(0x200) * 16 : below(0x2000));
+}
+
+static unsigned int put_prefixes(u8 *p)
+{
+	static const u8 pfx[] = { 0x66, 0x67, 0xf2, 0xf3, 0xf0, 0x2e, 0x36, 0x3e, 0x65, 0x26 };
+	unsigned int n = 0, k = below(8) ? below(3) : below(5);
+
+	while (k--)
+		p[n++] = pfx[below(below(3) ? 4 : sizeof(pfx))];
+	return n;
+}
+
+static unsigned int put_opcode(u8 *p)
+{
+	static const u8 vex_op[] = {
+		0x10, 0x11, 0x13, 0x17, 0x28, 0x29, 0x2b, 0x6e, 0x6f, 0x7e, 0x7f, 0xd6, 0xe7,
+	};
+	unsigned int n = 0, kind = below(16);
+
+	if (have_ymm && kind == 0) {
+		if (below(2)) {
+			p[n++] = 0xc5;
+			p[n++] = (below(4) ? 0x78 : 0) | (rnd() & 0x87);
+		} else {
+			p[n++] = 0xc4;
+			p[n++] = 1 | (rnd() & 0xe0);
+			p[n++] = (below(4) ? 0x78 : 0) | (rnd() & 0x87);
+		}
+		p[n++] = vex_op[below(sizeof(vex_op))];
+		return n;
+	}
+	if (mode == EMUL_MODE_LONG64 && below(2))
+		p[n++] = 0x40 | below(16);
+	if (kind < 9) {
+		p[n++] = rnd() >> 20;
+	} else if (kind < 15) {
+		p[n++] = 0x0f;
+		p[n++] = rnd() >> 20;
+	} else {
+		p[n++] = 0x0f;
+		p[n++] = 0x38;
+		p[n++] = 0xf0 + below(2);
+	}
+	return n;
+}
+
+static void make_case(void)
+{
+	unsigned int k, n;
+
+	n = put_prefixes(code);
+	n += put_opcode(code + n);
+	code[n++] = rnd() >> 20;	/* ModRM, or what comes in its place */
+	for (k = n; k < 32; k++)
+		code[k] = rnd() >> 30;
+	if (below(4)) {		/* keep displacements in reach */
+		k = n + below(2);
+		code[k + 1] &= 0xf;
+		code[k + 2] = 0;
+		code[k + 3] = 0;
+	}
+
+	for (k = 0; k < 16; k++) {
+		start.regs[k] = below(2) ? pointer() : interesting();
+		if (mode != EMUL_MODE_LONG64)
+			start.regs[k] = k < 8 ? (u32)start.regs[k] : 0;
+		if (mode == EMUL_MODE_PROT16 && k < 8 && below(4))
+			start.regs[k] = (start.regs[k] & ~0xffffull & ~DATA) | below(0x2000);
+	}
+	if (below(8))
+		start.regs[EMUL_RSP] = DATA + 0x2000 + below(64) * 8;
+	if (below(4))
+		start.regs[EMUL_RCX] = below(24);
+	start.rip = CODE;
+	start.rflags = X86_EFLAGS_FIXED | X86_EFLAGS_IF | X86_EFLAGS_TF |
+		       (rnd() & (ARITH_FLAGS | (below(2) ? 0 : X86_EFLAGS_DF)));
+	for (k = 0; k < 16; k++) {
+		u64 *v = (u64 *)start.vec[k];
+
+		v[0] = rnd();
+		v[1] = rnd();
+		v[2] = have_ymm ? rnd() : 0;
+		v[3] = have_ymm ? rnd() : 0;
+	}
+}
+
+/* Emulate until the instruction is done or stops. */
+static enum emul_result emulate(void)
+{
+	enum emul_result r;
+	unsigned int k;
+
+	e.ops = &test_ops;
+	memcpy(e.regs, start.regs, sizeof(e.regs));
+	memcpy(emulated.vec, start.vec, sizeof(emulated.vec));
+	e.rip = start.rip;
+	e.rflags = start.rflags;
+	e.cpl = 3;
+	e.mode = mode;
+	e.lma = true;
+	e.la57 = false;
+	unsure = false;
+	rep_string = false;
+	for (k = 0; k < 4; k++) {
+		r = emul_decode(&e);
+		if (r)
+			break;
+		if (excluded(&e.insn))
+			return EMUL_UNHANDLEABLE;
+		if (e.insn.exec == emul_op_movs || e.insn.exec == emul_op_cmps ||
+		    e.insn.exec == emul_op_stos || e.insn.exec == emul_op_lods ||
+		    e.insn.exec == emul_op_scas) {
+			rep_string = e.insn.prefix & (EMUL_PFX_REP | EMUL_PFX_REPNE);
+			if (rep_string && (start.regs[EMUL_RCX] & emul_mask(e.insn.adsize)) >=
+					  MAX_STEPS)
+				return EMUL_UNHANDLEABLE;
+		}
+		r = emul_exec(&e);
+		if (r || e.rip != start.rip || !rep_string)
+			break;
+	}
+	memcpy(emulated.regs, e.regs, sizeof(e.regs));
+	emulated.rip = e.rip;
+	emulated.rflags = e.rflags;
+	return r;
+}
+
+static const char *const mode_name[] = { "real", "vm86", "16-bit", "32-bit", "64-bit" };
+
+static void report(enum emul_result r, const char *what, u64 mask)
+{
+	unsigned int k;
+
+	fprintf(stderr, "# %s, %s:", what, mode_name[mode]);
+	for (k = 0; k < 15; k++)
+		fprintf(stderr, " %02x", code[k]);
+	fprintf(stderr, "\n#  emulator: result %d vector %d len %d, host signal %d, flag mask %llx\n",
+		r, e.fault.vector, e.insn.len, host_sig, (unsigned long long)mask);
+#define LINE(name, a, b, c) \
+	do { \
+		if ((b) != (c)) \
+			fprintf(stderr, "#  %s%d: start %llx host %llx emulator %llx\n", name, k, \
+				(unsigned long long)(a), (unsigned long long)(b), \
+				(unsigned long long)(c)); \
+	} while (0)
+	for (k = 0; k < 16; k++)
+		LINE("reg", start.regs[k], host.regs[k], emulated.regs[k]);
+	k = 0;
+	LINE("rip", start.rip, host.rip, emulated.rip);
+	LINE("rflags", start.rflags, host.rflags, emulated.rflags);
+	for (k = 0; k < DATA_SIZE; k++)
+		LINE("mem", before[k], data[k], shadow[k]);
+	for (k = 0; k < 16 * 32; k++)
+		LINE("vec", ((u8 *)start.vec)[k], ((u8 *)host.vec)[k], ((u8 *)emulated.vec)[k]);
+	for (k = 0; k < 16; k++)
+		fprintf(stderr, "#  r%d=%llx", k, (unsigned long long)start.regs[k]);
+	fprintf(stderr, "\n");
+}
+
+static int expected_signal(enum emul_result r)
+{
+	if (r == EMUL_OK)
+		return SIGTRAP;
+	switch (e.fault.vector) {
+	case EMUL_VEC_DE:
+		return SIGFPE;
+	case EMUL_VEC_UD:
+		return SIGILL;
+	default:
+		return SIGSEGV;
+	}
+}
+
+/* Returns what differs, or NULL. */
+static const char *compare(enum emul_result r, u64 mask)
+{
+	const u64 flags = ARITH_FLAGS | X86_EFLAGS_DF | X86_EFLAGS_NT | X86_EFLAGS_AC |
+			  X86_EFLAGS_ID | X86_EFLAGS_IF | X86_EFLAGS_IOPL;
+	int want = expected_signal(r);
+
+	if (host_sig != want && !(want == SIGSEGV && host_sig == SIGBUS))
+		return "signal";
+	if (memcmp(host.regs, emulated.regs, (mode == EMUL_MODE_LONG64 ? 16 : 8) * 8))
+		return "registers";
+	if (host.rip != emulated.rip)
+		return "rip";
+	if ((host.rflags ^ emulated.rflags) & flags & ~mask)
+		return "flags";
+	if (memcmp(host.vec, emulated.vec, sizeof(host.vec)))
+		return "vector registers";
+	if (memcmp(data, shadow, DATA_SIZE))
+		return "memory";
+	return NULL;
+}
+
+static u64 shift_operand(void)
+{
+	if (e.insn.src == K_CL || e.insn.src2 == K_CL)
+		return start.regs[EMUL_RCX] & 0xff;
+	return e.insn.src == K_ONE ? 1 : e.insn.imm & 0xff;
+}
+
+/* One case: 1 compared and equal, 0 not comparable, -1 different. */
+static int one_case(void)
+{
+	const char *what;
+	enum emul_result r;
+	bool skip = false;
+	u64 mask = 0;
+
+	make_case();
+	r = emulate();
+	if ((r != EMUL_OK && r != EMUL_FAULT) || unsure)
+		goto restore;
+	/* What is #UD here may be an instruction of another extension there. */
+	if (r == EMUL_FAULT && e.fault.vector == EMUL_VEC_UD)
+		goto restore;
+	if (r == EMUL_OK) {
+		mask = undefined_flags(&e, shift_operand(), &skip);
+		if (skip)
+			goto restore;
+	}
+	run_host();
+	what = compare(r, mask);
+	if (what)
+		report(r, what, mask);
+	memcpy(data, before, DATA_SIZE);
+	memcpy(shadow, before, DATA_SIZE);
+	return what ? -1 : 1;
+restore:
+	memcpy(shadow, before, DATA_SIZE);
+	return 0;
+}
+
+static void run_mode(enum emul_mode m, unsigned int sel, unsigned long cases)
+{
+	unsigned long k, compared = 0, bad = 0;
+	int r;
+
+	mode = m;
+	case_sel = sel;
+	if (m == EMUL_MODE_PROT32)
+		set_data_segs(FLAT_SEL);
+	else if (m == EMUL_MODE_PROT16)
+		set_data_segs(DATA16_SEL);
+	for (k = 0; k < cases && bad < 20; k++) {
+		r = one_case();
+		compared += r != 0;
+		bad += r < 0;
+	}
+	tap_result(!bad && compared > cases / 20, "%s: %lu cases, %lu compared, %lu differ",
+		   mode_name[m], k, compared, bad);
+}
+
+int main(int argc, char **argv)
+{
+	unsigned long cases = 600000;
+	unsigned int k;
+
+	if (argc > 1)
+		cases = strtoul(argv[1], NULL, 0);
+	rng = argc > 2 ? strtoull(argv[2], NULL, 0) : 0x9e3779b97f4a7c15ull;
+	setup();
+	for (k = 0; k < DATA_SIZE; k++)
+		before[k] = rnd() >> 24;
+	memcpy(data, before, DATA_SIZE);
+	memcpy(shadow, before, DATA_SIZE);
+
+	tap_plan(3);
+	run_mode(EMUL_MODE_LONG64, 0, cases);
+	run_mode(EMUL_MODE_PROT32, CODE32_SEL, cases / 2);
+	if (set_ldt())
+		run_mode(EMUL_MODE_PROT16, CODE16_SEL, cases / 2);
+	else
+		tap_skip("16-bit: no modify_ldt");
+	return tap_exit();
+}
