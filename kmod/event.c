@@ -25,7 +25,6 @@ static enum exc_class exc_class(u8 vector)
 	}
 }
 
-
 /*
  * A second exception while the first is being delivered.  Two contributory ones, or one of them or a page
  * fault after a page fault, are a double fault; one after a double fault ends it all; else the second is
@@ -164,7 +163,6 @@ static void exception_inject(struct keel_vcpu *vcpu)
 	vcpu->stat.injected_exceptions++;
 }
 
-
 static int next_irq(struct keel_vcpu *vcpu)
 {
 	return vcpu->apic ? irq_pending(vcpu) : vcpu->ev.user_vector;
@@ -237,6 +235,16 @@ bool keel_irq_window_open(struct keel_vcpu *vcpu)
 {
 	return !vcpu->ev.injected.type && !vcpu->ev.exception.type &&
 	       !keel_call(event_blocked, vcpu, KEEL_EV_INTR);
+}
+
+int keel_irq_window_exit(struct keel_vcpu *vcpu)
+{
+	keel_call(close_window, vcpu);
+	vcpu->stat.irq_windows++;
+	keel_request(KEEL_REQ_EVENT, vcpu);
+	/* A VMM that waits for it is told by the slow loop; the fast one would only open the window again. */
+	return READ_ONCE(vcpu->run->request_interrupt_window) && vcpu->vm->irq.mode != IRQCHIP_KERNEL ?
+		KEEL_SLOW : KEEL_RESUME;
 }
 
 /* ------------------------------------------------------------------ ioctls */

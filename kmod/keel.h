@@ -392,6 +392,8 @@ void keel_events_deliver(struct keel_vcpu *vcpu);
 void keel_events_requeue(struct keel_vcpu *vcpu, const struct keel_event *ev);
 bool keel_events_pending(struct keel_vcpu *vcpu);	/* would wake a halted vCPU */
 bool keel_irq_window_open(struct keel_vcpu *vcpu);	/* IF set, no shadow, nothing in delivery */
+/* Fast exit handler: the window that open_window asked for is there.  Nothing is left to a slow one. */
+int keel_irq_window_exit(struct keel_vcpu *vcpu);
 VCPU_IOCTL(keel_get_events);
 VCPU_IOCTL(keel_set_events);
 VCPU_IOCTL(keel_ioctl_interrupt);

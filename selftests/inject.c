@@ -146,6 +146,41 @@ TEST_F(inject, window_already_open)
 	vcpu_done(v);
 }
 
+/* Telling the VMM takes an exit or two, not as many as fit before the scheduler steps in */
+static void windows_guest(u64 n)
+{
+	while (n--) {
+		irq_off();
+		guest_sync(0);
+		irq_on();
+		pause_cpu();
+		guest_sync(1);
+	}
+	guest_done(0);
+}
+
+TEST_F(inject, window_costs_few_exits)
+{
+	struct vcpu *v = self->v;
+	const int rounds = 50;
+	u64 before;
+	int i;
+
+	NEED_CAP(self->vm, KVM_CAP_BINARY_STATS_FD);
+	vcpu_long(v, windows_guest, rounds);
+	before = vcpu_stat(v, "exits");
+	for (i = 0; i < rounds; i++) {
+		EXPECT_EQ(0, vcpu_sync(v));
+		v->run->request_interrupt_window = 1;
+		vcpu_expect(v, KVM_EXIT_IRQ_WINDOW_OPEN);
+		v->run->request_interrupt_window = 0;
+		EXPECT_EQ(1, vcpu_sync(v));
+	}
+	vcpu_done(v);
+	/* two for the syncs, one for the window; the rest is the host's interrupts */
+	EXPECT_GT(rounds * 20, vcpu_stat(v, "exits") - before);
+}
+
 /* MOV SS blocks for one instruction as well */
 static volatile u64 irq_rip;
 static void rip_handler(struct guest_frame *f)

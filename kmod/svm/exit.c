@@ -101,14 +101,6 @@ static int svm_irq(struct keel_vcpu *vcpu)
 	return KEEL_RESUME;
 }
 
-static int svm_vintr(struct keel_vcpu *vcpu)
-{
-	svm_close_window(vcpu);
-	vcpu->stat.irq_windows++;
-	keel_request(KEEL_REQ_EVENT, vcpu);
-	return KEEL_RESUME;
-}
-
 static int svm_iret(struct keel_vcpu *vcpu)
 {
 	svm_iret_seen(to_svm(vcpu));
@@ -275,7 +267,7 @@ static const struct svm_exit {
 	[SVM_EXIT_NMI]		= { BOTH(svm_irq), "nmi" },
 	[SVM_EXIT_SMI]		= { BOTH(svm_irq), "smi" },
 	[SVM_EXIT_INIT]		= { BOTH(svm_resume), "init" },
-	[SVM_EXIT_VINTR]	= { BOTH(svm_vintr), "irq_window" },
+	[SVM_EXIT_VINTR]	= { .fast = keel_irq_window_exit, .slow = svm_resume, "irq_window" },
 	[SVM_EXIT_RDPMC]	= { BOTH(svm_gp), "rdpmc" },
 	[SVM_EXIT_CPUID]	= { BOTH(keel_emulate_cpuid), "cpuid" },
 	[SVM_EXIT_RSM]		= { BOTH(svm_ud), "rsm" },

@@ -428,6 +428,31 @@ void vcpu_prot(struct vcpu *v, const void *code, size_t size)
 	vcpu_flat(v, code, size);
 }
 
+u64 vcpu_stat(struct vcpu *v, const char *name)
+{
+	struct kvm_stats_header h;
+	int fd = must(ioctl(v->fd, KVM_GET_STATS_FD, NULL));
+	u32 i;
+
+	must(pread(fd, &h, sizeof(h), 0));
+	for (i = 0; i < h.num_desc; i++) {
+		char buf[sizeof(struct kvm_stats_desc) + 256] = {};
+		struct kvm_stats_desc *d = (void *)buf;
+		size_t size = sizeof(*d) + h.name_size;
+		u64 val;
+
+		if (size >= sizeof(buf))
+			die("long names in statistics");
+		must(pread(fd, d, size, h.desc_offset + i * size));
+		if (strcmp((char *)(d + 1), name))
+			continue;
+		must(pread(fd, &val, sizeof(val), h.data_offset + d->offset));
+		close(fd);
+		return val;
+	}
+	die("no statistic %s", name);
+}
+
 const char *exit_name(u32 reason)
 {
 	static const char *const name[] = {

@@ -144,6 +144,8 @@ int vcpu_set_msr(struct vcpu *v, u32 msr, u64 val);
 struct kvm_cpuid_entry2 *cpuid_find(struct kvm_cpuid2 *c, u32 fn, u32 index);
 struct kvm_cpuid2 *cpuid_supported(int sys);
 
+u64 vcpu_stat(struct vcpu *v, const char *name);	/* from its binary stats */
+
 /* Run to the next exit that is not a guest's report of failure */
 u32 vcpu_run(struct vcpu *v);
 /* Run, and it must be: */
