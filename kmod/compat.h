@@ -10,6 +10,7 @@
 #include <linux/task_work.h>
 #include <linux/version.h>
 #include <asm/msr.h>
+#include <asm/tlbflush.h>
 #include <asm/tsc.h>
 
 /* 6.16 renamed the 64-bit MSR accessors; the new names are ours everywhere. */
@@ -98,6 +99,27 @@ static inline int keel_follow_pfn(struct vm_area_struct *vma, unsigned long addr
 
 #ifndef fd_file
 #define fd_file(f)	((f).file)
+#endif
+
+/*
+ * CR4 has a copy in the kernel, which must not be left behind.  Later kernels keep the one function that changes both
+ * for kvm.ko: there a backend that needs a bit of CR4 says so and is not loaded.
+ */
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 19, 0)
+#define KEEL_MAY_SET_CR4	true
+static inline void keel_cr4_set(unsigned long bit)
+{
+	cr4_set_bits(bit);
+}
+
+static inline void keel_cr4_clear(unsigned long bit)
+{
+	cr4_clear_bits(bit);
+}
+#else
+#define KEEL_MAY_SET_CR4	false
+static inline void keel_cr4_set(unsigned long bit) { }
+static inline void keel_cr4_clear(unsigned long bit) { }
 #endif
 
 /* IRQs off: this CPU has just been in a guest, where it holds no reference RCU could wait for. */

@@ -164,7 +164,7 @@ static void filter_features(struct kvm_cpuid_entry2 *e)
 
 		if (row->function != e->function || row->index != e->index)
 			continue;
-		*reg &= boot_cpu_data.x86_capability[row->word] & row->allow;
+		*reg &= boot_cpu_data.x86_capability[row->word] & row->allow & ~keel_hw.features_off[row->word];
 		*reg |= row->always;
 	}
 }

@@ -22,7 +22,7 @@ struct keel_hw_caps keel_hw __ro_after_init;
 	DEFINE_STATIC_CALL_NULL(keel_op_##name, *(((struct keel_ops *)0)->name));
 KEEL_OPS(KEEL_OP_DEFINE)
 
-static struct keel_ops *const keel_backends[] = { &svm_ops };
+static struct keel_ops *const keel_backends[] = { &svm_ops, &vmx_ops };
 static struct keel_ops *keel_backend;
 
 static unsigned int hw_users;		/* VMs that hold virtualization on */

@@ -849,6 +849,48 @@ int keel_emulate(struct keel_vcpu *vcpu)
 	return emulate(vcpu, false);
 }
 
+/*
+ * A MOV to or from a control register.  A TPR that falls is the VMM's to know where it has the interrupt
+ * controllers.
+ */
+int keel_emulate_cr(struct keel_vcpu *vcpu)
+{
+	u64 before = vcpu->cr8;
+	int r = keel_emulate(vcpu);
+
+	if (r != KEEL_RESUME || vcpu->apic || vcpu->cr8 >= before)
+		return r;
+	vcpu->run->exit_reason = KVM_EXIT_SET_TPR;
+	return KEEL_USER;
+}
+
+int keel_page_fault(struct keel_vcpu *vcpu, u64 gpa, u32 access, u64 info)
+{
+	int r;
+
+	vcpu->stat.page_faults++;
+	trace_keel_page_fault(vcpu, gpa, info);
+	r = mmu_fault(vcpu, gpa, access);
+	if (r == MMU_FIXED)
+		return KEEL_RESUME;
+	if (r < 0)
+		return r;
+	if (r == MMU_SLOW)
+		return KEEL_SLOW;
+	/* The gate, TSS or stack of an event in delivery is in MMIO: there is no instruction to emulate. */
+	if (vcpu->ev.injected.type) {
+		u64 data[] = { vcpu->ev.injected.vector, vcpu->ev.injected.type, info, gpa };
+
+		return keel_exit_internal_error(vcpu, KVM_INTERNAL_ERROR_DELIVERY_EV, ARRAY_SIZE(data), data);
+	}
+	if ((access & MMU_ACC_WRITE) && irq_fast_mmio(vcpu, gpa)) {
+		/* The doorbell has been rung; ringing it again after KEEL_SLOW would be harmless. */
+		r = keel_skip(vcpu);
+		return r < 0 ? KEEL_RESUME : r;
+	}
+	return keel_emulate(vcpu);
+}
+
 /* -------------------------------------------- exits that need no emulator */
 
 static int complete_fast_in(struct keel_vcpu *vcpu)

@@ -104,6 +104,7 @@ enum keel_reg {			/* order of the ModRM encoding, as the emulator wants it */
 	/* not in regs[], but cached and written back the same way */
 	KEEL_LAZY_RFLAGS = KEEL_NR_REGS,
 	KEEL_LAZY_CR0, KEEL_LAZY_CR3, KEEL_LAZY_CR4,
+	KEEL_LAZY_PDPTRS,	/* write only: new page directory pointers of a PAE guest */
 };
 
 enum keel_seg {			/* order of the sreg encoding, then the two system segments */
@@ -156,6 +157,7 @@ struct keel_vcpu {
 	u64 regs[KEEL_NR_REGS];
 	u64 rflags;
 	u64 cr0, cr2, cr3, cr4, cr8, efer;
+	u64 pdptrs[4];			/* as last loaded by keel, for a CPU that keeps them in registers */
 	struct kvm_run *run;
 	struct keel_events ev;
 	struct keel_vcpu_stats stat;
@@ -271,6 +273,8 @@ void keel_vm_kill(struct keel_vm *vm);
 
 long keel_run(struct keel_vcpu *vcpu);
 bool keel_vcpu_runnable(struct keel_vcpu *vcpu);
+/* The CPU refused to enter; @reason is its own word for it.  With the parameter dump_failed_entry the log says more. */
+int keel_exit_fail_entry(struct keel_vcpu *vcpu, u64 reason);
 int keel_exit_internal_error(struct keel_vcpu *vcpu, u32 suberror, int ndata, const u64 *data);
 void keel_take_mp_events(struct keel_vcpu *vcpu);	/* INIT and SIPI that have arrived */
 int keel_emulate_hlt(struct keel_vcpu *vcpu);	/* HLT was skipped already: sleep or exit */
@@ -402,6 +406,9 @@ VCPU_IOCTL(keel_ioctl_nmi);
 /* --------------------------------------------------------- insn.c: emulator glue */
 /* Emulate the instruction at RIP.  Fast loop safe (may answer KEEL_SLOW). */
 int keel_emulate(struct keel_vcpu *vcpu);
+int keel_emulate_cr(struct keel_vcpu *vcpu);	/* MOV CR; tells a VMM whose the TPR is */
+/* The second dimension did not let an access (MMU_ACC_*) through: map, or emulate.  @info is for the trace. */
+int keel_page_fault(struct keel_vcpu *vcpu, u64 gpa, u32 access, u64 info);
 int keel_insn_init(struct keel_vcpu *vcpu);
 void keel_insn_free(struct keel_vcpu *vcpu);
 void keel_insn_forget(struct keel_vcpu *vcpu);	/* the state was replaced under it */

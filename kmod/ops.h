@@ -25,7 +25,7 @@ struct keel_hw_caps {
 	bool tsc_scaling;
 	u64 max_tsc_ratio;
 	u8 tsc_frac_bits;
-	bool tracks_nmi_mask;
+	u32 features_off[NCAPINTS];	/* X86_FEATURE_* of the host that a guest cannot have here */
 };
 
 /* name, return type, parameters, (contract) */
@@ -91,8 +91,6 @@ struct keel_hw_caps {
 	OP(set_tsc, void, (struct keel_vcpu *, u64 offset, u64 ratio))			\
 	/* Next RIP of the intercepted instruction if the CPU gave it, else 0. */	\
 	OP(next_rip, u64, (struct keel_vcpu *))						\
-	/* Instruction bytes the CPU saved at the exit; 0 if none. */			\
-	OP(insn_bytes, int, (struct keel_vcpu *, u8 *buf))				\
 	OP(hypercall_insn, void, (u8 insn[3]))						\
 	OP(dump, void, (struct keel_vcpu *))
 
@@ -110,6 +108,6 @@ KEEL_OPS(KEEL_OP_DECLARE)
 #define keel_call(name, ...) static_call(keel_op_##name)(__VA_ARGS__)
 
 extern struct keel_hw_caps keel_hw;	/* of the backend in use; constant after load */
-extern struct keel_ops svm_ops;
+extern struct keel_ops svm_ops, vmx_ops;
 
 #endif

@@ -76,7 +76,7 @@ int keel_set_cr0(struct keel_vcpu *vcpu, u64 val)
 			if (!(keel_cr4(vcpu) & X86_CR4_PAE) || l)
 				return 1;
 			keel_call(set_efer, vcpu, vcpu->efer | EFER_LMA);
-		} else if ((keel_cr4(vcpu) & X86_CR4_PAE) && !mmu_pdptrs_valid(vcpu, keel_cr3(vcpu))) {
+		} else if ((keel_cr4(vcpu) & X86_CR4_PAE) && !mmu_load_pdptrs(vcpu, keel_cr3(vcpu))) {
 			return 1;
 		}
 	}
@@ -104,7 +104,7 @@ int keel_set_cr3(struct keel_vcpu *vcpu, u64 val)
 			return 1;
 	} else {
 		val = (u32)val;
-		if (keel_is_paging(vcpu) && (keel_cr4(vcpu) & X86_CR4_PAE) && !mmu_pdptrs_valid(vcpu, val))
+		if (keel_is_paging(vcpu) && (keel_cr4(vcpu) & X86_CR4_PAE) && !mmu_load_pdptrs(vcpu, val))
 			return 1;
 	}
 	keel_call(set_cr3, vcpu, val);
@@ -127,12 +127,12 @@ int keel_set_cr4(struct keel_vcpu *vcpu, u64 val)
 	if (keel_is_long_mode(vcpu)) {
 		if (!(val & X86_CR4_PAE) || (flips & X86_CR4_LA57))
 			return 1;
-	} else if (keel_is_paging(vcpu) && (val & X86_CR4_PAE) &&
-		   (flips & (X86_CR4_PAE | X86_CR4_PSE | X86_CR4_PGE | X86_CR4_SMEP)) &&
-		   !mmu_pdptrs_valid(vcpu, keel_cr3(vcpu))) {
-		return 1;
 	}
 	if ((flips & val & X86_CR4_PCIDE) && (!keel_is_long_mode(vcpu) || (keel_cr3(vcpu) & 0xfff)))
+		return 1;
+	if (!keel_is_long_mode(vcpu) && keel_is_paging(vcpu) && (val & X86_CR4_PAE) &&
+	    (flips & (X86_CR4_PAE | X86_CR4_PSE | X86_CR4_PGE | X86_CR4_SMEP)) &&
+	    !mmu_load_pdptrs(vcpu, keel_cr3(vcpu)))
 		return 1;
 	keel_call(set_cr4, vcpu, val);
 	if (flips & (X86_CR4_PAE | X86_CR4_PSE | X86_CR4_PGE | X86_CR4_SMEP | X86_CR4_SMAP | X86_CR4_PKE |
@@ -380,6 +380,11 @@ static bool sregs_valid(struct keel_vcpu *vcpu, const struct kvm_sregs *s)
 	return true;
 }
 
+static bool is_pae_paging(u64 cr0, u64 cr4, u64 efer)
+{
+	return (cr0 & X86_CR0_PG) && (cr4 & X86_CR4_PAE) && !(efer & EFER_LMA);
+}
+
 static int set_sregs_common(struct keel_vcpu *vcpu, const struct kvm_sregs *s)
 {
 	unsigned int i;
@@ -405,6 +410,9 @@ static int set_sregs_common(struct keel_vcpu *vcpu, const struct kvm_sregs *s)
 	if (keel_vcpu_is_bsp(vcpu) && keel_reg(vcpu, KEEL_RIP) == 0xfff0 && s->cs.selector == 0xf000 &&
 	    !(cr0 & X86_CR0_PE))
 		vcpu->mp_state = KVM_MP_STATE_RUNNABLE;
+	/* Where they cannot be read the guest faults later; it may not have its memory yet. */
+	if (is_pae_paging(s->cr0, s->cr4, s->efer))
+		(void)mmu_load_pdptrs(vcpu, s->cr3);
 	keel_insn_forget(vcpu);
 	paging_changed(vcpu);
 	keel_request(KEEL_REQ_EVENT, vcpu);
@@ -428,14 +436,15 @@ VCPU_IOCTL(keel_set_sregs)
 VCPU_IOCTL(keel_get_sregs2)
 {
 	struct kvm_sregs2 *s = buf;
-	unsigned int i;
 
 	memset(s, 0, sizeof(*s));
 	get_sregs_common(vcpu, (struct kvm_sregs *)s);
-	if (keel_is_paging(vcpu) && (s->cr4 & X86_CR4_PAE) && !keel_is_long_mode(vcpu)) {
-		for (i = 0; i < 4; i++)
-			if (keel_vcpu_read(vcpu, (s->cr3 & ~0x1fULL) + i * 8, &s->pdptrs[i], 8))
-				return 0;
+	if (!is_pae_paging(s->cr0, s->cr4, s->efer))
+		return 0;
+	if (!(vcpu->avail & BIT(KEEL_LAZY_PDPTRS)))
+		keel_cache_reg(vcpu, KEEL_LAZY_PDPTRS);
+	if (vcpu->avail & BIT(KEEL_LAZY_PDPTRS)) {
+		memcpy(s->pdptrs, vcpu->pdptrs, sizeof(s->pdptrs));
 		s->flags |= KVM_SREGS2_FLAGS_PDPTRS_VALID;
 	}
 	return 0;
@@ -444,12 +453,19 @@ VCPU_IOCTL(keel_get_sregs2)
 VCPU_IOCTL(keel_set_sregs2)
 {
 	struct kvm_sregs2 *s = buf;
-	bool pae = (s->cr0 & X86_CR0_PG) && (s->cr4 & X86_CR4_PAE) && !(s->efer & EFER_LMA);
+	bool given = s->flags & KVM_SREGS2_FLAGS_PDPTRS_VALID;
+	int err;
 
 	if (s->flags & ~(u64)KVM_SREGS2_FLAGS_PDPTRS_VALID)
 		return -EINVAL;
-	if ((s->flags & KVM_SREGS2_FLAGS_PDPTRS_VALID) && !pae)
+	if (given && !is_pae_paging(s->cr0, s->cr4, s->efer))
 		return -EINVAL;
-	/* The walks read PDPTEs from memory each time, so those given are those found there. */
-	return set_sregs_common(vcpu, (struct kvm_sregs *)s);
+	err = set_sregs_common(vcpu, (struct kvm_sregs *)s);
+	if (!err && given) {
+		/* Not what is in memory now, perhaps.  A CPU that walks from memory each time never knows. */
+		memcpy(vcpu->pdptrs, s->pdptrs, sizeof(s->pdptrs));
+		vcpu->avail |= BIT(KEEL_LAZY_PDPTRS);
+		vcpu->dirty |= BIT(KEEL_LAZY_PDPTRS);
+	}
+	return err;
 }

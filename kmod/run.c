@@ -10,6 +10,7 @@
  * while it sleeps.
  */
 #include <linux/context_tracking.h>
+#include <linux/moduleparam.h>
 #include <linux/rcupdate.h>
 #include <linux/sched/signal.h>
 #include <linux/uaccess.h>
@@ -375,5 +376,23 @@ int keel_exit_internal_error(struct keel_vcpu *vcpu, u32 suberror, int ndata, co
 	run->internal.ndata = ndata;
 	for (i = 0; i < ndata; i++)
 		run->internal.data[i] = data[i];
+	return KEEL_USER;
+}
+
+static bool dump_failed_entry;
+module_param(dump_failed_entry, bool, 0644);
+MODULE_PARM_DESC(dump_failed_entry, "Log a vCPU's hardware state when the CPU refuses to enter with it (off)");
+
+int keel_exit_fail_entry(struct keel_vcpu *vcpu, u64 reason)
+{
+	struct kvm_run *run = vcpu->run;
+
+	run->exit_reason = KVM_EXIT_FAIL_ENTRY;
+	run->fail_entry.hardware_entry_failure_reason = reason;
+	run->fail_entry.cpu = vcpu->cpu;
+	if (dump_failed_entry) {
+		pr_info_ratelimited("keel: the CPU refused the state of vCPU %u (%#llx); it follows\n", vcpu->id, reason);
+		keel_call(dump, vcpu);
+	}
 	return KEEL_USER;
 }

@@ -57,8 +57,8 @@ int mmu_fault(struct keel_vcpu *vcpu, u64 gpa, u32 access);
 /* Linear to physical through the guest's page tables, rights checked, accessed/dirty bits set.
  * 0; 1: *fault says which exception; -EAGAIN in the fast loop. */
 int mmu_gva_to_gpa(struct keel_vcpu *vcpu, u64 gva, u32 access, u64 *gpa, struct emul_fault *fault);
-/* PAE: are the four PDPTEs at @cr3 loadable?  (CR3/CR0/CR4 writes, SET_SREGS) */
-bool mmu_pdptrs_valid(struct keel_vcpu *vcpu, u64 cr3);
+/* PAE: the four PDPTEs at @cr3 into vcpu->pdptrs, if they are such that the CPU would load them.  May sleep. */
+bool mmu_load_pdptrs(struct keel_vcpu *vcpu, u64 cr3);
 
 /* Slot changes; called with slots_lock, VM paused.  Unmap / write-protect what a slot maps, flush TLBs. */
 void mmu_zap_slot(struct keel_vm *vm, struct keel_slot *slot);

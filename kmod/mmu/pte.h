@@ -25,8 +25,6 @@ struct mmu_format {
 	u64 host_write;	/* ours: the user may write the page, so write needs no look at the host's tables */
 };
 
-extern const struct mmu_format mmu_npt_format;	/* tdp.c: x86-64's own, as nested paging of SVM wants it */
-
 static inline unsigned int mmu_shift(unsigned int level)	/* of gfn */
 {
 	return 9 * (level - 1);

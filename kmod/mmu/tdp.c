@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * tdp.c - the two-dimensional tables: guest physical to host physical, walked by the CPU (nested paging, AMD APM
- * volume 2 chapter 15.25; EPT, Intel SDM 3C chapter 29).
+ * volume 2 chapter 15.25; EPT, Intel SDM 3C 28.3).
  *
  * One root per VM, used by all its vCPUs.  mmu.lock held for read: faults of all vCPUs map in parallel, each entry
  * by compare-and-exchange against what was seen, since the CPU sets bits in them too.  Held for write: entries go or
@@ -21,18 +21,6 @@
 #include "../ops.h"
 #include "pte.h"
 #include "tdp.h"
-
-/* APM 15.25.5: nested walks are user accesses to the nested tables, so all entries carry U/S. */
-const struct mmu_format mmu_npt_format = {
-	.present	= _PAGE_PRESENT,
-	.table		= _PAGE_PRESENT | _PAGE_USER | _PAGE_RW | _PAGE_ACCESSED,
-	.leaf		= _PAGE_PRESENT | _PAGE_USER,
-	.large		= _PAGE_PSE,
-	.write		= _PAGE_RW,
-	.accessed	= _PAGE_ACCESSED,
-	.dirty		= _PAGE_DIRTY,
-	.host_write	= _PAGE_SOFTW1,
-};
 
 /* A page about to be mapped. */
 struct mmu_map {

@@ -30,16 +30,21 @@ int mmu_gva_to_gpa(struct keel_vcpu *vcpu, u64 gva, u32 access, u64 *gpa, struct
 	return mmu_walk(vcpu, &env, gva, access, gpa, fault);
 }
 
-bool mmu_pdptrs_valid(struct keel_vcpu *vcpu, u64 cr3)
+bool mmu_load_pdptrs(struct keel_vcpu *vcpu, u64 cr3)
 {
 	struct mmu_walk_env env;
+	u64 pdptrs[4];
 	int ret;
 
 	walk_env(vcpu, &env);
 	env.cr3 = cr3;
-	ret = mmu_walk_pdptrs(vcpu, &env);
-	/* Not at hand in the fast loop: the walk will tell, as it does on the CPUs that look only then. */
-	return ret == 1 || ret == -EAGAIN;
+	ret = mmu_walk_pdptrs(vcpu, &env, pdptrs);
+	if (ret == 1) {
+		memcpy(vcpu->pdptrs, pdptrs, sizeof(pdptrs));
+		vcpu->avail |= BIT(KEEL_LAZY_PDPTRS);
+		vcpu->dirty |= BIT(KEEL_LAZY_PDPTRS);
+	}
+	return ret == 1;
 }
 
 VCPU_IOCTL(mmu_translate)

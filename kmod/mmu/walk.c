@@ -292,19 +292,18 @@ int mmu_walk(struct keel_vcpu *vcpu, const struct mmu_walk_env *env, u64 gva, u3
 	return ret;
 }
 
-int mmu_walk_pdptrs(struct keel_vcpu *vcpu, const struct mmu_walk_env *env)
+int mmu_walk_pdptrs(struct keel_vcpu *vcpu, const struct mmu_walk_env *env, u64 pdptrs[4])
 {
 	const struct walk_format *fmt = &formats[FMT_PAE];
 	/* NX is reserved here whatever EFER says: bad[] has it. */
 	u64 bad = reserved_bits(fmt, env, 3, false);
-	u64 entry[4];
 	int err, i;
 
-	err = keel_vcpu_read(vcpu, env->cr3 & BITS(31, fmt->cr3_shift), entry, sizeof(entry));
+	err = keel_vcpu_read(vcpu, env->cr3 & BITS(31, fmt->cr3_shift), pdptrs, 4 * sizeof(u64));
 	if (err)
 		return err;
 	for (i = 0; i < 4; i++)
-		if (entry[i] & PTE_P && entry[i] & bad)
+		if (pdptrs[i] & PTE_P && pdptrs[i] & bad)
 			return 0;
 	return 1;
 }

@@ -31,8 +31,8 @@ struct mmu_walk_env {
 /* 0; 1: *fault says which exception; -EAGAIN: an access to guest memory said so. */
 int mmu_walk(struct keel_vcpu *vcpu, const struct mmu_walk_env *env, u64 gva, u32 access, u64 *gpa,
 	     struct emul_fault *fault);
-/* Are the four entries at a PAE guest's CR3 such that MOV CR3 takes them?  Or -errno if they cannot be read. */
-int mmu_walk_pdptrs(struct keel_vcpu *vcpu, const struct mmu_walk_env *env);
+/* The four entries at a PAE guest's CR3: 1 if MOV CR3 takes them, 0 if not, -errno if they cannot be read. */
+int mmu_walk_pdptrs(struct keel_vcpu *vcpu, const struct mmu_walk_env *env, u64 pdptrs[4]);
 
 /* Guest physical memory (guestmem.c in the module): contracts in memslot.h. */
 int keel_vcpu_read(struct keel_vcpu *vcpu, u64 gpa, void *buf, unsigned int len);

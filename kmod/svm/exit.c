@@ -84,11 +84,6 @@ void svm_enter(struct keel_vcpu *vcpu)
 
 /* ------------------------------------------------------------ handlers */
 
-static int svm_emulate(struct keel_vcpu *vcpu)
-{
-	return keel_emulate(vcpu);
-}
-
 static int svm_resume(struct keel_vcpu *vcpu)
 {
 	return KEEL_RESUME;
@@ -191,23 +186,11 @@ static int svm_shutdown(struct keel_vcpu *vcpu)
 	return KEEL_USER;
 }
 
-static int svm_cr8_write(struct keel_vcpu *vcpu)
-{
-	u64 before = keel_get_cr8(vcpu);
-	int r = keel_emulate(vcpu);
-
-	if (r != KEEL_RESUME || vcpu->apic || keel_get_cr8(vcpu) >= before)
-		return r;
-	vcpu->run->exit_reason = KVM_EXIT_SET_TPR;
-	return KEEL_USER;
-}
-
 static int svm_npf(struct keel_vcpu *vcpu)
 {
 	struct vmcb_control_area *c = &to_svm(vcpu)->vmcb->control;
-	u64 gpa = c->exit_info_2, info = c->exit_info_1;
+	u64 info = c->exit_info_1;
 	u32 access = 0;
-	int r;
 
 	if (info & X86_PF_WRITE)
 		access |= MMU_ACC_WRITE;
@@ -215,28 +198,7 @@ static int svm_npf(struct keel_vcpu *vcpu)
 		access |= MMU_ACC_FETCH;
 	if (info & X86_PF_PROT)
 		access |= MMU_ACC_PRESENT;
-	vcpu->stat.page_faults++;
-	trace_keel_page_fault(vcpu, gpa, info);
-
-	r = mmu_fault(vcpu, gpa, access);
-	if (r == MMU_FIXED)
-		return KEEL_RESUME;
-	if (r < 0)
-		return r;
-	if (r == MMU_SLOW)
-		return KEEL_SLOW;
-	/* The gate, TSS or stack of an event in delivery is in MMIO: there is no instruction to emulate. */
-	if (vcpu->ev.injected.type) {
-		u64 data[] = { c->exit_int_info, c->exit_code, info, gpa };
-
-		return keel_exit_internal_error(vcpu, KVM_INTERNAL_ERROR_DELIVERY_EV, ARRAY_SIZE(data), data);
-	}
-	if ((access & MMU_ACC_WRITE) && irq_fast_mmio(vcpu, gpa)) {
-		/* The doorbell has been rung; ringing it again after KEEL_SLOW would be harmless. */
-		r = keel_skip(vcpu);
-		return r < 0 ? KEEL_RESUME : r;
-	}
-	return keel_emulate(vcpu);
+	return keel_page_fault(vcpu, c->exit_info_2, access, info);
 }
 
 /* ---------------------------------------------------------- dispatch */
@@ -253,13 +215,13 @@ static const struct svm_exit {
 #define BOTH(h)		.fast = h, .slow = h
 #define ONLY_SLOW(h)	.slow = h
 #define EXCP(v)		(SVM_EXIT_EXCP_BASE + (v))
-	[SVM_EXIT_READ_CR0]	= { ONLY_SLOW(svm_emulate), "read_cr0" },
-	[SVM_EXIT_WRITE_CR0]	= { ONLY_SLOW(svm_emulate), "write_cr0" },
-	[SVM_EXIT_CR0_SEL_WRITE] = { ONLY_SLOW(svm_emulate), "cr0_sel_write" },
-	[SVM_EXIT_WRITE_CR4]	= { ONLY_SLOW(svm_emulate), "write_cr4" },
-	[SVM_EXIT_WRITE_CR8]	= { BOTH(svm_cr8_write), "write_cr8" },
-	[SVM_EXIT_READ_DR0 ... SVM_EXIT_READ_DR7] = { ONLY_SLOW(svm_emulate), "read_dr" },
-	[SVM_EXIT_WRITE_DR0 ... SVM_EXIT_WRITE_DR7] = { ONLY_SLOW(svm_emulate), "write_dr" },
+	[SVM_EXIT_READ_CR0]	= { ONLY_SLOW(keel_emulate), "read_cr0" },
+	[SVM_EXIT_WRITE_CR0]	= { ONLY_SLOW(keel_emulate), "write_cr0" },
+	[SVM_EXIT_CR0_SEL_WRITE] = { ONLY_SLOW(keel_emulate), "cr0_sel_write" },
+	[SVM_EXIT_WRITE_CR4]	= { ONLY_SLOW(keel_emulate), "write_cr4" },
+	[SVM_EXIT_WRITE_CR8]	= { BOTH(keel_emulate_cr), "write_cr8" },
+	[SVM_EXIT_READ_DR0 ... SVM_EXIT_READ_DR7] = { ONLY_SLOW(keel_emulate), "read_dr" },
+	[SVM_EXIT_WRITE_DR0 ... SVM_EXIT_WRITE_DR7] = { ONLY_SLOW(keel_emulate), "write_dr" },
 	[EXCP(X86_TRAP_DB)]	= { BOTH(svm_db), "excp_db" },
 	[EXCP(X86_TRAP_AC)]	= { BOTH(svm_ac), "excp_ac" },
 	[EXCP(X86_TRAP_MC)]	= { BOTH(svm_mc), "excp_mc" },
@@ -277,7 +239,7 @@ static const struct svm_exit {
 	[SVM_EXIT_INVLPGA]	= { BOTH(svm_ud), "invlpga" },
 	[SVM_EXIT_IOIO]		= { BOTH(svm_io), "io" },
 	[SVM_EXIT_MSR]		= { BOTH(svm_msr), "msr" },
-	[SVM_EXIT_TASK_SWITCH]	= { ONLY_SLOW(svm_emulate), "task_switch" },
+	[SVM_EXIT_TASK_SWITCH]	= { ONLY_SLOW(keel_emulate), "task_switch" },
 	[SVM_EXIT_SHUTDOWN]	= { ONLY_SLOW(svm_shutdown), "shutdown" },
 	[SVM_EXIT_VMRUN]	= { BOTH(svm_ud), "vmrun" },
 	[SVM_EXIT_VMMCALL]	= { BOTH(keel_emulate_hypercall), "hypercall" },
@@ -310,17 +272,10 @@ static unsigned int svm_exit_slot(const struct vmcb_control_area *c)
 static int svm_unexpected(struct keel_vcpu *vcpu)
 {
 	struct vmcb_control_area *c = &to_svm(vcpu)->vmcb->control;
-	struct kvm_run *run = vcpu->run;
 	u64 data[] = { c->exit_code, vcpu->cpu };
 
-	if (c->exit_code == (u32)SVM_EXIT_ERR) {
-		run->exit_reason = KVM_EXIT_FAIL_ENTRY;
-		run->fail_entry.hardware_entry_failure_reason = c->exit_code;
-		run->fail_entry.cpu = vcpu->cpu;
-		pr_err_ratelimited("keel: VMRUN refused the state of vCPU %u; its VMCB follows\n", vcpu->id);
-		svm_dump(vcpu);
-		return KEEL_USER;
-	}
+	if (c->exit_code == (u32)SVM_EXIT_ERR)
+		return keel_exit_fail_entry(vcpu, c->exit_code);
 	return keel_exit_internal_error(vcpu, KVM_INTERNAL_ERROR_UNEXPECTED_EXIT_REASON,
 					ARRAY_SIZE(data), data);
 }
@@ -360,17 +315,6 @@ u64 svm_next_rip(struct keel_vcpu *vcpu)
 	struct vmcb_control_area *c = &to_svm(vcpu)->vmcb->control;
 
 	return svm_has.nrips && c->exit_code < SVM_EXIT_NPF && c->exit_code >= SVM_EXIT_CPUID ? c->next_rip : 0;
-}
-
-int svm_insn_bytes(struct keel_vcpu *vcpu, u8 *buf)
-{
-	struct vmcb_control_area *c = &to_svm(vcpu)->vmcb->control;
-
-	/* Decode assists save bytes for nested page faults on data only. */
-	if (!svm_has.decode_assists || c->exit_code != SVM_EXIT_NPF || !c->insn_len || c->insn_len > 15)
-		return 0;
-	memcpy(buf, c->insn_bytes, 15);
-	return c->insn_len;
 }
 
 void svm_hypercall_insn(u8 insn[3])

@@ -17,6 +17,18 @@ phys_addr_t svm_iopm_pa __ro_after_init;
 static struct page *svm_iopm;
 #define IOPM_ORDER	2	/* 12 KiB are used: three pages of four */
 
+/* APM 15.25.5: x86-64's own format; nested walks are user accesses to the nested tables, so all entries carry U/S. */
+static const struct mmu_format npt_format = {
+	.present	= _PAGE_PRESENT,
+	.table		= _PAGE_PRESENT | _PAGE_USER | _PAGE_RW | _PAGE_ACCESSED,
+	.leaf		= _PAGE_PRESENT | _PAGE_USER,
+	.large		= _PAGE_PSE,
+	.write		= _PAGE_RW,
+	.accessed	= _PAGE_ACCESSED,
+	.dirty		= _PAGE_DIRTY,
+	.host_write	= _PAGE_SOFTW1,
+};
+
 struct svm_cpu {
 	struct page *hsave;	/* the CPU's own host save area, MSR_VM_HSAVE_PA */
 	struct page *host;	/* VMSAVE's picture of the host, for the VMLOAD after an exit */
@@ -167,10 +179,7 @@ int svm_setup(struct keel_ops *ops, const char **why)
 
 	cpuid(SVM_CPUID_FUNC, &eax, &ebx, &ecx, &edx);
 	svm_has.nr_asids = ebx;
-	svm_has.npt = boot_cpu_has(X86_FEATURE_NPT);
 	svm_has.nrips = boot_cpu_has(X86_FEATURE_NRIPS);
-	svm_has.flush_by_asid = boot_cpu_has(X86_FEATURE_FLUSHBYASID);
-	svm_has.decode_assists = boot_cpu_has(X86_FEATURE_DECODEASSISTS);
 	svm_has.tsc_scale = boot_cpu_has(X86_FEATURE_TSCRATEMSR);
 	if (svm_has.nr_asids < 2) {
 		*why = "SVM offers no address space ids to guests";
@@ -184,7 +193,7 @@ int svm_setup(struct keel_ops *ops, const char **why)
 	if (boot_cpu_has(X86_FEATURE_FXSR_OPT))
 		caps->efer_allowed |= EFER_FFXSR;
 	caps->two_dim = true;
-	caps->mmu_fmt = &mmu_npt_format;
+	caps->mmu_fmt = &npt_format;
 	caps->max_page_level = boot_cpu_has(X86_FEATURE_GBPAGES) ? 3 : 2;
 	/* The nested walk uses the host's own paging mode. */
 	caps->root_levels = pgtable_l5_enabled() ? 5 : 4;
@@ -265,7 +274,6 @@ struct keel_ops svm_ops = {
 	.flush_tlb		= svm_flush_tlb,
 	.set_tsc		= svm_set_tsc,
 	.next_rip		= svm_next_rip,
-	.insn_bytes		= svm_insn_bytes,
 	.hypercall_insn		= svm_hypercall_insn,
 	.dump			= svm_dump,
 };

@@ -74,7 +74,7 @@ static inline bool svm_intercepts(struct svm_vcpu *svm, unsigned int bit)
 
 /* What the CPU has, of the features of CPUID 8000000A that this room uses. */
 struct svm_features {
-	bool nrips, flush_by_asid, decode_assists, tsc_scale, npt;
+	bool nrips, tsc_scale;
 	u32 nr_asids;
 };
 extern struct svm_features svm_has;
@@ -141,7 +141,6 @@ void svm_enter(struct keel_vcpu *vcpu);
 int svm_exit_fast(struct keel_vcpu *vcpu);
 int svm_exit_slow(struct keel_vcpu *vcpu);
 u64 svm_next_rip(struct keel_vcpu *vcpu);
-int svm_insn_bytes(struct keel_vcpu *vcpu, u8 *buf);
 void svm_hypercall_insn(u8 insn[3]);
 #define SVM_EXIT_SLOTS	0xc1		/* codes below 0xc0, and the last for nested page faults */
 const char *svm_exit_name(unsigned int slot);

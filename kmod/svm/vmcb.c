@@ -172,6 +172,10 @@ void svm_cache_reg(struct keel_vcpu *vcpu, unsigned int reg)
 		break;
 	case KEEL_LAZY_CR4:
 		break;		/* writes are intercepted: the cached copy is right */
+	case KEEL_LAZY_PDPTRS:
+		/* Read from memory by every nested walk; marks it cached if it can be read. */
+		(void)mmu_load_pdptrs(vcpu, keel_cr3(vcpu));
+		return;
 	}
 	vcpu->avail |= BIT(reg);
 }

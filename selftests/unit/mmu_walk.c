@@ -501,6 +501,7 @@ static void test_changes(void)
 
 static void test_cr3(void)
 {
+	u64 pdptrs[4];
 	u64 g = a_gva[LA48];
 
 	setup(LA48);
@@ -514,17 +515,17 @@ static void test_cr3(void)
 	put64(0x2000 + 8 * (0xbf123456 >> 21 & 511), 0x3000 | ALL);
 	put64(0x3000 + 8 * (0xbf123456 >> 12 & 511), 0x66000 | ALL);
 	is(leads(0xbf123456, 0, 0x66456), "CR3: PAE tables are 32-byte aligned");
-	is(mmu_walk_pdptrs(NULL, &env) == 1, "PDPTEs: one present, valid");
+	is(mmu_walk_pdptrs(NULL, &env, pdptrs) == 1, "PDPTEs: one present, valid");
 	put64(0x1fe0, 2);
-	is(mmu_walk_pdptrs(NULL, &env) == 1, "PDPTEs: what is not present may hold anything");
+	is(mmu_walk_pdptrs(NULL, &env, pdptrs) == 1, "PDPTEs: what is not present may hold anything");
 	put64(0x1fe0, P | 1ull << 40);
-	is(mmu_walk_pdptrs(NULL, &env) == 0, "PDPTEs: above maxphyaddr");
+	is(mmu_walk_pdptrs(NULL, &env, pdptrs) == 0, "PDPTEs: above maxphyaddr");
 	put64(0x1fe0, P | U);
-	is(mmu_walk_pdptrs(NULL, &env) == 0, "PDPTEs: reserved bits");
+	is(mmu_walk_pdptrs(NULL, &env, pdptrs) == 0, "PDPTEs: reserved bits");
 	put64(0x1fe0, P | NX);
-	is(mmu_walk_pdptrs(NULL, &env) == 0, "PDPTEs: NX");
+	is(mmu_walk_pdptrs(NULL, &env, pdptrs) == 0, "PDPTEs: NX");
 	env.cr3 = 0xfffff000;
-	is(mmu_walk_pdptrs(NULL, &env) == -EFAULT, "PDPTEs: no memory there");
+	is(mmu_walk_pdptrs(NULL, &env, pdptrs) == -EFAULT, "PDPTEs: no memory there");
 
 	setup(PAE);
 	map(PAE, 0x12345000, 1, 0x77000 | ALL);

@@ -1,0 +1,125 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * enter.S - into the guest and back. SDM 3C 26 (VM entries), 27.5 (loading host state), 30 (VM instructions).
+ *
+ * VM entry and exit switch RIP, RSP, RFLAGS, CR0, CR3, CR4, EFER and the segment and descriptor-table registers.
+ * CR2 and the other general registers are switched here and in vmx_enter(); what else is the host's and not in
+ * the VMCS, in host.c.
+ */
+#include <linux/linkage.h>
+#include <asm/alternative.h>
+#include <asm/asm.h>
+#include <asm/cpufeatures.h>
+#include <asm/ibt.h>
+#include <asm/nospec-branch.h>
+#include <asm/unwind_hints.h>
+
+/* Offsets in regs[], numbered as ModRM does */
+#define RAX	(0 * 8)
+#define RCX	(1 * 8)
+#define RDX	(2 * 8)
+#define RBX	(3 * 8)
+#define RBP	(5 * 8)
+#define RSI	(6 * 8)
+#define RDI	(7 * 8)
+#define R8	(8 * 8)
+#define R9	(9 * 8)
+#define R10	(10 * 8)
+#define R11	(11 * 8)
+#define R12	(12 * 8)
+#define R13	(13 * 8)
+#define R14	(14 * 8)
+#define R15	(15 * 8)
+
+#define FIELD_HOST_RSP	0x6c14
+
+.section .noinstr.text, "ax"
+
+/* int vmx_vmenter(u64 *regs, bool launched) */
+SYM_FUNC_START(vmx_vmenter)
+	push	%rbp
+	push	%rbx
+	push	%r12
+	push	%r13
+	push	%r14
+	push	%r15
+	push	%rdi			/* regs */
+
+	mov	$FIELD_HOST_RSP, %eax
+	vmwrite	%rsp, %rax
+
+	/* In CF, which nothing below touches: VERW changes ZF only. */
+	bt	$0, %esi
+	mov	RAX(%rdi), %rax
+	mov	RCX(%rdi), %rcx
+	mov	RDX(%rdi), %rdx
+	mov	RBX(%rdi), %rbx
+	mov	RBP(%rdi), %rbp
+	mov	RSI(%rdi), %rsi
+	mov	R8(%rdi), %r8
+	mov	R9(%rdi), %r9
+	mov	R10(%rdi), %r10
+	mov	R11(%rdi), %r11
+	mov	R12(%rdi), %r12
+	mov	R13(%rdi), %r13
+	mov	R14(%rdi), %r14
+	mov	R15(%rdi), %r15
+	mov	RDI(%rdi), %rdi
+
+	/* The exit comes with the stack as it is here. */
+	UNWIND_HINT_SAVE
+	jnc	.Llaunch
+	vmresume
+	jmp	.Lrefused
+.Llaunch:
+	vmlaunch
+.Lrefused:
+	pop	%rdi
+	mov	$1, %eax
+	jmp	.Lout
+
+/* HOST_RIP */
+SYM_INNER_LABEL(vmx_vmexit, SYM_L_GLOBAL)
+	UNWIND_HINT_RESTORE
+	ENDBR
+	push	%rax
+	mov	8(%rsp), %rax		/* regs */
+	pop	RAX(%rax)
+	mov	%rcx, RCX(%rax)
+	mov	%rdx, RDX(%rax)
+	mov	%rbx, RBX(%rax)
+	mov	%rbp, RBP(%rax)
+	mov	%rsi, RSI(%rax)
+	mov	%rdi, RDI(%rax)
+	mov	%r8, R8(%rax)
+	mov	%r9, R9(%rax)
+	mov	%r10, R10(%rax)
+	mov	%r11, R11(%rax)
+	mov	%r12, R12(%rax)
+	mov	%r13, R13(%rax)
+	mov	%r14, R14(%rax)
+	mov	%r15, R15(%rax)
+	pop	%rdi
+
+	/* Nothing the guest left in the return predictor is to steer the returns below. */
+	FILL_RETURN_BUFFER %rcx, RSB_CLEAR_LOOPS, X86_FEATURE_RSB_VMEXIT, X86_FEATURE_RSB_VMEXIT_LITE
+	xor	%eax, %eax
+.Lout:
+	/* The guest chose what is in these; the C code below may speculate with them. */
+	xor	%ecx, %ecx
+	xor	%edx, %edx
+	xor	%esi, %esi
+	xor	%edi, %edi
+	xor	%r8d, %r8d
+	xor	%r9d, %r9d
+	xor	%r10d, %r10d
+	xor	%r11d, %r11d
+
+	pop	%r15
+	pop	%r14
+	pop	%r13
+	pop	%r12
+	pop	%rbx
+	pop	%rbp
+	RET
+SYM_FUNC_END(vmx_vmenter)

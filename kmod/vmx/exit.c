@@ -1,0 +1,367 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * exit.c - one entry and what to do about the exit.  SDM 3C 25.1 (what exits), 27.2 (exit information), appendix C
+ * (exit reasons), 26.7 and 26.8 (entries that fail).
+ *
+ * A row of the table has a fast handler, which runs in the fast loop (preemption off, no sleeping, guest FPU
+ * loaded), and a slow one.  A fast handler that cannot finish says KEEL_SLOW and has changed nothing.  A row
+ * without a fast handler goes to the slow one; without either, the exit should not have happened.
+ */
+#include <asm/special_insns.h>
+#include "vmx.h"
+#include "../trace.h"
+
+/* ---------------------------------------------------------- entry */
+
+/*
+ * With TF set and an interrupt shadow, the single step is pending, and without TF it is not: entries are refused
+ * where the three disagree (26.3.1.5).  The CPU keeps them in step, emulation and userspace may not.
+ */
+static void vmx_fix_shadow(struct vmx_vcpu *vmx)
+{
+	u32 state = vmcs_read(GUEST_INTERRUPTIBILITY_INFO);
+	u64 rflags = keel_rflags(&vmx->vcpu), pending;
+
+	vmx->shadow_set = false;
+	if (state & GUEST_INTR_STATE_STI && !(rflags & X86_EFLAGS_IF)) {
+		state &= ~GUEST_INTR_STATE_STI;
+		vmcs_write(GUEST_INTERRUPTIBILITY_INFO, state);
+	}
+	if (!(state & (GUEST_INTR_STATE_STI | GUEST_INTR_STATE_MOV_SS)))
+		return;
+	pending = vmcs_read(GUEST_PENDING_DBG_EXCEPTIONS) & ~(u64)DR_STEP;
+	vmcs_write(GUEST_PENDING_DBG_EXCEPTIONS, rflags & X86_EFLAGS_TF ? pending | DR_STEP : pending);
+}
+
+static void vmx_flush_regs(struct vmx_vcpu *vmx)
+{
+	struct keel_vcpu *vcpu = &vmx->vcpu;
+	u32 dirty = vcpu->dirty;
+
+	if (dirty & BIT(KEEL_RIP))
+		vmcs_write(GUEST_RIP, vcpu->regs[KEEL_RIP]);
+	if (dirty & BIT(KEEL_RSP))
+		vmcs_write(GUEST_RSP, vcpu->regs[KEEL_RSP]);
+	if (dirty & BIT(KEEL_LAZY_RFLAGS))
+		vmcs_write(GUEST_RFLAGS, vcpu->rflags);
+	if (unlikely(dirty & BIT(KEEL_LAZY_PDPTRS))) {
+		vmcs_write(GUEST_PDPTR0, vcpu->pdptrs[0]);
+		vmcs_write(GUEST_PDPTR1, vcpu->pdptrs[1]);
+		vmcs_write(GUEST_PDPTR2, vcpu->pdptrs[2]);
+		vmcs_write(GUEST_PDPTR3, vcpu->pdptrs[3]);
+	}
+	if (unlikely(vmx->shadow_set))
+		vmx_fix_shadow(vmx);
+	vcpu->dirty = 0;
+}
+
+static u8 *vmx_vtpr(struct vmx_vcpu *vmx)
+{
+	return page_address(vmx->vapic) + APIC_TASKPRI;
+}
+
+static void vmx_load_tpr(struct vmx_vcpu *vmx)
+{
+	u8 class = vmx->vcpu.apic ? irq_lapic_tpr(&vmx->vcpu) : vmx->vcpu.cr8;
+
+	if (*vmx_vtpr(vmx) >> 4 == class)
+		return;
+	*vmx_vtpr(vmx) = class << 4;
+	if (vmx->tpr_threshold > class) {
+		vmx->tpr_threshold = class;
+		vmcs_write(TPR_THRESHOLD, class);
+	}
+}
+
+static void vmx_save_tpr(struct vmx_vcpu *vmx)
+{
+	u8 class = *vmx_vtpr(vmx) >> 4;
+
+	if (vmx->vcpu.apic && class != irq_lapic_tpr(&vmx->vcpu))
+		irq_lapic_set_tpr(&vmx->vcpu, class);
+}
+
+static void vmx_load_tsc(struct vmx_vcpu *vmx)
+{
+	vmx->tsc_stale = false;
+	vmcs_write(TSC_OFFSET, vmx->tsc_offset);
+	if (keel_hw.tsc_scaling)
+		vmcs_write(TSC_MULTIPLIER, vmx->tsc_ratio);
+}
+
+/* NMIs and machine checks are the host's, and are taken before interrupts are let in again. */
+static void vmx_exception_exit(struct vmx_vcpu *vmx)
+{
+	vmx->intr_info = vmcs_read(VM_EXIT_INTR_INFO);
+	switch (vmx->intr_info & INTR_INFO_INTR_TYPE_MASK) {
+	case INTR_TYPE_NMI_INTR:
+		asm volatile("int $2");
+		break;
+	case INTR_TYPE_HARD_EXCEPTION:
+		if ((vmx->intr_info & INTR_INFO_VECTOR_MASK) == X86_TRAP_MC)
+			asm volatile("int $18");
+		break;
+	}
+}
+
+void vmx_enter(struct keel_vcpu *vcpu)
+{
+	struct vmx_vcpu *vmx = to_vmx(vcpu);
+
+	vmx_flush_regs(vmx);
+	vmx_load_tpr(vmx);
+	if (unlikely(vmx->tsc_stale))
+		vmx_load_tsc(vmx);
+	vmx_host_refresh(vmx);
+	if (unlikely(vmx->flush)) {
+		vmx->flush = false;
+		vmx_flush_context(vmx);
+	}
+	if (native_read_cr2() != vcpu->cr2)
+		native_write_cr2(vcpu->cr2);
+
+	if (unlikely(vmx_vmenter(vcpu->regs, vmx->launched))) {
+		vmx->insn_error = vmcs_read(VM_INSTRUCTION_ERROR);
+		vmx->reason = VMX_EXIT_REASONS_FAILED_VMENTRY;
+		vmx->idt_info = 0;
+		return;
+	}
+	vcpu->cr2 = native_read_cr2();
+	vcpu->avail = 0;
+	vmx->launched = true;
+	vmx->insn_error = 0;
+	vmx->reason = vmcs_read(VM_EXIT_REASON);
+	vmx->idt_info = vmcs_read(IDT_VECTORING_INFO_FIELD);
+	vmx_save_tpr(vmx);
+	if (unlikely(vmx->reason == EXIT_REASON_EXCEPTION_NMI))
+		vmx_exception_exit(vmx);
+}
+
+/* ---------------------------------------------------------- handlers */
+
+/* An exit nobody asked for. */
+static int vmx_unexpected(struct keel_vcpu *vcpu)
+{
+	u64 data[] = { to_vmx(vcpu)->reason, vcpu->cpu };
+
+	return keel_exit_internal_error(vcpu, KVM_INTERNAL_ERROR_UNEXPECTED_EXIT_REASON,
+					ARRAY_SIZE(data), data);
+}
+
+static int vmx_resume(struct keel_vcpu *vcpu)
+{
+	return KEEL_RESUME;
+}
+
+static int vmx_irq(struct keel_vcpu *vcpu)
+{
+	vcpu->guest_irq_exit = true;
+	vcpu->stat.irq_exits++;
+	return KEEL_RESUME;
+}
+
+/* An IRET that unblocked NMIs and then faulted or exited has not been done: they are blocked again (27.2.3). */
+static void vmx_iret_undone(struct vmx_vcpu *vmx, bool unblocked)
+{
+	if (unlikely(unblocked) && !(vmx->idt_info & VECTORING_INFO_VALID_MASK))
+		vmx_set_nmi_mask(&vmx->vcpu, true);
+}
+
+static int vmx_exception(struct keel_vcpu *vcpu)
+{
+	struct vmx_vcpu *vmx = to_vmx(vcpu);
+	u32 info = vmx->intr_info;
+	u8 vector = info & INTR_INFO_VECTOR_MASK;
+
+	if ((info & INTR_INFO_INTR_TYPE_MASK) == INTR_TYPE_NMI_INTR) {
+		vcpu->stat.irq_exits++;
+		return KEEL_RESUME;
+	}
+	vmx_iret_undone(vmx, info & INTR_INFO_UNBLOCK_NMI);
+	switch (vector) {
+	case X86_TRAP_DB:
+		/* Unlike DR6, the qualification tells of this one alone. */
+		vmx->shadow_set = true;
+		keel_raise_db(vcpu, vmcs_read(EXIT_QUALIFICATION) & (DR_TRAP_BITS | BIT(13) | DR_STEP));
+		return KEEL_RESUME;
+	case X86_TRAP_AC:
+		keel_raise_error(vcpu, X86_TRAP_AC, vmcs_read(VM_EXIT_INTR_ERROR_CODE));
+		return KEEL_RESUME;
+	case X86_TRAP_MC:
+		return KEEL_RESUME;
+	default:
+		return vcpu->atomic ? KEEL_SLOW : vmx_unexpected(vcpu);
+	}
+}
+
+static int vmx_nmi_window(struct keel_vcpu *vcpu)
+{
+	vmx_cpu_ctl(to_vmx(vcpu), CPU_BASED_NMI_WINDOW_EXITING, false);
+	keel_request(KEEL_REQ_EVENT, vcpu);
+	return KEEL_RESUME;
+}
+
+static int vmx_ud(struct keel_vcpu *vcpu)
+{
+	keel_raise(vcpu, X86_TRAP_UD);
+	return KEEL_RESUME;
+}
+
+static int vmx_gp(struct keel_vcpu *vcpu)
+{
+	keel_raise_error(vcpu, X86_TRAP_GP, 0);
+	return KEEL_RESUME;
+}
+
+static int vmx_hlt(struct keel_vcpu *vcpu)
+{
+	keel_advance(vcpu, vmx_next_rip(vcpu));
+	return keel_emulate_hlt(vcpu);
+}
+
+/* Table 27-5: size less one in 2..0, direction in 3, string in 4, port in 31..16. */
+static int vmx_io(struct keel_vcpu *vcpu)
+{
+	u32 q = vmcs_read(EXIT_QUALIFICATION);
+
+	if (q & BIT(4))
+		return keel_emulate(vcpu);
+	return keel_pio(vcpu, q >> 16, (q & 7) + 1, q & BIT(3), vmx_next_rip(vcpu));
+}
+
+/*
+ * Instructions without an effect here: on caches that are coherent anyway, or MONITOR and MWAIT, which some
+ * guests run without asking CPUID; a wait that ends at once is a legal one.
+ */
+static int vmx_nothing(struct keel_vcpu *vcpu)
+{
+	keel_advance(vcpu, vmx_next_rip(vcpu));
+	return KEEL_RESUME;
+}
+
+static int vmx_triple_fault(struct keel_vcpu *vcpu)
+{
+	vcpu->run->exit_reason = KVM_EXIT_SHUTDOWN;
+	return KEEL_USER;
+}
+
+/* Table 27-7. */
+static int vmx_ept_violation(struct keel_vcpu *vcpu)
+{
+	u64 q = vmcs_read(EXIT_QUALIFICATION);
+	u32 access = 0;
+
+	if (q & EPT_VIOLATION_ACC_WRITE)
+		access |= MMU_ACC_WRITE;
+	if (q & EPT_VIOLATION_ACC_INSTR)
+		access |= MMU_ACC_FETCH;
+	if (q & EPT_VIOLATION_RWX_MASK)
+		access |= MMU_ACC_PRESENT;
+	vmx_iret_undone(to_vmx(vcpu), q & INTR_INFO_UNBLOCK_NMI);
+	return keel_page_fault(vcpu, vmcs_read(GUEST_PHYSICAL_ADDRESS), access, q);
+}
+
+/* ---------------------------------------------------------- dispatch */
+
+typedef int (*vmx_handler)(struct keel_vcpu *vcpu);
+
+static const struct vmx_exit {
+	vmx_handler fast, slow;
+	const char *name;
+} vmx_exits[VMX_EXIT_SLOTS] = {
+#define BOTH(h)		.fast = h, .slow = h
+#define ONLY_SLOW(h)	.slow = h
+#define R(reason)	[EXIT_REASON_##reason]
+	R(EXCEPTION_NMI)	= { BOTH(vmx_exception), "exception_nmi" },
+	R(EXTERNAL_INTERRUPT)	= { BOTH(vmx_irq), "interrupt" },
+	R(TRIPLE_FAULT)		= { ONLY_SLOW(vmx_triple_fault), "triple_fault" },
+	R(INIT_SIGNAL)		= { BOTH(vmx_resume), "init" },
+	R(INTERRUPT_WINDOW)	= { .fast = keel_irq_window_exit, .slow = vmx_resume, "irq_window" },
+	R(NMI_WINDOW)		= { BOTH(vmx_nmi_window), "nmi_window" },
+	R(TASK_SWITCH)		= { ONLY_SLOW(keel_emulate), "task_switch" },
+	R(CPUID)		= { BOTH(keel_emulate_cpuid), "cpuid" },
+	R(HLT)			= { BOTH(vmx_hlt), "hlt" },
+	R(INVD)			= { BOTH(vmx_nothing), "invd" },
+	R(RDPMC)		= { BOTH(vmx_gp), "rdpmc" },
+	R(VMCALL)		= { BOTH(keel_emulate_hypercall), "hypercall" },
+	R(VMCLEAR)		= { BOTH(vmx_ud), "vmclear" },
+	R(VMLAUNCH)		= { BOTH(vmx_ud), "vmlaunch" },
+	R(VMPTRLD)		= { BOTH(vmx_ud), "vmptrld" },
+	R(VMPTRST)		= { BOTH(vmx_ud), "vmptrst" },
+	R(VMREAD)		= { BOTH(vmx_ud), "vmread" },
+	R(VMRESUME)		= { BOTH(vmx_ud), "vmresume" },
+	R(VMWRITE)		= { BOTH(vmx_ud), "vmwrite" },
+	R(VMOFF)		= { BOTH(vmx_ud), "vmxoff" },
+	R(VMON)			= { BOTH(vmx_ud), "vmxon" },
+	R(CR_ACCESS)		= { BOTH(keel_emulate_cr), "cr_access" },
+	R(DR_ACCESS)		= { ONLY_SLOW(keel_emulate), "dr_access" },
+	R(IO_INSTRUCTION)	= { BOTH(vmx_io), "io" },
+	R(MSR_READ)		= { BOTH(keel_emulate_rdmsr), "rdmsr" },
+	R(MSR_WRITE)		= { BOTH(keel_emulate_wrmsr), "wrmsr" },
+	R(MWAIT_INSTRUCTION)	= { BOTH(vmx_nothing), "mwait" },
+	R(MONITOR_INSTRUCTION)	= { BOTH(vmx_nothing), "monitor" },
+	R(TPR_BELOW_THRESHOLD)	= { BOTH(vmx_resume), "tpr_below" },	/* vmx_save_tpr() has seen to it */
+	R(EPT_VIOLATION)	= { BOTH(vmx_ept_violation), "page_fault" },
+	R(INVEPT)		= { BOTH(vmx_ud), "invept" },
+	R(INVVPID)		= { BOTH(vmx_ud), "invvpid" },
+	R(WBINVD)		= { BOTH(vmx_nothing), "wbinvd" },
+	R(XSETBV)		= { ONLY_SLOW(keel_emulate_xsetbv), "xsetbv" },
+	R(VMFUNC)		= { BOTH(vmx_ud), "vmfunc" },
+	R(ENCLS)		= { BOTH(vmx_ud), "encls" },
+};
+
+const char *vmx_exit_name(unsigned int slot)
+{
+	return slot < VMX_EXIT_SLOTS ? vmx_exits[slot].name : NULL;
+}
+
+static unsigned int vmx_slot(const struct vmx_vcpu *vmx)
+{
+	return min_t(u32, (u16)vmx->reason, VMX_EXIT_SLOTS - 1);
+}
+
+int vmx_exit_fast(struct keel_vcpu *vcpu)
+{
+	struct vmx_vcpu *vmx = to_vmx(vcpu);
+	unsigned int slot = vmx_slot(vmx);
+
+	trace_keel_exit(vcpu, slot, vmx_exits[slot].name, vmx->reason, vmx->idt_info);
+	vcpu->stat.by_exit[slot]++;
+	if (unlikely(vmx->reason & VMX_EXIT_REASONS_FAILED_VMENTRY))
+		return KEEL_SLOW;	/* nothing was delivered, nothing has changed */
+	if (unlikely(vmx->idt_info & VECTORING_INFO_VALID_MASK))
+		vmx_requeue_vectoring(vmx);
+	else
+		vcpu->ev.injected.type = KEEL_EV_NONE;
+	return likely(vmx_exits[slot].fast) ? vmx_exits[slot].fast(vcpu) : KEEL_SLOW;
+}
+
+int vmx_exit_slow(struct keel_vcpu *vcpu)
+{
+	struct vmx_vcpu *vmx = to_vmx(vcpu);
+	unsigned int slot = vmx_slot(vmx);
+
+	if (unlikely(vmx->reason & VMX_EXIT_REASONS_FAILED_VMENTRY))
+		return keel_exit_fail_entry(vcpu, vmx->insn_error ?: vmx->reason);
+	return vmx_exits[slot].slow ? vmx_exits[slot].slow(vcpu) : vmx_unexpected(vcpu);
+}
+
+/* RIP behind the instruction that exited.  The length means nothing at other exits (27.2.5). */
+u64 vmx_next_rip(struct keel_vcpu *vcpu)
+{
+	u64 rip = keel_reg(vcpu, KEEL_RIP), next;
+
+	if (to_vmx(vcpu)->reason == EXIT_REASON_EPT_VIOLATION || to_vmx(vcpu)->reason == EXIT_REASON_EPT_MISCONFIG)
+		return 0;
+	next = rip + vmcs_read(VM_EXIT_INSTRUCTION_LEN);
+	if (unlikely((next ^ rip) >> 32) && !keel_is_64bit(vcpu))
+		next = (u32)next;
+	return next;
+}
+
+void vmx_hypercall_insn(u8 insn[3])
+{
+	static const u8 vmcall[3] = { 0x0f, 0x01, 0xc1 };
+
+	memcpy(insn, vmcall, 3);
+}

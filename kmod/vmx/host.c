@@ -1,0 +1,170 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * host.c - the host's side of a VMX switch: what an exit loads from the VMCS's host area, and what it leaves
+ * behind that has to be put right.  SDM 3C 24.5 (host-state area), 27.5 (loading host state).
+ *
+ * Three rhythms: constant for the life of the VMCS; when the vCPU moves to another CPU; and once per stay in the
+ * fast loop (begin to end), during which the task does not return to user mode.  Only CR3 and CR4 are looked at
+ * before each entry: an IPI may change them.
+ *
+ * Locks: none, preemption is off or the vCPU is loaded by its own thread.
+ */
+#include <asm/desc.h>
+#include <asm/fsgsbase.h>
+#include <asm/msr.h>
+#include <asm/segment.h>
+#include "vmx.h"
+
+/* MSRs an exit does not switch.  The first three are the kernel's constants while a guest's own are loaded... */
+static const u32 switched_msrs[] = { MSR_STAR, MSR_LSTAR, MSR_SYSCALL_MASK, MSR_KERNEL_GS_BASE };
+static u64 host_syscall[3] __ro_after_init;
+/* ...and the last, the task's GS base in user mode, changes at any time by SWAPGS. */
+#define KERNEL_GS	3
+static_assert(ARRAY_SIZE(switched_msrs) == ARRAY_SIZE(((struct vmx_vcpu *)0)->msr_guest));
+
+static u64 host_efer __ro_after_init;
+
+int vmx_switched_msr(u32 msr)
+{
+	unsigned int i;
+
+	for (i = 0; i < ARRAY_SIZE(switched_msrs); i++)
+		if (switched_msrs[i] == msr)
+			return i;
+	return -1;
+}
+
+void vmx_host_setup(void)
+{
+	unsigned int i;
+
+	for (i = 0; i < ARRAY_SIZE(host_syscall); i++)
+		rdmsrq(switched_msrs[i], host_syscall[i]);
+	rdmsrq(MSR_EFER, host_efer);
+}
+
+void vmx_host_constant(void)
+{
+	struct desc_ptr idt;
+	u32 low, high;
+	u64 val;
+
+	vmcs_write(HOST_CR0, read_cr0());
+	vmcs_write(HOST_CS_SELECTOR, __KERNEL_CS);
+	vmcs_write(HOST_SS_SELECTOR, __KERNEL_DS);
+	/* The task's own are put back when it leaves the fast loop; in the kernel they mean nothing. */
+	vmcs_write(HOST_DS_SELECTOR, 0);
+	vmcs_write(HOST_ES_SELECTOR, 0);
+	vmcs_write(HOST_FS_SELECTOR, 0);
+	vmcs_write(HOST_GS_SELECTOR, 0);
+	vmcs_write(HOST_TR_SELECTOR, GDT_ENTRY_TSS * 8);
+	store_idt(&idt);
+	vmcs_write(HOST_IDTR_BASE, idt.address);
+	vmcs_write(HOST_RIP, (unsigned long)vmx_vmexit);
+	rdmsr(MSR_IA32_SYSENTER_CS, low, high);
+	vmcs_write(HOST_IA32_SYSENTER_CS, low);
+	rdmsrq(MSR_IA32_SYSENTER_EIP, val);
+	vmcs_write(HOST_IA32_SYSENTER_EIP, val);
+	vmcs_write(HOST_IA32_EFER, host_efer);
+}
+
+/* Preemption off: the CPU this vCPU is on from now. */
+void vmx_host_cpu(void)
+{
+	const struct ldttss_desc *tss;
+	struct desc_ptr gdt;
+	u64 val;
+
+	native_store_gdt(&gdt);
+	tss = (const void *)(gdt.address + GDT_ENTRY_TSS * 8);
+	vmcs_write(HOST_GDTR_BASE, gdt.address);
+	vmcs_write(HOST_TR_BASE, tss->base0 | tss->base1 << 16 | tss->base2 << 24 | (u64)tss->base3 << 32);
+	rdmsrq(MSR_GS_BASE, val);
+	vmcs_write(HOST_GS_BASE, val);
+	rdmsrq(MSR_IA32_SYSENTER_ESP, val);
+	vmcs_write(HOST_IA32_SYSENTER_ESP, val);
+}
+
+static unsigned long task_fs_base(void)
+{
+	u64 base;
+
+	if (boot_cpu_has(X86_FEATURE_FSGSBASE))
+		return rdfsbase();
+	rdmsrq(MSR_FS_BASE, base);
+	return base;
+}
+
+void vmx_begin(struct keel_vcpu *vcpu)
+{
+	struct vmx_vcpu *vmx = to_vmx(vcpu);
+	unsigned long base = task_fs_base();
+	unsigned int i;
+
+	savesegment(ds, vmx->host_ds);
+	savesegment(es, vmx->host_es);
+	savesegment(fs, vmx->host_fs);
+	savesegment(gs, vmx->host_gs);
+	store_ldt(vmx->host_ldt);
+	if (base != vmx->host_fs_base) {
+		vmx->host_fs_base = base;
+		vmcs_write(HOST_FS_BASE, base);
+	}
+	rdmsrq(MSR_IA32_DEBUGCTLMSR, vmx->host_debugctl);
+
+	for (i = 0; i < ARRAY_SIZE(host_syscall); i++)
+		if (vmx->msr_guest[i] != host_syscall[i])
+			wrmsrq(switched_msrs[i], vmx->msr_guest[i]);
+	rdmsrq(MSR_KERNEL_GS_BASE, vmx->host_kernel_gs);
+	if (vmx->msr_guest[KERNEL_GS] != vmx->host_kernel_gs)
+		wrmsrq(MSR_KERNEL_GS_BASE, vmx->msr_guest[KERNEL_GS]);
+}
+
+void vmx_end(struct keel_vcpu *vcpu)
+{
+	struct vmx_vcpu *vmx = to_vmx(vcpu);
+	unsigned int i;
+
+	for (i = 0; i < ARRAY_SIZE(host_syscall); i++)
+		if (vmx->msr_guest[i] != host_syscall[i])
+			wrmsrq(switched_msrs[i], host_syscall[i]);
+	rdmsrq(MSR_KERNEL_GS_BASE, vmx->msr_guest[KERNEL_GS]);
+
+	/* Selectors first: loading one changes the base, which is written after. */
+	if (unlikely(vmx->host_ds))
+		loadsegment(ds, vmx->host_ds);
+	if (unlikely(vmx->host_es))
+		loadsegment(es, vmx->host_es);
+	if (unlikely(vmx->host_fs)) {
+		loadsegment(fs, vmx->host_fs);
+		wrmsrq(MSR_FS_BASE, vmx->host_fs_base);
+	}
+	if (unlikely(vmx->host_gs)) {
+		load_gs_index(vmx->host_gs);
+		wrmsrq(MSR_KERNEL_GS_BASE, vmx->host_kernel_gs);
+	} else if (vmx->msr_guest[KERNEL_GS] != vmx->host_kernel_gs) {
+		wrmsrq(MSR_KERNEL_GS_BASE, vmx->host_kernel_gs);
+	}
+	if (unlikely(vmx->host_ldt))
+		asm volatile("lldt %w0" : : "r" (vmx->host_ldt));
+	if (unlikely(vmx->host_debugctl))
+		wrmsrq(MSR_IA32_DEBUGCTLMSR, vmx->host_debugctl);
+	/* An exit makes the GDT's limit 64K and the TSS's 0x67. */
+	load_fixmap_gdt(smp_processor_id());
+	invalidate_tss_limit();
+}
+
+/* IRQs off, before each entry. */
+void vmx_host_refresh(struct vmx_vcpu *vmx)
+{
+	unsigned long cr3 = __read_cr3(), cr4 = __read_cr4();
+
+	if (unlikely(cr3 != vmx->host_cr3)) {
+		vmx->host_cr3 = cr3;
+		vmcs_write(HOST_CR3, cr3);
+	}
+	if (unlikely(cr4 != vmx->host_cr4)) {
+		vmx->host_cr4 = cr4;
+		vmcs_write(HOST_CR4, cr4);
+	}
+}

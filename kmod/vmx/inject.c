@@ -1,0 +1,167 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * inject.c - events into the guest, and waiting until it can take one.  SDM 3C 26.6 (event injection), 24.4.2
+ * (interruptibility), 27.2.4 (what was in delivery at an exit), 25.2 (windows).
+ *
+ * Lock: vcpu->mutex, vCPU loaded.
+ */
+#include "vmx.h"
+
+static const u32 vmx_event_type[] = {
+	[KEEL_EV_INTR]		= INTR_TYPE_EXT_INTR,
+	[KEEL_EV_NMI]		= INTR_TYPE_NMI_INTR,
+	[KEEL_EV_EXCEPTION]	= INTR_TYPE_HARD_EXCEPTION,
+	[KEEL_EV_SOFT_INTR]	= INTR_TYPE_SOFT_INTR,
+	[KEEL_EV_SOFT_EXC]	= INTR_TYPE_SOFT_EXCEPTION,
+};
+
+static bool is_soft(const struct keel_event *ev)
+{
+	return ev->type == KEEL_EV_SOFT_INTR || ev->type == KEEL_EV_SOFT_EXC;
+}
+
+/*
+ * RIP is at the software interrupt's instruction and insn_len behind it, or, where the emulator has done the
+ * instruction, behind it already and insn_len is 0.  Many CPUs refuse a length of 0: they get RIP one byte early.
+ */
+static bool needs_length(const struct keel_event *ev)
+{
+	return is_soft(ev) && !ev->insn_len;
+}
+
+void vmx_inject(struct keel_vcpu *vcpu, const struct keel_event *ev)
+{
+	u32 info = ev->vector | vmx_event_type[ev->type] | INTR_INFO_VALID_MASK;
+
+	if (ev->has_error) {
+		info |= INTR_INFO_DELIVER_CODE_MASK;
+		vmcs_write(VM_ENTRY_EXCEPTION_ERROR_CODE, ev->error);
+	}
+	if (is_soft(ev))
+		vmcs_write(VM_ENTRY_INSTRUCTION_LEN, ev->insn_len ?: 1);
+	if (needs_length(ev))
+		keel_set_reg(vcpu, KEEL_RIP, keel_reg(vcpu, KEEL_RIP) - 1);
+	/* STI does not hold up an NMI, but an entry would refuse the two together. */
+	if (ev->type == KEEL_EV_NMI)
+		vmx_set_shadow(vcpu, 0);
+	vmcs_write(VM_ENTRY_INTR_INFO_FIELD, info);
+}
+
+void vmx_cancel_inject(struct keel_vcpu *vcpu)
+{
+	if (!(vmcs_read(VM_ENTRY_INTR_INFO_FIELD) & INTR_INFO_VALID_MASK))
+		return;
+	vmcs_write(VM_ENTRY_INTR_INFO_FIELD, 0);
+	if (needs_length(&vcpu->ev.injected))
+		keel_set_reg(vcpu, KEEL_RIP, keel_reg(vcpu, KEEL_RIP) + 1);
+}
+
+bool vmx_event_blocked(struct keel_vcpu *vcpu, enum keel_event_type type)
+{
+	u32 state = vmcs_read(GUEST_INTERRUPTIBILITY_INFO);
+
+	if (type == KEEL_EV_NMI)
+		return state & (GUEST_INTR_STATE_MOV_SS | GUEST_INTR_STATE_NMI);
+	return state & (GUEST_INTR_STATE_STI | GUEST_INTR_STATE_MOV_SS) || !(keel_rflags(vcpu) & X86_EFLAGS_IF);
+}
+
+void vmx_open_window(struct keel_vcpu *vcpu, enum keel_event_type type)
+{
+	vmx_cpu_ctl(to_vmx(vcpu), type == KEEL_EV_NMI ? CPU_BASED_NMI_WINDOW_EXITING : CPU_BASED_INTR_WINDOW_EXITING,
+		    true);
+}
+
+void vmx_close_window(struct keel_vcpu *vcpu)
+{
+	vmx_cpu_ctl(to_vmx(vcpu), CPU_BASED_INTR_WINDOW_EXITING, false);
+}
+
+u8 vmx_get_shadow(struct keel_vcpu *vcpu)
+{
+	u32 state = vmcs_read(GUEST_INTERRUPTIBILITY_INFO);
+
+	return (state & GUEST_INTR_STATE_STI ? KVM_X86_SHADOW_INT_STI : 0) |
+	       (state & GUEST_INTR_STATE_MOV_SS ? KVM_X86_SHADOW_INT_MOV_SS : 0);
+}
+
+void vmx_set_shadow(struct keel_vcpu *vcpu, u8 mask)
+{
+	u32 old = vmcs_read(GUEST_INTERRUPTIBILITY_INFO);
+	u32 state = old & ~(GUEST_INTR_STATE_STI | GUEST_INTR_STATE_MOV_SS);
+
+	/* One of them at a time; MOV SS blocks more. */
+	if (mask & KVM_X86_SHADOW_INT_MOV_SS)
+		state |= GUEST_INTR_STATE_MOV_SS;
+	else if (mask & KVM_X86_SHADOW_INT_STI)
+		state |= GUEST_INTR_STATE_STI;
+	if (state != old)
+		vmcs_write(GUEST_INTERRUPTIBILITY_INFO, state);
+	if (mask)
+		to_vmx(vcpu)->shadow_set = true;
+}
+
+void vmx_set_tpr_threshold(struct keel_vcpu *vcpu, int irr_class)
+{
+	struct vmx_vcpu *vmx = to_vmx(vcpu);
+	u32 threshold = 0;
+
+	/* An exit when the TPR falls below what holds the waiting interrupt back.  Above the TPR an entry is refused. */
+	if (irr_class > 0 && irq_lapic_tpr(vcpu) >= irr_class)
+		threshold = irr_class;
+	if (threshold != vmx->tpr_threshold) {
+		vmx->tpr_threshold = threshold;
+		vmcs_write(TPR_THRESHOLD, threshold);
+	}
+}
+
+bool vmx_get_nmi_mask(struct keel_vcpu *vcpu)
+{
+	return vmcs_read(GUEST_INTERRUPTIBILITY_INFO) & GUEST_INTR_STATE_NMI;
+}
+
+void vmx_set_nmi_mask(struct keel_vcpu *vcpu, bool masked)
+{
+	u32 old = vmcs_read(GUEST_INTERRUPTIBILITY_INFO);
+	u32 state = masked ? old | GUEST_INTR_STATE_NMI : old & ~GUEST_INTR_STATE_NMI;
+
+	if (state != old)
+		vmcs_write(GUEST_INTERRUPTIBILITY_INFO, state);
+}
+
+/* The exit interrupted the delivery of an event: it has to go in again. */
+void vmx_requeue_vectoring(struct vmx_vcpu *vmx)
+{
+	static const u8 types[8] = {
+		[INTR_TYPE_EXT_INTR >> 8]	= KEEL_EV_INTR,
+		[INTR_TYPE_NMI_INTR >> 8]	= KEEL_EV_NMI,
+		[INTR_TYPE_HARD_EXCEPTION >> 8]	= KEEL_EV_EXCEPTION,
+		[INTR_TYPE_SOFT_INTR >> 8]	= KEEL_EV_SOFT_INTR,
+		[INTR_TYPE_SOFT_EXCEPTION >> 8]	= KEEL_EV_SOFT_EXC,
+		/* INT1 of the guest runs again: RIP is still at it. */
+		[INTR_TYPE_PRIV_SW_EXCEPTION >> 8] = KEEL_EV_NONE,
+	};
+	struct keel_vcpu *vcpu = &vmx->vcpu;
+	struct keel_event prev = vcpu->ev.injected;
+	struct keel_event ev = {
+		.type = types[(vmx->idt_info & VECTORING_INFO_TYPE_MASK) >> 8],
+		.vector = vmx->idt_info & VECTORING_INFO_VECTOR_MASK,
+		.has_error = vmx->idt_info & VECTORING_INFO_DELIVER_CODE_MASK,
+	};
+
+	vcpu->ev.injected.type = KEEL_EV_NONE;
+	if (ev.type == KEEL_EV_NONE)
+		return;
+	if (ev.has_error)
+		ev.error = vmcs_read(IDT_VECTORING_ERROR_CODE);
+	if (ev.type == KEEL_EV_NMI)
+		vmx_set_nmi_mask(vcpu, false);	/* injecting it again masks again */
+	if (is_soft(&ev)) {
+		ev.insn_len = vmcs_read(VM_EXIT_INSTRUCTION_LEN);
+		/* Was it the one with a length of our making? */
+		if (needs_length(&prev) && prev.type == ev.type && prev.vector == ev.vector && ev.insn_len == 1) {
+			ev.insn_len = 0;
+			keel_set_reg(vcpu, KEEL_RIP, keel_reg(vcpu, KEEL_RIP) + 1);
+		}
+	}
+	keel_events_requeue(vcpu, &ev);
+}

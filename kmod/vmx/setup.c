@@ -1,0 +1,440 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * setup.c - is VMX there and can it do what keel needs, turning it on and off on a CPU, and which VMCSs a CPU may
+ * have cached.  SDM 3C 23.6-23.8 (VMXON), 24.2 and 24.11 (VMCS regions), 28.3 (EPT and VPID), 3D appendix A
+ * (capability MSRs).
+ *
+ * Locks: cpu_enable/disable run with IRQs off on their CPU.  The per-CPU list and the current VMCS are only touched
+ * on their CPU with IRQs off; a VMCS cached elsewhere is cleared there, by IPI.
+ */
+#include <linux/bitmap.h>
+#include <linux/slab.h>
+#include <linux/smp.h>
+#include <linux/spinlock.h>
+#include <asm/msr.h>
+#include <asm/special_insns.h>
+#include <asm/tlbflush.h>
+#include "vmx.h"
+
+struct vmx_features vmx_has __ro_after_init;
+u8 *vmx_msr_bitmap __ro_after_init;
+
+/* EPT's format, SDM 28.3.2.  Guest memory is write-back whatever the guest's PAT says: it is ordinary host memory. */
+static struct mmu_format ept_format __ro_after_init = {
+	.present	= VMX_EPT_RWX_MASK,
+	.table		= VMX_EPT_RWX_MASK,
+	.leaf		= VMX_EPT_READABLE_MASK | VMX_EPT_EXECUTABLE_MASK | VMX_EPTP_MT_WB << VMX_EPT_MT_EPTE_SHIFT |
+			  VMX_EPT_IPAT_BIT,
+	.large		= BIT_ULL(7),
+	.write		= VMX_EPT_WRITABLE_MASK,
+	.host_write	= BIT_ULL(11),
+};
+
+struct vmx_cpu {
+	struct page *vmxon;
+	struct list_head loaded;	/* vmx_vcpu.loaded */
+	struct vmx_vcpu *current_vmcs;
+	bool enabled;			/* VMXON was ours */
+};
+static DEFINE_PER_CPU(struct vmx_cpu, vmx_cpu);
+
+void vmx_insn_failed(const char *insn, unsigned long operand, u64 val)
+{
+	WARN_ONCE(1, "keel: %s of %#lx (value %#llx) failed, instruction error %llu\n", insn, operand, val,
+		  operand == VM_INSTRUCTION_ERROR ? 0 : vmcs_read(VM_INSTRUCTION_ERROR));
+}
+
+/* ------------------------------------------------------------- VMCSs and CPUs */
+
+static void vmclear(struct page *vmcs)
+{
+	u64 pa = page_to_phys(vmcs);
+	bool failed;
+
+	asm volatile("vmclear %1" : "=@ccna" (failed) : "m" (pa) : "memory");
+	WARN_ONCE(failed, "keel: VMCLEAR failed\n");
+}
+
+static void vmptrld(struct page *vmcs)
+{
+	u64 pa = page_to_phys(vmcs);
+	bool failed;
+
+	asm volatile("vmptrld %1" : "=@ccna" (failed) : "m" (pa) : "memory");
+	WARN_ONCE(failed, "keel: VMPTRLD failed\n");
+}
+
+/* On the CPU that has it, IRQs off. */
+static void vmcs_clear_here(void *arg)
+{
+	struct vmx_cpu *vc = this_cpu_ptr(&vmx_cpu);
+	struct vmx_vcpu *vmx = arg;
+
+	if (vmx->vmcs_cpu != smp_processor_id())
+		return;		/* the CPU was turned off meanwhile, which cleared it */
+	vmclear(vmx->vmcs);
+	list_del(&vmx->loaded);
+	if (vc->current_vmcs == vmx)
+		vc->current_vmcs = NULL;
+	vmx->launched = false;
+	/* Whoever sees it clear may load it elsewhere. */
+	smp_store_release(&vmx->vmcs_cpu, -1);
+}
+
+void vmx_vmcs_forget(struct vmx_vcpu *vmx)
+{
+	int cpu = READ_ONCE(vmx->vmcs_cpu);
+
+	if (cpu >= 0)
+		smp_call_function_single(cpu, vmcs_clear_here, vmx, 1);
+}
+
+void vmx_vmcs_load(struct vmx_vcpu *vmx, int cpu)
+{
+	struct vmx_cpu *vc = this_cpu_ptr(&vmx_cpu);
+	unsigned long flags;
+
+	if (likely(vc->current_vmcs == vmx))
+		return;
+	if (vmx->vmcs_cpu != cpu)
+		vmx_vmcs_forget(vmx);
+	local_irq_save(flags);
+	if (smp_load_acquire(&vmx->vmcs_cpu) != cpu) {
+		list_add(&vmx->loaded, &vc->loaded);
+		/* Never used on a CPU before, it has to be cleared once as well. */
+		vmclear(vmx->vmcs);
+		vmx->vmcs_cpu = cpu;
+	}
+	vc->current_vmcs = vmx;
+	vmptrld(vmx->vmcs);
+	local_irq_restore(flags);
+}
+
+int vmx_cpu_enable(void)
+{
+	struct vmx_cpu *vc = this_cpu_ptr(&vmx_cpu);
+	u64 pa = page_to_phys(vc->vmxon);
+	bool failed;
+
+	if (__read_cr4() & X86_CR4_VMXE)
+		return -EBUSY;
+	keel_cr4_set(X86_CR4_VMXE);
+	asm volatile("vmxon %1" : "=@ccna" (failed) : "m" (pa) : "memory");
+	if (failed) {
+		keel_cr4_clear(X86_CR4_VMXE);
+		return -EBUSY;
+	}
+	INIT_LIST_HEAD(&vc->loaded);
+	vc->current_vmcs = NULL;
+	vc->enabled = true;
+	return 0;
+}
+
+void vmx_cpu_disable(void)
+{
+	struct vmx_cpu *vc = this_cpu_ptr(&vmx_cpu);
+	struct vmx_vcpu *vmx, *next;
+
+	if (!vc->enabled)
+		return;
+	list_for_each_entry_safe(vmx, next, &vc->loaded, loaded)
+		vmcs_clear_here(vmx);
+	vc->enabled = false;
+	asm volatile("vmxoff" : : : "cc", "memory");
+	keel_cr4_clear(X86_CR4_VMXE);
+}
+
+/*
+ * What this guest has cached on this CPU, of its page tables and of the second dimension, goes.  The second
+ * dimension's mappings carry its root, and so do those combined from both: no other invalidation is ever needed.
+ */
+void vmx_flush_context(struct vmx_vcpu *vmx)
+{
+	struct { u64 eptp, zero; } desc = { vmx->eptp, 0 };
+	unsigned long type = vmx_has.invept_single ? VMX_EPT_EXTENT_CONTEXT : VMX_EPT_EXTENT_GLOBAL;
+	bool failed;
+
+	asm volatile("invept %1, %2" : "=@ccna" (failed) : "m" (desc), "r" (type) : "memory");
+	WARN_ONCE(failed, "keel: INVEPT failed\n");
+}
+
+/* ------------------------------------------------------------- VPIDs */
+
+static DECLARE_BITMAP(vpids, VMX_NR_VPIDS);
+static DEFINE_SPINLOCK(vpid_lock);
+
+u16 vmx_vpid_alloc(void)
+{
+	unsigned long vpid;
+
+	if (!(vmx_has.cpu2_ctl & SECONDARY_EXEC_ENABLE_VPID))
+		return 0;
+	spin_lock(&vpid_lock);
+	vpid = find_next_zero_bit(vpids, VMX_NR_VPIDS, 1);	/* 0 is the host's */
+	if (vpid < VMX_NR_VPIDS)
+		__set_bit(vpid, vpids);
+	else
+		vpid = 0;
+	spin_unlock(&vpid_lock);
+	return vpid;
+}
+
+void vmx_vpid_free(u16 vpid)
+{
+	if (!vpid)
+		return;
+	spin_lock(&vpid_lock);
+	__clear_bit(vpid, vpids);
+	spin_unlock(&vpid_lock);
+}
+
+/* ------------------------------------------------------------- capabilities */
+
+/* One row a control word: the MSR that says what may and must be set, what keel cannot do without, what it likes. */
+static const struct {
+	u32 msr;
+	const char *name;
+	u32 need, want;
+	u32 *to;
+} control_rows[] = {
+	{ MSR_IA32_VMX_TRUE_PINBASED_CTLS, "pin-based controls",
+	  PIN_BASED_EXT_INTR_MASK | PIN_BASED_NMI_EXITING | PIN_BASED_VIRTUAL_NMIS, 0, &vmx_has.pin_ctl },
+	/*
+	 * Not here, on purpose, because the guest may do it alone under EPT: CR3, INVLPG, RDTSC, PAUSE, and CR8
+	 * unless a waiting interrupt depends on it.
+	 */
+	{ MSR_IA32_VMX_TRUE_PROCBASED_CTLS, "processor-based controls",
+	  CPU_BASED_USE_TSC_OFFSETTING | CPU_BASED_HLT_EXITING | CPU_BASED_MWAIT_EXITING | CPU_BASED_RDPMC_EXITING |
+	  CPU_BASED_TPR_SHADOW | CPU_BASED_MOV_DR_EXITING | CPU_BASED_UNCOND_IO_EXITING | CPU_BASED_USE_MSR_BITMAPS |
+	  CPU_BASED_MONITOR_EXITING | CPU_BASED_ACTIVATE_SECONDARY_CONTROLS, 0, &vmx_has.cpu_ctl },
+	{ MSR_IA32_VMX_PROCBASED_CTLS2, "secondary controls (EPT and unrestricted guest)",
+	  SECONDARY_EXEC_ENABLE_EPT | SECONDARY_EXEC_UNRESTRICTED_GUEST,
+	  SECONDARY_EXEC_ENABLE_VPID | SECONDARY_EXEC_ENABLE_RDTSCP | SECONDARY_EXEC_ENABLE_INVPCID |
+	  SECONDARY_EXEC_WBINVD_EXITING | SECONDARY_EXEC_XSAVES | SECONDARY_EXEC_TSC_SCALING, &vmx_has.cpu2_ctl },
+	{ MSR_IA32_VMX_TRUE_EXIT_CTLS, "exit controls",
+	  VM_EXIT_HOST_ADDR_SPACE_SIZE | VM_EXIT_LOAD_IA32_EFER, 0, &vmx_has.exit_ctl },
+	{ MSR_IA32_VMX_TRUE_ENTRY_CTLS, "entry controls",
+	  VM_ENTRY_LOAD_DEBUG_CONTROLS | VM_ENTRY_LOAD_IA32_EFER, 0, &vmx_has.entry_ctl },
+};
+
+static const char *read_controls(void)
+{
+	unsigned int i;
+	u32 must, may;
+
+	for (i = 0; i < ARRAY_SIZE(control_rows); i++) {
+		rdmsr(control_rows[i].msr, must, may);
+		if (control_rows[i].need & ~may)
+			return control_rows[i].name;
+		*control_rows[i].to = (control_rows[i].need | (control_rows[i].want & may)) | must;
+	}
+	/* Turned on and off at run time: windows; CR8 for a guest whose APIC is not ours; long mode. */
+	rdmsr(MSR_IA32_VMX_TRUE_PROCBASED_CTLS, must, may);
+	if (~may & (CPU_BASED_INTR_WINDOW_EXITING | CPU_BASED_NMI_WINDOW_EXITING | CPU_BASED_CR8_LOAD_EXITING |
+		    CPU_BASED_CR8_STORE_EXITING))
+		return "interrupt, NMI windows or CR8 exits";
+	if (must & (CPU_BASED_CR3_LOAD_EXITING | CPU_BASED_CR3_STORE_EXITING | CPU_BASED_INVLPG_EXITING))
+		return "guests that load CR3 by themselves";
+	return NULL;
+}
+
+static const char *read_ept(struct keel_hw_caps *caps)
+{
+	u64 cap;
+
+	rdmsrq(MSR_IA32_VMX_EPT_VPID_CAP, cap);
+	caps->max_page_level = cap & VMX_EPT_1GB_PAGE_BIT ? 3 : cap & VMX_EPT_2MB_PAGE_BIT ? 2 : 1;
+	caps->root_levels = cap & VMX_EPT_PAGE_WALK_5_BIT && boot_cpu_data.x86_phys_bits > 48 ? 5 : 4;
+	if (!(cap & VMX_EPT_PAGE_WALK_4_BIT) || !(cap & VMX_EPTP_WB_BIT))
+		return "EPT with four levels in write-back memory";
+	if (!(cap & VMX_EPT_INVEPT_BIT) || !(cap & (VMX_EPT_EXTENT_CONTEXT_BIT | VMX_EPT_EXTENT_GLOBAL_BIT)))
+		return "INVEPT";
+	vmx_has.invept_single = cap & VMX_EPT_EXTENT_CONTEXT_BIT;
+	vmx_has.ept_ad = cap & VMX_EPT_AD_BIT;
+	if (vmx_has.ept_ad) {
+		ept_format.accessed = VMX_EPT_ACCESS_BIT;
+		ept_format.dirty = VMX_EPT_DIRTY_BIT;
+	}
+	return NULL;
+}
+
+static const char *vmx_missing(struct keel_hw_caps *caps, int *err)
+{
+	static char text[96];
+	const char *what;
+	u64 basic;
+
+	*err = -ENODEV;
+	if (!(cpuid_ecx(1) & BIT(X86_FEATURE_VMX & 31)))
+		return "this CPU has no VMX";
+	*err = -EOPNOTSUPP;
+	/* The kernel reads the feature-control MSR at boot and forgets the feature where firmware has locked it off. */
+	if (!boot_cpu_has(X86_FEATURE_VMX))
+		return "VMX is disabled in firmware; enable it in the BIOS setup";
+	if (!KEEL_MAY_SET_CR4)
+		return "this kernel lets only kvm.ko set CR4.VMXE";
+	rdmsrq(MSR_IA32_VMX_BASIC, basic);
+	if (!(basic & BIT_ULL(55)) || vmx_basic_vmcs_size(basic) > PAGE_SIZE || (basic >> 50 & 15) != 6)
+		return "this CPU's VMX is of the first generation, which keel does not know";
+	vmx_has.revision = vmx_basic_vmcs_revision_id(basic);
+	what = read_controls();
+	if (!what)
+		what = read_ept(caps);
+	if (!what)
+		return NULL;
+	snprintf(text, sizeof(text), "this CPU's VMX lacks something that keel needs: %s", what);
+	return text;
+}
+
+static void vmx_free(void)
+{
+	int cpu;
+
+	for_each_possible_cpu(cpu) {
+		struct vmx_cpu *vc = per_cpu_ptr(&vmx_cpu, cpu);
+
+		if (vc->vmxon)
+			__free_page(vc->vmxon);
+		vc->vmxon = NULL;
+	}
+	free_page((unsigned long)vmx_msr_bitmap);
+	vmx_msr_bitmap = NULL;
+}
+
+/* MSRs the guest reads and writes without an exit: fields of the VMCS, and the one that SWAPGS changes anyway. */
+static const u32 direct_msrs[] = {
+	MSR_FS_BASE, MSR_GS_BASE, MSR_KERNEL_GS_BASE,
+	MSR_IA32_SYSENTER_CS, MSR_IA32_SYSENTER_ESP, MSR_IA32_SYSENTER_EIP,
+};
+
+/* SDM 24.6.9: a bit an MSR, set for an exit; reads of 0 and of 0xc0000000 on, then writes of the same. */
+static void make_msr_bitmap(void)
+{
+	unsigned int i;
+
+	memset(vmx_msr_bitmap, 0xff, PAGE_SIZE);
+	for (i = 0; i < ARRAY_SIZE(direct_msrs); i++) {
+		u8 *half = vmx_msr_bitmap + (direct_msrs[i] & 0xc0000000 ? 1024 : 0);
+
+		__clear_bit(direct_msrs[i] & 0x1fff, (unsigned long *)half);
+		__clear_bit(direct_msrs[i] & 0x1fff, (unsigned long *)(half + 2048));
+	}
+}
+
+static int vmx_alloc(void)
+{
+	int cpu;
+
+	vmx_msr_bitmap = (void *)get_zeroed_page(GFP_KERNEL);
+	if (!vmx_msr_bitmap)
+		return -ENOMEM;
+	make_msr_bitmap();
+	for_each_possible_cpu(cpu) {
+		struct vmx_cpu *vc = per_cpu_ptr(&vmx_cpu, cpu);
+
+		vc->vmxon = alloc_page(GFP_KERNEL | __GFP_ZERO);
+		if (!vc->vmxon)
+			return -ENOMEM;
+		*(u32 *)page_address(vc->vmxon) = vmx_has.revision;
+	}
+	return 0;
+}
+
+/* Instructions that VMX lets a guest have one by one. */
+static const struct {
+	u32 ctl;
+	u16 feature;
+} guest_insns[] = {
+	{ SECONDARY_EXEC_ENABLE_RDTSCP, X86_FEATURE_RDTSCP },
+	{ SECONDARY_EXEC_ENABLE_RDTSCP, X86_FEATURE_RDPID },
+	{ SECONDARY_EXEC_ENABLE_INVPCID, X86_FEATURE_INVPCID },
+	{ SECONDARY_EXEC_XSAVES, X86_FEATURE_XSAVES },
+};
+
+static int vmx_setup(struct keel_ops *ops, const char **why)
+{
+	struct keel_hw_caps *caps = &ops->caps;
+	unsigned int i;
+	int err;
+
+	*why = vmx_missing(caps, &err);
+	if (*why)
+		return err;
+
+	caps->vcpu_size = sizeof(struct vmx_vcpu);
+	caps->exit_name = vmx_exit_name;
+	caps->nr_exits = VMX_EXIT_SLOTS;
+	caps->efer_allowed = EFER_SCE | EFER_LME | EFER_LMA | EFER_NX;
+	caps->two_dim = true;
+	caps->mmu_fmt = &ept_format;
+	caps->tsc_scaling = vmx_has.cpu2_ctl & SECONDARY_EXEC_TSC_SCALING;
+	caps->max_tsc_ratio = ~0ULL;
+	caps->tsc_frac_bits = 48;
+	for (i = 0; i < ARRAY_SIZE(guest_insns); i++)
+		if (!(vmx_has.cpu2_ctl & guest_insns[i].ctl))
+			caps->features_off[guest_insns[i].feature / 32] |= BIT(guest_insns[i].feature & 31);
+	rdmsrq(MSR_IA32_VMX_CR4_FIXED0, vmx_has.cr4_fixed0);
+	vmx_host_setup();
+
+	err = vmx_alloc();
+	if (err) {
+		vmx_free();
+		*why = "out of memory";
+	}
+	return err;
+}
+
+struct keel_ops vmx_ops = {
+	.caps.name		= "VMX",
+	.setup			= vmx_setup,
+	.unsetup		= vmx_free,
+	.cpu_enable		= vmx_cpu_enable,
+	.cpu_disable		= vmx_cpu_disable,
+	.vm_init		= vmx_vm_init,
+	.vm_destroy		= vmx_vm_destroy,
+	.vcpu_init		= vmx_vcpu_init,
+	.vcpu_destroy		= vmx_vcpu_destroy,
+	.vcpu_reset		= vmx_vcpu_reset,
+	.load			= vmx_load,
+	.put			= vmx_put,
+	.begin			= vmx_begin,
+	.end			= vmx_end,
+	.enter			= vmx_enter,
+	.exit_fast		= vmx_exit_fast,
+	.exit_slow		= vmx_exit_slow,
+	.cache_reg		= vmx_cache_reg,
+	.get_segment		= vmx_get_segment,
+	.set_segment		= vmx_set_segment,
+	.seg_base		= vmx_seg_base,
+	.cs_mode		= vmx_cs_mode,
+	.cpl			= vmx_cpl,
+	.get_dt			= vmx_get_dt,
+	.set_dt			= vmx_set_dt,
+	.set_cr0		= vmx_set_cr0,
+	.set_cr3		= vmx_set_cr3,
+	.set_cr4		= vmx_set_cr4,
+	.set_efer		= vmx_set_efer,
+	.get_dr6		= vmx_get_dr6,
+	.set_dr6		= vmx_set_dr6,
+	.get_dr7		= vmx_get_dr7,
+	.set_dr7		= vmx_set_dr7,
+	.get_msr		= vmx_get_msr,
+	.set_msr		= vmx_set_msr,
+	.update_intercepts	= vmx_update_intercepts,
+	.inject			= vmx_inject,
+	.cancel_inject		= vmx_cancel_inject,
+	.event_blocked		= vmx_event_blocked,
+	.open_window		= vmx_open_window,
+	.close_window		= vmx_close_window,
+	.get_shadow		= vmx_get_shadow,
+	.set_shadow		= vmx_set_shadow,
+	.set_tpr_threshold	= vmx_set_tpr_threshold,
+	.get_nmi_mask		= vmx_get_nmi_mask,
+	.set_nmi_mask		= vmx_set_nmi_mask,
+	.load_root		= vmx_load_root,
+	.flush_tlb		= vmx_flush_tlb,
+	.set_tsc		= vmx_set_tsc,
+	.next_rip		= vmx_next_rip,
+	.hypercall_insn		= vmx_hypercall_insn,
+	.dump			= vmx_dump,
+};

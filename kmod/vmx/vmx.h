@@ -1,0 +1,177 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* vmx.h - Intel VMX: what the files of this room share. SDM volume 3C, chapters 24 to 29. */
+#ifndef KEEL_VMX_H
+#define KEEL_VMX_H
+
+#include <asm/io.h>
+#include <asm/trapnr.h>
+#include <asm/vmx.h>
+#include "../mmu/pte.h"
+#include "../ops.h"
+
+struct vmx_vcpu {
+	struct keel_vcpu vcpu;		/* first: the backend's object is the generic one */
+	struct page *vmcs;
+	struct list_head loaded;	/* on the list of VMCSs its CPU may have cached */
+	int vmcs_cpu;			/* that CPU; -1: in memory only, clear */
+	int last_cpu;			/* it was loaded on last, -1: none */
+	bool launched;
+	bool flush;			/* this guest's translations must go before the next entry */
+	bool tsc_stale;			/* tsc_offset, tsc_ratio are not in the VMCS yet */
+	bool shadow_set;		/* an interrupt shadow was made by us: see vmx_flush_regs() */
+	u16 vpid;			/* 0: none left, every entry and exit flushes */
+	u64 eptp;
+	struct page *vapic;		/* virtual-APIC page: CR8 is its TPR, the rest is unused */
+
+	/* Copies of what the VMCS holds, so that it is written only when it changes. */
+	u32 cpu_ctl;			/* CPU_BASED_VM_EXEC_CONTROL */
+	u32 entry_ctl;
+	u32 tpr_threshold;
+	u64 cr0_owned, cr4_owned;	/* bits the guest changes without an exit */
+	u64 dr6, dr7;			/* MOV DR and #DB exit: the guest's DR6 never is in the CPU */
+	u64 tsc_offset, tsc_ratio;
+	u64 cstar;
+	unsigned long host_cr3, host_cr4, host_fs_base;
+
+	/* The last exit. */
+	u32 reason;			/* EXIT_REASON_*, VMX_EXIT_REASONS_FAILED_VMENTRY with it */
+	u32 intr_info;			/* valid for EXCEPTION_NMI only */
+	u32 idt_info;
+	u32 insn_error;			/* VM_INSTRUCTION_ERROR if the entry itself failed, else 0 */
+
+	/* MSRs the CPU does not switch: swapped once per stay in the fast loop. */
+	u64 msr_guest[4], host_kernel_gs;
+	u16 host_ds, host_es, host_fs, host_gs, host_ldt;
+	u64 host_debugctl;
+};
+
+static inline struct vmx_vcpu *to_vmx(struct keel_vcpu *vcpu)
+{
+	return container_of(vcpu, struct vmx_vcpu, vcpu);
+}
+
+/* What the CPU has, and the controls every vCPU starts from. */
+struct vmx_features {
+	u32 revision;			/* first word of VMXON regions and VMCSs */
+	u32 pin_ctl, cpu_ctl, cpu2_ctl, exit_ctl, entry_ctl;
+	u64 cr4_fixed0;			/* CR4 bits that must be 1 in VMX operation */
+	bool ept_ad, invept_single;
+};
+extern struct vmx_features vmx_has;
+extern u8 *vmx_msr_bitmap;
+
+/* ------------------------------------------------------------- VMCS access
+ * The VMCS reached is the one current on this CPU: every operation runs with its vCPU loaded.
+ */
+void vmx_insn_failed(const char *insn, unsigned long operand, u64 val);
+
+static __always_inline u64 vmcs_read(unsigned long field)
+{
+	bool failed;
+	u64 val;
+
+	asm volatile("vmread %2, %1" : "=@ccna" (failed), "=r" (val) : "r" (field));
+	if (unlikely(failed))
+		vmx_insn_failed("VMREAD", field, 0);
+	return val;
+}
+
+static __always_inline void vmcs_write(unsigned long field, u64 val)
+{
+	bool failed;
+
+	asm volatile("vmwrite %1, %2" : "=@ccna" (failed) : "r" (val), "r" (field));
+	if (unlikely(failed))
+		vmx_insn_failed("VMWRITE", field, val);
+}
+
+static inline void vmx_cpu_ctl(struct vmx_vcpu *vmx, u32 bit, bool on)
+{
+	u32 val = on ? vmx->cpu_ctl | bit : vmx->cpu_ctl & ~bit;
+
+	if (val == vmx->cpu_ctl)
+		return;
+	vmx->cpu_ctl = val;
+	vmcs_write(CPU_BASED_VM_EXEC_CONTROL, val);
+}
+
+/* setup.c */
+int vmx_cpu_enable(void);
+void vmx_cpu_disable(void);
+void vmx_vmcs_load(struct vmx_vcpu *vmx, int cpu);	/* preemption off */
+void vmx_vmcs_forget(struct vmx_vcpu *vmx);		/* clear it wherever it is; may sleep */
+u16 vmx_vpid_alloc(void);
+void vmx_vpid_free(u16 vpid);
+void vmx_flush_context(struct vmx_vcpu *vmx);
+
+/* vmcs.c */
+int vmx_vm_init(struct keel_vm *vm);
+void vmx_vm_destroy(struct keel_vm *vm);
+int vmx_vcpu_init(struct keel_vcpu *vcpu);
+void vmx_vcpu_destroy(struct keel_vcpu *vcpu);
+void vmx_vcpu_reset(struct keel_vcpu *vcpu, bool init);
+void vmx_load(struct keel_vcpu *vcpu, int cpu);
+void vmx_put(struct keel_vcpu *vcpu);
+void vmx_cache_reg(struct keel_vcpu *vcpu, unsigned int reg);
+void vmx_get_segment(struct keel_vcpu *vcpu, struct kvm_segment *s, unsigned int seg);
+void vmx_set_segment(struct keel_vcpu *vcpu, const struct kvm_segment *s, unsigned int seg);
+u64 vmx_seg_base(struct keel_vcpu *vcpu, unsigned int seg);
+void vmx_cs_mode(struct keel_vcpu *vcpu, bool *db, bool *l);
+int vmx_cpl(struct keel_vcpu *vcpu);
+void vmx_get_dt(struct keel_vcpu *vcpu, struct kvm_dtable *dt, bool idt);
+void vmx_set_dt(struct keel_vcpu *vcpu, const struct kvm_dtable *dt, bool idt);
+void vmx_set_cr0(struct keel_vcpu *vcpu, u64 val);
+void vmx_set_cr3(struct keel_vcpu *vcpu, u64 val);
+void vmx_set_cr4(struct keel_vcpu *vcpu, u64 val);
+void vmx_set_efer(struct keel_vcpu *vcpu, u64 val);
+u64 vmx_get_dr6(struct keel_vcpu *vcpu);
+void vmx_set_dr6(struct keel_vcpu *vcpu, u64 val);
+u64 vmx_get_dr7(struct keel_vcpu *vcpu);
+void vmx_set_dr7(struct keel_vcpu *vcpu, u64 val);
+int vmx_get_msr(struct keel_vcpu *vcpu, u32 msr, u64 *val);
+int vmx_set_msr(struct keel_vcpu *vcpu, u32 msr, u64 val);
+void vmx_update_intercepts(struct keel_vcpu *vcpu);
+void vmx_load_root(struct keel_vcpu *vcpu, u64 root_pa);
+void vmx_flush_tlb(struct keel_vcpu *vcpu);
+void vmx_set_tsc(struct keel_vcpu *vcpu, u64 offset, u64 ratio);
+void vmx_dump(struct keel_vcpu *vcpu);
+
+/* inject.c */
+void vmx_inject(struct keel_vcpu *vcpu, const struct keel_event *ev);
+void vmx_cancel_inject(struct keel_vcpu *vcpu);
+bool vmx_event_blocked(struct keel_vcpu *vcpu, enum keel_event_type type);
+void vmx_open_window(struct keel_vcpu *vcpu, enum keel_event_type type);
+void vmx_close_window(struct keel_vcpu *vcpu);
+u8 vmx_get_shadow(struct keel_vcpu *vcpu);
+void vmx_set_shadow(struct keel_vcpu *vcpu, u8 mask);
+void vmx_set_tpr_threshold(struct keel_vcpu *vcpu, int irr_class);
+bool vmx_get_nmi_mask(struct keel_vcpu *vcpu);
+void vmx_set_nmi_mask(struct keel_vcpu *vcpu, bool masked);
+void vmx_requeue_vectoring(struct vmx_vcpu *vmx);
+
+/* host.c */
+void vmx_host_setup(void);
+void vmx_host_constant(void);
+void vmx_host_cpu(void);
+void vmx_begin(struct keel_vcpu *vcpu);
+void vmx_end(struct keel_vcpu *vcpu);
+void vmx_host_refresh(struct vmx_vcpu *vmx);
+int vmx_switched_msr(u32 msr);	/* index in msr_guest[], -1 */
+
+/* exit.c */
+void vmx_enter(struct keel_vcpu *vcpu);
+int vmx_exit_fast(struct keel_vcpu *vcpu);
+int vmx_exit_slow(struct keel_vcpu *vcpu);
+u64 vmx_next_rip(struct keel_vcpu *vcpu);
+void vmx_hypercall_insn(u8 insn[3]);
+#define VMX_EXIT_SLOTS	77
+const char *vmx_exit_name(unsigned int slot);
+
+/*
+ * enter.S: GPRs of regs[] in, VMLAUNCH or VMRESUME, GPRs out; RSP and RIP are in the VMCS.  IRQs off.
+ * Nonzero: the CPU refused, VM_INSTRUCTION_ERROR says why.
+ */
+asmlinkage int vmx_vmenter(u64 *regs, bool launched);
+extern char vmx_vmexit[];		/* HOST_RIP */
+
+#endif
