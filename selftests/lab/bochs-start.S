@@ -1,0 +1,77 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * What takes the place of the decompressor in a bzImage whose payload is the
+ * kernel as it is in memory: decompressing costs an interpreted CPU forty
+ * seconds, copying costs it none.
+ *
+ * The loader has put this at 1 MiB (a kernel that says it cannot be relocated
+ * goes nowhere else) and enters at the first byte in 32-bit mode without
+ * paging, %esi at the boot parameters.  DEST, SIZE and END come from the
+ * assembler's command line: where the kernel is linked to run, how much of it
+ * there is, and where what it wants zeroed ends.
+ */
+	.code32
+	.globl	_start
+_start:
+	cli
+	movl	%esi, %ebp
+
+	/* Upwards, and it may overlap: the last word first. */
+	std
+	movl	$(_start + HEAD + SIZE - 4), %esi
+	movl	$(DEST + SIZE - 4), %edi
+	movl	$(SIZE / 4), %ecx
+	rep movsl
+	cld
+	movl	$(DEST + SIZE), %edi
+	movl	$((END - DEST - SIZE) / 4), %ecx
+	xorl	%eax, %eax
+	rep stosl
+
+	/* The first 4 GiB mapped to themselves, in pages of 2 MiB; the tables are where the payload was. */
+	movl	$TABLES, %edi
+	movl	$(6 * 0x1000 / 4), %ecx
+	rep stosl
+	movl	$(TABLES + 0x1003), TABLES
+	movl	$(TABLES + 0x2003), TABLES + 0x1000
+	movl	$(TABLES + 0x3003), TABLES + 0x1008
+	movl	$(TABLES + 0x4003), TABLES + 0x1010
+	movl	$(TABLES + 0x5003), TABLES + 0x1018
+	movl	$(TABLES + 0x2000), %edi
+	movl	$0x83, %eax
+1:	movl	%eax, (%edi)
+	addl	$8, %edi
+	addl	$0x200000, %eax
+	jnc	1b
+
+	/* Long mode: CR4.PAE, EFER.LME, CR0.PG. */
+	lgdt	gdt_pointer
+	movl	%cr4, %eax
+	orl	$0x20, %eax
+	movl	%eax, %cr4
+	movl	$TABLES, %eax
+	movl	%eax, %cr3
+	movl	$0xc0000080, %ecx
+	rdmsr
+	orl	$0x100, %eax
+	wrmsr
+	movl	%cr0, %eax
+	orl	$0x80000001, %eax
+	movl	%eax, %cr0
+	ljmp	$0x10, $1f
+
+	.code64
+1:	movl	$0x18, %eax
+	movl	%eax, %ds
+	movl	%eax, %es
+	movl	%eax, %ss
+	movl	%ebp, %esi
+	movl	$DEST, %eax
+	jmp	*%rax
+
+	/* The selectors the boot protocol prescribes: code 0x10, data 0x18. */
+	.balign	8
+gdt:	.quad	0, 0, 0x00af9b000000ffff, 0x00cf93000000ffff
+gdt_pointer:
+	.word	. - gdt - 1
+	.long	gdt
