@@ -129,6 +129,7 @@ struct keel_debug {
 };
 
 void keel_debug_reset(struct keel_vcpu *vcpu);
+void keel_debug_set_dr7(struct keel_vcpu *vcpu, u64 dr7);
 int keel_get_dr(struct keel_vcpu *vcpu, unsigned int nr, u64 *val);	/* 1: #UD, 2: #GP as emulated MOV DR asks */
 int keel_set_dr(struct keel_vcpu *vcpu, unsigned int nr, u64 val);
 /* IRQs off, around each entry: DR0-3 (DR6, DR7 are the backend's) when DR7 arms one or the guest uses them. */

@@ -40,7 +40,7 @@ static u64 make_dr7(struct keel_vcpu *vcpu, u64 val)
 	return (val & writable) | DR7_INIT;
 }
 
-static void update_dr7(struct keel_vcpu *vcpu, u64 dr7)
+void keel_debug_set_dr7(struct keel_vcpu *vcpu, u64 dr7)
 {
 	vcpu->debug.dr7 = dr7;
 	vcpu->debug.armed = dr7 & DR7_ENABLES;
@@ -53,7 +53,7 @@ void keel_debug_reset(struct keel_vcpu *vcpu)
 
 	memset(d->dr, 0, sizeof(d->dr));
 	keel_call(set_dr6, vcpu, DR6_INIT);
-	update_dr7(vcpu, DR7_INIT);
+	keel_debug_set_dr7(vcpu, DR7_INIT);
 }
 
 /* DR4 and DR5 are other names of DR6 and DR7 unless CR4.DE makes them nothing. */
@@ -92,7 +92,7 @@ int keel_set_dr(struct keel_vcpu *vcpu, unsigned int nr, u64 val)
 	if (real == 6)
 		keel_call(set_dr6, vcpu, make_dr6(vcpu, val));
 	else
-		update_dr7(vcpu, make_dr7(vcpu, val));
+		keel_debug_set_dr7(vcpu, make_dr7(vcpu, val));
 	return 0;
 }
 
@@ -165,6 +165,6 @@ VCPU_IOCTL(keel_set_debugregs)
 		return -EINVAL;
 	memcpy(vcpu->debug.dr, in->db, sizeof(in->db));
 	keel_call(set_dr6, vcpu, make_dr6(vcpu, in->dr6));
-	update_dr7(vcpu, make_dr7(vcpu, in->dr7));
+	keel_debug_set_dr7(vcpu, make_dr7(vcpu, in->dr7));
 	return 0;
 }

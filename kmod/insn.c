@@ -449,7 +449,7 @@ static enum emul_result op_set_cr(struct emul *e, unsigned int nr, u64 val)
 /* General detect: MOV DR faults while DR7.GD is set. */
 static bool dr_guarded(struct keel_vcpu *vcpu)
 {
-	if (!(keel_call(get_dr7, vcpu) & DR7_GD))
+	if (!(vcpu->debug.dr7 & DR7_GD))
 		return false;
 	keel_raise_db(vcpu, BIT(13));
 	return true;

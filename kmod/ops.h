@@ -67,7 +67,6 @@ struct keel_hw_caps {
 	OP(set_efer, void, (struct keel_vcpu *, u64))					\
 	OP(get_dr6, u64, (struct keel_vcpu *))						\
 	OP(set_dr6, void, (struct keel_vcpu *, u64))					\
-	OP(get_dr7, u64, (struct keel_vcpu *))						\
 	OP(set_dr7, void, (struct keel_vcpu *, u64))					\
 	/* MSRs only the backend can reach; 0, or 1 for "not mine / bad value" (#GP). */	\
 	OP(get_msr, int, (struct keel_vcpu *, u32 msr, u64 *val))			\

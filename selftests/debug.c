@@ -246,6 +246,7 @@ TEST_F(debug, software_breakpoint)
 	u64 at;
 
 	NOT_ON_TCG("INT3 does not take the intercept of #BP");
+	NEED_CAP(self->vm, KVM_CAP_SET_GUEST_DEBUG);
 	vcpu_long(v, int3_guest, 0);
 	set_debug(v, &d);
 	vcpu_expect(v, KVM_EXIT_DEBUG);
@@ -333,6 +334,7 @@ TEST_F(debug, hardware_breakpoint_from_outside)
 	struct kvm_debugregs g;
 
 	NOT_ON_TCG("VMRUN does not arm breakpoints");
+	NEED_CAP(self->vm, KVM_CAP_SET_GUEST_DEBUG);
 	vcpu_long(v, hw_outside_guest, 0);
 	set_debug(v, &d);
 	vcpu_expect(v, KVM_EXIT_DEBUG);

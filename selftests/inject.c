@@ -607,7 +607,8 @@ TEST_F(inject, benign_then_fault)
 {
 	vcpu_long(self->v, benign_guest, 0);
 	EXPECT_EQ(NP_VEC, vcpu_done(self->v));
-	EXPECT_TRUE(is_gate_error(guest_var(self->vm, df_err), UD_VEC));
+	/* EXT: Intel counts an earlier exception as external to the program, AMD does not */
+	EXPECT_TRUE(is_gate_error(guest_var(self->vm, df_err) & ~1UL, UD_VEC));
 }
 
 /* #PF upon #PF */

@@ -255,7 +255,6 @@ struct keel_ops svm_ops = {
 	.set_efer		= svm_set_efer,
 	.get_dr6		= svm_get_dr6,
 	.set_dr6		= svm_set_dr6,
-	.get_dr7		= svm_get_dr7,
 	.set_dr7		= svm_set_dr7,
 	.get_msr		= svm_get_msr,
 	.set_msr		= svm_set_msr,

@@ -109,7 +109,6 @@ void svm_set_cr4(struct keel_vcpu *vcpu, u64 val);
 void svm_set_efer(struct keel_vcpu *vcpu, u64 val);
 u64 svm_get_dr6(struct keel_vcpu *vcpu);
 void svm_set_dr6(struct keel_vcpu *vcpu, u64 val);
-u64 svm_get_dr7(struct keel_vcpu *vcpu);
 void svm_set_dr7(struct keel_vcpu *vcpu, u64 val);
 int svm_get_msr(struct keel_vcpu *vcpu, u32 msr, u64 *val);
 int svm_set_msr(struct keel_vcpu *vcpu, u32 msr, u64 val);

@@ -341,11 +341,6 @@ void svm_set_dr6(struct keel_vcpu *vcpu, u64 val)
 	svm_touch(to_svm(vcpu), CLEAN_DR);
 }
 
-u64 svm_get_dr7(struct keel_vcpu *vcpu)
-{
-	return to_svm(vcpu)->vmcb->save.dr7;
-}
-
 void svm_set_dr7(struct keel_vcpu *vcpu, u64 val)
 {
 	to_svm(vcpu)->vmcb->save.dr7 = val;

@@ -416,7 +416,6 @@ struct keel_ops vmx_ops = {
 	.set_efer		= vmx_set_efer,
 	.get_dr6		= vmx_get_dr6,
 	.set_dr6		= vmx_set_dr6,
-	.get_dr7		= vmx_get_dr7,
 	.set_dr7		= vmx_set_dr7,
 	.get_msr		= vmx_get_msr,
 	.set_msr		= vmx_set_msr,

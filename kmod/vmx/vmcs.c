@@ -311,14 +311,8 @@ void vmx_set_dr6(struct keel_vcpu *vcpu, u64 val)
 	to_vmx(vcpu)->dr6 = val;
 }
 
-u64 vmx_get_dr7(struct keel_vcpu *vcpu)
-{
-	return to_vmx(vcpu)->dr7;
-}
-
 void vmx_set_dr7(struct keel_vcpu *vcpu, u64 val)
 {
-	to_vmx(vcpu)->dr7 = val;
 	vmcs_write(GUEST_DR7, val);
 }
 

@@ -28,7 +28,7 @@ struct vmx_vcpu {
 	u32 entry_ctl;
 	u32 tpr_threshold;
 	u64 cr0_owned, cr4_owned;	/* bits the guest changes without an exit */
-	u64 dr6, dr7;			/* MOV DR and #DB exit: the guest's DR6 never is in the CPU */
+	u64 dr6;			/* MOV DR and #DB exit: the guest's never is in the CPU */
 	u64 tsc_offset, tsc_ratio;
 	u64 cstar;
 	unsigned long host_cr3, host_cr4, host_fs_base;
@@ -126,7 +126,6 @@ void vmx_set_cr4(struct keel_vcpu *vcpu, u64 val);
 void vmx_set_efer(struct keel_vcpu *vcpu, u64 val);
 u64 vmx_get_dr6(struct keel_vcpu *vcpu);
 void vmx_set_dr6(struct keel_vcpu *vcpu, u64 val);
-u64 vmx_get_dr7(struct keel_vcpu *vcpu);
 void vmx_set_dr7(struct keel_vcpu *vcpu, u64 val);
 int vmx_get_msr(struct keel_vcpu *vcpu, u32 msr, u64 *val);
 int vmx_set_msr(struct keel_vcpu *vcpu, u32 msr, u64 val);
