@@ -64,6 +64,11 @@ static int set_host_only(const struct msr_access *a, u64 val)
 	return a->host ? set_mem(a, val) : 1;
 }
 
+static int set_host_or_ignore(const struct msr_access *a, u64 val)
+{
+	return a->host ? set_mem(a, val) : 0;
+}
+
 static int get_zero(const struct msr_access *a, u64 *val)
 {
 	*val = 0;
@@ -485,8 +490,9 @@ static const struct msr_row msr_rows[] = {
 	  .feature = X86_FEATURE_TSC_ADJUST, .get = get_clock, .set = set_clock },
 	ONE(MSR_IA32_PRED_CMD, M_FAST, get_none, set_pred_cmd),
 	ONE(MSR_IA32_UCODE_WRITE, M_FAST, get_none, set_ignore),
-	{ .first = MSR_IA32_UCODE_REV, .count = 1, .flags = M_LIST | M_FEATURE, .get = get_mem,
-	  .set = set_host_only, .offset = offsetof(struct keel_vcpu, msrs.ucode_rev), .valid = ~0ULL },
+	/* Guests write zero before they ask for it, as Intel's manual tells them to. */
+	{ .first = MSR_IA32_UCODE_REV, .count = 1, .flags = M_FAST | M_LIST | M_FEATURE, .get = get_mem,
+	  .set = set_host_or_ignore, .offset = offsetof(struct keel_vcpu, msrs.ucode_rev), .valid = ~0ULL },
 	ONE(MSR_IA32_SMBASE, M_LIST | M_HOST, get_smbase, set_smbase),
 	RANGE(MSR_P6_PERFCTR0, 2, M_FAST, get_zero, set_zero),
 	{ .first = MSR_PLATFORM_INFO, .count = 1, .flags = M_LIST, .get = get_mem, .set = set_host_only,

@@ -536,6 +536,8 @@ static void msr_guest(u64 arg)
 	wrmsr(MSR_IA32_CR_PAT, 0x0007010600070106UL);
 	guest_eq(rdmsr(MSR_IA32_CR_PAT), 0x0007010600070106UL);
 	guest_eq(rdmsr(MSR_MTRRcap) & 0xff, 8);
+	/* Linux on Intel does so at boot */
+	guest_eq(wrmsr_try(MSR_IA32_UCODE_REV, 0), NO_FAULT);
 	guest_done(0);
 }
 

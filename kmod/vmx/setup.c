@@ -17,7 +17,7 @@
 #include "vmx.h"
 
 struct vmx_features vmx_has __ro_after_init;
-u8 *vmx_msr_bitmap __ro_after_init;
+u8 *vmx_msr_bitmap;
 
 /* EPT's format, SDM 28.3.2.  Guest memory is write-back whatever the guest's PAT says: it is ordinary host memory. */
 static struct mmu_format ept_format __ro_after_init = {
