@@ -121,9 +121,14 @@ void svm_set_shadow(struct keel_vcpu *vcpu, u8 mask)
 
 void svm_set_tpr_threshold(struct keel_vcpu *vcpu, int irr_class)
 {
-	/* The guest writes its TPR freely unless that could let a waiting interrupt through. */
-	svm_intercept(to_svm(vcpu), INTERCEPT_CR8_WRITE,
-		      !vcpu->apic || (irr_class >= 0 && irq_lapic_tpr(vcpu) >= irr_class));
+	struct svm_vcpu *svm = to_svm(vcpu);
+
+	/*
+	 * The guest writes its TPR freely unless that could let a waiting interrupt through, or hold back the one whose
+	 * window is open: that one looks at no TPR.  (QEMU's emulator aborts on a direct write beside a window.)
+	 */
+	svm_intercept(svm, INTERCEPT_CR8_WRITE,
+		      !vcpu->apic || svm->irq_window || (irr_class >= 0 && irq_lapic_tpr(vcpu) >= irr_class));
 }
 
 bool svm_get_nmi_mask(struct keel_vcpu *vcpu)
