@@ -14,6 +14,7 @@
 struct keel_cpu_model {
 	struct kvm_cpuid_entry2 *entries;	/* sorted by (function, index) */
 	int nent;
+	u8 memo[32];		/* number of the entry last found for what hashes there, plus one */
 	bool zero_out_of_range;	/* leaves above the highest read as zero (AMD), not as the highest (Intel) */
 	u32 basic_max;		/* highest basic leaf */
 	u32 caps[NCAPINTS];	/* guest's feature words, numbered as the kernel numbers X86_FEATURE_* */
@@ -27,8 +28,8 @@ struct keel_cpu_model {
 /* Module load, after keel_fpu_setup() and the backend's setup: what host and backend can do; also msr.c's tables. */
 void keel_cpuid_setup(void);
 bool keel_guest_has(struct keel_vcpu *vcpu, unsigned int x86_feature);	/* X86_FEATURE_* in leaves 1, 7, 0x80000001.. */
-/* CPUID as the guest sees it; never sleeps. */
-void keel_cpuid(struct keel_vcpu *vcpu, u32 *eax, u32 *ebx, u32 *ecx, u32 *edx);
+/* CPUID as the guest sees it: EAX, EBX, ECX, EDX in and out; never sleeps. */
+void keel_cpuid(struct keel_vcpu *vcpu, u32 r[4]);
 void keel_cpuid_free(struct keel_vcpu *vcpu);
 SYS_IOCTL(keel_get_supported_cpuid);
 SYS_IOCTL(keel_get_emulated_cpuid);
@@ -84,7 +85,8 @@ struct keel_fpu {
 	u64 xcr0, xss;		/* guest's */
 	u32 pkru;
 	u32 host_pkru;		/* between enter and leave */
-	bool swap_xcr0, swap_pkru;
+	bool swaps;		/* keel_fpu_swaps(), in the fast loop */
+	bool swap_xcr0, swap_xss, swap_pkru;
 	bool swap_tsc_aux;	/* between load and save: MSR_TSC_AUX is the guest's */
 	u64 host_tsc_aux;
 };
@@ -96,9 +98,10 @@ void keel_fpu_free(struct keel_vcpu *vcpu);
 /* Inside kernel_fpu_begin()/end(): guest state into / out of the registers. */
 void keel_fpu_load(struct keel_vcpu *vcpu);
 void keel_fpu_save(struct keel_vcpu *vcpu);
-/* IRQs off, around each entry: XCR0, XSS and PKRU where guest and host differ. */
-void keel_fpu_enter(struct keel_vcpu *vcpu);
-void keel_fpu_leave(struct keel_vcpu *vcpu);
+/* IRQs off, around an entry (run.c) if keel_fpu_swaps(): XCR0, XSS and PKRU. */
+bool keel_fpu_swaps(struct keel_vcpu *vcpu);
+void keel_fpu_swap_in(struct keel_vcpu *vcpu);
+void keel_fpu_swap_out(struct keel_vcpu *vcpu);
 int keel_set_xcr0(struct keel_vcpu *vcpu, u64 val);	/* 1: #GP */
 /* For the emulator, guest FPU not loaded: 16 or 32 bytes of a vector register. */
 void keel_fpu_read_vec(struct keel_vcpu *vcpu, unsigned int reg, void *buf, unsigned int bytes);
@@ -132,9 +135,9 @@ void keel_debug_reset(struct keel_vcpu *vcpu);
 void keel_debug_set_dr7(struct keel_vcpu *vcpu, u64 dr7);
 int keel_get_dr(struct keel_vcpu *vcpu, unsigned int nr, u64 *val);	/* 1: #UD, 2: #GP as emulated MOV DR asks */
 int keel_set_dr(struct keel_vcpu *vcpu, unsigned int nr, u64 val);
-/* IRQs off, around each entry: DR0-3 (DR6, DR7 are the backend's) when DR7 arms one or the guest uses them. */
-void keel_debug_enter(struct keel_vcpu *vcpu);
-void keel_debug_leave(struct keel_vcpu *vcpu);
+/* IRQs off, around an entry (run.c): DR0-3, DR6 and DR7 are the backend's. */
+void keel_debug_swap_in(struct keel_vcpu *vcpu);
+void keel_debug_swap_out(struct keel_vcpu *vcpu);
 VCPU_IOCTL(keel_get_debugregs);
 VCPU_IOCTL(keel_set_debugregs);
 

@@ -18,6 +18,8 @@
 #define OFFERED_MAX		80
 
 enum { EAX, EBX, ECX, EDX };
+/* An entry has them in this order too. */
+static_assert(offsetof(struct kvm_cpuid_entry2, edx) == offsetof(struct kvm_cpuid_entry2, eax) + EDX * sizeof(u32));
 
 static struct kvm_cpuid_entry2 offered[OFFERED_MAX];
 static unsigned int nr_offered;
@@ -335,6 +337,25 @@ static const struct kvm_cpuid_entry2 *find(const struct keel_cpu_model *m, u32 f
 	return &m->entries[lo - 1];
 }
 
+static bool entry_is(const struct kvm_cpuid_entry2 *e, u32 function, u32 index)
+{
+	return e->function == function && (e->index == index || !(e->flags & KVM_CPUID_FLAG_SIGNIFCANT_INDEX));
+}
+
+/* find(), for the guest: it asks for few leaves, over and over. */
+static const struct kvm_cpuid_entry2 *find_again(struct keel_cpu_model *m, u32 function, u32 index)
+{
+	u8 *memo = &m->memo[(function ^ function >> 28 ^ index << 2) % ARRAY_SIZE(m->memo)];
+	const struct kvm_cpuid_entry2 *e;
+
+	if (likely(*memo && entry_is(&m->entries[*memo - 1], function, index)))
+		return &m->entries[*memo - 1];
+	e = find(m, function, index);
+	if (e && e - m->entries < 255)
+		*memo = e - m->entries + 1;
+	return e;
+}
+
 bool keel_guest_has(struct keel_vcpu *vcpu, unsigned int x86_feature)
 {
 	return vcpu->model.caps[x86_feature / 32] & BIT(x86_feature & 31);
@@ -346,22 +367,22 @@ static u32 set_if(u32 reg, u32 bit, bool on)
 }
 
 /* Bits and sizes that follow the vCPU's present state rather than what the VMM set. */
-static void dynamic_bits(struct keel_vcpu *vcpu, u32 function, u32 index, struct kvm_cpuid_entry2 *e)
+static void dynamic_bits(struct keel_vcpu *vcpu, u32 function, u32 index, u32 r[4])
 {
 	switch (function) {
 	case 1:
-		e->edx = set_if(e->edx, APIC_BIT, vcpu->apic_base & MSR_IA32_APICBASE_ENABLE);
-		e->ecx = set_if(e->ecx, BIT(X86_FEATURE_OSXSAVE & 31), keel_cr4(vcpu) & X86_CR4_OSXSAVE);
+		r[EDX] = set_if(r[EDX], APIC_BIT, vcpu->apic_base & MSR_IA32_APICBASE_ENABLE);
+		r[ECX] = set_if(r[ECX], BIT(X86_FEATURE_OSXSAVE & 31), keel_cr4(vcpu) & X86_CR4_OSXSAVE);
 		break;
 	case 7:
 		if (!index)
-			e->ecx = set_if(e->ecx, BIT(X86_FEATURE_OSPKE & 31), keel_cr4(vcpu) & X86_CR4_PKE);
+			r[ECX] = set_if(r[ECX], BIT(X86_FEATURE_OSPKE & 31), keel_cr4(vcpu) & X86_CR4_PKE);
 		break;
 	case 0xd:
 		if (!index)
-			e->ebx = keel_xstate_bytes(vcpu->fpu.xcr0, false);
-		else if (index == 1 && (e->eax & (BIT(X86_FEATURE_XSAVES & 31) | BIT(X86_FEATURE_XSAVEC & 31))))
-			e->ebx = keel_xstate_bytes(vcpu->fpu.xcr0 | vcpu->fpu.xss, true);
+			r[EBX] = keel_xstate_bytes(vcpu->fpu.xcr0, false);
+		else if (index == 1 && (r[EAX] & (BIT(X86_FEATURE_XSAVES & 31) | BIT(X86_FEATURE_XSAVEC & 31))))
+			r[EBX] = keel_xstate_bytes(vcpu->fpu.xcr0 | vcpu->fpu.xss, true);
 		break;
 	}
 }
@@ -386,42 +407,37 @@ static const struct kvm_cpuid_entry2 *out_of_range(const struct keel_cpu_model *
 	return find(m, m->basic_max, index);
 }
 
-void keel_cpuid(struct keel_vcpu *vcpu, u32 *eax, u32 *ebx, u32 *ecx, u32 *edx)
+/* Leaves nobody set: zero, but that past the last level topology leaves still name the level and the APIC id. */
+static void no_leaf(const struct keel_cpu_model *m, u32 function, u32 index, u32 r[4])
 {
-	const struct keel_cpu_model *m = &vcpu->model;
-	u32 function = *eax, index = *ecx;
-	const struct kvm_cpuid_entry2 *e = find(m, function, index);
-	struct kvm_cpuid_entry2 out;
+	const struct kvm_cpuid_entry2 *e = function == 0xb || function == 0x1f ? find(m, function, 0) : NULL;
+
+	r[EAX] = 0;
+	r[EBX] = 0;
+	r[ECX] = e ? index & 0xff : 0;
+	r[EDX] = e ? e->edx : 0;
+}
+
+void keel_cpuid(struct keel_vcpu *vcpu, u32 r[4])
+{
+	struct keel_cpu_model *m = &vcpu->model;
+	u32 function = r[EAX], index = r[ECX];
+	const struct kvm_cpuid_entry2 *e = find_again(m, function, index);
 
 	if (unlikely(!e)) {
-		bool topology = function == 0xb || function == 0x1f;
-
-		e = topology ? NULL : out_of_range(m, function, index);
+		e = function == 0xb || function == 0x1f ? NULL : out_of_range(m, function, index);
 		if (!e) {
-			*eax = 0;
-			*ebx = 0;
-			*ecx = 0;
-			*edx = 0;
-			/* Past the last level, topology leaves still name the level and the APIC id. */
-			e = topology ? find(m, function, 0) : NULL;
-			if (e) {
-				*ecx = index & 0xff;
-				*edx = e->edx;
-			}
+			no_leaf(m, function, index, r);
 			return;
 		}
 		function = e->function;
 	}
-	out.eax = e->eax;
-	out.ebx = e->ebx;
-	out.ecx = e->ecx;
-	out.edx = e->edx;
+	r[EAX] = e->eax;
+	r[EBX] = e->ebx;
+	r[ECX] = e->ecx;
+	r[EDX] = e->edx;
 	if (function <= 0xd)
-		dynamic_bits(vcpu, function, index, &out);
-	*eax = out.eax;
-	*ebx = out.ebx;
-	*ecx = out.ecx;
-	*edx = out.edx;
+		dynamic_bits(vcpu, function, index, r);
 }
 
 void keel_cpuid_free(struct keel_vcpu *vcpu)
@@ -562,6 +578,7 @@ static int install(struct keel_vcpu *vcpu, struct kvm_cpuid_entry2 *entries, int
 	kvfree(m->entries);
 	m->entries = entries;
 	m->nent = nent;
+	memset(m->memo, 0, sizeof(m->memo));
 	derive(vcpu);
 	keel_request(KEEL_REQ_INTERCEPTS, vcpu);
 	return 0;
@@ -646,7 +663,7 @@ VCPU_IOCTL(keel_get_cpuid2)
 		return -ENOMEM;
 	for (i = 0; i < m->nent; i++) {
 		copy[i] = m->entries[i];
-		dynamic_bits(vcpu, copy[i].function, copy[i].index, &copy[i]);
+		dynamic_bits(vcpu, copy[i].function, copy[i].index, &copy[i].eax);
 	}
 	ret = copy_table((void __user *)arg, copy, m->nent);
 	kvfree(copy);

@@ -106,13 +106,11 @@ static void write_dr0_3(const u64 *val)
 	set_debugreg(val[3], 3);
 }
 
-void keel_debug_enter(struct keel_vcpu *vcpu)
+void keel_debug_swap_in(struct keel_vcpu *vcpu)
 {
 	struct keel_debug *d = &vcpu->debug;
 
 	d->host_armed = hw_breakpoint_active();
-	if (likely(!d->armed && !d->host_armed))
-		return;
 	if (d->host_armed) {
 		get_debugreg(d->host_dr[0], 0);
 		get_debugreg(d->host_dr[1], 1);
@@ -127,12 +125,10 @@ void keel_debug_enter(struct keel_vcpu *vcpu)
 	}
 }
 
-void keel_debug_leave(struct keel_vcpu *vcpu)
+void keel_debug_swap_out(struct keel_vcpu *vcpu)
 {
 	struct keel_debug *d = &vcpu->debug;
 
-	if (likely(!d->loaded && !d->host_armed))
-		return;
 	/* The exit left DR7 disarmed; stale addresses in DR0-3 do no harm then. */
 	if (d->host_armed) {
 		u64 dr[4] = { d->host_dr[0], d->host_dr[1], d->host_dr[2], d->host_dr[3] };
@@ -141,7 +137,7 @@ void keel_debug_leave(struct keel_vcpu *vcpu)
 		set_debugreg((unsigned long)DR6_RESERVED, 6);
 		set_debugreg(d->host_dr7, 7);
 	}
-	d->loaded = false;
+	d->loaded = d->host_armed = false;
 }
 
 /* ------------------------------------------------------------------ ioctls */

@@ -224,24 +224,23 @@ void keel_fpu_save(struct keel_vcpu *vcpu)
 	}
 }
 
-void keel_fpu_enter(struct keel_vcpu *vcpu)
+/*
+ * XCR0, XSS and PKRU as the guest has them, where that is not what the host has.  CR4.OSXSAVE and CR4.PKE do not change
+ * without an exit on any backend, so the copy of CR4 is right about them.
+ */
+void keel_fpu_swap_in(struct keel_vcpu *vcpu)
 {
 	struct keel_fpu *fpu = &vcpu->fpu;
-	u64 cr4;
 
-	fpu->swap_xcr0 = false;
-	fpu->swap_pkru = false;
-	if (!host.xsave)
-		return;
-	cr4 = keel_cr4(vcpu);
-	if (cr4 & X86_CR4_OSXSAVE) {
+	if (vcpu->cr4 & X86_CR4_OSXSAVE) {
 		fpu->swap_xcr0 = fpu->xcr0 != host.xcr0;
 		if (fpu->swap_xcr0)
 			xsetbv0(fpu->xcr0);
-		if (host.xss_msr && fpu->xss != host.xss)
+		fpu->swap_xss = host.xss_msr && fpu->xss != host.xss;
+		if (fpu->swap_xss)
 			wrmsrq(MSR_IA32_XSS, fpu->xss);
 	}
-	if (host.pku && ((cr4 & X86_CR4_PKE) || (fpu->xcr0 & XFEATURE_MASK_PKRU))) {
+	if (host.pku && ((vcpu->cr4 & X86_CR4_PKE) || (fpu->xcr0 & XFEATURE_MASK_PKRU))) {
 		fpu->swap_pkru = true;
 		fpu->host_pkru = pkru_read();
 		if (fpu->host_pkru != fpu->pkru)
@@ -249,22 +248,30 @@ void keel_fpu_enter(struct keel_vcpu *vcpu)
 	}
 }
 
-void keel_fpu_leave(struct keel_vcpu *vcpu)
+void keel_fpu_swap_out(struct keel_vcpu *vcpu)
 {
 	struct keel_fpu *fpu = &vcpu->fpu;
 
-	if (!host.xsave)
-		return;
 	if (fpu->swap_pkru) {
 		fpu->pkru = pkru_read();
 		if (fpu->pkru != fpu->host_pkru)
 			pkru_write(fpu->host_pkru);
 	}
-	/* CR4.OSXSAVE cannot have changed in the guest: it is always intercepted. */
-	if (host.xss_msr && fpu->xss != host.xss && (keel_cr4(vcpu) & X86_CR4_OSXSAVE))
+	if (fpu->swap_xss)
 		wrmsrq(MSR_IA32_XSS, host.xss);
 	if (fpu->swap_xcr0)
 		xsetbv0(host.xcr0);
+	fpu->swap_pkru = fpu->swap_xss = fpu->swap_xcr0 = false;
+}
+
+/* Would swapping in do anything?  Asked once a stay in the fast loop, where none of what it depends on changes. */
+bool keel_fpu_swaps(struct keel_vcpu *vcpu)
+{
+	const struct keel_fpu *fpu = &vcpu->fpu;
+
+	if (host.pku)
+		return true;
+	return vcpu->cr4 & X86_CR4_OSXSAVE && (fpu->xcr0 != host.xcr0 || (host.xss_msr && fpu->xss != host.xss));
 }
 
 /* ------------------------------------------------------------------ XCR0 */

@@ -409,6 +409,11 @@ static u64 get_cr2(struct keel_vcpu *vcpu)
 	return vcpu->cr2;
 }
 
+static u64 get_cr8(struct keel_vcpu *vcpu)
+{
+	return vcpu->cr8;
+}
+
 static int set_cr2(struct keel_vcpu *vcpu, u64 val)
 {
 	vcpu->cr2 = val;
@@ -423,7 +428,7 @@ static const struct {
 	[2] = { get_cr2, set_cr2 },
 	[3] = { keel_cr3, keel_set_cr3 },
 	[4] = { keel_cr4, keel_set_cr4 },
-	[8] = { keel_get_cr8, keel_set_cr8 },
+	[8] = { get_cr8, keel_set_cr8 },
 };
 
 static enum emul_result op_get_cr(struct emul *e, unsigned int nr, u64 *val)
@@ -504,12 +509,16 @@ static enum emul_result op_get_xcr(struct emul *e, u32 nr, u64 *val)
 
 static enum emul_result op_set_xcr(struct emul *e, u32 nr, u64 val)
 {
-	return nr || keel_set_xcr0(to_insn(e)->vcpu, val) ? gp_fault(e) : EMUL_OK;
+	struct keel_insn *in = to_insn(e);
+
+	if (in->vcpu->atomic)
+		return need_slow(in);	/* it is in the CPU now */
+	return nr || keel_set_xcr0(in->vcpu, val) ? gp_fault(e) : EMUL_OK;
 }
 
 static enum emul_result op_cpuid(struct emul *e, u32 r[4])
 {
-	keel_cpuid(to_insn(e)->vcpu, &r[0], &r[1], &r[2], &r[3]);
+	keel_cpuid(to_insn(e)->vcpu, r);
 	return EMUL_OK;
 }
 
@@ -949,7 +958,7 @@ int keel_emulate_cpuid(struct keel_vcpu *vcpu)
 	if (r)
 		return r;
 	vcpu->stat.cpuid++;
-	keel_cpuid(vcpu, &out[0], &out[1], &out[2], &out[3]);
+	keel_cpuid(vcpu, out);
 	trace_keel_cpuid(vcpu, function, index, out[0], out[1], out[2], out[3]);
 	keel_set_reg(vcpu, KEEL_RAX, out[0]);
 	keel_set_reg(vcpu, KEEL_RBX, out[1]);

@@ -156,7 +156,8 @@ struct keel_vcpu {
 	u32 avail, dirty;		/* bit per keel_reg: cached copy valid / to be written back */
 	u64 regs[KEEL_NR_REGS];
 	u64 rflags;
-	u64 cr0, cr2, cr3, cr4, cr8, efer;
+	u64 cr0, cr2, cr3, cr4, efer;
+	u64 cr8;			/* priority class: of the in-kernel LAPIC's TPR, or the VMM's */
 	u64 pdptrs[4];			/* as last loaded by keel, for a CPU that keeps them in registers */
 	struct kvm_run *run;
 	struct keel_events ev;
@@ -298,9 +299,11 @@ static inline u64 keel_reg(struct keel_vcpu *vcpu, unsigned int reg)
 	return vcpu->regs[reg];
 }
 
-static inline void keel_set_reg(struct keel_vcpu *vcpu, unsigned int reg, u64 val)
+static __always_inline void keel_set_reg(struct keel_vcpu *vcpu, unsigned int reg, u64 val)
 {
 	vcpu->regs[reg] = val;
+	if (reg != KEEL_RSP && reg != KEEL_RIP)		/* the others are always here */
+		return;
 	vcpu->avail |= BIT(reg);
 	vcpu->dirty |= BIT(reg);
 }
@@ -358,7 +361,6 @@ int keel_set_cr0(struct keel_vcpu *vcpu, u64 val);
 int keel_set_cr3(struct keel_vcpu *vcpu, u64 val);
 int keel_set_cr4(struct keel_vcpu *vcpu, u64 val);
 int keel_set_cr8(struct keel_vcpu *vcpu, u64 val);
-u64 keel_get_cr8(struct keel_vcpu *vcpu);
 int keel_set_efer(struct keel_vcpu *vcpu, u64 val, bool host);
 u64 keel_cr4_reserved(struct keel_vcpu *vcpu);	/* bits this guest's CPUID does not allow */
 bool keel_is_canonical(struct keel_vcpu *vcpu, u64 addr);

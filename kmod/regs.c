@@ -141,11 +141,6 @@ int keel_set_cr4(struct keel_vcpu *vcpu, u64 val)
 	return 0;
 }
 
-u64 keel_get_cr8(struct keel_vcpu *vcpu)
-{
-	return vcpu->apic ? irq_lapic_tpr(vcpu) : vcpu->cr8;
-}
-
 int keel_set_cr8(struct keel_vcpu *vcpu, u64 val)
 {
 	if (val & ~0xfULL)
@@ -340,7 +335,7 @@ static void get_sregs_common(struct keel_vcpu *vcpu, struct kvm_sregs *s)
 	s->cr2 = vcpu->cr2;
 	s->cr3 = keel_cr3(vcpu);
 	s->cr4 = keel_cr4(vcpu);
-	s->cr8 = keel_get_cr8(vcpu);
+	s->cr8 = vcpu->cr8;
 	s->efer = vcpu->efer;
 	s->apic_base = vcpu->apic_base;
 }

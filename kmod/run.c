@@ -15,6 +15,7 @@
 #include <linux/sched/signal.h>
 #include <linux/uaccess.h>
 #include <linux/vtime.h>
+#include <asm/debugreg.h>
 #include <asm/fpu/api.h>
 #include "ops.h"
 #include "trace.h"
@@ -61,13 +62,17 @@ static bool run_once(struct keel_vcpu *vcpu)
 		vcpu->ev.again = false;
 	}
 	trace_keel_entry(vcpu);
-	keel_fpu_enter(vcpu);
-	keel_debug_enter(vcpu);
+	if (unlikely(vcpu->fpu.swaps))
+		keel_fpu_swap_in(vcpu);
+	if (unlikely(vcpu->debug.armed || hw_breakpoint_active()))
+		keel_debug_swap_in(vcpu);
 	context_tracking_guest_enter();
 	keel_call(enter, vcpu);
 	context_tracking_guest_exit();
-	keel_debug_leave(vcpu);
-	keel_fpu_leave(vcpu);
+	if (unlikely(vcpu->debug.loaded || vcpu->debug.host_armed))
+		keel_debug_swap_out(vcpu);
+	if (unlikely(vcpu->fpu.swaps))
+		keel_fpu_swap_out(vcpu);
 	smp_store_release(&vcpu->mode, KEEL_OUTSIDE);
 	vcpu->stat.exits++;
 	local_irq_enable();
@@ -94,6 +99,7 @@ static int run_fast(struct keel_vcpu *vcpu)
 		irq_vapic_enter(vcpu);
 	kernel_fpu_begin();
 	keel_fpu_load(vcpu);
+	vcpu->fpu.swaps = keel_fpu_swaps(vcpu);
 	keel_call(begin, vcpu);
 	pagefault_disable();
 	vcpu->atomic = true;
@@ -302,7 +308,7 @@ static void run_publish(struct keel_vcpu *vcpu)
 	struct kvm_run *run = vcpu->run;
 
 	run->if_flag = !!(keel_rflags(vcpu) & X86_EFLAGS_IF);
-	run->cr8 = keel_get_cr8(vcpu);
+	run->cr8 = vcpu->cr8;
 	run->apic_base = vcpu->apic_base;
 	run->flags = 0;
 	run->ready_for_interrupt_injection = vcpu->vm->irq.mode == IRQCHIP_KERNEL ||
@@ -330,7 +336,7 @@ static long run_locked(struct keel_vcpu *vcpu)
 	}
 	if (READ_ONCE(run->kvm_valid_regs) || READ_ONCE(run->kvm_dirty_regs))
 		return -EINVAL;		/* KVM_CAP_SYNC_REGS is not offered */
-	if (!vcpu->apic && keel_get_cr8(vcpu) != run->cr8 && keel_set_cr8(vcpu, run->cr8))
+	if (!vcpu->apic && vcpu->cr8 != run->cr8 && keel_set_cr8(vcpu, run->cr8))
 		return -EINVAL;
 	if (unlikely(!vcpu->has_run)) {
 		vcpu->has_run = true;

@@ -173,7 +173,7 @@ void keel_vcpu_reset(struct keel_vcpu *vcpu, bool init)
 {
 	struct kvm_segment seg = { .limit = 0xffff, .type = 3, .present = 1, .s = 1 };
 	struct kvm_dtable dt = { .limit = 0xffff };
-	u32 eax = 1, ebx, ecx = 0, edx, kept = 0;
+	u32 model[4] = { 1 }, kept = 0;
 	unsigned int i;
 
 	if (init)
@@ -196,8 +196,8 @@ void keel_vcpu_reset(struct keel_vcpu *vcpu, bool init)
 
 	memset(vcpu->regs, 0, sizeof(vcpu->regs));
 	vcpu->avail = vcpu->dirty = BIT(KEEL_RIP) | BIT(KEEL_RSP);
-	keel_cpuid(vcpu, &eax, &ebx, &ecx, &edx);
-	vcpu->regs[KEEL_RDX] = eax ? eax : 0x600;	/* family, model, stepping */
+	keel_cpuid(vcpu, model);
+	vcpu->regs[KEEL_RDX] = model[0] ?: 0x600;	/* family, model, stepping */
 	keel_set_rflags(vcpu, X86_EFLAGS_FIXED);
 	keel_set_reg(vcpu, KEEL_RIP, 0xfff0);
 	vcpu->cr2 = 0;

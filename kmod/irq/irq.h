@@ -125,8 +125,7 @@ bool irq_lapic_mmio(struct keel_vcpu *vcpu, u64 gpa, unsigned int len, void *dat
 int irq_lapic_get_msr(struct keel_vcpu *vcpu, u32 msr, u64 *val);
 int irq_lapic_set_msr(struct keel_vcpu *vcpu, u32 msr, u64 val);
 int irq_apic_base_set(struct keel_vcpu *vcpu, u64 val, bool host);
-u64 irq_lapic_tpr(struct keel_vcpu *vcpu);		/* CR8: priority class 0..15 */
-void irq_lapic_set_tpr(struct keel_vcpu *vcpu, u64 cr8);
+void irq_lapic_set_tpr(struct keel_vcpu *vcpu, u64 cr8);	/* priority class 0..15; vcpu->cr8 shows it */
 /* Highest vector (LAPIC, or ExtINT from PIC / KVM_INTERRUPT when the LAPIC lets it through) that could be
  * delivered with the present TPR; -1 none.  Does not look at RFLAGS.IF. */
 int irq_pending(struct keel_vcpu *vcpu);

@@ -247,15 +247,17 @@ bool irq_extint_accepted(struct keel_vcpu *vcpu)
 	return !vcpu->apic || READ_ONCE(vcpu->apic->extint);
 }
 
-u64 irq_lapic_tpr(struct keel_vcpu *vcpu)
+/* The class, which is what CR8 shows, has its copy in the vCPU. */
+static void set_tpr(struct keel_lapic *apic, u32 val)
 {
-	return apic_reg(vcpu->apic, APIC_TASKPRI) >> 4 & 0xf;
+	apic_set_reg(apic, APIC_TASKPRI, val & APIC_TPRI_MASK);
+	apic->vcpu->cr8 = val >> 4 & 0xf;
+	update_ppr(apic);
 }
 
 void irq_lapic_set_tpr(struct keel_vcpu *vcpu, u64 cr8)
 {
-	apic_set_reg(vcpu->apic, APIC_TASKPRI, (cr8 & 0xf) << 4);
-	update_ppr(vcpu->apic);
+	set_tpr(vcpu->apic, (cr8 & 0xf) << 4);
 }
 
 /* What follows from APIC base, SPIV and LVT0. */
@@ -355,8 +357,7 @@ static void write_reg(struct keel_lapic *apic, unsigned int reg, u32 val)
 		apic_eoi(apic);
 		break;
 	case APIC_TASKPRI:
-		apic_set_reg(apic, APIC_TASKPRI, val & APIC_TPRI_MASK);
-		update_ppr(apic);
+		set_tpr(apic, val);
 		break;
 	case APIC_ICR:
 		apic_set_reg(apic, APIC_ICR, val & ~APIC_ICR_BUSY);
@@ -662,7 +663,7 @@ VCPU_IOCTL(irq_set_lapic)
 		     (vcpu->vm->irq.mode == IRQCHIP_SPLIT ? APIC_LVR_DIRECTED_EOI : 0));
 	if (apic_is_x2(apic))
 		set_x2_ids(apic);
-	apic_set_reg(apic, APIC_TASKPRI, apic_reg(apic, APIC_TASKPRI) & APIC_TPRI_MASK);
+	set_tpr(apic, apic_reg(apic, APIC_TASKPRI));
 	for (i = 0; i < LVT_COUNT; i++)
 		apic_set_reg(apic, LVT_REG(i), apic_reg(apic, LVT_REG(i)) &
 			     (lvt_bits[i] | (i ? 0 : APIC_LVT_TIMER_TSCDEADLINE)));

@@ -49,7 +49,7 @@ void svm_enter(struct keel_vcpu *vcpu)
 	struct svm_vcpu *svm = to_svm(vcpu);
 	struct vmcb_control_area *c = &svm->vmcb->control;
 	struct vmcb_save_area *s = &svm->vmcb->save;
-	u8 tpr = vcpu->apic ? irq_lapic_tpr(vcpu) : vcpu->cr8;
+	u8 tpr = vcpu->cr8;
 
 	svm_flush_regs(svm);
 	s->rax = vcpu->regs[KEEL_RAX];

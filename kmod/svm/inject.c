@@ -128,7 +128,7 @@ void svm_set_tpr_threshold(struct keel_vcpu *vcpu, int irr_class)
 	 * window is open: that one looks at no TPR.  (QEMU's emulator aborts on a direct write beside a window.)
 	 */
 	svm_intercept(svm, INTERCEPT_CR8_WRITE,
-		      !vcpu->apic || svm->irq_window || (irr_class >= 0 && irq_lapic_tpr(vcpu) >= irr_class));
+		      !vcpu->apic || svm->irq_window || (irr_class >= 0 && vcpu->cr8 >= irr_class));
 }
 
 bool svm_get_nmi_mask(struct keel_vcpu *vcpu)

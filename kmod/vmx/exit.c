@@ -55,18 +55,13 @@ static void vmx_flush_regs(struct vmx_vcpu *vmx)
 	vcpu->dirty = 0;
 }
 
-static u8 *vmx_vtpr(struct vmx_vcpu *vmx)
-{
-	return page_address(vmx->vapic) + APIC_TASKPRI;
-}
-
 static void vmx_load_tpr(struct vmx_vcpu *vmx)
 {
-	u8 class = vmx->vcpu.apic ? irq_lapic_tpr(&vmx->vcpu) : vmx->vcpu.cr8;
+	u8 *vtpr = vmx->vapic + APIC_TASKPRI, class = vmx->vcpu.cr8;
 
-	if (*vmx_vtpr(vmx) >> 4 == class)
+	if (likely(*vtpr >> 4 == class))
 		return;
-	*vmx_vtpr(vmx) = class << 4;
+	*vtpr = class << 4;
 	if (vmx->tpr_threshold > class) {
 		vmx->tpr_threshold = class;
 		vmcs_write(TPR_THRESHOLD, class);
@@ -75,10 +70,24 @@ static void vmx_load_tpr(struct vmx_vcpu *vmx)
 
 static void vmx_save_tpr(struct vmx_vcpu *vmx)
 {
-	u8 class = *vmx_vtpr(vmx) >> 4;
+	u8 class = vmx->vapic[APIC_TASKPRI] >> 4;
 
-	if (vmx->vcpu.apic && class != irq_lapic_tpr(&vmx->vcpu))
+	if (unlikely(class != vmx->vcpu.cr8) && vmx->vcpu.apic)
 		irq_lapic_set_tpr(&vmx->vcpu, class);
+}
+
+static void vmx_host_refresh(struct vmx_vcpu *vmx)
+{
+	unsigned long cr3 = __read_cr3(), cr4 = __read_cr4();
+
+	if (unlikely(cr3 != vmx->host_cr3)) {
+		vmx->host_cr3 = cr3;
+		vmcs_write(HOST_CR3, cr3);
+	}
+	if (unlikely(cr4 != vmx->host_cr4)) {
+		vmx->host_cr4 = cr4;
+		vmcs_write(HOST_CR4, cr4);
+	}
 }
 
 static void vmx_load_tsc(struct vmx_vcpu *vmx)
@@ -346,15 +355,24 @@ int vmx_exit_slow(struct keel_vcpu *vcpu)
 	return vmx_exits[slot].slow ? vmx_exits[slot].slow(vcpu) : vmx_unexpected(vcpu);
 }
 
-/* RIP behind the instruction that exited.  The length means nothing at other exits (27.2.5). */
+/*
+ * RIP behind the instruction that exited.  The length means nothing at other exits (27.2.5).  Whoever asks is about to
+ * step over it, for which RFLAGS are looked at as well.
+ */
 u64 vmx_next_rip(struct keel_vcpu *vcpu)
 {
-	u64 rip = keel_reg(vcpu, KEEL_RIP), next;
+	u32 reason = to_vmx(vcpu)->reason;
+	u64 next;
 
-	if (to_vmx(vcpu)->reason == EXIT_REASON_EPT_VIOLATION || to_vmx(vcpu)->reason == EXIT_REASON_EPT_MISCONFIG)
+	if (unlikely(reason == EXIT_REASON_EPT_VIOLATION || reason == EXIT_REASON_EPT_MISCONFIG))
 		return 0;
-	next = rip + vmcs_read(VM_EXIT_INSTRUCTION_LEN);
-	if (unlikely((next ^ rip) >> 32) && !keel_is_64bit(vcpu))
+	if (likely(!(vcpu->avail & (BIT(KEEL_RIP) | BIT(KEEL_LAZY_RFLAGS))))) {
+		vcpu->regs[KEEL_RIP] = vmcs_read(GUEST_RIP);
+		vcpu->rflags = vmcs_read(GUEST_RFLAGS);
+		vcpu->avail |= BIT(KEEL_RIP) | BIT(KEEL_LAZY_RFLAGS);
+	}
+	next = keel_reg(vcpu, KEEL_RIP) + vmcs_read(VM_EXIT_INSTRUCTION_LEN);
+	if (unlikely((next ^ vcpu->regs[KEEL_RIP]) >> 32) && !keel_is_64bit(vcpu))
 		next = (u32)next;
 	return next;
 }

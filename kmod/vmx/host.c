@@ -5,7 +5,7 @@
  *
  * Three rhythms: constant for the life of the VMCS; when the vCPU moves to another CPU; and once per stay in the
  * fast loop (begin to end), during which the task does not return to user mode.  Only CR3 and CR4 are looked at
- * before each entry: an IPI may change them.
+ * before each entry, in exit.c: an IPI may change them.
  *
  * Locks: none, preemption is off or the vCPU is loaded by its own thread.
  */
@@ -152,19 +152,4 @@ void vmx_end(struct keel_vcpu *vcpu)
 	/* An exit makes the GDT's limit 64K and the TSS's 0x67. */
 	load_fixmap_gdt(smp_processor_id());
 	invalidate_tss_limit();
-}
-
-/* IRQs off, before each entry. */
-void vmx_host_refresh(struct vmx_vcpu *vmx)
-{
-	unsigned long cr3 = __read_cr3(), cr4 = __read_cr4();
-
-	if (unlikely(cr3 != vmx->host_cr3)) {
-		vmx->host_cr3 = cr3;
-		vmcs_write(HOST_CR3, cr3);
-	}
-	if (unlikely(cr4 != vmx->host_cr4)) {
-		vmx->host_cr4 = cr4;
-		vmcs_write(HOST_CR4, cr4);
-	}
 }

@@ -89,6 +89,8 @@ void vmx_set_shadow(struct keel_vcpu *vcpu, u8 mask)
 	u32 old = vmcs_read(GUEST_INTERRUPTIBILITY_INFO);
 	u32 state = old & ~(GUEST_INTR_STATE_STI | GUEST_INTR_STATE_MOV_SS);
 
+	if (likely(!mask && state == old))
+		return;
 	/* One of them at a time; MOV SS blocks more. */
 	if (mask & KVM_X86_SHADOW_INT_MOV_SS)
 		state |= GUEST_INTR_STATE_MOV_SS;
@@ -106,7 +108,7 @@ void vmx_set_tpr_threshold(struct keel_vcpu *vcpu, int irr_class)
 	u32 threshold = 0;
 
 	/* An exit when the TPR falls below what holds the waiting interrupt back.  Above the TPR an entry is refused. */
-	if (irr_class > 0 && irq_lapic_tpr(vcpu) >= irr_class)
+	if (irr_class > 0 && vcpu->cr8 >= irr_class)
 		threshold = irr_class;
 	if (threshold != vmx->tpr_threshold) {
 		vmx->tpr_threshold = threshold;

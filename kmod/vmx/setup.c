@@ -38,10 +38,10 @@ struct vmx_cpu {
 };
 static DEFINE_PER_CPU(struct vmx_cpu, vmx_cpu);
 
-void vmx_insn_failed(const char *insn, unsigned long operand, u64 val)
+void vmx_write_failed(unsigned long field, u64 val)
 {
-	WARN_ONCE(1, "keel: %s of %#lx (value %#llx) failed, instruction error %llu\n", insn, operand, val,
-		  operand == VM_INSTRUCTION_ERROR ? 0 : vmcs_read(VM_INSTRUCTION_ERROR));
+	WARN_ONCE(1, "keel: VMWRITE of %#llx to %#lx failed, instruction error %llu\n", val, field,
+		  vmcs_read(VM_INSTRUCTION_ERROR));
 }
 
 /* ------------------------------------------------------------- VMCSs and CPUs */

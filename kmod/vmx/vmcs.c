@@ -34,7 +34,7 @@ int vmx_vcpu_init(struct keel_vcpu *vcpu)
 
 	vmx->vmcs_cpu = vmx->last_cpu = -1;
 	vmx->vmcs = alloc_page(GFP_KERNEL_ACCOUNT | __GFP_ZERO);
-	vmx->vapic = alloc_page(GFP_KERNEL_ACCOUNT | __GFP_ZERO);
+	vmx->vapic = (void *)get_zeroed_page(GFP_KERNEL_ACCOUNT);
 	if (!vmx->vmcs || !vmx->vapic)
 		return -ENOMEM;
 	*(u32 *)page_address(vmx->vmcs) = vmx_has.revision;
@@ -51,8 +51,7 @@ void vmx_vcpu_destroy(struct keel_vcpu *vcpu)
 		vmx_vmcs_forget(vmx);
 		__free_page(vmx->vmcs);
 	}
-	if (vmx->vapic)
-		__free_page(vmx->vapic);
+	free_page((unsigned long)vmx->vapic);
 	vmx_vpid_free(vmx->vpid);
 }
 
@@ -80,7 +79,7 @@ static void vmcs_constant(struct vmx_vcpu *vmx)
 	vmcs_write(VM_EXIT_MSR_LOAD_COUNT, 0);
 	vmcs_write(VM_ENTRY_MSR_LOAD_COUNT, 0);
 	vmcs_write(MSR_BITMAP, __pa(vmx_msr_bitmap));
-	vmcs_write(VIRTUAL_APIC_PAGE_ADDR, page_to_phys(vmx->vapic));
+	vmcs_write(VIRTUAL_APIC_PAGE_ADDR, __pa(vmx->vapic));
 	vmcs_write(VMCS_LINK_POINTER, ~0ULL);
 	if (cpu2 & SECONDARY_EXEC_XSAVES)
 		vmcs_write(XSS_EXIT_BITMAP, 0);
@@ -146,25 +145,29 @@ void vmx_put(struct keel_vcpu *vcpu)
 
 /* ------------------------------------------------------------- registers */
 
+/* Registers that are one field each and stand as they are. */
+#define PLAIN(reg, f, field)	[reg] = { offsetof(struct keel_vcpu, f), field }
+static const struct {
+	u16 offset, field;
+} plain_regs[] = {
+	PLAIN(KEEL_RSP, regs[KEEL_RSP], GUEST_RSP),
+	PLAIN(KEEL_RIP, regs[KEEL_RIP], GUEST_RIP),
+	PLAIN(KEEL_LAZY_RFLAGS, rflags, GUEST_RFLAGS),
+	PLAIN(KEEL_LAZY_CR3, cr3, GUEST_CR3),
+};
+
 void vmx_cache_reg(struct keel_vcpu *vcpu, unsigned int reg)
 {
 	u64 owned;
 
+	vcpu->avail |= BIT(reg);
+	if (reg < ARRAY_SIZE(plain_regs) && plain_regs[reg].field) {
+		*(u64 *)((char *)vcpu + plain_regs[reg].offset) = vmcs_read(plain_regs[reg].field);
+		return;
+	}
 	switch (reg) {
-	case KEEL_RIP:
-		vcpu->regs[KEEL_RIP] = vmcs_read(GUEST_RIP);
-		break;
-	case KEEL_RSP:
-		vcpu->regs[KEEL_RSP] = vmcs_read(GUEST_RSP);
-		break;
-	case KEEL_LAZY_RFLAGS:
-		vcpu->rflags = vmcs_read(GUEST_RFLAGS);
-		break;
 	case KEEL_LAZY_CR0:
 		vcpu->cr0 = (vcpu->cr0 & ~CR0_OWNED) | (vmcs_read(GUEST_CR0) & CR0_OWNED);
-		break;
-	case KEEL_LAZY_CR3:
-		vcpu->cr3 = vmcs_read(GUEST_CR3);
 		break;
 	case KEEL_LAZY_CR4:
 		owned = to_vmx(vcpu)->cr4_owned;
@@ -177,7 +180,6 @@ void vmx_cache_reg(struct keel_vcpu *vcpu, unsigned int reg)
 		vcpu->pdptrs[3] = vmcs_read(GUEST_PDPTR3);
 		break;
 	}
-	vcpu->avail |= BIT(reg);
 }
 
 /* The VMCS has ES, CS, SS, DS, FS, GS, LDTR, TR at steps of two from the first field of a kind. */

@@ -21,7 +21,7 @@ struct vmx_vcpu {
 	bool shadow_set;		/* an interrupt shadow was made by us: see vmx_flush_regs() */
 	u16 vpid;			/* 0: none left, every entry and exit flushes */
 	u64 eptp;
-	struct page *vapic;		/* virtual-APIC page: CR8 is its TPR, the rest is unused */
+	u8 *vapic;			/* virtual-APIC page: CR8 is its TPR, the rest is unused */
 
 	/* Copies of what the VMCS holds, so that it is written only when it changes. */
 	u32 cpu_ctl;			/* CPU_BASED_VM_EXEC_CONTROL */
@@ -63,16 +63,14 @@ extern u8 *vmx_msr_bitmap;
 /* ------------------------------------------------------------- VMCS access
  * The VMCS reached is the one current on this CPU: every operation runs with its vCPU loaded.
  */
-void vmx_insn_failed(const char *insn, unsigned long operand, u64 val);
+void __cold vmx_write_failed(unsigned long field, u64 val);
 
+/* Not checked: what is read is there on every CPU that keel loads on.  What is written is not always. */
 static __always_inline u64 vmcs_read(unsigned long field)
 {
-	bool failed;
 	u64 val;
 
-	asm volatile("vmread %2, %1" : "=@ccna" (failed), "=r" (val) : "r" (field));
-	if (unlikely(failed))
-		vmx_insn_failed("VMREAD", field, 0);
+	asm volatile("vmread %1, %0" : "=r" (val) : "r" (field) : "cc");
 	return val;
 }
 
@@ -82,7 +80,7 @@ static __always_inline void vmcs_write(unsigned long field, u64 val)
 
 	asm volatile("vmwrite %1, %2" : "=@ccna" (failed) : "r" (val), "r" (field));
 	if (unlikely(failed))
-		vmx_insn_failed("VMWRITE", field, val);
+		vmx_write_failed(field, val);
 }
 
 static inline void vmx_cpu_ctl(struct vmx_vcpu *vmx, u32 bit, bool on)
@@ -154,7 +152,6 @@ void vmx_host_constant(void);
 void vmx_host_cpu(void);
 void vmx_begin(struct keel_vcpu *vcpu);
 void vmx_end(struct keel_vcpu *vcpu);
-void vmx_host_refresh(struct vmx_vcpu *vmx);
 int vmx_switched_msr(u32 msr);	/* index in msr_guest[], -1 */
 
 /* exit.c */
