@@ -494,6 +494,31 @@ TEST_F(lapic, sti_halt)
 	RUN(sti_hlt_guest);
 }
 
+/* The instruction behind STI faults on memory it is the first to touch, an exit in the shadow: the shadow lasts */
+static volatile u32 shadow_saw;
+
+static void shadow_irq(struct guest_frame *f)
+{
+	shadow_saw = *(volatile u32 *)HEAP_GPA;
+	apic_eoi();
+}
+
+static void sti_fault_guest(u64 x2)
+{
+	on(x2);
+	guest_on(0x40, shadow_irq);
+	shadow_saw = 100;
+	apic_icr(0, SELF | 0x40);
+	asm volatile("sti; incl %0; cli" : "+m"(*(u32 *)HEAP_GPA) : : "memory");
+	guest_eq(shadow_saw, 1);
+	guest_done(0);
+}
+
+TEST_F(lapic, sti_fault)
+{
+	RUN(sti_fault_guest);
+}
+
 /* Every form of access to the page that a guest may use on it */
 static void mmio_forms_guest(u64 x2)
 {

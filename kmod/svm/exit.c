@@ -32,7 +32,7 @@ static void svm_flush_regs(struct svm_vcpu *svm)
 	if (vcpu->dirty & BIT(KEEL_RSP))
 		s->rsp = vcpu->regs[KEEL_RSP];
 	if (vcpu->dirty & BIT(KEEL_LAZY_RFLAGS))
-		s->rflags = vcpu->rflags | (svm->nmi_step ? X86_EFLAGS_TF : 0);
+		s->rflags = vcpu->rflags | (svm->step ? X86_EFLAGS_TF : 0);
 	vcpu->dirty = 0;
 }
 
@@ -118,7 +118,7 @@ static int svm_db(struct keel_vcpu *vcpu)
 {
 	struct svm_vcpu *svm = to_svm(vcpu);
 
-	if (svm_nmi_step_done(svm))
+	if (svm_step_done(svm))
 		return KEEL_RESUME;
 	/* DR6 was written before the exit; the exception goes on to the guest as it is. */
 	keel_raise(vcpu, X86_TRAP_DB);
@@ -288,6 +288,10 @@ int svm_exit_fast(struct keel_vcpu *vcpu)
 
 	trace_keel_exit(vcpu, slot, svm_exits[slot].name, c->exit_info_1, c->exit_info_2);
 	vcpu->stat.by_exit[slot]++;
+	if (unlikely(c->int_state | svm->in_shadow))
+		svm_keep_shadow(svm);
+	if (unlikely(svm->step) && slot != SVM_EXIT_EXCP_BASE + X86_TRAP_DB)
+		svm_step_end(svm);
 	if (unlikely(svm->iret_started) && keel_reg(vcpu, KEEL_RIP) != svm->iret_rip) {
 		svm_set_nmi_mask(vcpu, false);
 		keel_request(KEEL_REQ_EVENT, vcpu);

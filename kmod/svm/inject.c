@@ -6,7 +6,7 @@
  * This generation of SVM does not track NMI blocking.  An NMI handler ends with IRET, so IRET is
  * intercepted while NMIs are masked.  The exit comes before the IRET runs; the mask falls when a later
  * exit finds RIP elsewhere.  When another NMI is already waiting, or one waits for a MOV SS shadow to
- * end, a single step (TF) gives that later exit at once.
+ * end, a single step (TF) gives that later exit at once; also for an interrupt, see svm_keep_shadow().
  *
  * Lock: vcpu->mutex.
  */
@@ -58,16 +58,16 @@ bool svm_event_blocked(struct keel_vcpu *vcpu, enum keel_event_type type)
 	return shadow || !(keel_rflags(vcpu) & X86_EFLAGS_IF);
 }
 
-static void svm_step_for_nmi(struct svm_vcpu *svm)
+static void svm_single_step(struct svm_vcpu *svm)
 {
 	struct keel_vcpu *vcpu = &svm->vcpu;
 	u64 rflags = keel_rflags(vcpu);
 
-	if (svm->nmi_step)
+	if (svm->step)
 		return;
-	svm->nmi_step_tf = rflags & X86_EFLAGS_TF;
-	svm->nmi_step = true;
-	keel_set_rflags(vcpu, rflags);	/* written back with TF while nmi_step is set */
+	svm->step_tf = rflags & X86_EFLAGS_TF;
+	svm->step = true;
+	keel_set_rflags(vcpu, rflags);	/* written back with TF while step is set */
 }
 
 void svm_open_window(struct keel_vcpu *vcpu, enum keel_event_type type)
@@ -77,8 +77,13 @@ void svm_open_window(struct keel_vcpu *vcpu, enum keel_event_type type)
 
 	if (type == KEEL_EV_NMI) {
 		if (!svm->nmi_masked || svm->iret_started)
-			svm_step_for_nmi(svm);
+			svm_single_step(svm);
 		return;		/* else the IRET intercept is on already */
+	}
+	if (svm->shadow_lost) {
+		svm_close_window(vcpu);
+		svm_single_step(svm);
+		return;
 	}
 	if (svm->irq_window)
 		return;
@@ -111,12 +116,42 @@ u8 svm_get_shadow(struct keel_vcpu *vcpu)
 
 void svm_set_shadow(struct keel_vcpu *vcpu, u8 mask)
 {
-	struct vmcb_control_area *c = &to_svm(vcpu)->vmcb->control;
+	struct svm_vcpu *svm = to_svm(vcpu);
+	struct vmcb_control_area *c = &svm->vmcb->control;
 
-	if (mask)
+	svm->in_shadow = mask;
+	svm->shadow_lost = false;
+	if (mask) {
 		c->int_state |= SVM_INTERRUPT_SHADOW_MASK;
-	else
+		svm->shadow_rip = keel_reg(vcpu, KEEL_RIP);
+	} else {
 		c->int_state &= ~SVM_INTERRUPT_SHADOW_MASK;
+	}
+}
+
+/*
+ * At each exit.  VMRUN is to resume the shadow the last exit told of (APM 15.21.5); QEMU's emulation does not,
+ * and delivers what waits before the instruction the shadow protects: a HLT behind STI then sleeps with nothing
+ * to wake it.  So a shadow stays until RIP has moved on, and once it was lost a single step waits for its end, for
+ * a window would open at once.  (A CPU that keeps its shadows comes here only with an instruction that jumps to
+ * itself, and the step ends that too.)
+ */
+void svm_keep_shadow(struct svm_vcpu *svm)
+{
+	struct vmcb_control_area *c = &svm->vmcb->control;
+	u64 rip = keel_reg(&svm->vcpu, KEEL_RIP);
+	bool stepped = svm->step && c->exit_code == SVM_EXIT_EXCP_BASE + X86_TRAP_DB;
+
+	if (c->int_state & SVM_INTERRUPT_SHADOW_MASK) {
+		svm->in_shadow = true;
+		svm->shadow_lost = false;
+		svm->shadow_rip = rip;
+	} else if (rip == svm->shadow_rip && !stepped) {
+		c->int_state |= SVM_INTERRUPT_SHADOW_MASK;
+		svm->shadow_lost = true;
+	} else {
+		svm->in_shadow = svm->shadow_lost = false;
+	}
 }
 
 void svm_set_tpr_threshold(struct keel_vcpu *vcpu, int irr_class)
@@ -154,21 +189,27 @@ void svm_iret_seen(struct svm_vcpu *svm)
 	keel_request(KEEL_REQ_EVENT, &svm->vcpu);
 }
 
-/* A #DB exit: was it our step?  Then the guest's flags are put right, and true says "not the guest's". */
-bool svm_nmi_step_done(struct svm_vcpu *svm)
+/* Any exit ends the step, for an event or an emulated instruction would find our TF; what still waits asks again. */
+void svm_step_end(struct svm_vcpu *svm)
 {
-	struct keel_vcpu *vcpu = &svm->vcpu;
+	u64 rflags = svm->vmcb->save.rflags;
+
+	svm->step = false;
+	keel_set_rflags(&svm->vcpu, svm->step_tf ? rflags | X86_EFLAGS_TF : rflags & ~(u64)X86_EFLAGS_TF);
+	keel_request(KEEL_REQ_EVENT, &svm->vcpu);
+}
+
+/* A #DB exit: was it our step?  Then the guest's flags are put right, and true says "not the guest's". */
+bool svm_step_done(struct svm_vcpu *svm)
+{
 	bool own;
 
-	if (!svm->nmi_step)
+	if (!svm->step)
 		return false;
-	own = !svm->nmi_step_tf && (svm->vmcb->save.dr6 & BIT(14));
-	svm->nmi_step = false;
-	keel_set_rflags(vcpu, svm->nmi_step_tf ? svm->vmcb->save.rflags | X86_EFLAGS_TF :
-						 svm->vmcb->save.rflags & ~(u64)X86_EFLAGS_TF);
+	own = !svm->step_tf && (svm->vmcb->save.dr6 & BIT(14));
+	svm_step_end(svm);
 	if (own)
-		svm_set_dr6(vcpu, svm->vmcb->save.dr6 & ~BIT(14));
-	keel_request(KEEL_REQ_EVENT, vcpu);
+		svm_set_dr6(&svm->vcpu, svm->vmcb->save.dr6 & ~BIT(14));
 	return own;
 }
 

@@ -40,8 +40,12 @@ struct svm_vcpu {
 	bool nmi_masked;
 	bool iret_started;
 	u64 iret_rip;
-	bool nmi_step;			/* TF is ours */
-	bool nmi_step_tf;		/* the guest's own TF meanwhile */
+	bool step;			/* TF is ours */
+	bool step_tf;			/* the guest's own TF meanwhile */
+	/* the interrupt shadow, for a CPU that loses it: see inject.c */
+	bool in_shadow;
+	bool shadow_lost;		/* it did */
+	u64 shadow_rip;
 	u64 tsc_ratio;
 	u64 spec_ctrl;
 };
@@ -131,7 +135,9 @@ bool svm_get_nmi_mask(struct keel_vcpu *vcpu);
 void svm_set_nmi_mask(struct keel_vcpu *vcpu, bool masked);
 void svm_requeue_vectoring(struct svm_vcpu *svm);
 void svm_iret_seen(struct svm_vcpu *svm);
-bool svm_nmi_step_done(struct svm_vcpu *svm);
+void svm_step_end(struct svm_vcpu *svm);
+bool svm_step_done(struct svm_vcpu *svm);
+void svm_keep_shadow(struct svm_vcpu *svm);
 
 /* exit.c */
 void svm_begin(struct keel_vcpu *vcpu);

@@ -130,7 +130,8 @@ void svm_vcpu_reset(struct keel_vcpu *vcpu, bool init)
 	svm->vmcb->save.g_pat = vcpu->msrs.pat;
 	svm->tpr_class = 0;
 	svm->irq_window = false;
-	svm->nmi_masked = svm->iret_started = svm->nmi_step = false;
+	svm->nmi_masked = svm->iret_started = svm->step = false;
+	svm->in_shadow = svm->shadow_lost = false;
 	svm->asid_generation = 0;
 	svm->clean = 0;
 	svm_update_intercepts(vcpu);
@@ -160,7 +161,7 @@ void svm_cache_reg(struct keel_vcpu *vcpu, unsigned int reg)
 		break;
 	case KEEL_LAZY_RFLAGS:
 		vcpu->rflags = s->rflags;
-		if (unlikely(to_svm(vcpu)->nmi_step) && !to_svm(vcpu)->nmi_step_tf)
+		if (unlikely(to_svm(vcpu)->step) && !to_svm(vcpu)->step_tf)
 			vcpu->rflags &= ~X86_EFLAGS_TF;
 		break;
 	case KEEL_LAZY_CR0:
