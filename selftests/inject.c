@@ -115,9 +115,8 @@ TEST_F(inject, window)
 	vcpu_expect(v, KVM_EXIT_IRQ_WINDOW_OPEN);
 	EXPECT_EQ(1, v->run->if_flag);
 	EXPECT_EQ(1, v->run->ready_for_interrupt_injection);
-	/* one instruction later, then; QEMU's emulator opens the window at once, whoever asks */
-	if (!on_tcg())
-		EXPECT_EQ(1, guest_var(self->vm, guest_irqs)[0]);
+	/* one instruction later, then */
+	EXPECT_EQ(1, guest_var(self->vm, guest_irqs)[0]);
 	v->run->request_interrupt_window = 0;
 	EXPECT_EQ(0, interrupt(v, 0x40));
 	vcpu_done(v);
