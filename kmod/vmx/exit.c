@@ -280,7 +280,8 @@ static const struct vmx_exit {
 } vmx_exits[VMX_EXIT_SLOTS] = {
 #define BOTH(h)		.fast = h, .slow = h
 #define ONLY_SLOW(h)	.slow = h
-#define R(reason)	[EXIT_REASON_##reason]
+#define R(reason)			\
+	[EXIT_REASON_##reason]
 	R(EXCEPTION_NMI)	= { BOTH(vmx_exception), "exception_nmi" },
 	R(EXTERNAL_INTERRUPT)	= { BOTH(vmx_irq), "interrupt" },
 	R(TRIPLE_FAULT)		= { ONLY_SLOW(vmx_triple_fault), "triple_fault" },

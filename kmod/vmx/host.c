@@ -46,7 +46,6 @@ void vmx_host_setup(void)
 void vmx_host_constant(void)
 {
 	struct desc_ptr idt;
-	u32 low, high;
 	u64 val;
 
 	vmcs_write(HOST_CR0, read_cr0());
@@ -61,8 +60,8 @@ void vmx_host_constant(void)
 	store_idt(&idt);
 	vmcs_write(HOST_IDTR_BASE, idt.address);
 	vmcs_write(HOST_RIP, (unsigned long)vmx_vmexit);
-	rdmsr(MSR_IA32_SYSENTER_CS, low, high);
-	vmcs_write(HOST_IA32_SYSENTER_CS, low);
+	rdmsrq(MSR_IA32_SYSENTER_CS, val);
+	vmcs_write(HOST_IA32_SYSENTER_CS, (u32)val);
 	rdmsrq(MSR_IA32_SYSENTER_EIP, val);
 	vmcs_write(HOST_IA32_SYSENTER_EIP, val);
 	vmcs_write(HOST_IA32_EFER, host_efer);

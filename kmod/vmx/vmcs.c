@@ -146,7 +146,8 @@ void vmx_put(struct keel_vcpu *vcpu)
 /* ------------------------------------------------------------- registers */
 
 /* Registers that are one field each and stand as they are. */
-#define PLAIN(reg, f, field)	[reg] = { offsetof(struct keel_vcpu, f), field }
+#define PLAIN(reg, f, field)		\
+	[reg] = { offsetof(struct keel_vcpu, f), field }
 static const struct {
 	u16 offset, field;
 } plain_regs[] = {
