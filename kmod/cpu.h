@@ -27,7 +27,6 @@ struct keel_cpu_model {
 
 /* Module load, after keel_fpu_setup() and the backend's setup: what host and backend can do; also msr.c's tables. */
 void keel_cpuid_setup(void);
-bool keel_guest_has(struct keel_vcpu *vcpu, unsigned int x86_feature);	/* X86_FEATURE_* in leaves 1, 7, 0x80000001.. */
 /* CPUID as the guest sees it: EAX, EBX, ECX, EDX in and out; never sleeps. */
 void keel_cpuid(struct keel_vcpu *vcpu, u32 r[4]);
 void keel_cpuid_free(struct keel_vcpu *vcpu);

@@ -356,11 +356,6 @@ static const struct kvm_cpuid_entry2 *find_again(struct keel_cpu_model *m, u32 f
 	return e;
 }
 
-bool keel_guest_has(struct keel_vcpu *vcpu, unsigned int x86_feature)
-{
-	return vcpu->model.caps[x86_feature / 32] & BIT(x86_feature & 31);
-}
-
 static u32 set_if(u32 reg, u32 bit, bool on)
 {
 	return on ? reg | bit : reg & ~bit;

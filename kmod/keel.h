@@ -289,6 +289,12 @@ extern struct mutex keel_hw_lock;
 extern struct list_head keel_vms;
 extern bool keel_rebooting;
 
+/* Does the guest's CPUID show X86_FEATURE_*, of leaves 1, 7, 0x80000001 ...? */
+static inline bool keel_guest_has(struct keel_vcpu *vcpu, unsigned int x86_feature)
+{
+	return vcpu->model.caps[x86_feature / 32] & BIT(x86_feature & 31);
+}
+
 /* --------------------------------------------------------- regs.c */
 void keel_cache_reg(struct keel_vcpu *vcpu, unsigned int reg);
 

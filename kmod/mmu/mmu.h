@@ -27,6 +27,7 @@ struct keel_vcpu_mmu {
 	/* The slots looked up last, latest first (guestmem.c); valid while slots_gen is the table's. */
 	struct keel_slot *slots[2];
 	u64 slots_gen;
+	u64 fresh_gfn;			/* behind the page that last had to be brought in by the slow loop */
 	/* Zeroed pages for tables: taken where allocating is not possible, refilled where it is. */
 	unsigned int nr_cached;
 	void *cache[MMU_CACHE_PAGES];

@@ -452,10 +452,16 @@ static int mmu_find_pfnmap(struct mm_struct *mm, struct mmu_map *map)
 
 static int mmu_find_slow(struct keel_vm *vm, struct mmu_map *map)
 {
-	bool write = map->access & MMU_ACC_WRITE;
+	bool write = map->access & MMU_ACC_WRITE, unlocked;
 	struct page *page;
 	long n;
 
+	/* A plain fault and another look at the user's tables is half the work of get_user_pages(), which knows more. */
+	mmap_read_lock(vm->mm);
+	n = fixup_user_fault(vm->mm, map->hva, write ? FAULT_FLAG_WRITE : 0, &unlocked);
+	mmap_read_unlock(vm->mm);
+	if (!n && !mmu_find_fast(map))
+		return 0;
 	n = get_user_pages_unlocked(map->hva, 1, &map->page,
 				    FOLL_HWPOISON | FOLL_INTERRUPTIBLE | (write ? FOLL_WRITE : 0));
 	if (n == 1) {
@@ -535,12 +541,12 @@ static void mmu_put_page(const struct mmu_map *map)
 	if (!map->page)
 		return;
 	folio = page_folio(map->page);
-	/* The guest's tables have a dirty bit the host will not look at: a page that can be written is dirty. */
-	if (!folio_test_reserved(folio)) {
-		if (map->writable && !folio_test_dirty(folio))
-			folio_set_dirty(folio);
-		folio_mark_accessed(folio);
-	}
+	/*
+	 * The guest's tables have a dirty bit the host will not look at: a page that can be written is dirty.  For its
+	 * age the host asks the notifier.
+	 */
+	if (map->writable && !folio_test_reserved(folio) && !folio_test_dirty(folio))
+		folio_set_dirty(folio);
 	put_page(map->page);
 }
 
@@ -604,6 +610,9 @@ int mmu_fault(struct keel_vcpu *vcpu, u64 gpa, u32 access)
 	bool stale;
 	int err;
 
+	/* A guest that walks through memory the user has not touched yet: the fast loop would look in vain each time. */
+	if (vcpu->atomic && map.gfn == vcpu->mmu.fresh_gfn)
+		return MMU_SLOW;
 	map.slot = keel_vcpu_slot(vcpu, map.gfn);
 	if (!map.slot || (access & MMU_ACC_WRITE && map.slot->flags & KVM_MEM_READONLY))
 		return MMU_MMIO;
@@ -622,6 +631,7 @@ int mmu_fault(struct keel_vcpu *vcpu, u64 gpa, u32 access)
 		if (mmu_find_fast(&map))
 			return MMU_SLOW;
 	} else {
+		vcpu->mmu.fresh_gfn = map.gfn + 1;
 		err = mmu_find_slow(vcpu->vm, &map);
 		if (err)
 			return mmu_fault_error(vcpu, &map, err);

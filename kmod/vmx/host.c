@@ -68,15 +68,14 @@ void vmx_host_constant(void)
 }
 
 /* Preemption off: the CPU this vCPU is on from now. */
-void vmx_host_cpu(void)
+void vmx_host_cpu(struct vmx_vcpu *vmx)
 {
 	const struct ldttss_desc *tss;
-	struct desc_ptr gdt;
 	u64 val;
 
-	native_store_gdt(&gdt);
-	tss = (const void *)(gdt.address + GDT_ENTRY_TSS * 8);
-	vmcs_write(HOST_GDTR_BASE, gdt.address);
+	native_store_gdt(&vmx->host_gdt);
+	tss = (const void *)(vmx->host_gdt.address + GDT_ENTRY_TSS * 8);
+	vmcs_write(HOST_GDTR_BASE, vmx->host_gdt.address);
 	vmcs_write(HOST_TR_BASE, tss->base0 | tss->base1 << 16 | tss->base2 << 24 | (u64)tss->base3 << 32);
 	rdmsrq(MSR_GS_BASE, val);
 	vmcs_write(HOST_GS_BASE, val);
@@ -109,12 +108,14 @@ void vmx_begin(struct keel_vcpu *vcpu)
 		vmx->host_fs_base = base;
 		vmcs_write(HOST_FS_BASE, base);
 	}
-	rdmsrq(MSR_IA32_DEBUGCTLMSR, vmx->host_debugctl);
+	vmx->host_debugctl = native_read_msr(MSR_IA32_DEBUGCTLMSR);
 
-	for (i = 0; i < ARRAY_SIZE(host_syscall); i++)
+	/* Without SYSCALL nothing looks at its MSRs: RDMSR and WRMSR of them exit. */
+	vmx->syscall_loaded = vcpu->efer & EFER_SCE;
+	for (i = 0; vmx->syscall_loaded && i < ARRAY_SIZE(host_syscall); i++)
 		if (vmx->msr_guest[i] != host_syscall[i])
 			wrmsrq(switched_msrs[i], vmx->msr_guest[i]);
-	rdmsrq(MSR_KERNEL_GS_BASE, vmx->host_kernel_gs);
+	vmx->host_kernel_gs = native_read_msr(MSR_KERNEL_GS_BASE);
 	if (vmx->msr_guest[KERNEL_GS] != vmx->host_kernel_gs)
 		wrmsrq(MSR_KERNEL_GS_BASE, vmx->msr_guest[KERNEL_GS]);
 }
@@ -124,10 +125,10 @@ void vmx_end(struct keel_vcpu *vcpu)
 	struct vmx_vcpu *vmx = to_vmx(vcpu);
 	unsigned int i;
 
-	for (i = 0; i < ARRAY_SIZE(host_syscall); i++)
+	for (i = 0; vmx->syscall_loaded && i < ARRAY_SIZE(host_syscall); i++)
 		if (vmx->msr_guest[i] != host_syscall[i])
 			wrmsrq(switched_msrs[i], host_syscall[i]);
-	rdmsrq(MSR_KERNEL_GS_BASE, vmx->msr_guest[KERNEL_GS]);
+	vmx->msr_guest[KERNEL_GS] = native_read_msr(MSR_KERNEL_GS_BASE);
 
 	/* Selectors first: loading one changes the base, which is written after. */
 	if (unlikely(vmx->host_ds))
@@ -149,6 +150,6 @@ void vmx_end(struct keel_vcpu *vcpu)
 	if (unlikely(vmx->host_debugctl))
 		wrmsrq(MSR_IA32_DEBUGCTLMSR, vmx->host_debugctl);
 	/* An exit makes the GDT's limit 64K and the TSS's 0x67. */
-	load_fixmap_gdt(smp_processor_id());
+	native_load_gdt(&vmx->host_gdt);
 	invalidate_tss_limit();
 }

@@ -135,7 +135,7 @@ void vmx_load(struct keel_vcpu *vcpu, int cpu)
 	vmx->last_cpu = cpu;
 	/* What this CPU has cached of the guest, if it was here before, nobody has kept up to date. */
 	vmx->flush = true;
-	vmx_host_cpu();
+	vmx_host_cpu(vmx);
 }
 
 /* The VMCS stays current until another takes its place: most of the time the same vCPU comes back. */
@@ -365,7 +365,7 @@ int vmx_set_msr(struct keel_vcpu *vcpu, u32 msr, u64 val)
 
 	if (i >= 0) {
 		vmx->msr_guest[i] = val;
-		if (vcpu->atomic)	/* the guest's are in the CPU now */
+		if (vcpu->atomic && vmx->syscall_loaded)	/* the guest's are in the CPU now */
 			wrmsrq(msr, val);
 	} else if (msr == MSR_CSTAR) {
 		vmx->cstar = val;	/* kept, and never used: SYSCALL is #UD outside 64-bit mode */

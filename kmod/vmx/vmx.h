@@ -3,6 +3,7 @@
 #ifndef KEEL_VMX_H
 #define KEEL_VMX_H
 
+#include <asm/desc_defs.h>
 #include <asm/io.h>
 #include <asm/trapnr.h>
 #include <asm/vmx.h>
@@ -41,8 +42,10 @@ struct vmx_vcpu {
 
 	/* MSRs the CPU does not switch: swapped once per stay in the fast loop. */
 	u64 msr_guest[4], host_kernel_gs;
+	bool syscall_loaded;		/* between begin and end: the first three are in the CPU */
 	u16 host_ds, host_es, host_fs, host_gs, host_ldt;
 	u64 host_debugctl;
+	struct desc_ptr host_gdt;	/* of the CPU it is loaded on */
 };
 
 static inline struct vmx_vcpu *to_vmx(struct keel_vcpu *vcpu)
@@ -149,7 +152,7 @@ void vmx_requeue_vectoring(struct vmx_vcpu *vmx);
 /* host.c */
 void vmx_host_setup(void);
 void vmx_host_constant(void);
-void vmx_host_cpu(void);
+void vmx_host_cpu(struct vmx_vcpu *vmx);
 void vmx_begin(struct keel_vcpu *vcpu);
 void vmx_end(struct keel_vcpu *vcpu);
 int vmx_switched_msr(u32 msr);	/* index in msr_guest[], -1 */
