@@ -3,6 +3,7 @@
 #ifndef KEEL_COMPAT_H
 #define KEEL_COMPAT_H
 
+#include <linux/cpu.h>
 #include <linux/eventfd.h>
 #include <linux/hrtimer.h>
 #include <linux/mm.h>
@@ -10,6 +11,7 @@
 #include <linux/task_work.h>
 #include <linux/version.h>
 #include <asm/msr.h>
+#include <asm/processor.h>
 #include <asm/tlbflush.h>
 #include <asm/tsc.h>
 
@@ -121,6 +123,28 @@ static inline void keel_cr4_clear(unsigned long bit)
 static inline void keel_cr4_set(unsigned long bit) { }
 static inline void keel_cr4_clear(unsigned long bit) { }
 #endif
+
+/* What the kernel does against L1TF, as an enum keel_l1d of mitigate.h.  Later kernels tell only kvm.ko. */
+static inline int keel_l1tf_choice(void)
+{
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 19, 0)
+	if (l1tf_mitigation == L1TF_MITIGATION_OFF)
+		return 0;
+	return l1tf_mitigation == L1TF_MITIGATION_FULL || l1tf_mitigation == L1TF_MITIGATION_FULL_FORCE ? 2 : 1;
+#else
+	return cpu_mitigations_off() ? 0 : 1;
+#endif
+}
+
+/* Does the kernel put a branch prediction barrier between processes, and so between guests? */
+static inline bool keel_wants_ibpb(void)
+{
+#ifdef X86_FEATURE_USE_IBPB
+	return boot_cpu_has(X86_FEATURE_USE_IBPB);
+#else
+	return boot_cpu_has(X86_FEATURE_IBPB) && !cpu_mitigations_off();
+#endif
+}
 
 /* IRQs off: this CPU has just been in a guest, where it holds no reference RCU could wait for. */
 static inline void keel_rcu_note_guest(void)

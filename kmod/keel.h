@@ -164,6 +164,7 @@ struct keel_vcpu {
 	struct keel_vcpu_stats stat;
 
 	u32 id, idx;			/* the VMM's id; position in creation order */
+	u64 serial;			/* never used again for another vCPU, as its address may be */
 	int cpu;			/* physical CPU it is loaded on, -1 if none */
 	bool in_loop;			/* between keel_vcpu_begin() and keel_vcpu_end() */
 	bool has_run;

@@ -10,6 +10,7 @@
 #include <linux/slab.h>
 #include "ops.h"
 #include "ioctl.h"
+#include "mitigate.h"
 
 /* KVM_CHECK_EXTENSION: what is not in the table is not there, and answers 0. */
 static const struct keel_cap {
@@ -195,13 +196,16 @@ static int __init keel_module_init(void)
 
 	if (err)
 		return err;
-	err = keel_fpu_setup();
+	err = keel_mitigate_setup();
 	if (err)
 		goto hw;
+	err = keel_fpu_setup();
+	if (err)
+		goto mitigate;
 	keel_cpuid_setup();
 	err = keel_objects_init();
 	if (err)
-		goto hw;
+		goto mitigate;
 	err = mmu_init();
 	if (err)
 		goto objects;
@@ -229,6 +233,8 @@ mmu:
 	mmu_exit();
 objects:
 	keel_objects_exit();
+mitigate:
+	keel_mitigate_exit();
 hw:
 	keel_hw_exit();
 	return err;
@@ -245,6 +251,7 @@ static void __exit keel_module_exit(void)
 	irq_room_exit();
 	mmu_exit();
 	keel_objects_exit();
+	keel_mitigate_exit();
 	keel_hw_exit();
 }
 

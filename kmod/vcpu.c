@@ -11,15 +11,18 @@
 #include <linux/percpu.h>
 #include <linux/slab.h>
 #include "ioctl.h"
+#include "mitigate.h"
 #include "ops.h"
 
 struct kmem_cache *keel_vcpu_cache;
+static atomic64_t vcpu_serial = ATOMIC64_INIT(0);
 
 /* ------------------------------------------------- loaded on a CPU or not */
 
 static void vcpu_load_on(struct keel_vcpu *vcpu, int cpu)
 {
 	WRITE_ONCE(vcpu->cpu, cpu);
+	keel_predict_barrier(vcpu->serial);
 	keel_call(load, vcpu, cpu);
 	keel_clock_load(vcpu, cpu);
 }
@@ -475,6 +478,7 @@ long keel_create_vcpu(struct keel_vm *vm, u32 id)
 	vcpu->id = id;
 	vcpu->idx = vm->nr_vcpus;
 	vcpu->cpu = -1;
+	vcpu->serial = atomic64_inc_return(&vcpu_serial);
 	vcpu->mp_state = KVM_MP_STATE_RUNNABLE;
 	mutex_init(&vcpu->mutex);
 	rcuwait_init(&vcpu->wait);

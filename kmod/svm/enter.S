@@ -10,6 +10,7 @@
 #include <linux/linkage.h>
 #include <asm/asm.h>
 #include <asm/nospec-branch.h>
+#include "../mitigate.h"
 
 /* Offsets in regs[], numbered as ModRM does */
 #define RCX	(1 * 8)
@@ -56,6 +57,7 @@ SYM_FUNC_START(svm_vmrun)
 	mov	R15(%rdi), %r15
 	mov	RDI(%rdi), %rdi
 
+	KEEL_CLEAR_CPU_BUFFERS
 	/* IF must be set for a host interrupt to end the guest; GIF, clear, keeps it from coming before. */
 	sti
 	vmload	%rax
@@ -64,7 +66,7 @@ SYM_FUNC_START(svm_vmrun)
 	cli
 
 	/* Nothing the guest left in the return predictor is to steer the returns below. */
-	FILL_RETURN_BUFFER %rax, RSB_CLEAR_LOOPS, X86_FEATURE_RETPOLINE
+	FILL_RETURN_BUFFER %rax, RSB_CLEAR_LOOPS, X86_FEATURE_RSB_VMEXIT
 
 	pop	%rax			/* regs */
 	mov	%rcx, RCX(%rax)
@@ -84,6 +86,8 @@ SYM_FUNC_START(svm_vmrun)
 
 	pop	%rax			/* host_pa */
 	vmload	%rax
+	KEEL_RESTORE_IBRS
+	KEEL_UNTRAIN_RETURNS
 
 	/* The guest chose what is in these; the C code below may speculate with them. */
 	xor	%ecx, %ecx

@@ -7,12 +7,12 @@
  * the VMCS, in host.c.
  */
 #include <linux/linkage.h>
-#include <asm/alternative.h>
 #include <asm/asm.h>
 #include <asm/cpufeatures.h>
 #include <asm/ibt.h>
 #include <asm/nospec-branch.h>
 #include <asm/unwind_hints.h>
+#include "../mitigate.h"
 
 /* Offsets in regs[], numbered as ModRM does */
 #define RAX	(0 * 8)
@@ -48,7 +48,8 @@ SYM_FUNC_START(vmx_vmenter)
 	mov	$FIELD_HOST_RSP, %eax
 	vmwrite	%rsp, %rax
 
-	/* In CF, which nothing below touches: VERW changes ZF only. */
+	KEEL_CLEAR_CPU_BUFFERS
+	/* In CF, which nothing below touches. */
 	bt	$0, %esi
 	mov	RAX(%rdi), %rax
 	mov	RCX(%rdi), %rcx
@@ -103,6 +104,8 @@ SYM_INNER_LABEL(vmx_vmexit, SYM_L_GLOBAL)
 
 	/* Nothing the guest left in the return predictor is to steer the returns below. */
 	FILL_RETURN_BUFFER %rcx, RSB_CLEAR_LOOPS, X86_FEATURE_RSB_VMEXIT, X86_FEATURE_RSB_VMEXIT_LITE
+	KEEL_RESTORE_IBRS
+	KEEL_CLEAR_BRANCH_HISTORY
 	xor	%eax, %eax
 .Lout:
 	/* The guest chose what is in these; the C code below may speculate with them. */

@@ -9,6 +9,7 @@
  */
 #include <asm/special_insns.h>
 #include "vmx.h"
+#include "../mitigate.h"
 #include "../trace.h"
 
 /* ---------------------------------------------------------- entry */
@@ -126,6 +127,12 @@ void vmx_enter(struct keel_vcpu *vcpu)
 		vmx->flush = false;
 		vmx_flush_context(vmx);
 	}
+	if (unlikely(vmx->l1d_flush)) {
+		vmx->l1d_flush = keel_l1d_mode == KEEL_L1D_ALWAYS;
+		keel_l1d_flush();
+	}
+	if (unlikely(keel_device_data_leaks))
+		keel_clear_device_data();
 	if (native_read_cr2() != vcpu->cr2)
 		native_write_cr2(vcpu->cr2);
 
@@ -165,6 +172,7 @@ static int vmx_resume(struct keel_vcpu *vcpu)
 static int vmx_irq(struct keel_vcpu *vcpu)
 {
 	vcpu->guest_irq_exit = true;
+	to_vmx(vcpu)->l1d_flush = keel_l1d_mode;	/* the host's handler has run */
 	vcpu->stat.irq_exits++;
 	return KEEL_RESUME;
 }

@@ -14,6 +14,7 @@
 #include <asm/msr.h>
 #include <asm/segment.h>
 #include "vmx.h"
+#include "../mitigate.h"
 
 /* MSRs an exit does not switch.  The first three are the kernel's constants while a guest's own are loaded... */
 static const u32 switched_msrs[] = { MSR_STAR, MSR_LSTAR, MSR_SYSCALL_MASK, MSR_KERNEL_GS_BASE };
@@ -99,6 +100,7 @@ void vmx_begin(struct keel_vcpu *vcpu)
 	unsigned long base = task_fs_base();
 	unsigned int i;
 
+	vmx->l1d_flush = keel_l1d_mode;
 	savesegment(ds, vmx->host_ds);
 	savesegment(es, vmx->host_es);
 	savesegment(fs, vmx->host_fs);
