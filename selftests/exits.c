@@ -415,6 +415,36 @@ TEST_F(exits, nothing_to_run)
 	EXPECT_EQ(KVM_INTERNAL_ERROR_EMULATION, run->internal.suberror);
 }
 
+static void idle_guest(u64 arg)
+{
+	guest_sync(0);
+	guest_done(0);
+}
+
+/* A state no CPU has: Intel's refuses to enter with it, AMD's may not look. It is the VMM's to put right. */
+TEST_F(exits, refused_entry)
+{
+	struct kvm_run *run = self->v->run;
+	struct kvm_regs r;
+
+	vcpu_long(self->v, idle_guest, 0);
+	vcpu_sync(self->v);
+	vcpu_get_regs(self->v, &r);
+	r.rflags |= 1UL << 40;
+	vcpu_set_regs(self->v, &r);
+	vcpu_run(self->v);
+	if (!guest_is_amd()) {
+		ASSERT_EQ(KVM_EXIT_FAIL_ENTRY, run->exit_reason);
+		/* the basic reason is 33, invalid guest state; bit 31: at the entry */
+		EXPECT_EQ(0x80000021, run->fail_entry.hardware_entry_failure_reason);
+	}
+	if (run->exit_reason == KVM_EXIT_FAIL_ENTRY) {
+		r.rflags &= ~(1UL << 40);
+		vcpu_set_regs(self->v, &r);
+		vcpu_done(self->v);
+	}
+}
+
 static void unemulated_guest(u64 arg)
 {
 	/* no emulator needs this one on MMIO: AES on a device */
