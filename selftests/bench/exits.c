@@ -92,12 +92,19 @@ static u64 run_loop(struct vcpu *v)
 static u64 time_code(struct vm *vm, const u8 *code, size_t size, bool warm)
 {
 	struct vcpu *v = real_vcpu(vm, code, size);
+	u64 best = run_loop(v), cost;
+	int i;
 
-	if (warm) {
-		run_loop(v);
+	if (!warm)
+		return best;
+	/* The host has other things to do now and then: the best of a few counts. */
+	for (i = 0; i < 4; i++) {
 		real_vcpu(vm, code, size);
+		cost = run_loop(v);
+		if (cost < best)
+			best = cost;
 	}
-	return run_loop(v);
+	return best;
 }
 
 #define TIME(vm, code)	time_code(vm, code, code_size(code), true)
