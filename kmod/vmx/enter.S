@@ -46,7 +46,7 @@ SYM_FUNC_START(vmx_vmenter)
 	push	%rdi			/* regs */
 
 	mov	$FIELD_HOST_RSP, %eax
-	vmwrite	%rsp, %rax
+1:	vmwrite	%rsp, %rax
 
 	KEEL_CLEAR_CPU_BUFFERS
 	/* In CF, which nothing below touches. */
@@ -70,11 +70,15 @@ SYM_FUNC_START(vmx_vmenter)
 	/* The exit comes with the stack as it is here. */
 	UNWIND_HINT_SAVE
 	jnc	.Llaunch
-	vmresume
+2:	vmresume
 	jmp	.Lrefused
 .Llaunch:
-	vmlaunch
+3:	vmlaunch
 .Lrefused:
+	/* Also when VMX is off, see vmx.h. */
+	_ASM_EXTABLE(1b, .Lrefused)
+	_ASM_EXTABLE(2b, .Lrefused)
+	_ASM_EXTABLE(3b, .Lrefused)
 	pop	%rdi
 	mov	$1, %eax
 	jmp	.Lout

@@ -40,7 +40,7 @@ static DEFINE_PER_CPU(struct vmx_cpu, vmx_cpu);
 
 void vmx_write_failed(unsigned long field, u64 val)
 {
-	WARN_ONCE(1, "keel: VMWRITE of %#llx to %#lx failed, instruction error %llu\n", val, field,
+	WARN_ONCE(!keel_rebooting, "keel: VMWRITE of %#llx to %#lx failed, instruction error %llu\n", val, field,
 		  vmcs_read(VM_INSTRUCTION_ERROR));
 }
 
@@ -51,8 +51,8 @@ static void vmclear(struct page *vmcs)
 	u64 pa = page_to_phys(vmcs);
 	bool failed;
 
-	asm volatile("vmclear %1" : "=@ccna" (failed) : "m" (pa) : "memory");
-	WARN_ONCE(failed, "keel: VMCLEAR failed\n");
+	asm volatile("1: vmclear %1\n2:\n" _ASM_EXTABLE(1b, 2b) : "=@ccna" (failed) : "m" (pa) : "memory");
+	WARN_ONCE(failed && !keel_rebooting, "keel: VMCLEAR failed\n");
 }
 
 static void vmptrld(struct page *vmcs)
@@ -60,8 +60,8 @@ static void vmptrld(struct page *vmcs)
 	u64 pa = page_to_phys(vmcs);
 	bool failed;
 
-	asm volatile("vmptrld %1" : "=@ccna" (failed) : "m" (pa) : "memory");
-	WARN_ONCE(failed, "keel: VMPTRLD failed\n");
+	asm volatile("1: vmptrld %1\n2:\n" _ASM_EXTABLE(1b, 2b) : "=@ccna" (failed) : "m" (pa) : "memory");
+	WARN_ONCE(failed && !keel_rebooting, "keel: VMPTRLD failed\n");
 }
 
 /* On the CPU that has it, IRQs off. */
@@ -154,8 +154,9 @@ void vmx_flush_context(struct vmx_vcpu *vmx)
 	unsigned long type = vmx_has.invept_single ? VMX_EPT_EXTENT_CONTEXT : VMX_EPT_EXTENT_GLOBAL;
 	bool failed;
 
-	asm volatile("invept %1, %2" : "=@ccna" (failed) : "m" (desc), "r" (type) : "memory");
-	WARN_ONCE(failed, "keel: INVEPT failed\n");
+	asm volatile("1: invept %1, %2\n2:\n" _ASM_EXTABLE(1b, 2b)
+		     : "=@ccna" (failed) : "m" (desc), "r" (type) : "memory");
+	WARN_ONCE(failed && !keel_rebooting, "keel: INVEPT failed\n");
 }
 
 /* ------------------------------------------------------------- VPIDs */

@@ -3,6 +3,7 @@
 #ifndef KEEL_VMX_H
 #define KEEL_VMX_H
 
+#include <asm/asm.h>
 #include <asm/desc_defs.h>
 #include <asm/io.h>
 #include <asm/trapnr.h>
@@ -66,6 +67,9 @@ extern u8 *vmx_msr_bitmap;
 
 /* ------------------------------------------------------------- VMCS access
  * The VMCS reached is the one current on this CPU: every operation runs with its vCPU loaded.
+ *
+ * A reboot turns VMX off under whoever is still in here; the instructions raise #UD then.  They are stepped over by the
+ * exception table: nothing runs any more that what they did not do could matter to.
  */
 void __cold vmx_write_failed(unsigned long field, u64 val);
 
@@ -74,7 +78,7 @@ static __always_inline u64 vmcs_read(unsigned long field)
 {
 	u64 val;
 
-	asm volatile("vmread %1, %0" : "=r" (val) : "r" (field) : "cc");
+	asm volatile("1: vmread %1, %0\n2:\n" _ASM_EXTABLE(1b, 2b) : "=r" (val) : "r" (field) : "cc");
 	return val;
 }
 
@@ -82,7 +86,7 @@ static __always_inline void vmcs_write(unsigned long field, u64 val)
 {
 	bool failed;
 
-	asm volatile("vmwrite %1, %2" : "=@ccna" (failed) : "r" (val), "r" (field));
+	asm volatile("1: vmwrite %1, %2\n2:\n" _ASM_EXTABLE(1b, 2b) : "=@ccna" (failed) : "r" (val), "r" (field));
 	if (unlikely(failed))
 		vmx_write_failed(field, val);
 }
