@@ -21,13 +21,14 @@ struct keel_mmu {
 };
 
 #define MMU_CACHE_PAGES	16
+#define MMU_NO_GFN	(~0ULL)
 
 struct keel_vcpu_mmu {
 	u64 root;			/* loaded in this vCPU's hardware state */
 	/* The slots looked up last, latest first (guestmem.c); valid while slots_gen is the table's. */
 	struct keel_slot *slots[2];
 	u64 slots_gen;
-	u64 fresh_gfn;			/* behind the page that last had to be brought in by the slow loop */
+	u64 fresh_gfn;			/* or MMU_NO_GFN: behind the page that last had to be brought in by the slow loop */
 	/* Zeroed pages for tables: taken where allocating is not possible, refilled where it is. */
 	unsigned int nr_cached;
 	void *cache[MMU_CACHE_PAGES];

@@ -610,9 +610,14 @@ int mmu_fault(struct keel_vcpu *vcpu, u64 gpa, u32 access)
 	bool stale;
 	int err;
 
-	/* A guest that walks through memory the user has not touched yet: the fast loop would look in vain each time. */
-	if (vcpu->atomic && map.gfn == vcpu->mmu.fresh_gfn)
+	/*
+	 * A guest that walks through memory the user has not touched yet: the fast loop would look in vain each time.
+	 * A guess, and good for once: the slow loop makes it again, if it is memory at all.
+	 */
+	if (vcpu->atomic && map.gfn == vcpu->mmu.fresh_gfn) {
+		vcpu->mmu.fresh_gfn = MMU_NO_GFN;
 		return MMU_SLOW;
+	}
 	map.slot = keel_vcpu_slot(vcpu, map.gfn);
 	if (!map.slot || (access & MMU_ACC_WRITE && map.slot->flags & KVM_MEM_READONLY))
 		return MMU_MMIO;
@@ -710,6 +715,7 @@ void mmu_vm_put(struct keel_vm *vm)
 void mmu_vcpu_init(struct keel_vcpu *vcpu)
 {
 	memset(&vcpu->mmu, 0, sizeof(vcpu->mmu));
+	vcpu->mmu.fresh_gfn = MMU_NO_GFN;
 }
 
 void mmu_vcpu_destroy(struct keel_vcpu *vcpu)
