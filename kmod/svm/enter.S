@@ -10,7 +10,7 @@
 #include <linux/linkage.h>
 #include <asm/asm.h>
 #include <asm/nospec-branch.h>
-#include "../mitigate.h"
+#include "../mitigate_entry.S"
 
 /* Offsets in regs[], numbered as ModRM does */
 #define RCX	(1 * 8)

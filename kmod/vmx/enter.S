@@ -12,7 +12,7 @@
 #include <asm/ibt.h>
 #include <asm/nospec-branch.h>
 #include <asm/unwind_hints.h>
-#include "../mitigate.h"
+#include "../mitigate_entry.S"
 
 /* Offsets in regs[], numbered as ModRM does */
 #define RAX	(0 * 8)

@@ -1,0 +1,57 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * mitigate_entry.S - macros for the backends' enter.S, which include it; see mitigate.h.
+ */
+#include <linux/version.h>
+#include <asm/alternative.h>
+#include <asm/cpufeatures.h>
+#include <asm/msr-index.h>
+#include <asm/nospec-branch.h>
+#include <asm/percpu.h>
+
+#ifndef X86_FEATURE_CLEAR_CPU_BUF
+#define X86_FEATURE_CLEAR_CPU_BUF	X86_FEATURE_ALWAYS
+#endif
+#ifndef X86_FEATURE_CLEAR_CPU_BUF_VM
+#define X86_FEATURE_CLEAR_CPU_BUF_VM	X86_FEATURE_CLEAR_CPU_BUF
+#endif
+
+/* Behind the last access to the host's own data.  Leaves CF alone. */
+.macro KEEL_CLEAR_CPU_BUFFERS
+	ALTERNATIVE_2 "jmp .Lno_verw\@", "", X86_FEATURE_CLEAR_CPU_BUF, "", X86_FEATURE_CLEAR_CPU_BUF_VM
+	verw	keel_verw_sel(%rip)
+.Lno_verw\@:
+.endm
+
+/* Where the kernel runs with IBRS set by hand, an exit must write it again.  Uses RAX, RCX, RDX; GS is the host's. */
+.macro KEEL_RESTORE_IBRS
+	ALTERNATIVE "jmp .Lno_ibrs\@", "", X86_FEATURE_KERNEL_IBRS
+	mov	$MSR_IA32_SPEC_CTRL, %ecx
+	mov	PER_CPU_VAR(x86_spec_ctrl_current), %rdx
+	mov	%edx, %eax
+	shr	$32, %rdx
+	wrmsr
+.Lno_ibrs\@:
+.endm
+
+/* Returns are predicted from what the guest trained.  Uses RAX, RCX, RDX. */
+.macro KEEL_UNTRAIN_RETURNS
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 16, 0)
+	UNTRAIN_RET
+#else
+	/* The helpers are kvm.ko's: a whole barrier does what the cheaper of them do, and more. */
+	ALTERNATIVE_2 "jmp .Lno_untrain\@", "", X86_FEATURE_UNRET, "", X86_FEATURE_ENTRY_IBPB
+	mov	$MSR_IA32_PRED_CMD, %ecx
+	mov	$1, %eax
+	xor	%edx, %edx
+	wrmsr
+.Lno_untrain\@:
+#endif
+.endm
+
+/* VMX only, which later kernels do not let keel turn on. */
+.macro KEEL_CLEAR_BRANCH_HISTORY
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 19, 0)
+	CLEAR_BRANCH_HISTORY_VMEXIT
+#endif
+.endm
