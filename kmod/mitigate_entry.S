@@ -38,15 +38,17 @@
 .macro KEEL_UNTRAIN_RETURNS
 #if LINUX_VERSION_CODE < KERNEL_VERSION(6, 16, 0)
 	UNTRAIN_RET
+	ALTERNATIVE "jmp .Lno_barrier\@", "", X86_FEATURE_IBPB_ON_VMEXIT
 #else
 	/* The helpers are kvm.ko's: a whole barrier does what the cheaper of them do, and more. */
-	ALTERNATIVE_2 "jmp .Lno_untrain\@", "", X86_FEATURE_UNRET, "", X86_FEATURE_ENTRY_IBPB
+	ALTERNATIVE_3 "jmp .Lno_barrier\@", "", X86_FEATURE_UNRET, "", X86_FEATURE_ENTRY_IBPB, \
+		      "", X86_FEATURE_IBPB_ON_VMEXIT
+#endif
 	mov	$MSR_IA32_PRED_CMD, %ecx
 	mov	$1, %eax
 	xor	%edx, %edx
 	wrmsr
-.Lno_untrain\@:
-#endif
+.Lno_barrier\@:
 .endm
 
 /* VMX only, which later kernels do not let keel turn on. */
