@@ -237,7 +237,7 @@ static enum emul_result op_probe(struct emul *e, u64 linear, unsigned int bytes,
 	return EMUL_OK;
 }
 
-static enum emul_result op_cmpxchg(struct emul *e, u64 linear, const void *old, const void *new,
+static enum emul_result op_replace(struct emul *e, u64 linear, const void *old, const void *new,
 				   unsigned int bytes, unsigned int access)
 {
 	struct keel_insn *in = to_insn(e);
@@ -606,7 +606,7 @@ static enum emul_result op_fpu(struct emul *e, enum emul_fpu what, u16 *val)
 }
 
 static const struct emul_ops insn_ops = {
-	.read = op_read, .write = op_write, .probe = op_probe, .cmpxchg = op_cmpxchg, .fetch = op_fetch,
+	.read = op_read, .write = op_write, .probe = op_probe, .replace = op_replace, .fetch = op_fetch,
 	.pio_in = op_pio_in, .pio_out = op_pio_out,
 	.get_seg = op_get_seg, .set_seg = op_set_seg, .get_dt = op_get_dt, .set_dt = op_set_dt,
 	.get_cr = op_get_cr, .set_cr = op_set_cr, .get_dr = op_get_dr, .set_dr = op_set_dr,

@@ -353,6 +353,7 @@ TEST_F(state, msrs)
 		struct kvm_msrs h;
 		struct kvm_msr_entry e[4];
 	} l = { .h.nmsrs = 3 };
+	struct kvm_sregs s;
 	u64 val;
 	int i;
 
@@ -390,13 +391,9 @@ TEST_F(state, msrs)
 	l.h.nmsrs = 0;
 	EXPECT_EQ(0, xioctl(self->v->fd, KVM_GET_MSRS, &l));
 	/* FS and GS bases are the segments' */
-	{
-		struct kvm_sregs s;
-
-		vcpu_get_sregs(self->v, &s);
-		EXPECT_EQ(0x7fff00001000ULL, s.fs.base);
-		EXPECT_EQ(0xffff888000001000ULL, s.gs.base);
-	}
+	vcpu_get_sregs(self->v, &s);
+	EXPECT_EQ(0x7fff00001000ULL, s.fs.base);
+	EXPECT_EQ(0xffff888000001000ULL, s.gs.base);
 }
 
 TEST_F(state, lapic)

@@ -204,7 +204,7 @@ struct emul_ops {
 	 * is a write of new. EMUL_ACC_SYSTEM: the accessed or busy bit of a
 	 * descriptor.
 	 */
-	enum emul_result (*cmpxchg)(struct emul *e, u64 linear, const void *old, const void *new,
+	enum emul_result (*replace)(struct emul *e, u64 linear, const void *old, const void *new,
 				    unsigned int bytes, unsigned int access);
 	/*
 	 * Instruction bytes at a linear address. *bytes says how many are

@@ -137,7 +137,7 @@ static enum emul_result store_rm(struct emul *e)
 		if (r)
 			return r;
 	} else if ((i->prefix & EMUL_PFX_LOCK) || (i->flags & F_ALOCK)) {
-		return e->ops->cmpxchg(e, e->linear, &e->old, &e->dst, bytes, EMUL_ACC_WRITE);
+		return e->ops->replace(e, e->linear, &e->old, &e->dst, bytes, EMUL_ACC_WRITE);
 	}
 	return e->ops->write(e, e->linear, &e->dst, bytes, EMUL_ACC_WRITE);
 }

@@ -160,7 +160,7 @@ enum emul_result emul_op_cmpxchg8b(struct emul *e)
 		memcpy(new + half, &e->regs[EMUL_RCX], half);
 	}
 	if (e->insn.prefix & EMUL_PFX_LOCK)
-		r = e->ops->cmpxchg(e, e->linear, old, new, n, EMUL_ACC_WRITE);
+		r = e->ops->replace(e, e->linear, old, new, n, EMUL_ACC_WRITE);
 	else
 		r = e->ops->write(e, e->linear, new, n, EMUL_ACC_WRITE);
 	if (r)

@@ -104,7 +104,7 @@ static enum emul_result desc_set_bit(struct emul *e, const struct emul_desc *d, 
 
 	if (new == d->raw)
 		return EMUL_OK;
-	return e->ops->cmpxchg(e, d->addr, &d->raw, &new, 8, EMUL_ACC_SYSTEM | EMUL_ACC_WRITE);
+	return e->ops->replace(e, d->addr, &d->raw, &new, 8, EMUL_ACC_SYSTEM | EMUL_ACC_WRITE);
 }
 
 /* Set the accessed bit of a code or data descriptor about to be loaded. */

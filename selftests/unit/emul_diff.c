@@ -208,7 +208,7 @@ static enum emul_result t_write_xmm(struct emul *em, unsigned int reg, const voi
 }
 
 static const struct emul_ops test_ops = {
-	.read = t_read, .write = t_write, .probe = t_probe, .cmpxchg = t_cmpxchg,
+	.read = t_read, .write = t_write, .probe = t_probe, .replace = t_cmpxchg,
 	.fetch = t_fetch, .get_seg = t_get_seg, .get_cr = t_get_cr, .get_xcr = t_get_xcr,
 	.cpuid = t_cpuid, .sysop = t_sysop, .read_xmm = t_read_xmm, .write_xmm = t_write_xmm,
 };

@@ -334,7 +334,7 @@ static enum emul_result v_fpu(struct emul *em, enum emul_fpu what, u16 *val)
 }
 
 static const struct emul_ops env_ops = {
-	.read = v_read, .write = v_write, .probe = v_probe, .cmpxchg = v_cmpxchg,
+	.read = v_read, .write = v_write, .probe = v_probe, .replace = v_cmpxchg,
 	.fetch = v_fetch, .pio_in = v_pio_in, .pio_out = v_pio_out,
 	.get_seg = v_get_seg, .set_seg = v_set_seg, .get_dt = v_get_dt, .set_dt = v_set_dt,
 	.get_cr = v_get_cr, .set_cr = v_set_cr, .get_dr = v_get_dr, .set_dr = v_set_dr,

@@ -245,7 +245,7 @@ static enum emul_result f_fpu(struct emul *em, enum emul_fpu what, u16 *val)
 }
 
 static const struct emul_ops fuzz_ops = {
-	.read = f_read, .write = f_write, .probe = f_probe, .cmpxchg = f_cmpxchg,
+	.read = f_read, .write = f_write, .probe = f_probe, .replace = f_cmpxchg,
 	.fetch = f_fetch, .pio_in = f_pio_in, .pio_out = f_pio_out,
 	.get_seg = f_get_seg, .set_seg = f_set_seg, .get_dt = f_get_dt, .set_dt = f_set_dt,
 	.get_cr = f_get, .set_cr = f_set, .get_dr = f_get, .set_dr = f_set,
@@ -256,7 +256,7 @@ static const struct emul_ops fuzz_ops = {
 };
 
 static const struct emul_ops fuzz_ops_required = {
-	.read = f_read, .write = f_write, .probe = f_probe, .cmpxchg = f_cmpxchg,
+	.read = f_read, .write = f_write, .probe = f_probe, .replace = f_cmpxchg,
 	.fetch = f_fetch, .pio_in = f_pio_in, .pio_out = f_pio_out,
 	.get_seg = f_get_seg, .set_seg = f_set_seg, .get_dt = f_get_dt, .set_dt = f_set_dt,
 	.get_cr = f_get, .set_cr = f_set, .get_dr = f_get, .set_dr = f_set,
