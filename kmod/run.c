@@ -194,28 +194,31 @@ int keel_emulate_hlt(struct keel_vcpu *vcpu)
 	return KEEL_RESUME;
 }
 
-/* INIT and SIPI, latched by senders (SDM 3A 8.4, APM 14.1.3, 16.4). */
+/*
+ * INIT and SIPI, latched by senders (SDM 3A 8.4, APM 14.1.3, 16.4).  Both are taken in one look: a SIPI that comes
+ * later asks again, and is not mistaken for one that came before its INIT.
+ */
 void keel_take_mp_events(struct keel_vcpu *vcpu)
 {
+	struct kvm_segment cs;
+	unsigned long events;
+
 	if (!keel_take_request(KEEL_REQ_MP_EVENT, vcpu))
 		return;
-	if (test_and_clear_bit(KEEL_MP_INIT, &vcpu->mp_events)) {
+	events = xchg(&vcpu->mp_events, 0);
+	if (events & BIT(KEEL_MP_INIT)) {
 		keel_vcpu_reset(vcpu, true);
 		vcpu->mp_state = keel_vcpu_is_bsp(vcpu) ? KVM_MP_STATE_RUNNABLE : KVM_MP_STATE_INIT_RECEIVED;
 	}
-	if (vcpu->mp_state == KVM_MP_STATE_INIT_RECEIVED && test_and_clear_bit(KEEL_MP_SIPI, &vcpu->mp_events)) {
-		struct kvm_segment cs;
-
-		keel_call(get_segment, vcpu, &cs, KEEL_CS);
-		cs.selector = READ_ONCE(vcpu->sipi_vector) << 8;
-		cs.base = (u64)cs.selector << 4;
-		keel_call(set_segment, vcpu, &cs, KEEL_CS);
-		keel_set_reg(vcpu, KEEL_RIP, 0);
-		vcpu->mp_state = KVM_MP_STATE_RUNNABLE;
-	}
 	/* A SIPI to a CPU that is not waiting for one is ignored. */
-	if (vcpu->mp_state != KVM_MP_STATE_UNINITIALIZED)
-		clear_bit(KEEL_MP_SIPI, &vcpu->mp_events);
+	if (vcpu->mp_state != KVM_MP_STATE_INIT_RECEIVED || !(events & BIT(KEEL_MP_SIPI)))
+		return;
+	keel_call(get_segment, vcpu, &cs, KEEL_CS);
+	cs.selector = READ_ONCE(vcpu->sipi_vector) << 8;
+	cs.base = (u64)cs.selector << 4;
+	keel_call(set_segment, vcpu, &cs, KEEL_CS);
+	keel_set_reg(vcpu, KEEL_RIP, 0);
+	vcpu->mp_state = KVM_MP_STATE_RUNNABLE;
 }
 
 /* -------------------------------------------------------------- slow loop */

@@ -148,6 +148,42 @@ TEST_F(smp, init_sipi)
 	}
 }
 
+/* A SIPI is heard however soon it comes behind its INIT */
+#define COUNTER		(TRAMPOLINE + 0x800)
+#define LAST		0xa000
+
+CODE16(count_me, "mov $0x980,%ax; mov %ax,%ds; lock incl 0; 1: hlt; jmp 1b");
+CODE16(end_me, "xor %eax,%eax; mov $0x5e0,%dx; 1: out %eax,%dx; jmp 1b");
+
+static void restart_guest(u64 rounds)
+{
+	volatile u32 *count = (volatile u32 *)COUNTER;
+	u32 i, spins;
+
+	enable();
+	for (i = 0; i < rounds; i++) {
+		apic_icr(1, INIT | ASSERT_ | LEVEL);
+		apic_icr(1, SIPI | TRAMPOLINE >> 12);
+		for (spins = 0; *count == i && spins < 100000000; spins++)
+			pause_cpu();
+		guest_eq(*count, i + 1);
+	}
+	apic_icr(1, INIT | ASSERT_ | LEVEL);
+	apic_icr(1, SIPI | LAST >> 12);
+	guest_done(0);
+}
+
+TEST_F_TIMEOUT(smp, restarted_often, 120)
+{
+	vcpu_long(self->v[0], restart_guest, 1500);
+	guest_var(self->vm, x2) = variant->x2apic;
+	memcpy(gpa_hva(self->vm, TRAMPOLINE), count_me, code_size(count_me));
+	memcpy(gpa_hva(self->vm, LAST), end_me, code_size(end_me));
+	vcpu_start(self->v[1]);
+	vcpu_done(self->v[0]);
+	vcpu_join(self->v[1]);
+}
+
 /* What INIT leaves of a vCPU, and the SIPI makes of it */
 static void init_one_guest(u64 arg)
 {

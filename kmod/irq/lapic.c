@@ -260,11 +260,24 @@ void irq_lapic_set_tpr(struct keel_vcpu *vcpu, u64 cr8)
 	set_tpr(vcpu->apic, (cr8 & 0xf) << 4);
 }
 
+/* What irr_words is to say, from the IRR itself. */
+static void find_irr_words(struct keel_lapic *apic)
+{
+	unsigned int word;
+
+	for (word = 0; word < 8; word++)
+		if (apic_reg(apic, APIC_IRR + word * 0x10))
+			set_bit(word, &apic->irr_words);
+}
+
 /* What follows from APIC base, SPIV and LVT0. */
 static void update_enabled(struct keel_lapic *apic)
 {
 	u32 lvt0 = apic_reg(apic, APIC_LVT0);
 
+	/* A sender may have been at work while a reset cleared both. */
+	if (!apic->enabled)
+		find_irr_words(apic);
 	WRITE_ONCE(apic->enabled, apic_on(apic) && (apic_reg(apic, APIC_SPIV) & APIC_SPIV_APIC_ENABLED));
 	WRITE_ONCE(apic->extint, !apic_on(apic) || (!(lvt0 & APIC_LVT_MASKED) &&
 						    (lvt0 & APIC_MODE_MASK) == APIC_DM_EXTINT));
@@ -543,7 +556,6 @@ void irq_lapic_reset(struct keel_vcpu *vcpu, bool init)
 {
 	struct keel_lapic *apic = vcpu->apic;
 	unsigned int i;
-	u32 id;
 
 	if (!init)
 		WRITE_ONCE(vcpu->apic_base, APIC_DEFAULT_PHYS_BASE | XAPIC_ENABLE |
@@ -552,14 +564,14 @@ void irq_lapic_reset(struct keel_vcpu *vcpu, bool init)
 		return;
 
 	apic_timer_reset(apic);
-	id = apic_reg(apic, APIC_ID);
-	memset(apic->regs, 0, sizeof(struct kvm_lapic_state));
+	/* INIT keeps the id, and there is no moment without: the SIPI behind it is addressed to it. */
+	memset(apic->regs, 0, APIC_ID);
+	memset(apic->regs + APIC_LVR, 0, sizeof(struct kvm_lapic_state) - APIC_LVR);
 	apic->irr_words = 0;
 	apic->esr = 0;
 	apic->isr_top = -1;
 	apic->ppr = 0;
 
-	apic_set_reg(apic, APIC_ID, id);	/* INIT keeps it */
 	if (apic_is_x2(apic))
 		set_x2_ids(apic);
 	else if (!init)
@@ -630,13 +642,8 @@ VCPU_IOCTL(irq_get_lapic)
 
 static void rebuild_caches(struct keel_lapic *apic)
 {
-	unsigned int word;
-
 	apic->irr_words = 0;
-	for (word = 0; word < 8; word++) {
-		if (apic_reg(apic, APIC_IRR + word * 0x10))
-			apic->irr_words |= BIT(word);
-	}
+	find_irr_words(apic);
 	apic->isr_top = highest_vector(apic, APIC_ISR, 7);
 	apic->esr = 0;
 	update_ppr(apic);

@@ -21,6 +21,7 @@ struct keel_mmu {
 };
 
 #define MMU_CACHE_PAGES	16
+#define MMU_MEMOS	8
 #define MMU_NO_GFN	(~0ULL)
 
 struct keel_vcpu_mmu {
@@ -28,6 +29,16 @@ struct keel_vcpu_mmu {
 	/* The slots looked up last, latest first (guestmem.c); valid while slots_gen is the table's. */
 	struct keel_slot *slots[2];
 	u64 slots_gen;
+	/* Guest walks done before (translate.c). */
+	struct mmu_memo {
+		struct mmu_walk_env env;
+		u64 page, gpa;			/* of the linear page, and of the page it led to */
+		u64 slots_gen;
+		u32 access;
+		unsigned int levels;		/* 0: holds nothing */
+		u64 __user *at[MMU_MAX_LEVELS];	/* the entries it went through... */
+		u64 entry[MMU_MAX_LEVELS];	/* ...and what they were */
+	} memo[MMU_MEMOS];
 	u64 fresh_gfn;			/* or MMU_NO_GFN: behind the page that last had to be brought in by the slow loop */
 	/* Zeroed pages for tables: taken where allocating is not possible, refilled where it is. */
 	unsigned int nr_cached;

@@ -1,7 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * translate.c - the guest walk on behalf of a vCPU: its registers and CPU model go in.  vCPU thread only.
+ *
+ * An exit for MMIO takes two walks, for the instruction and for its operand, and the next one is mostly the same
+ * again.  So a walk is remembered with the registers it depended on and the entries it went through; if all of them
+ * are still what they were, so is its result.  That is exact where a TLB would not be: a guest's change of its
+ * tables needs no flush to be seen.
  */
+#include <linux/uaccess.h>
 #include <asm/cpufeature.h>
 #include "../keel.h"
 
@@ -18,16 +24,88 @@ static void walk_env(struct keel_vcpu *vcpu, struct mmu_walk_env *env)
 	env->pkru = vcpu->fpu.pkru;
 }
 
+static struct mmu_memo *memo_slot(struct keel_vcpu *vcpu, u64 gva, u32 access)
+{
+	unsigned int half = MMU_MEMOS / 2;
+
+	return &vcpu->mmu.memo[(gva >> PAGE_SHIFT) % half + (access & MMU_ACC_FETCH ? half : 0)];
+}
+
+static __always_inline bool memo_holds(struct keel_vcpu *vcpu, const struct mmu_memo *m,
+				       const struct mmu_walk_env *env, u64 gva, u32 access)
+{
+	const struct mmu_walk_env *was = &m->env;
+	u64 diff, now;
+	unsigned int i;
+
+	diff = (gva & PAGE_MASK) ^ m->page;
+	diff |= access ^ m->access;
+	diff |= vcpu->vm->slots.generation ^ m->slots_gen;
+	diff |= env->cr0 ^ was->cr0;
+	diff |= env->cr3 ^ was->cr3;
+	diff |= env->cr4 ^ was->cr4;
+	diff |= env->efer ^ was->efer;
+	diff |= (env->pkru ^ was->pkru) | (env->maxphyaddr ^ was->maxphyaddr) | (env->ac ^ was->ac);
+	if (diff || !m->levels)
+		return false;
+
+	/* Addresses of slots, which were checked when the slots were made. */
+	if (!user_read_access_begin(m->at[0], sizeof(now)))
+		return false;
+	for (i = 0; i < m->levels; i++) {
+		unsafe_get_user(now, m->at[i], gone);
+		diff |= now ^ m->entry[i];
+	}
+	user_read_access_end();
+	return !diff;
+gone:
+	user_read_access_end();
+	return false;
+}
+
+static void memo_make(struct keel_vcpu *vcpu, struct mmu_memo *m, const struct mmu_walk_env *env, u64 gva, u32 access,
+		      u64 gpa, const struct mmu_path *path)
+{
+	unsigned int i;
+
+	m->levels = 0;
+	for (i = 0; i < path->levels; i++) {
+		struct keel_slot *slot = keel_vcpu_slot(vcpu, path->addr[i] >> PAGE_SHIFT);
+
+		if (!slot)
+			return;
+		m->at[i] = (u64 __user *)(keel_slot_hva(slot, path->addr[i] >> PAGE_SHIFT) +
+					  offset_in_page(path->addr[i]));
+		m->entry[i] = path->entry[i];
+	}
+	m->env = *env;
+	m->page = gva & PAGE_MASK;
+	m->gpa = gpa & PAGE_MASK;
+	m->access = access;
+	m->slots_gen = vcpu->vm->slots.generation;
+	m->levels = path->levels;
+}
+
 int mmu_gva_to_gpa(struct keel_vcpu *vcpu, u64 gva, u32 access, u64 *gpa, struct emul_fault *fault)
 {
+	struct mmu_memo *m = memo_slot(vcpu, gva, access);
 	struct mmu_walk_env env;
+	struct mmu_path path;
+	int ret;
 
 	if (!keel_is_paging(vcpu)) {
 		*gpa = (u32)gva;
 		return 0;
 	}
 	walk_env(vcpu, &env);
-	return mmu_walk(vcpu, &env, gva, access, gpa, fault);
+	if (likely(memo_holds(vcpu, m, &env, gva, access))) {
+		*gpa = m->gpa | offset_in_page(gva);
+		return 0;
+	}
+	ret = mmu_walk(vcpu, &env, gva, access, gpa, fault, &path);
+	if (!ret)
+		memo_make(vcpu, m, &env, gva, access, *gpa, &path);
+	return ret;
 }
 
 bool mmu_load_pdptrs(struct keel_vcpu *vcpu, u64 cr3)

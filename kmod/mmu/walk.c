@@ -13,8 +13,6 @@
 #endif
 #include "walk.h"
 
-#define MAX_LEVELS	5
-
 /* Bits of an entry that have the same place in all formats. */
 #define PTE_P		0x01ull
 #define PTE_W		0x02ull
@@ -48,8 +46,8 @@ struct walk_format {
 	u8 no_rights;		/* level whose entries carry no rights and no accessed bit, 0: none */
 	u8 large;		/* bit per level: PS makes a leaf there */
 	u64 bad_any;		/* reserved at each level */
-	u64 bad[MAX_LEVELS + 1];	/* reserved at that level */
-	u64 bad_large[MAX_LEVELS + 1];	/* reserved in a large leaf of that level */
+	u64 bad[MMU_MAX_LEVELS + 1];	/* reserved at that level */
+	u64 bad_large[MMU_MAX_LEVELS + 1];	/* reserved in a large leaf of that level */
 };
 
 enum { FMT_32, FMT_PAE, FMT_LA48, FMT_LA57 };
@@ -86,8 +84,8 @@ static const struct walk_format formats[] = {
 /* Where a walk has been. */
 struct walk {
 	const struct walk_format *fmt;
-	u64 entry[MAX_LEVELS + 1];
-	u64 addr[MAX_LEVELS + 1];
+	u64 entry[MMU_MAX_LEVELS + 1];
+	u64 addr[MMU_MAX_LEVELS + 1];
 	unsigned int level;		/* of the leaf */
 	u64 rights;			/* PTE_W and PTE_U that hold at all levels, PTE_NX that holds at one */
 };
@@ -212,7 +210,7 @@ static u32 rights_fault(const struct mmu_walk_env *env, const struct walk *w, u3
 }
 
 /* The CPU's accessed and dirty bits.  0; 1: an entry has changed, walk again; -EAGAIN. */
-static int set_accessed_dirty(struct keel_vcpu *vcpu, const struct walk *w, bool write)
+static int set_accessed_dirty(struct keel_vcpu *vcpu, struct walk *w, bool write)
 {
 	unsigned int level;
 
@@ -230,8 +228,22 @@ static int set_accessed_dirty(struct keel_vcpu *vcpu, const struct walk *w, bool
 		/* Tables in read-only memory: the CPU's write is lost there too. */
 		if (err == 1 || err == -EAGAIN)
 			return err;
+		w->entry[level] = new;
 	}
 	return 0;
+}
+
+static void tell_path(const struct walk *w, struct mmu_path *path)
+{
+	unsigned int level;
+
+	path->levels = 0;
+	if (w->fmt->entry_size != 8)
+		return;
+	for (level = w->level; level <= w->fmt->levels; level++) {
+		path->addr[path->levels] = w->addr[level];
+		path->entry[path->levels++] = w->entry[level];
+	}
 }
 
 static u64 leaf_address(const struct walk *w, u64 gva)
@@ -262,7 +274,7 @@ static int walk_fault(const struct mmu_walk_env *env, u64 gva, u32 access, u32 e
 }
 
 int mmu_walk(struct keel_vcpu *vcpu, const struct mmu_walk_env *env, u64 gva, u32 access, u64 *gpa,
-	     struct emul_fault *fault)
+	     struct emul_fault *fault, struct mmu_path *path)
 {
 	struct walk w;
 	u32 err;
@@ -270,6 +282,8 @@ int mmu_walk(struct keel_vcpu *vcpu, const struct mmu_walk_env *env, u64 gva, u3
 
 	if (!(env->cr0 & X86_CR0_PG)) {
 		*gpa = gva;
+		if (path)
+			path->levels = 0;
 		return 0;
 	}
 	w.fmt = walk_format(env);
@@ -289,6 +303,8 @@ int mmu_walk(struct keel_vcpu *vcpu, const struct mmu_walk_env *env, u64 gva, u3
 		ret = access & MMU_ACC_NOAD ? 0 : set_accessed_dirty(vcpu, &w, access & MMU_ACC_WRITE);
 	} while (ret > 0);
 	*gpa = leaf_address(&w, gva);
+	if (path)
+		tell_path(&w, path);
 	return ret;
 }
 

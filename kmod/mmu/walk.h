@@ -19,6 +19,8 @@ struct keel_vcpu;
 #define MMU_ACC_PRESENT	0x20u	/* mmu_fault: entry was present (protection fault) */
 #define MMU_ACC_ANY	0x40u	/* guest walk: only where it leads to, whatever the rights */
 
+#define MMU_MAX_LEVELS	5
+
 /* The registers, and the model of CPU, a walk depends on. */
 struct mmu_walk_env {
 	u64 cr0, cr3, cr4, efer;
@@ -28,9 +30,17 @@ struct mmu_walk_env {
 	bool ac;		/* EFLAGS.AC; looked at with CR4.SMAP only */
 };
 
-/* 0; 1: *fault says which exception; -EAGAIN: an access to guest memory said so. */
+/* The entries a walk went through: as long as they are these, the same access leads to the same page. */
+struct mmu_path {
+	unsigned int levels;	/* 0: nothing to go by (paging is off, or the entries are of the 32-bit format) */
+	u64 addr[MMU_MAX_LEVELS];
+	u64 entry[MMU_MAX_LEVELS];
+};
+
+/* 0, with the way there in *path unless that is NULL; 1: *fault says which exception; -EAGAIN: an access to guest
+ * memory said so. */
 int mmu_walk(struct keel_vcpu *vcpu, const struct mmu_walk_env *env, u64 gva, u32 access, u64 *gpa,
-	     struct emul_fault *fault);
+	     struct emul_fault *fault, struct mmu_path *path);
 /* The four entries at a PAE guest's CR3: 1 if MOV CR3 takes them, 0 if not, -errno if they cannot be read. */
 int mmu_walk_pdptrs(struct keel_vcpu *vcpu, const struct mmu_walk_env *env, u64 pdptrs[4]);
 

@@ -165,7 +165,7 @@ static int walk(u64 gva, u32 access)
 {
 	memset(&fault, 0xee, sizeof(fault));
 	gpa = 0xdeadbeef;
-	return mmu_walk(NULL, &env, gva, access, &gpa, &fault);
+	return mmu_walk(NULL, &env, gva, access, &gpa, &fault, NULL);
 }
 
 static bool leads(u64 gva, u32 access, u64 want)
