@@ -27,6 +27,8 @@ struct insn_io {
 struct keel_insn {
 	struct emul e;
 	struct keel_vcpu *vcpu;
+	u64 rsp;			/* before the instruction */
+	u64 gpa;			/* where the exit says its memory operand is, or NO_GPA */
 	struct insn_io replay[REPLAY_MAX];
 	unsigned int nr_replay, cursor;
 	struct insn_io writes[WRITES_MAX];
@@ -39,6 +41,8 @@ struct keel_insn {
 	u8 pio_size;
 	unsigned int pio_count;
 };
+
+#define NO_GPA	(~0ULL)
 
 enum { PIO_NONE, PIO_IN_WANTED, PIO_IN_READY, PIO_OUT_WANTED };
 
@@ -149,11 +153,22 @@ static enum emul_result device_access(struct keel_insn *in, u64 gpa, void *buf, 
 	return r;
 }
 
+/*
+ * Is this the access the exit was for?  Then the CPU has translated its address and found no memory there, and
+ * there is no need to do either again.
+ */
+static bool access_of_exit(struct keel_insn *in, u64 linear, unsigned int bytes)
+{
+	return in->gpa != NO_GPA && emul_one_access(&in->e) && offset_in_page(linear) == offset_in_page(in->gpa) &&
+	       offset_in_page(linear) + bytes <= PAGE_SIZE;
+}
 
 static enum emul_result op_read(struct emul *e, u64 linear, void *buf, unsigned int bytes, unsigned int access)
 {
 	struct keel_insn *in = to_insn(e);
 
+	if (access_of_exit(in, linear, bytes))
+		return device_access(in, in->gpa, buf, bytes, false);
 	while (bytes) {
 		unsigned int n = min_t(unsigned int, bytes, PAGE_SIZE - offset_in_page(linear));
 		enum emul_result r;
@@ -188,6 +203,8 @@ static enum emul_result op_write(struct emul *e, u64 linear, const void *buf, un
 	unsigned int first = min_t(unsigned int, bytes, PAGE_SIZE - offset_in_page(linear));
 	unsigned int i, len[2] = { first, bytes - first };
 
+	if (access_of_exit(in, linear, bytes))
+		return device_access(in, in->gpa, (void *)buf, bytes, true);
 	/* One iteration of a string instruction at a time goes to userspace. */
 	if (in->nr_writes && (e->insn.prefix & (EMUL_PFX_REP | EMUL_PFX_REPNE)))
 		return EMUL_USER;
@@ -624,6 +641,7 @@ int keel_insn_init(struct keel_vcpu *vcpu)
 		return -ENOMEM;
 	vcpu->insn->vcpu = vcpu;
 	vcpu->insn->e.ops = &insn_ops;
+	vcpu->insn->e.regs = vcpu->regs;
 	return 0;
 }
 
@@ -641,35 +659,13 @@ void keel_insn_forget(struct keel_vcpu *vcpu)
 	in->pio_state = PIO_NONE;
 }
 
-/* Spelt out: string instructions have a start-up cost that 16 moves do not reach. */
-static __always_inline void copy_regs(u64 *to, const u64 *from)
-{
-	to[0] = from[0];
-	to[1] = from[1];
-	to[2] = from[2];
-	to[3] = from[3];
-	to[4] = from[4];
-	to[5] = from[5];
-	to[6] = from[6];
-	to[7] = from[7];
-	to[8] = from[8];
-	to[9] = from[9];
-	to[10] = from[10];
-	to[11] = from[11];
-	to[12] = from[12];
-	to[13] = from[13];
-	to[14] = from[14];
-	to[15] = from[15];
-}
-
 static void load_state(struct keel_insn *in)
 {
 	struct keel_vcpu *vcpu = in->vcpu;
 	struct emul *e = &in->e;
 	bool db, l;
 
-	keel_reg(vcpu, KEEL_RSP);
-	copy_regs(e->regs, vcpu->regs);
+	in->rsp = keel_reg(vcpu, KEEL_RSP);
 	e->rip = keel_reg(vcpu, KEEL_RIP);
 	e->rflags = keel_rflags(vcpu);
 	e->cpl = keel_cpl(vcpu);
@@ -685,9 +681,8 @@ static void store_state(struct keel_insn *in, u64 old_rip)
 	struct emul *e = &in->e;
 	u64 old_flags = keel_rflags(vcpu);
 
-	copy_regs(vcpu->regs, e->regs);
-	vcpu->avail |= BIT(KEEL_RSP);
-	vcpu->dirty |= BIT(KEEL_RSP);
+	if (vcpu->regs[KEEL_RSP] != in->rsp)
+		vcpu->dirty |= BIT(KEEL_RSP);
 	keel_set_reg(vcpu, KEEL_RIP, e->rip);
 	if (e->rip == old_rip && e->insn.prefix & (EMUL_PFX_REP | EMUL_PFX_REPNE)) {
 		keel_set_rflags(vcpu, e->rflags);
@@ -855,6 +850,7 @@ static int emulate(struct keel_vcpu *vcpu, bool decoded)
 
 int keel_emulate(struct keel_vcpu *vcpu)
 {
+	vcpu->insn->gpa = NO_GPA;
 	return emulate(vcpu, false);
 }
 
@@ -897,7 +893,8 @@ int keel_page_fault(struct keel_vcpu *vcpu, u64 gpa, u32 access, u64 info)
 		r = keel_skip(vcpu);
 		return r < 0 ? KEEL_RESUME : r;
 	}
-	return keel_emulate(vcpu);
+	vcpu->insn->gpa = access & MMU_ACC_FINAL ? gpa : NO_GPA;
+	return emulate(vcpu, false);
 }
 
 /* -------------------------------------------- exits that need no emulator */

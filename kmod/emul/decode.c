@@ -559,14 +559,53 @@ static int decode(struct emul_insn *i, struct emul *e)
 	return 0;
 }
 
+/*
+ * Loops over a device come back to the same instruction: if e->insn is the one whose first 8 bytes are @bytes, there
+ * is nothing to decode.
+ */
+static bool decoded_before(const struct emul *e, u64 bytes)
+{
+	const struct emul_insn *i = &e->insn;
+	u64 then;
+
+	if (!e->insn_valid || e->insn_rip != e->rip || i->mode != e->mode || i->len > sizeof(then))
+		return false;
+	memcpy(&then, i->bytes, sizeof(then));
+	return !((then ^ bytes) & emul_mask(i->len));
+}
+
+/* In 64-bit mode the first bytes come at once: no segment limit can cut them off. */
+static enum emul_result fetch_first(struct emul *e, u64 bytes[2], unsigned int *have)
+{
+	unsigned int page = 4096 - (e->rip & 4095);
+
+	if (!emul_canonical(e, e->rip))
+		return emul_gp(e, 0);
+	*have = page < INSN_MAX ? page : INSN_MAX;
+	return e->ops->fetch(e, e->rip, bytes, have);
+}
+
 enum emul_result emul_decode(struct emul *e)
 {
 	struct emul_insn *i = &e->insn;
+	unsigned int have = 0;
+	u64 bytes[2] = {};
 	int r;
 
 	e->seg_valid = 0;
 	e->shadow = 0;
-	i->have = 0;
+	if (emul_long(e)) {
+		r = fetch_first(e, bytes, &have);
+		if (r)
+			return r;
+		if (have >= i->len && decoded_before(e, bytes[0])) {
+			e->next_rip = e->rip + i->len;
+			return EMUL_OK;
+		}
+		memcpy(i->bytes, bytes, sizeof(i->bytes));
+	}
+	e->insn_valid = false;
+	i->have = have;
 	insn_init(i, e->mode);
 	r = decode(i, e);
 	if (r > 0)
@@ -583,6 +622,8 @@ enum emul_result emul_decode(struct emul *e)
 	e->next_rip = e->rip + i->len;
 	if (!emul_long(e))
 		e->next_rip = (u32)e->next_rip;
+	e->insn_rip = e->rip;
+	e->insn_valid = true;
 	return EMUL_OK;
 }
 

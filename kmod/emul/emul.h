@@ -36,6 +36,10 @@
  * EMUL_OK with rip in place: the ops must drop a request recorded by that last
  * access, for it comes again as the first access of the next round.
  *
+ * What the caller knows of an access before the emulator asks for it (an exit
+ * that named an address) it may use if emul_one_access() says that the
+ * instruction, once decoded, makes no other.
+ *
  * The caller does what follows an instruction: #DB for TF if it was set in the
  * old rflags, and the interrupt shadow in e->shadow.
  */
@@ -309,7 +313,7 @@ struct emul {
 	const struct emul_ops *ops;
 
 	/* In and out: architectural state. */
-	u64 regs[EMUL_NR_REGS];
+	u64 *regs;		/* EMUL_NR_REGS of them, the caller's own; written when nothing can fail any more */
 	u64 rip;
 	u64 rflags;
 	u8 cpl;
@@ -323,6 +327,8 @@ struct emul {
 
 	/* Decoded instruction, valid from emul_decode() to emul_exec(). */
 	struct emul_insn insn;
+	u64 insn_rip;		/* where insn was decoded... */
+	bool insn_valid;	/* ...if that came to its end */
 	u64 next_rip;		/* what rip becomes; branches change it */
 
 	/* Private to the emulator. */
@@ -338,6 +344,9 @@ struct emul {
 
 /* Fetch and decode the instruction at e->rip. */
 enum emul_result emul_decode(struct emul *e);
+
+/* A plain move: one access, of at most 8 bytes, to the memory operand at e->linear. */
+bool emul_one_access(const struct emul *e);
 
 /* Execute what emul_decode() decoded. */
 enum emul_result emul_exec(struct emul *e);

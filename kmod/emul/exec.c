@@ -166,6 +166,13 @@ enum emul_result emul_store_dst(struct emul *e)
 	return EMUL_OK;
 }
 
+bool emul_one_access(const struct emul *e)
+{
+	const struct emul_insn *i = &e->insn;
+
+	return i->exec == emul_op_mov || i->exec == emul_op_movsx;
+}
+
 /* A bit offset in a register reaches beyond the operand: move the address there. */
 static void bit_string(struct emul *e)
 {

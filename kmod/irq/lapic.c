@@ -436,7 +436,7 @@ bool irq_lapic_mmio(struct keel_vcpu *vcpu, u64 gpa, unsigned int len, void *dat
 		return true;
 	}
 
-	memset(data, 0, len);
+	*(u64 *)data = 0;
 	if ((off & 0xf) > 3)
 		return true;
 	if (off >= 0x400 || !(readable[0] & R(reg))) {

@@ -63,35 +63,38 @@ gone:
 	return false;
 }
 
-static void memo_make(struct keel_vcpu *vcpu, struct mmu_memo *m, const struct mmu_walk_env *env, u64 gva, u32 access,
-		      u64 gpa, const struct mmu_path *path)
+static noinline int walk_and_note(struct keel_vcpu *vcpu, struct mmu_memo *m, const struct mmu_walk_env *env, u64 gva,
+				  u32 access, u64 *gpa, struct emul_fault *fault)
 {
+	struct mmu_path path;
 	unsigned int i;
+	int ret = mmu_walk(vcpu, env, gva, access, gpa, fault, &path);
 
+	if (ret)
+		return ret;
 	m->levels = 0;
-	for (i = 0; i < path->levels; i++) {
-		struct keel_slot *slot = keel_vcpu_slot(vcpu, path->addr[i] >> PAGE_SHIFT);
+	for (i = 0; i < path.levels; i++) {
+		struct keel_slot *slot = keel_vcpu_slot(vcpu, path.addr[i] >> PAGE_SHIFT);
 
 		if (!slot)
-			return;
-		m->at[i] = (u64 __user *)(keel_slot_hva(slot, path->addr[i] >> PAGE_SHIFT) +
-					  offset_in_page(path->addr[i]));
-		m->entry[i] = path->entry[i];
+			return 0;
+		m->at[i] = (u64 __user *)(keel_slot_hva(slot, path.addr[i] >> PAGE_SHIFT) +
+					  offset_in_page(path.addr[i]));
+		m->entry[i] = path.entry[i];
 	}
 	m->env = *env;
 	m->page = gva & PAGE_MASK;
-	m->gpa = gpa & PAGE_MASK;
+	m->gpa = *gpa & PAGE_MASK;
 	m->access = access;
 	m->slots_gen = vcpu->vm->slots.generation;
-	m->levels = path->levels;
+	m->levels = path.levels;
+	return 0;
 }
 
 int mmu_gva_to_gpa(struct keel_vcpu *vcpu, u64 gva, u32 access, u64 *gpa, struct emul_fault *fault)
 {
 	struct mmu_memo *m = memo_slot(vcpu, gva, access);
 	struct mmu_walk_env env;
-	struct mmu_path path;
-	int ret;
 
 	if (!keel_is_paging(vcpu)) {
 		*gpa = (u32)gva;
@@ -102,10 +105,7 @@ int mmu_gva_to_gpa(struct keel_vcpu *vcpu, u64 gva, u32 access, u64 *gpa, struct
 		*gpa = m->gpa | offset_in_page(gva);
 		return 0;
 	}
-	ret = mmu_walk(vcpu, &env, gva, access, gpa, fault, &path);
-	if (!ret)
-		memo_make(vcpu, m, &env, gva, access, *gpa, &path);
-	return ret;
+	return walk_and_note(vcpu, m, &env, gva, access, gpa, fault);
 }
 
 bool mmu_load_pdptrs(struct keel_vcpu *vcpu, u64 cr3)

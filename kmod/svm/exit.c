@@ -198,6 +198,8 @@ static int svm_npf(struct keel_vcpu *vcpu)
 		access |= MMU_ACC_FETCH;
 	if (info & X86_PF_PROT)
 		access |= MMU_ACC_PRESENT;
+	if (info & SVM_NPF_FINAL)
+		access |= MMU_ACC_FINAL;
 	return keel_page_fault(vcpu, c->exit_info_2, access, info);
 }
 

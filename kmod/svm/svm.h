@@ -147,6 +147,7 @@ int svm_exit_fast(struct keel_vcpu *vcpu);
 int svm_exit_slow(struct keel_vcpu *vcpu);
 u64 svm_next_rip(struct keel_vcpu *vcpu);
 void svm_hypercall_insn(u8 insn[3]);
+#define SVM_NPF_FINAL	BIT_ULL(32)	/* EXITINFO1: the access itself faulted, not a page table's (APM 15.25.6) */
 #define SVM_EXIT_SLOTS	0xc1		/* codes below 0xc0, and the last for nested page faults */
 const char *svm_exit_name(unsigned int slot);
 

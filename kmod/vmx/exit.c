@@ -274,6 +274,8 @@ static int vmx_ept_violation(struct keel_vcpu *vcpu)
 		access |= MMU_ACC_FETCH;
 	if (q & EPT_VIOLATION_RWX_MASK)
 		access |= MMU_ACC_PRESENT;
+	if (!(~q & (EPT_VIOLATION_GVA_IS_VALID | EPT_VIOLATION_GVA_TRANSLATED)))
+		access |= MMU_ACC_FINAL;
 	vmx_iret_undone(to_vmx(vcpu), q & INTR_INFO_UNBLOCK_NMI);
 	return keel_page_fault(vcpu, vmcs_read(GUEST_PHYSICAL_ADDRESS), access, q);
 }

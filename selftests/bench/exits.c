@@ -21,10 +21,10 @@
 #define MSR_TSC_ADJ	0x3b
 #define MSR_DEADLINE	0x6e0
 
-/* Real mode, DS up to 4 GiB; SI counts, the body may use all but SI and SP */
+/* Long mode, as guests are most of the time; ESI counts, the body may use all but ESI and RSP */
 #define LOOP(name, setup, body)						\
-	CODE16(name, "mov $0xd0000000,%edi\n" setup "\nmov $1000,%si\n"	\
-		     "1: " body "\ndec %si; jnz 1b; out %al,$0xf0")
+	CODE(64, name, "mov $0xd0000000,%edi\n" setup "\nmov $1000,%esi\n" \
+		       "1: " body "\ndec %esi; jnz 1b; out %al,$0xf0")
 
 LOOP(nop_loop, "", "nop");
 LOOP(cpuid_loop, "", "xor %eax,%eax; xor %ecx,%ecx; cpuid");
@@ -36,18 +36,18 @@ LOOP(pit_loop, "", "in $0x40,%al");
 LOOP(pio_out_loop, "", "out %al,$0x10");
 LOOP(pio_in_loop, "", "in $0x10,%al");
 LOOP(ioeventfd_pio_loop, "", "out %al,$0x11");
-LOOP(mmio_write_loop, "", "mov %eax,(%edi)");
-LOOP(mmio_read_loop, "", "mov (%edi),%eax");
-LOOP(ioeventfd_mmio_loop, "mov $0xd0001000,%edi", "mov %eax,(%edi)");
-LOOP(lapic_read_loop, "mov $0xfee00020,%edi", "mov (%edi),%eax");
+LOOP(mmio_write_loop, "", "mov %eax,(%rdi)");
+LOOP(mmio_read_loop, "", "mov (%rdi),%eax");
+LOOP(ioeventfd_mmio_loop, "mov $0xd0001000,%edi", "mov %eax,(%rdi)");
+LOOP(lapic_read_loop, "mov $0xfee00020,%edi", "mov (%rdi),%eax");
 LOOP(lapic_write_loop, "mov $0xfee00080,%edi; xor %eax,%eax",
-     "mov %eax,(%edi)");
-LOOP(ioapic_read_loop, "mov $0xfec00010,%edi", "mov (%edi),%eax");
+     "mov %eax,(%rdi)");
+LOOP(ioapic_read_loop, "mov $0xfec00010,%edi", "mov (%rdi),%eax");
 LOOP(rdmsr_loop, "mov $0x1b,%ecx", "rdmsr");
 LOOP(wrmsr_loop, "mov $0x3b,%ecx; xor %eax,%eax; xor %edx,%edx", "wrmsr");
 LOOP(deadline_loop, "mov $0x6e0,%ecx; mov $-1,%eax; mov $0xfffffff,%edx",
      "wrmsr");
-LOOP(touch_loop, "mov $0x2000000,%edi", "movb $1,(%edi); add $0x1000,%edi");
+LOOP(touch_loop, "mov $0x2000000,%edi", "movb $1,(%rdi); add $0x1000,%edi");
 LOOP(touch_nop_loop, "mov $0x8000,%edi", "mov %al,%bl; add $0x1000,%edi");
 LOOP(wbinvd_loop, "", "wbinvd");
 
@@ -57,17 +57,13 @@ static void report(const char *name, long cost)
 	fflush(stdout);
 }
 
-/* A VM with a vCPU about to run @code as real mode code */
-static struct vcpu *real_vcpu(struct vm *vm, const u8 *code, size_t size)
+/* A VM with a vCPU about to run @code */
+static struct vcpu *loop_vcpu(struct vm *vm, const u8 *code, size_t size)
 {
 	struct vcpu *v = vm->nr ? vm->vcpu[0] : vcpu_new(vm, 0);
-	struct kvm_sregs s;
 
-	vcpu_real(v, code, size);
-	vcpu_get_sregs(v, &s);
-	s.ds.limit = 0xffffffff;
-	s.ds.g = 1;
-	vcpu_set_sregs(v, &s);
+	memcpy(gpa_hva(vm, CODE_GPA), code, size);
+	vcpu_long(v, (void (*)(u64))CODE_GPA, 0);
 	return v;
 }
 
@@ -91,7 +87,7 @@ static u64 run_loop(struct vcpu *v)
 
 static u64 time_code(struct vm *vm, const u8 *code, size_t size, bool warm)
 {
-	struct vcpu *v = real_vcpu(vm, code, size);
+	struct vcpu *v = loop_vcpu(vm, code, size);
 	u64 best = run_loop(v), cost;
 	int i;
 
@@ -99,7 +95,7 @@ static u64 time_code(struct vm *vm, const u8 *code, size_t size, bool warm)
 		return best;
 	/* The host has other things to do now and then: the best of a few counts. */
 	for (i = 0; i < 4; i++) {
-		real_vcpu(vm, code, size);
+		loop_vcpu(vm, code, size);
 		cost = run_loop(v);
 		if (cost < best)
 			best = cost;

@@ -558,7 +558,8 @@ static enum emul_result emulate(void)
 	unsigned int k;
 
 	e.ops = &test_ops;
-	memcpy(e.regs, start.regs, sizeof(e.regs));
+	memcpy(emulated.regs, start.regs, sizeof(emulated.regs));
+	e.regs = emulated.regs;
 	memcpy(emulated.vec, start.vec, sizeof(emulated.vec));
 	e.rip = start.rip;
 	e.rflags = start.rflags;
@@ -586,7 +587,6 @@ static enum emul_result emulate(void)
 		if (r || e.rip != start.rip || !rep_string)
 			break;
 	}
-	memcpy(emulated.regs, e.regs, sizeof(e.regs));
 	emulated.rip = e.rip;
 	emulated.rflags = e.rflags;
 	return r;

@@ -353,7 +353,8 @@ void env_init(struct env *v)
 	v->e.mode = EMUL_MODE_REAL;
 	v->e.rip = 0x1000;
 	v->e.rflags = X86_EFLAGS_FIXED;
-	v->e.regs[EMUL_RSP] = 0x8000;
+	v->e.regs = v->regs;
+	v->regs[EMUL_RSP] = 0x8000;
 	for (k = 0; k < EMUL_NR_SEGS; k++) {
 		v->segs[k].limit = 0xffff;
 		v->segs[k].attr = EMUL_ATTR_P | EMUL_ATTR_S | 3;

@@ -14,6 +14,7 @@
 
 struct env {
 	struct emul e;
+	u64 regs[EMUL_NR_REGS];
 	u8 mem[ENV_MEM];
 	u8 mmio[4096];
 	struct emul_seg segs[EMUL_NR_SEGS];

@@ -265,6 +265,7 @@ static const struct emul_ops fuzz_ops_required = {
 };
 
 static unsigned long long executed;
+static u64 gprs[EMUL_NR_REGS];
 
 static void one_instruction(void)
 {
@@ -272,7 +273,7 @@ static void one_instruction(void)
 	enum emul_result r;
 	u8 cpl = e.cpl;
 
-	memcpy(regs, e.regs, sizeof(regs));
+	memcpy(regs, gprs, sizeof(regs));
 	rip = e.rip;
 	rflags = e.rflags;
 	ops_made = 0;
@@ -292,7 +293,7 @@ static void one_instruction(void)
 		return;
 	}
 	MUST(r <= EMUL_UNHANDLEABLE);
-	MUST(!memcmp(regs, e.regs, sizeof(regs)));
+	MUST(!memcmp(regs, gprs, sizeof(regs)));
 	MUST(e.rip == rip && e.rflags == rflags && e.cpl == cpl);
 	if (r == EMUL_FAULT)
 		MUST(e.fault.vector < 32);
@@ -308,6 +309,7 @@ int LLVMFuzzerTestOneInput(const u8 *data, size_t size)
 	in.p = data;
 	in.left = size;
 	b = take8();
+	e.regs = gprs;
 	e.ops = b & 0x80 ? &fuzz_ops_required : &fuzz_ops;
 	e.mode = (b & 7) % 5;
 	e.cpl = e.mode == EMUL_MODE_REAL ? 0 : e.mode == EMUL_MODE_VM86 ? 3 : (b >> 3) & 3;
@@ -315,7 +317,7 @@ int LLVMFuzzerTestOneInput(const u8 *data, size_t size)
 	e.la57 = b & 0x40;
 	b = take8();
 	for (k = 0; k < EMUL_NR_REGS; k++)
-		e.regs[k] = b & (1u << (k & 7)) ? take64() : take8();
+		gprs[k] = b & (1u << (k & 7)) ? take64() : take8();
 	e.rip = take8() < 128 ? take64() : 0x1000;
 	e.rflags = (take64() & 0x3f7fd7) | X86_EFLAGS_FIXED;
 	for (k = 0; k < 4 && in.left; k++)

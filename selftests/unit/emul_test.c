@@ -118,6 +118,60 @@ static void mmio_write(void)
 	CHECK(mmio(0x20, 8) == (u64)-2);
 }
 
+/* What stood at an address the last time counts only as long as it still stands there. */
+static void same_again(void)
+{
+	unsigned int k;
+
+	env_mode(v, EMUL_MODE_LONG64, 0);
+	RDI = ENV_MMIO;
+	for (k = 0; k < 3; k++) {
+		RIP = 0x1000;
+		RAX = k;
+		CHECK(RUN(0x89, 0x47, 0x10) == EMUL_OK && RIP == 0x1003);	/* mov %eax, 16(%rdi) */
+		CHECK(mmio(0x10, 4) == k);
+	}
+	/* the last byte is another one */
+	RIP = 0x1000;
+	CHECK(RUN(0x89, 0x47, 0x14) == EMUL_OK && mmio(0x14, 4) == 2);
+	/* the same bytes, with less before them */
+	RIP = 0x1000;
+	CHECK(RUN(0x41, 0x89, 0x47, 0x10) == EMUL_OK && RIP == 0x1004);	/* mov %eax, 16(%r15) */
+	RIP = 0x1001;
+	RAX = 7;
+	CODE();
+	CHECK(env_run(v) == EMUL_OK && RIP == 0x1004 && mmio(0x10, 4) == 7);
+	/* the same bytes elsewhere, in another mode: 48 is DEC EAX there */
+	RIP = 0x1000;
+	RAX = 0x55;
+	CHECK(RUN(0x48, 0x89, 0xc3) == EMUL_OK && RIP == 0x1003 && RBX == 0x55);
+	RIP = 0x1000;
+	v->e.mode = EMUL_MODE_PROT32;
+	v->e.lma = false;
+	v->segs[EMUL_SEG_CS].attr ^= EMUL_ATTR_DB | EMUL_ATTR_L;
+	CHECK(env_run(v) == EMUL_OK && RIP == 0x1001 && RAX == 0x54);
+	/* an instruction that ends at a page's end, and one that does not end there */
+	env_mode(v, EMUL_MODE_LONG64, 0);
+	for (k = 0; k < 2; k++) {
+		RIP = 0x1ffe;
+		RAX = k;
+		CHECK(RUN(0x89, 0xc3) == EMUL_OK && RIP == 0x2000 && RBX == k);	/* mov %eax, %ebx */
+	}
+	for (k = 0; k < 2; k++) {
+		RIP = 0x1ffe;
+		CHECK(RUN(0xb8, 5, 0, 0, 0) == EMUL_OK && RIP == 0x2003 && RAX == 5);
+		v->mem[0x2000] = 6;
+		RIP = 0x1ffe;
+		CHECK(env_run(v) == EMUL_OK && RAX == 0x605);
+	}
+	/* what failed to decode is not remembered */
+	RIP = 0x1000;
+	CHECK(RUN(0x89, 0xc3) == EMUL_OK);
+	RIP = 0x1000;
+	FAULTS_BARE(RUN(0xf0, 0x89, 0xc3), EMUL_VEC_UD);	/* lock mov */
+	FAULTS_BARE(env_run(v), EMUL_VEC_UD);
+}
+
 static void mmio_rmw(void)
 {
 	u64 was;
@@ -1151,7 +1205,7 @@ static const struct {
 	void (*fn)(void);
 } tests[] = {
 #define T(fn)	{ #fn, fn }
-	T(mmio_read), T(mmio_write), T(mmio_rmw), T(mmio_two_reads), T(rep_mmio), T(rep_rounds),
+	T(mmio_read), T(mmio_write), T(same_again), T(mmio_rmw), T(mmio_two_reads), T(rep_mmio), T(rep_rounds),
 	T(pio), T(rep_pio), T(io_permission), T(real_segments), T(real_far), T(real_stack),
 	T(mode_switch), T(seg_faults), T(prot_far), T(prot_iret), T(long_iret), T(privilege),
 	T(invalid), T(canonical), T(fetch_pages), T(syscalls), T(vectors), T(locked), T(tables),
