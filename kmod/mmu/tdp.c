@@ -29,9 +29,10 @@ struct mmu_map {
 	unsigned long hva;
 	u32 access;
 	u64 pfn;
-	struct page *page;	/* reference held on it; NULL: only the notifier stands for it */
+	bool ram;		/* it has a struct page */
+	struct page *held;	/* with a reference to be put; NULL: the notifier alone stands for it */
 	bool writable;		/* the user may write it, and so may the guest */
-	unsigned int level;
+	unsigned int level;	/* the largest the user's own mapping allows */
 };
 
 /* Faults count in parallel. */
@@ -332,7 +333,7 @@ static u64 mmu_leaf_pte(const struct mmu_map *map, unsigned int level)
 {
 	const struct mmu_format *fmt = keel_hw.mmu_fmt;
 	u64 pfn = round_down(map->pfn, mmu_level_pages(level));
-	u64 pte = (map->page ? __sme_set(PFN_PHYS(pfn)) : PFN_PHYS(pfn)) | fmt->leaf | fmt->accessed;
+	u64 pte = (map->ram ? __sme_set(PFN_PHYS(pfn)) : PFN_PHYS(pfn)) | fmt->leaf | fmt->accessed;
 
 	if (level > 1)
 		pte |= fmt->large;
@@ -398,20 +399,82 @@ static int mmu_install(struct keel_vcpu *vcpu, const struct mmu_map *map)
 
 /* -------------------------------------------------------------- the user's page */
 
-/* Without sleeping: only if the user's tables have it already. */
-static int mmu_find_fast(struct mmu_map *map)
+/* The last entry of the user's tables for an address; flags 0: there is none. */
+struct mmu_user_entry {
+	unsigned long pfn, flags;
+	unsigned int level;
+};
+
+/*
+ * With IRQs off the tables are not freed.  What is read holds only as long as the notifier's sequence stands still,
+ * so nothing of it is used outside its lock.
+ */
+static void mmu_user_look(struct mm_struct *mm, unsigned long hva, struct mmu_user_entry *u)
 {
-	/* Readable and writable at once saves the second fault; what is to be copied on write is not written here. */
-	if (!(map->slot->flags & KVM_MEM_READONLY) &&
-	    get_user_pages_fast_only(map->hva, 1, FOLL_WRITE, &map->page) == 1) {
-		map->writable = true;
-		return 0;
+	unsigned long flags;
+	pgd_t pgd;
+	p4d_t p4d;
+	pud_t pud;
+	pmd_t pmd;
+	pte_t pte;
+
+	u->flags = 0;
+	u->level = 1;
+	local_irq_save(flags);
+	pgd = READ_ONCE(*pgd_offset(mm, hva));
+	if (pgd_none(pgd))
+		goto out;
+	p4d = READ_ONCE(*p4d_offset(&pgd, hva));
+	if (p4d_none(p4d) || !p4d_present(p4d))
+		goto out;
+	pud = READ_ONCE(*pud_offset(&p4d, hva));
+	if (pud_none(pud) || !pud_present(pud))
+		goto out;
+	if (pud_leaf(pud)) {
+		u->level = 3;
+		u->flags = pud_flags(pud);
+		u->pfn = pud_pfn(pud) + ((hva & ~PUD_MASK) >> PAGE_SHIFT);
+		goto out;
 	}
-	if (!(map->access & MMU_ACC_WRITE) && get_user_pages_fast_only(map->hva, 1, 0, &map->page) == 1) {
-		map->writable = false;
-		return 0;
+	pmd = READ_ONCE(*pmd_offset(&pud, hva));
+	if (pmd_none(pmd) || !pmd_present(pmd))
+		goto out;
+	if (pmd_leaf(pmd)) {
+		u->level = 2;
+		u->flags = pmd_flags(pmd);
+		u->pfn = pmd_pfn(pmd) + ((hva & ~PMD_MASK) >> PAGE_SHIFT);
+		goto out;
 	}
-	return -EAGAIN;
+	pte = READ_ONCE(*pte_offset_kernel(&pmd, hva));
+	u->flags = pte_flags(pte);
+	u->pfn = pte_pfn(pte);
+out:
+	local_irq_restore(flags);
+}
+
+/* Entries that stand for more, or for less, than a page of memory the user may use as it is. */
+#ifdef _PAGE_DEVMAP
+#define MMU_USER_ODD	(_PAGE_SPECIAL | _PAGE_DEVMAP)
+#else
+#define MMU_USER_ODD	_PAGE_SPECIAL
+#endif
+
+/* Without sleeping: only if the user's tables have it already. */
+static int mmu_find_fast(struct mm_struct *mm, struct mmu_map *map)
+{
+	struct mmu_user_entry u;
+
+	mmu_user_look(mm, map->hva, &u);
+	if (~u.flags & (_PAGE_PRESENT | _PAGE_USER) || u.flags & MMU_USER_ODD)
+		return -EAGAIN;
+	/* Writable at once if the user's is saves the second fault; what is to be copied on write is not written here. */
+	map->writable = u.flags & _PAGE_RW && !(map->slot->flags & KVM_MEM_READONLY);
+	if (map->access & MMU_ACC_WRITE && !map->writable)
+		return -EAGAIN;
+	map->pfn = u.pfn;
+	map->ram = true;
+	map->level = u.level;
+	return 0;
 }
 
 /* Memory without struct pages, or whose pages may not be referenced: a device's. */
@@ -444,8 +507,8 @@ static int mmu_find_pfnmap(struct mm_struct *mm, struct mmu_map *map)
 	mmap_read_unlock(mm);
 	if (err)
 		return err == -EINVAL ? -EFAULT : err;
-	map->page = NULL;
 	map->pfn = pfn;
+	map->level = 1;
 	map->writable = writable && !(map->slot->flags & KVM_MEM_READONLY);
 	return 0;
 }
@@ -453,77 +516,40 @@ static int mmu_find_pfnmap(struct mm_struct *mm, struct mmu_map *map)
 static int mmu_find_slow(struct keel_vm *vm, struct mmu_map *map)
 {
 	bool write = map->access & MMU_ACC_WRITE, unlocked;
-	struct page *page;
+	struct mmu_user_entry u;
 	long n;
 
-	/* A plain fault and another look at the user's tables is half the work of get_user_pages(), which knows more. */
+	/* A plain fault and a look at the user's tables is a third of get_user_pages(), which knows more. */
 	mmap_read_lock(vm->mm);
 	n = fixup_user_fault(vm->mm, map->hva, write ? FAULT_FLAG_WRITE : 0, &unlocked);
 	mmap_read_unlock(vm->mm);
-	if (!n && !mmu_find_fast(map))
+	if (!n && !mmu_find_fast(vm->mm, map))
 		return 0;
-	n = get_user_pages_unlocked(map->hva, 1, &map->page,
+	n = get_user_pages_unlocked(map->hva, 1, &map->held,
 				    FOLL_HWPOISON | FOLL_INTERRUPTIBLE | (write ? FOLL_WRITE : 0));
 	if (n == 1) {
+		mmu_user_look(vm->mm, map->hva, &u);
+		map->pfn = page_to_pfn(map->held);
+		map->ram = true;
 		map->writable = write;
-		if (write || map->slot->flags & KVM_MEM_READONLY)
-			return 0;
-		if (get_user_pages_fast_only(map->hva, 1, FOLL_WRITE, &page) == 1) {
-			put_page(map->page);
-			map->page = page;
-			map->writable = true;
-		}
+		map->level = u.flags & _PAGE_PRESENT ? u.level : 1;
 		return 0;
 	}
+	map->held = NULL;
 	if (n == -EHWPOISON || n == -EINTR || n == -ERESTARTSYS || n == -ENOMEM)
 		return n == -ERESTARTSYS ? -EINTR : n;
 	return mmu_find_pfnmap(vm->mm, map);
 }
 
-/*
- * How large a page the user has there, by a look at the user's tables: with IRQs off they are not freed.  Should
- * the page be split at once, the notifier's sequence tells.
- */
-static unsigned int mmu_host_level(struct mm_struct *mm, unsigned long hva)
-{
-	unsigned int level = 1;
-	unsigned long flags;
-	pgd_t pgd;
-	p4d_t p4d;
-	pud_t pud;
-	pmd_t pmd;
-
-	local_irq_save(flags);
-	pgd = READ_ONCE(*pgd_offset(mm, hva));
-	if (pgd_none(pgd))
-		goto out;
-	p4d = READ_ONCE(*p4d_offset(&pgd, hva));
-	if (p4d_none(p4d) || !p4d_present(p4d))
-		goto out;
-	pud = READ_ONCE(*pud_offset(&p4d, hva));
-	if (pud_none(pud) || !pud_present(pud))
-		goto out;
-	if (pud_leaf(pud)) {
-		level = 3;
-		goto out;
-	}
-	pmd = READ_ONCE(*pmd_offset(&pud, hva));
-	if (!pmd_none(pmd) && pmd_present(pmd) && pmd_leaf(pmd))
-		level = 2;
-out:
-	local_irq_restore(flags);
-	return level;
-}
-
-static unsigned int mmu_map_level(struct keel_vm *vm, const struct mmu_map *map)
+/* Of the levels the user's mapping allows, the largest that fits the slot. */
+static unsigned int mmu_map_level(const struct mmu_map *map)
 {
 	const struct keel_slot *slot = map->slot;
 	unsigned int level;
 
-	if (slot->dirty || !map->page || !PageCompound(map->page))
+	if (slot->dirty)
 		return 1;
-	level = min(mmu_host_level(vm->mm, map->hva), keel_hw.max_page_level);
-	for (; level > 1; level--) {
+	for (level = min(map->level, keel_hw.max_page_level); level > 1; level--) {
 		u64 pages = mmu_level_pages(level), start = round_down(map->gfn, pages);
 
 		/* Guest and user address must be alike below the size, and all of it in the slot. */
@@ -534,20 +560,19 @@ static unsigned int mmu_map_level(struct keel_vm *vm, const struct mmu_map *map)
 	return level;
 }
 
-static void mmu_put_page(const struct mmu_map *map)
+/*
+ * The guest's tables have a dirty bit the host will not look at: a page that can be written is dirty.  For its age
+ * the host asks the notifier.  With the lock held, for which the user's mapping, and so the page, stays.
+ */
+static void mmu_mark_written(const struct mmu_map *map)
 {
 	struct folio *folio;
 
-	if (!map->page)
+	if (!map->ram || !map->writable)
 		return;
-	folio = page_folio(map->page);
-	/*
-	 * The guest's tables have a dirty bit the host will not look at: a page that can be written is dirty.  For its
-	 * age the host asks the notifier.
-	 */
-	if (map->writable && !folio_test_reserved(folio) && !folio_test_dirty(folio))
+	folio = page_folio(pfn_to_page(map->pfn));
+	if (!folio_test_reserved(folio) && !folio_test_dirty(folio))
 		folio_set_dirty(folio);
-	put_page(map->page);
 }
 
 /* -------------------------------------------------------------- faults */
@@ -576,10 +601,8 @@ static bool mmu_fix_present(struct keel_vcpu *vcpu, struct mmu_map *map)
 		map->pfn = (mmu_pte_addr(pte) >> PAGE_SHIFT) + (map->gfn & (mmu_level_pages(level) - 1));
 		map->level = map->slot->dirty ? 1 : level;
 		map->writable = true;
-		/* Only to say that it is memory; the entry we found stands for the page while the lock is held. */
-		map->page = pfn_valid(map->pfn) ? pfn_to_page(map->pfn) : NULL;
+		map->ram = pfn_valid(map->pfn);
 		fixed = !mmu_install(vcpu, map);
-		map->page = NULL;
 	}
 out:
 	read_unlock(&vcpu->vm->mmu.lock);
@@ -633,7 +656,7 @@ int mmu_fault(struct keel_vcpu *vcpu, u64 gpa, u32 access)
 	seq = READ_ONCE(mmu->notifier_seq);
 	smp_rmb();	/* with the locks of the notifier: sequence first, then the user's tables */
 	if (vcpu->atomic) {
-		if (mmu_find_fast(&map))
+		if (mmu_find_fast(vcpu->vm->mm, &map))
 			return MMU_SLOW;
 	} else {
 		vcpu->mmu.fresh_gfn = map.gfn + 1;
@@ -641,17 +664,19 @@ int mmu_fault(struct keel_vcpu *vcpu, u64 gpa, u32 access)
 		if (err)
 			return mmu_fault_error(vcpu, &map, err);
 	}
-	if (map.page)
-		map.pfn = page_to_pfn(map.page);
-	map.level = mmu_map_level(vcpu->vm, &map);
+	map.level = mmu_map_level(&map);
 
 	err = 0;
 	read_lock(&mmu->lock);
 	stale = mmu_notifier_stale(mmu, seq, map.hva);
-	if (!stale)
+	if (!stale) {
 		err = mmu_install(vcpu, &map);
+		if (!err)
+			mmu_mark_written(&map);
+	}
 	read_unlock(&mmu->lock);
-	mmu_put_page(&map);
+	if (map.held)
+		put_page(map.held);
 
 	if (err)
 		return vcpu->atomic ? MMU_SLOW : err;
