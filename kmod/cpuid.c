@@ -70,7 +70,8 @@ static const struct feature_row {
 #define W CPUID_7_EDX
 	{ 7, 0, EDX, W,
 	  F(W, AVX512_4VNNIW) | F(W, AVX512_4FMAPS) | F(W, FSRM) | F(W, AVX512_VP2INTERSECT) | F(W, MD_CLEAR) |
-	  F(W, SERIALIZE) | F(W, TSXLDTRK) | F(W, AVX512_FP16),
+	  F(W, SERIALIZE) | F(W, TSXLDTRK) | F(W, AVX512_FP16) | F(W, SPEC_CTRL) | F(W, INTEL_STIBP) |
+	  F(W, SPEC_CTRL_SSBD),
 	  F(W, ARCH_CAPABILITIES) },
 #undef W
 #define W CPUID_7_1_EAX
@@ -92,7 +93,9 @@ static const struct feature_row {
 	  F(W, 3DNOWEXT) | F(W, 3DNOW) },
 #undef W
 #define W CPUID_8000_0008_EBX
-	{ 0x80000008, 0, EBX, W, F(W, CLZERO) | F(W, XSAVEERPTR) | F(W, WBNOINVD) | F(W, AMD_IBPB) | F(W, AMD_SSB_NO) },
+	{ 0x80000008, 0, EBX, W,
+	  F(W, CLZERO) | F(W, XSAVEERPTR) | F(W, WBNOINVD) | F(W, AMD_IBPB) | F(W, AMD_SSB_NO) | F(W, AMD_IBRS) |
+	  F(W, AMD_STIBP) | F(W, AMD_STIBP_ALWAYS_ON) | F(W, AMD_SSBD) },
 #undef W
 };
 

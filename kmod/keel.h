@@ -155,6 +155,8 @@ struct keel_vcpu {
 	bool guest_irq_exit;		/* last exit was a host interrupt (backend sets) */
 	u32 avail, dirty;		/* bit per keel_reg: cached copy valid / to be written back */
 	u64 regs[KEEL_NR_REGS];
+	u64 spec_ctrl;			/* mitigate.h; the entry code finds these two behind regs */
+	u32 spec_ctrl_mode;
 	u64 rflags;
 	u64 cr0, cr2, cr3, cr4, efer;
 	u64 cr8;			/* priority class: of the in-kernel LAPIC's TPR, or the VMM's */

@@ -14,7 +14,11 @@
 #include <asm/processor.h>
 #include <asm/segment.h>
 #include "compat.h"
+#include "keel.h"
 #include "mitigate.h"
+
+static_assert(offsetof(struct keel_vcpu, spec_ctrl) - offsetof(struct keel_vcpu, regs) == KEEL_SPEC_CTRL);
+static_assert(offsetof(struct keel_vcpu, spec_ctrl_mode) - offsetof(struct keel_vcpu, regs) == KEEL_SPEC_MODE);
 
 const u16 keel_verw_sel = __KERNEL_DS;
 u8 keel_l1d_mode __ro_after_init;

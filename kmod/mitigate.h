@@ -6,12 +6,23 @@
  *
  * At an entry: CPU buffers are cleared (VERW), L1D is flushed where the host asks (mitigate.c).  At an exit, before
  * the first return: the return predictor is refilled or untrained, IBRS written again, branch history cleared.  When
- * another vCPU comes to a CPU: a branch prediction barrier.  SPEC_CTRL is not offered to guests: they run with the
- * host's, and see MD_CLEAR, IBPB and the immunities that are true (cpuid.c, msr.c).
+ * another vCPU comes to a CPU: a branch prediction barrier.
+ *
+ * A guest sees MD_CLEAR, IBPB, the immunities that are true, and SPEC_CTRL where the CPU has it (cpuid.c, msr.c).  Until
+ * it first sets a bit there it runs with the host's value, which protects no less.  From then on the register is its
+ * own, without exits, and each entry and exit exchanges the two values.  CPUs with a SPEC_CTRL for guests in the VMCB
+ * do that by themselves.
  */
 #ifndef KEEL_MITIGATE_H
 #define KEEL_MITIGATE_H
 
+/* vcpu->spec_ctrl_mode, and where the entry code finds it and the value from &vcpu->regs. */
+#define KEEL_SPEC_SWITCH	1	/* exchange the values */
+#define KEEL_SPEC_OPEN		2	/* the guest reaches the register itself */
+#define KEEL_SPEC_CTRL		(17 * 8)
+#define KEEL_SPEC_MODE		(18 * 8)
+
+#ifndef __ASSEMBLER__
 #include <linux/types.h>
 
 extern const u16 keel_verw_sel;
@@ -28,4 +39,5 @@ extern bool keel_device_data_leaks;
 /* Preemption off: vCPU number @serial (unique in the module's life) comes to this CPU. */
 void keel_predict_barrier(u64 serial);
 
+#endif /* __ASSEMBLER__ */
 #endif

@@ -8,6 +8,7 @@
 #include <asm/msr-index.h>
 #include <asm/nospec-branch.h>
 #include <asm/percpu.h>
+#include "mitigate.h"
 
 #ifndef X86_FEATURE_CLEAR_CPU_BUF
 #define X86_FEATURE_CLEAR_CPU_BUF	X86_FEATURE_ALWAYS
@@ -23,15 +24,42 @@
 .Lno_verw\@:
 .endm
 
-/* Where the kernel runs with IBRS set by hand, an exit must write it again.  Uses RAX, RCX, RDX; GS is the host's. */
-.macro KEEL_RESTORE_IBRS
-	ALTERNATIVE "jmp .Lno_ibrs\@", "", X86_FEATURE_KERNEL_IBRS
+/* The guest's SPEC_CTRL for the host's.  @regs: register with &vcpu->regs.  Uses RAX, RCX, RDX; GS is the host's. */
+.macro KEEL_SPEC_CTRL_IN regs
+	testb	$KEEL_SPEC_SWITCH, KEEL_SPEC_MODE(\regs)
+	jz	.Lspec_in\@
+	mov	KEEL_SPEC_CTRL(\regs), %rax
+	cmp	%rax, PER_CPU_VAR(x86_spec_ctrl_current)
+	je	.Lspec_in\@
 	mov	$MSR_IA32_SPEC_CTRL, %ecx
-	mov	PER_CPU_VAR(x86_spec_ctrl_current), %rdx
-	mov	%edx, %eax
-	shr	$32, %rdx
+	xor	%edx, %edx
 	wrmsr
-.Lno_ibrs\@:
+.Lspec_in\@:
+.endm
+
+/*
+ * The host's for the guest's, which is kept; and where the kernel runs with IBRS set by hand, an exit must write it
+ * again in any case.  The host does not run ahead of that by speculation.  As above.
+ */
+.macro KEEL_SPEC_CTRL_OUT regs
+	ALTERNATIVE "jmp .Lspec_out\@", "", X86_FEATURE_MSR_SPEC_CTRL
+	testb	$KEEL_SPEC_SWITCH, KEEL_SPEC_MODE(\regs)
+	jz	.Lspec_ibrs\@
+	mov	$MSR_IA32_SPEC_CTRL, %ecx
+	rdmsr
+	mov	%eax, KEEL_SPEC_CTRL(\regs)
+	cmp	%eax, PER_CPU_VAR(x86_spec_ctrl_current)
+	jne	.Lspec_write\@
+.Lspec_ibrs\@:
+	ALTERNATIVE "jmp .Lspec_fence\@", "", X86_FEATURE_KERNEL_IBRS
+.Lspec_write\@:
+	mov	$MSR_IA32_SPEC_CTRL, %ecx
+	mov	PER_CPU_VAR(x86_spec_ctrl_current), %eax
+	xor	%edx, %edx
+	wrmsr
+.Lspec_fence\@:
+	lfence
+.Lspec_out\@:
 .endm
 
 /* Returns are predicted from what the guest trained.  Uses RAX, RCX, RDX. */

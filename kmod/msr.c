@@ -12,6 +12,7 @@
 #include <asm/kvm_para.h>
 #include <asm/mce.h>
 #include <asm/processor.h>
+#include "mitigate.h"
 #include "ops.h"
 
 #define M_FAST		BIT(0)	/* may be written without sleeping */
@@ -229,6 +230,64 @@ static int set_pred_cmd(const struct msr_access *a, u64 val)
 		return 1;
 	if (val && boot_cpu_has(X86_FEATURE_IBPB))
 		wrmsrq(MSR_IA32_PRED_CMD, PRED_CMD_IBPB);
+	return 0;
+}
+
+/*
+ * SPEC_CTRL, bit by bit what the guest was told it has and the CPU does have; bits of the CPU's alone the guest finds
+ * once the register is its own.
+ */
+static const struct {
+	u64 bit;
+	u16 features[2];	/* either, as Intel and AMD tell of it */
+} spec_ctrl_bits[] = {
+	{ SPEC_CTRL_IBRS, { X86_FEATURE_SPEC_CTRL, X86_FEATURE_AMD_IBRS } },
+	{ SPEC_CTRL_STIBP, { X86_FEATURE_INTEL_STIBP, X86_FEATURE_AMD_STIBP } },
+	{ SPEC_CTRL_SSBD, { X86_FEATURE_SPEC_CTRL_SSBD, X86_FEATURE_AMD_SSBD } },
+};
+
+static u64 spec_ctrl_allowed(const struct msr_access *a)
+{
+	u64 allowed = 0;
+	unsigned int i, f;
+
+	if (!boot_cpu_has(X86_FEATURE_MSR_SPEC_CTRL))
+		return 0;
+	for (i = 0; i < ARRAY_SIZE(spec_ctrl_bits); i++) {
+		for (f = 0; f < 2; f++) {
+			u16 feature = spec_ctrl_bits[i].features[f];
+
+			if (boot_cpu_has(feature) && (a->host || keel_guest_has(a->vcpu, feature)))
+				allowed |= spec_ctrl_bits[i].bit;
+		}
+	}
+	return allowed;
+}
+
+static int get_spec_ctrl(const struct msr_access *a, u64 *val)
+{
+	if (!a->host && !spec_ctrl_allowed(a))
+		return 1;
+	if (keel_call(get_msr, a->vcpu, MSR_IA32_SPEC_CTRL, val))
+		*val = a->vcpu->spec_ctrl;
+	return 0;
+}
+
+static int set_spec_ctrl(const struct msr_access *a, u64 val)
+{
+	u64 allowed = spec_ctrl_allowed(a);
+	u32 mode = KEEL_SPEC_OPEN;
+
+	if ((!a->host && !allowed) || val & ~allowed)
+		return 1;
+	if (keel_call(set_msr, a->vcpu, MSR_IA32_SPEC_CTRL, val)) {
+		a->vcpu->spec_ctrl = val;
+		mode |= KEEL_SPEC_SWITCH;
+	}
+	if (val && !a->vcpu->spec_ctrl_mode) {
+		a->vcpu->spec_ctrl_mode = mode;
+		keel_request(KEEL_REQ_INTERCEPTS, a->vcpu);
+	}
 	return 0;
 }
 
@@ -488,6 +547,7 @@ static const struct msr_row msr_rows[] = {
 	  .offset = offsetof(struct keel_vcpu, msrs.smi_count), .valid = ~0ULL },
 	{ .first = MSR_IA32_TSC_ADJUST, .count = 1, .flags = M_FAST | M_LIST | M_NEEDS,
 	  .feature = X86_FEATURE_TSC_ADJUST, .get = get_clock, .set = set_clock },
+	ONE(MSR_IA32_SPEC_CTRL, M_FAST | M_LIST, get_spec_ctrl, set_spec_ctrl),
 	ONE(MSR_IA32_PRED_CMD, M_FAST, get_none, set_pred_cmd),
 	ONE(MSR_IA32_UCODE_WRITE, M_FAST, get_none, set_ignore),
 	/* Guests write zero before they ask for it, as Intel's manual tells them to. */
@@ -666,6 +726,7 @@ void keel_msrs_reset(struct keel_vcpu *vcpu, bool init)
 	m->arch_capabilities = host_arch_capabilities();
 	m->ucode_rev = 0x0000000100000000ULL;	/* a revision: some guests take 0 for "no microcode loaded" */
 	m->mcg_cap = KEEL_MCE_BANKS;
+	vcpu->spec_ctrl = 0;
 	vcpu->smbase = 0x30000;
 }
 

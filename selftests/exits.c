@@ -577,6 +577,85 @@ TEST_F(exits, msr)
 	vcpu_done(self->v);
 }
 
+/* SPEC_CTRL is the guest's from its first bit on, and the host's in between. */
+static void spec_ctrl_guest(u64 bits)
+{
+	u64 v;
+	int i;
+
+	guest_eq(rdmsr_try(MSR_IA32_SPEC_CTRL, &v), NO_FAULT);
+	guest_eq(v, 0);
+	guest_eq(wrmsr_try(MSR_IA32_SPEC_CTRL, 1UL << 40), GP0);
+	for (i = 0; i < 20; i++) {
+		guest_eq(wrmsr_try(MSR_IA32_SPEC_CTRL, i & bits), NO_FAULT);
+		outb(0x80, 0);
+		guest_eq(rdmsr_try(MSR_IA32_SPEC_CTRL, &v), NO_FAULT);
+		guest_eq(v, i & bits);
+	}
+	guest_eq(wrmsr_try(MSR_IA32_SPEC_CTRL, bits), NO_FAULT);
+	guest_sync(0);
+	/* the VMM has set it to zero */
+	guest_eq(rdmsr_try(MSR_IA32_SPEC_CTRL, &v), NO_FAULT);
+	guest_eq(v, 0);
+	guest_done(0);
+}
+
+static void no_spec_ctrl_guest(u64 arg)
+{
+	u64 v;
+
+	guest_eq(rdmsr_try(MSR_IA32_SPEC_CTRL, &v), GP0);
+	guest_eq(wrmsr_try(MSR_IA32_SPEC_CTRL, 0), GP0);
+	guest_done(0);
+}
+
+TEST_F(exits, spec_ctrl)
+{
+	struct kvm_cpuid_entry2 *intel = cpuid_find(self->vm->cpuid, 7, 0);
+	struct kvm_cpuid_entry2 *amd = cpuid_find(self->vm->cpuid, 0x80000008, 0);
+	int msrs = open("/dev/cpu/0/msr", O_RDONLY);
+	u64 bits = 0, before = 0, now = 0, val;
+	cpu_set_t one = {};
+	struct vcpu *v = self->v;
+	int i;
+
+	if (intel && intel->edx & 1u << 26)
+		bits |= 1 | (intel->edx >> 27 & 1) << 1 | (intel->edx >> 31) << 2;
+	if (amd && amd->ebx & 1u << 14)
+		bits |= 1;
+	if (!bits)
+		SKIP(return, "this CPU has no SPEC_CTRL");
+	CPU_SET(0, &one);
+	must(sched_setaffinity(0, sizeof(one), &one));
+	if (msrs >= 0)
+		EXPECT_EQ(8, pread(msrs, &before, 8, MSR_IA32_SPEC_CTRL));
+	vcpu_long(v, spec_ctrl_guest, bits);
+	for (i = 0; i < 20; i++) {
+		vcpu_expect_io(v, KVM_EXIT_IO_OUT, 0x80, 1, 1);
+		EXPECT_EQ(1, vcpu_get_msr(v, MSR_IA32_SPEC_CTRL, &val));
+		EXPECT_EQ(i & bits, val);
+		if (msrs >= 0)
+			EXPECT_EQ(8, pread(msrs, &now, 8, MSR_IA32_SPEC_CTRL));
+		EXPECT_EQ(before, now);
+	}
+	vcpu_sync(v);
+	EXPECT_EQ(0, vcpu_set_msr(v, MSR_IA32_SPEC_CTRL, 1UL << 20));
+	EXPECT_EQ(1, vcpu_set_msr(v, MSR_IA32_SPEC_CTRL, 0));
+	vcpu_done(v);
+
+	/* a guest that was not told of it does not have it */
+	v = vcpu_new(self->vm, 1);
+	if (intel)
+		intel->edx &= ~(1u << 26 | 1u << 27 | 1u << 31);
+	if (amd)
+		amd->ebx &= ~(1u << 14 | 1u << 15 | 1u << 24);
+	EXPECT_EQ(0, xioctl(v->fd, KVM_SET_CPUID2, self->vm->cpuid));
+	vcpu_long(v, no_spec_ctrl_guest, 0);
+	vcpu_done(v);
+	if (msrs >= 0)
+		close(msrs);
+}
+
 static void user_msr_guest(u64 arg)
 {
 	u64 v;

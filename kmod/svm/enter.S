@@ -41,6 +41,7 @@ SYM_FUNC_START(svm_vmrun)
 	push	%rdx			/* host_pa */
 	push	%rdi			/* regs */
 
+	KEEL_SPEC_CTRL_IN %rdi
 	mov	%rsi, %rax
 	mov	RCX(%rdi), %rcx
 	mov	RDX(%rdi), %rdx
@@ -83,10 +84,11 @@ SYM_FUNC_START(svm_vmrun)
 	mov	%r13, R13(%rax)
 	mov	%r14, R14(%rax)
 	mov	%r15, R15(%rax)
+	mov	%rax, %rbx
 
 	pop	%rax			/* host_pa */
 	vmload	%rax
-	KEEL_RESTORE_IBRS
+	KEEL_SPEC_CTRL_OUT %rbx
 	KEEL_UNTRAIN_RETURNS
 
 	/* The guest chose what is in these; the C code below may speculate with them. */

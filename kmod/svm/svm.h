@@ -47,7 +47,6 @@ struct svm_vcpu {
 	bool shadow_lost;		/* it did */
 	u64 shadow_rip;
 	u64 tsc_ratio;
-	u64 spec_ctrl;
 };
 
 static inline struct svm_vcpu *to_svm(struct keel_vcpu *vcpu)

@@ -8,6 +8,7 @@
 #include <asm/msr.h>
 
 #include "svm.h"
+#include "../mitigate.h"
 
 static_assert(sizeof(struct vmcb_control_area) == 0x400);
 static_assert(offsetof(struct vmcb_save_area, rax) == 0x1f8);
@@ -54,6 +55,14 @@ static int msrpm_bit(u32 msr)
 	return -1;
 }
 
+static void msrpm_open(unsigned long *map, u32 msr)
+{
+	int bit = msrpm_bit(msr);
+
+	__clear_bit(bit, map);
+	__clear_bit(bit + 1, map);
+}
+
 static unsigned long *svm_alloc_msrpm(void)
 {
 	struct page *pages = alloc_pages(GFP_KERNEL_ACCOUNT, MSRPM_ORDER);
@@ -64,12 +73,8 @@ static unsigned long *svm_alloc_msrpm(void)
 		return NULL;
 	map = page_address(pages);
 	memset(map, 0xff, PAGE_SIZE << MSRPM_ORDER);
-	for (i = 0; i < ARRAY_SIZE(svm_direct_msrs); i++) {
-		int bit = msrpm_bit(svm_direct_msrs[i]);
-
-		__clear_bit(bit, map);
-		__clear_bit(bit + 1, map);
-	}
+	for (i = 0; i < ARRAY_SIZE(svm_direct_msrs); i++)
+		msrpm_open(map, svm_direct_msrs[i]);
 	return map;
 }
 
@@ -144,6 +149,10 @@ void svm_update_intercepts(struct keel_vcpu *vcpu)
 	/* Without an in-kernel APIC the VMM must see the TPR fall. */
 	if (!vcpu->apic)
 		svm_intercept(svm, INTERCEPT_CR8_WRITE, true);
+	if (vcpu->spec_ctrl_mode & KEEL_SPEC_OPEN) {
+		msrpm_open(svm->msrpm, MSR_IA32_SPEC_CTRL);
+		svm_touch(svm, CLEAN_PERM);
+	}
 }
 
 /* ------------------------------------------------------------- registers */
@@ -367,12 +376,15 @@ static const struct svm_saved_msr {
 	{ MSR_GS_BASE, SAVED(gs.base, 0) },
 	{ MSR_KERNEL_GS_BASE, SAVED(kernel_gs_base, 0) },
 	{ MSR_IA32_CR_PAT, SAVED(g_pat, CLEAN_NPT) },
+	{ MSR_IA32_SPEC_CTRL, SAVED(spec_ctrl, 0) },	/* some CPUs, APM 15.36.3 */
 };
 
 static u64 *svm_msr_field(struct svm_vcpu *svm, u32 msr, u16 *clean)
 {
 	unsigned int i;
 
+	if (msr == MSR_IA32_SPEC_CTRL && !boot_cpu_has(X86_FEATURE_V_SPEC_CTRL))
+		return NULL;
 	for (i = 0; i < ARRAY_SIZE(svm_saved_msrs); i++) {
 		if (svm_saved_msrs[i].msr != msr)
 			continue;

@@ -48,6 +48,7 @@ SYM_FUNC_START(vmx_vmenter)
 	mov	$FIELD_HOST_RSP, %eax
 1:	vmwrite	%rsp, %rax
 
+	KEEL_SPEC_CTRL_IN %rdi
 	KEEL_CLEAR_CPU_BUFFERS
 	/* In CF, which nothing below touches. */
 	bt	$0, %esi
@@ -80,7 +81,7 @@ SYM_FUNC_START(vmx_vmenter)
 	_ASM_EXTABLE(2b, .Lrefused)
 	_ASM_EXTABLE(3b, .Lrefused)
 	pop	%rdi
-	mov	$1, %eax
+	mov	$1, %ebx
 	jmp	.Lout
 
 /* HOST_RIP */
@@ -108,10 +109,11 @@ SYM_INNER_LABEL(vmx_vmexit, SYM_L_GLOBAL)
 
 	/* Nothing the guest left in the return predictor is to steer the returns below. */
 	FILL_RETURN_BUFFER %rcx, RSB_CLEAR_LOOPS, X86_FEATURE_RSB_VMEXIT, X86_FEATURE_RSB_VMEXIT_LITE
-	KEEL_RESTORE_IBRS
-	KEEL_CLEAR_BRANCH_HISTORY
-	xor	%eax, %eax
+	xor	%ebx, %ebx
 .Lout:
+	KEEL_SPEC_CTRL_OUT %rdi
+	KEEL_CLEAR_BRANCH_HISTORY
+	mov	%ebx, %eax
 	/* The guest chose what is in these; the C code below may speculate with them. */
 	xor	%ecx, %ecx
 	xor	%edx, %edx

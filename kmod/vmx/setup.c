@@ -17,7 +17,7 @@
 #include "vmx.h"
 
 struct vmx_features vmx_has __ro_after_init;
-u8 *vmx_msr_bitmap;
+u8 *vmx_msr_bitmap[2];
 
 /* EPT's format, SDM 28.3.2.  Guest memory is write-back whatever the guest's PAT says: it is ordinary host memory. */
 static struct mmu_format ept_format __ro_after_init = {
@@ -289,6 +289,7 @@ static const char *vmx_missing(struct keel_hw_caps *caps, int *err)
 
 static void vmx_free(void)
 {
+	unsigned int i;
 	int cpu;
 
 	for_each_possible_cpu(cpu) {
@@ -298,8 +299,10 @@ static void vmx_free(void)
 			__free_page(vc->vmxon);
 		vc->vmxon = NULL;
 	}
-	free_page((unsigned long)vmx_msr_bitmap);
-	vmx_msr_bitmap = NULL;
+	for (i = 0; i < ARRAY_SIZE(vmx_msr_bitmap); i++) {
+		free_page((unsigned long)vmx_msr_bitmap[i]);
+		vmx_msr_bitmap[i] = NULL;
+	}
 }
 
 /* MSRs the guest reads and writes without an exit: fields of the VMCS, and the one that SWAPGS changes anyway. */
@@ -309,27 +312,38 @@ static const u32 direct_msrs[] = {
 };
 
 /* SDM 24.6.9: a bit an MSR, set for an exit; reads of 0 and of 0xc0000000 on, then writes of the same. */
-static void make_msr_bitmap(void)
+static void open_msr(u8 *bitmap, u32 msr)
 {
-	unsigned int i;
+	u8 *half = bitmap + (msr & 0xc0000000 ? 1024 : 0);
 
-	memset(vmx_msr_bitmap, 0xff, PAGE_SIZE);
-	for (i = 0; i < ARRAY_SIZE(direct_msrs); i++) {
-		u8 *half = vmx_msr_bitmap + (direct_msrs[i] & 0xc0000000 ? 1024 : 0);
+	__clear_bit(msr & 0x1fff, (unsigned long *)half);
+	__clear_bit(msr & 0x1fff, (unsigned long *)(half + 2048));
+}
 
-		__clear_bit(direct_msrs[i] & 0x1fff, (unsigned long *)half);
-		__clear_bit(direct_msrs[i] & 0x1fff, (unsigned long *)(half + 2048));
+static int make_msr_bitmaps(void)
+{
+	unsigned int i, m;
+
+	for (i = 0; i < ARRAY_SIZE(vmx_msr_bitmap); i++) {
+		u8 *bitmap = (u8 *)__get_free_page(GFP_KERNEL);
+
+		vmx_msr_bitmap[i] = bitmap;
+		if (!bitmap)
+			return -ENOMEM;
+		memset(bitmap, 0xff, PAGE_SIZE);
+		for (m = 0; m < ARRAY_SIZE(direct_msrs); m++)
+			open_msr(bitmap, direct_msrs[m]);
 	}
+	open_msr(vmx_msr_bitmap[1], MSR_IA32_SPEC_CTRL);
+	return 0;
 }
 
 static int vmx_alloc(void)
 {
 	int cpu;
 
-	vmx_msr_bitmap = (void *)get_zeroed_page(GFP_KERNEL);
-	if (!vmx_msr_bitmap)
+	if (make_msr_bitmaps())
 		return -ENOMEM;
-	make_msr_bitmap();
 	for_each_possible_cpu(cpu) {
 		struct vmx_cpu *vc = per_cpu_ptr(&vmx_cpu, cpu);
 

@@ -8,6 +8,7 @@
 #include <linux/gfp.h>
 #include <asm/msr.h>
 #include "vmx.h"
+#include "../mitigate.h"
 
 static_assert(offsetof(struct vmx_vcpu, vcpu) == 0);
 
@@ -78,7 +79,6 @@ static void vmcs_constant(struct vmx_vcpu *vmx)
 	vmcs_write(VM_EXIT_MSR_STORE_COUNT, 0);
 	vmcs_write(VM_EXIT_MSR_LOAD_COUNT, 0);
 	vmcs_write(VM_ENTRY_MSR_LOAD_COUNT, 0);
-	vmcs_write(MSR_BITMAP, __pa(vmx_msr_bitmap));
 	vmcs_write(VIRTUAL_APIC_PAGE_ADDR, __pa(vmx->vapic));
 	vmcs_write(VMCS_LINK_POINTER, ~0ULL);
 	if (cpu2 & SECONDARY_EXEC_XSAVES)
@@ -120,6 +120,7 @@ void vmx_update_intercepts(struct keel_vcpu *vcpu)
 	vmx->cr4_owned = CR4_OWNED & ~keel_cr4_reserved(vcpu);
 	vmcs_write(CR4_GUEST_HOST_MASK, ~vmx->cr4_owned);
 	vmx_set_cr4(vcpu, cr4);
+	vmcs_write(MSR_BITMAP, __pa(vmx_msr_bitmap[!!(vcpu->spec_ctrl_mode & KEEL_SPEC_OPEN)]));
 	/* Without an in-kernel APIC the VMM must see the TPR fall. */
 	vmx_cpu_ctl(vmx, CPU_BASED_CR8_LOAD_EXITING | CPU_BASED_CR8_STORE_EXITING, !vcpu->apic);
 }

@@ -63,7 +63,7 @@ struct vmx_features {
 	bool ept_ad, invept_single;
 };
 extern struct vmx_features vmx_has;
-extern u8 *vmx_msr_bitmap;
+extern u8 *vmx_msr_bitmap[2];	/* by KEEL_SPEC_OPEN */
 
 /* ------------------------------------------------------------- VMCS access
  * The VMCS reached is the one current on this CPU: every operation runs with its vCPU loaded.

@@ -13,13 +13,19 @@
  * The page modification log gets addresses of bytes instead of pages, at which
  * kvm_intel warns each time.
  *
- * Both are done by sending one call through a few instructions of our own. A
+ * On request (BOCHS_SPEC_CTRL in the environment) the Skylake it emulates gets
+ * what its microcode brought real ones: CPUID tells of SPEC_CTRL with IBRS,
+ * STIBP and SSBD, and the register keeps what is written to it. Nothing
+ * speculates here, but whose value is in it when can be seen.
+ *
+ * All is done by sending one call through a few instructions of our own. A
  * Bochs that has no such call is left alone, and says so.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 
@@ -52,15 +58,15 @@ static void emit(const void *bytes, size_t n)
 	code += n;
 }
 
-/* In the function @from, the call of @to: runs @first, with the call's arguments, and goes on to @to */
-static void redirect(unsigned char *from, unsigned char *to, const void *first, size_t n)
+/* In the function @from, the call of @to: runs @first, with the call's arguments, and goes on to @next */
+static void redirect(unsigned char *from, unsigned char *to, const void *first, size_t n, void *next)
 {
 	unsigned char *p, *at, *start;
 	int32_t rel;
 
 	for (p = from; from && to && p < from + LONG; p++) {
 		memcpy(&rel, p + 1, 4);
-		if (*p == 0xe8 && p + 5 + rel == to)
+		if ((*p == 0xe8 || *p == 0xe9) && p + 5 + rel == to)	/* call, or jmp at a function's end */
 			break;
 	}
 	if (!from || !to || p == from + LONG || (!code && !(code = page_near(p)))) {
@@ -69,14 +75,79 @@ static void redirect(unsigned char *from, unsigned char *to, const void *first, 
 	}
 	start = code;
 	emit(first, n);
-	emit("\x48\xb8", 2);		/* movabs $to, %rax */
-	emit(&to, 8);
+	emit("\x48\xb8", 2);		/* movabs $next, %rax */
+	emit(&next, 8);
 	emit("\xff\xe0", 2);		/* jmp *%rax */
 	rel = start - (p + 5);
 	at = (unsigned char *)((uintptr_t)p & ~4095UL);
 	mprotect(at, 8192, PROT_READ | PROT_WRITE | PROT_EXEC);
 	memcpy(p + 1, &rel, 4);
 	mprotect(at, 8192, PROT_READ | PROT_EXEC);
+}
+
+#define SPEC_CTRL	0x48
+#define UCODE_REV	0x8b
+
+struct leaf {
+	uint32_t eax, ebx, ecx, edx;
+};
+
+static uint64_t spec_ctrl;
+static void (*cpuid_leaf)(void *cpuid, uint32_t function, uint32_t sub, struct leaf *leaf);
+static int (*unknown_rdmsr)(void *cpu, uint32_t msr, uint64_t *val);
+static int (*unknown_wrmsr)(void *cpu, uint32_t msr, uint64_t val);
+
+static void spec_cpuid_leaf(void *cpuid, uint32_t function, uint32_t sub, struct leaf *leaf)
+{
+	cpuid_leaf(cpuid, function, sub, leaf);
+	if (function == 7 && !sub)
+		leaf->edx |= 1u << 26 | 1u << 27 | 1u << 31;
+}
+
+static int spec_rdmsr(void *cpu, uint32_t msr, uint64_t *val)
+{
+	switch (msr) {
+	case SPEC_CTRL:
+		*val = spec_ctrl;
+		return 1;
+	case UCODE_REV:		/* Linux knows old ones that were not to be trusted with it */
+		*val = 0x7fffffffUL << 32;
+		return 1;
+	default:
+		return unknown_rdmsr(cpu, msr, val);
+	}
+}
+
+static int spec_wrmsr(void *cpu, uint32_t msr, uint64_t val)
+{
+	if (msr != SPEC_CTRL)
+		return unknown_wrmsr(cpu, msr, val);
+	if (val & ~7UL)
+		return 0;
+	spec_ctrl = val;
+	return 1;
+}
+
+static void add_spec_ctrl(void)
+{
+	void **table = dlsym(RTLD_DEFAULT, "_ZTV18corei7_skylake_x_t");
+	int i;
+
+	cpuid_leaf = dlsym(RTLD_DEFAULT, "_ZNK18corei7_skylake_x_t14get_cpuid_leafEjjP16cpuid_function_t");
+	for (i = 0; table && i < 16; i++) {
+		unsigned char *page = (unsigned char *)((uintptr_t)&table[i] & ~4095UL);
+
+		if (table[i] != (void *)cpuid_leaf)
+			continue;
+		mprotect(page, 4096, PROT_READ | PROT_WRITE);
+		table[i] = spec_cpuid_leaf;
+		mprotect(page, 4096, PROT_READ);
+	}
+	unknown_rdmsr = dlsym(RTLD_DEFAULT, INSIDE "20handle_unknown_rdmsrEjPm");
+	unknown_wrmsr = dlsym(RTLD_DEFAULT, INSIDE "20handle_unknown_wrmsrEjm");
+	code = NULL;
+	redirect(dlsym(RTLD_DEFAULT, INSIDE "5rdmsrEjPm"), (void *)unknown_rdmsr, "", 0, spec_rdmsr);
+	redirect(dlsym(RTLD_DEFAULT, INSIDE "5wrmsrEjm"), (void *)unknown_wrmsr, "", 0, spec_wrmsr);
 }
 
 __attribute__((constructor)) static void fix(void)
@@ -91,9 +162,12 @@ __attribute__((constructor)) static void fix(void)
 	memcpy(again + 3, &decide, 8);
 	redirect(dlsym(RTLD_DEFAULT, INSIDE "8VMLAUNCHEP15bxInstruction_c"),
 		 dlsym(RTLD_DEFAULT, INSIDE "19VMenterInjectEventsEv"),
-		 again, sizeof(again) - 1);
+		 again, sizeof(again) - 1, dlsym(RTLD_DEFAULT, INSIDE "19VMenterInjectEventsEv"));
 	/* and $-4096, %rsi: the address in question */
 	redirect(dlsym(RTLD_DEFAULT, INSIDE "24translate_guest_physicalEmmbbjb"),
 		 dlsym(RTLD_DEFAULT, INSIDE "29vmx_page_modification_loggingEmj"),
-		 "\x48\x81\xe6\x00\xf0\xff\xff", 7);
+		 "\x48\x81\xe6\x00\xf0\xff\xff", 7,
+		 dlsym(RTLD_DEFAULT, INSIDE "29vmx_page_modification_loggingEmj"));
+	if (getenv("BOCHS_SPEC_CTRL"))
+		add_spec_ctrl();
 }
