@@ -52,6 +52,14 @@ static bool matches_logical(const struct keel_lapic *apic, u32 dest, bool x2)
 	return false;
 }
 
+/* An xAPIC id has 8 bits; APICs past them go by their full id before they are in x2APIC mode, too. */
+static bool matches_physical(const struct keel_lapic *apic, u32 dest, bool x2)
+{
+	if (x2 || apic->vcpu->id > 0xff)
+		return dest == apic->vcpu->id;
+	return dest == GET_XAPIC_DEST_FIELD(apic_reg(apic, APIC_ID));
+}
+
 static bool apic_matches(const struct targets *t, const struct keel_lapic *apic)
 {
 	const struct irq_msg *msg = t->msg;
@@ -65,10 +73,20 @@ static bool apic_matches(const struct targets *t, const struct keel_lapic *apic)
 		return true;
 	if (msg->logical)
 		return matches_logical(apic, msg->dest, x2);
-	/* An xAPIC id has 8 bits; APICs past them go by their full id before they are in x2APIC mode, too. */
-	if (x2 || apic->vcpu->id > 0xff)
-		return msg->dest == apic->vcpu->id;
-	return msg->dest == GET_XAPIC_DEST_FIELD(apic_reg(apic, APIC_ID));
+	return matches_physical(apic, msg->dest, x2);
+}
+
+/* Most messages name one APIC, which is where its id says.  NULL: not so simple, or not there.  RCU. */
+static struct keel_lapic *one_target(const struct keel_vm *vm, const struct irq_msg *msg)
+{
+	const struct irq_apics *all = rcu_dereference_check(vm->irq.apics, !preemptible());
+	u32 dest = msg->dest;
+	struct keel_lapic *apic;
+
+	if (msg->shorthand || msg->logical || dest == 0xff || !all || dest >= all->size || READ_ONCE(vm->irq.ids_moved))
+		return NULL;
+	apic = READ_ONCE(all->apic[dest]);
+	return apic && apic_on(apic) && matches_physical(apic, dest, apic_is_x2(apic)) ? apic : NULL;
 }
 
 static struct keel_lapic *next_target(struct targets *t)
@@ -170,7 +188,10 @@ int irq_deliver(struct keel_vm *vm, struct keel_lapic *src, const struct irq_msg
 		return irq_apic_accept(src, msg);
 
 	rcu_read_lock();
-	if (targets_init(&t, vm, src, msg)) {
+	apic = one_target(vm, msg);
+	if (apic) {
+		ret = irq_apic_accept(apic, msg);
+	} else if (targets_init(&t, vm, src, msg)) {
 		if (msg->lowest && (msg->mode == APIC_DM_LOWEST || msg->mode == APIC_DM_FIXED)) {
 			ret = deliver_lowest(&t, msg);
 		} else {
