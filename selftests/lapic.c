@@ -247,6 +247,7 @@ static void deadline_guest(u64 x2)
 	u64 when;
 	bool late;
 	u32 r[4];
+	int i;
 
 	cpuid(1, 0, r);
 	guest_assert(r[2] & 1 << 24);
@@ -277,6 +278,31 @@ static void deadline_guest(u64 x2)
 	guest_eq(apic_read(TMCCT), 0);
 	wrmsr(MSR_IA32_TSC_DEADLINE, 0);
 	guest_eq(rdmsr(MSR_IA32_TSC_DEADLINE), 0);
+	/* put off again and again, then not so far: once, and no sooner than the last one says */
+	for (i = 0; i < 60; i++) {
+		u32 seen;
+		int j;
+
+		when = rdtsc() + 100000 + i * 20000;
+		for (j = 0; j < 40; j++)
+			wrmsr(MSR_IA32_TSC_DEADLINE, when + j * 20000UL);
+		if (i % 3)
+			when += 1000000 / (i % 3);
+		else
+			when += 39 * 20000UL;
+		wrmsr(MSR_IA32_TSC_DEADLINE, when);
+		/* an earlier one may have come meanwhile: they were near */
+		irq_on();
+		pause_cpu();
+		irq_off();
+		seen = guest_irqs[0x42];
+		if (rdmsr(MSR_IA32_TSC_DEADLINE) != when)
+			continue;
+		while (guest_irqs[0x42] == seen)
+			irq_halt();
+		guest_assert(last_tsc >= when);
+	}
+	guest_irqs[0x42] = 2;
 	/* TMICT means nothing here */
 	apic_write(TMICT, 1000);
 	guest_eq(apic_read(TMICT), 0);

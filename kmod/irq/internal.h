@@ -106,6 +106,7 @@ struct keel_lapic {
 	u64 period;			/* ns */
 	ktime_t target;			/* when the count reaches zero; moved on by the callback */
 	u64 deadline;			/* guest TSC, 0 unarmed */
+	u64 armed;			/* deadline the timer was started for; it may have been put off since */
 
 	u64 vapic_addr;			/* vapic.c; 0: none */
 };

@@ -4,7 +4,11 @@
  *
  * One high-resolution timer stands for the count.  The bus clock is 1 GHz, so a count shifted by the divider is
  * nanoseconds.  All but the callback runs in the vCPU's thread; the callback, in hard interrupt context, only
- * sets the IRR and moves a periodic timer on.
+ * sets the IRR and moves the timer on.
+ *
+ * A deadline that is put off, which is what guests do with most of them, leaves the timer as it is: it finds out
+ * when it fires.  For that deadline is written before it is asked whether the timer is queued, and read after it no
+ * longer is; and the callback writes armed before it queues the timer again.
  */
 #include "internal.h"
 
@@ -12,11 +16,31 @@
 /* A guest may not keep the host busy with timer interrupts: no periodic timer is faster than this. */
 #define MIN_PERIOD_NS	(200 * NSEC_PER_USEC)
 
+/* When the guest's TSC has gone on by @cycles: not earlier, if a little later. */
+static ktime_t deadline_target(struct keel_lapic *apic, u64 cycles)
+{
+	u64 ns = keel_guest_tsc_to_ns(apic->vcpu, cycles) + 1;
+
+	return ktime_add_safe(ktime_get(), ns_to_ktime(min_t(u64, ns, KTIME_MAX / 2)));
+}
+
 static enum hrtimer_restart timer_fires(struct hrtimer *timer)
 {
 	struct keel_lapic *apic = container_of(timer, struct keel_lapic, timer);
 	u64 period = READ_ONCE(apic->period);
 
+	if (READ_ONCE(apic->timer_mode) == APIC_LVT_TIMER_TSCDEADLINE) {
+		u64 deadline, now;
+
+		smp_mb();	/* with deadline_put_off() */
+		deadline = READ_ONCE(apic->deadline);
+		now = keel_guest_tsc(apic->vcpu);
+		if (deadline > now) {
+			WRITE_ONCE(apic->armed, deadline);
+			hrtimer_set_expires(timer, deadline_target(apic, deadline - now));
+			return HRTIMER_RESTART;
+		}
+	}
 	irq_apic_local(apic, APIC_LVTT);
 	if (READ_ONCE(apic->timer_mode) != APIC_LVT_TIMER_PERIODIC || !period)
 		return HRTIMER_NORESTART;
@@ -117,12 +141,23 @@ static void arm_deadline(struct keel_lapic *apic)
 {
 	u64 now = keel_guest_tsc(apic->vcpu);
 
-	if (apic->deadline > now) {
-		timer_start(apic, keel_guest_tsc_to_ns(apic->vcpu, apic->deadline - now) + 1);	/* not early */
-		return;
-	}
 	apic_timer_stop(apic);
-	irq_apic_local(apic, APIC_LVTT);
+	if (apic->deadline > now) {
+		WRITE_ONCE(apic->armed, apic->deadline);
+		hrtimer_start(&apic->timer, deadline_target(apic, apic->deadline - now), HRTIMER_MODE_ABS_HARD);
+	} else {
+		irq_apic_local(apic, APIC_LVTT);
+	}
+}
+
+/* Will the timer that runs see the new deadline in time? */
+static bool deadline_put_off(struct keel_lapic *apic, u64 deadline)
+{
+	smp_mb();	/* with timer_fires() */
+	if (!hrtimer_is_queued(&apic->timer))
+		return false;
+	smp_rmb();	/* armed is at least as new as what was queued */
+	return deadline >= READ_ONCE(apic->armed);
 }
 
 /* A write arms anew; should the old timer be firing at this moment, that is an interrupt just before it. */
@@ -130,11 +165,11 @@ void apic_timer_set_deadline(struct keel_lapic *apic, u64 tsc)
 {
 	if (apic->timer_mode != APIC_LVT_TIMER_TSCDEADLINE)
 		return;
-	apic->deadline = tsc;
-	if (tsc)
-		arm_deadline(apic);
-	else
+	WRITE_ONCE(apic->deadline, tsc);
+	if (!tsc)
 		apic_timer_stop(apic);
+	else if (!deadline_put_off(apic, tsc))
+		arm_deadline(apic);
 }
 
 u64 apic_timer_deadline(struct keel_lapic *apic)
