@@ -463,7 +463,7 @@ static enum emul_result op_set_cr(struct emul *e, unsigned int nr, u64 val)
 	if (nr >= ARRAY_SIZE(insn_crs) || !insn_crs[nr].set)
 		return ud_fault(e);
 	/* CR3 and CR0 may read the guest's page directory pointers, which may have to be fetched. */
-	if (in->vcpu->atomic && nr != 8)
+	if (in->vcpu->atomic && nr != 8 && !(nr == 3 && e->lma))
 		return need_slow(in);
 	return insn_crs[nr].set(in->vcpu, val) ? gp_fault(e) : EMUL_OK;
 }
@@ -556,7 +556,12 @@ static enum emul_result op_rdpmc(struct emul *e, u32 counter, u64 *val)
 
 static enum emul_result op_invlpg(struct emul *e, u64 linear)
 {
-	keel_request(KEEL_REQ_TLB_FLUSH, to_insn(e)->vcpu);
+	struct keel_vcpu *vcpu = to_insn(e)->vcpu;
+
+	if (vcpu->mmu.shadow)
+		mmu_shadow_invlpg(vcpu, linear);
+	else
+		keel_request(KEEL_REQ_TLB_FLUSH, vcpu);
 	return EMUL_OK;
 }
 
@@ -869,13 +874,9 @@ int keel_emulate_cr(struct keel_vcpu *vcpu)
 	return KEEL_USER;
 }
 
-int keel_page_fault(struct keel_vcpu *vcpu, u64 gpa, u32 access, u64 info)
+/* @r: what the MMU said of the fault. */
+static int page_fault_done(struct keel_vcpu *vcpu, int r, u64 gpa, u32 access, u64 info)
 {
-	int r;
-
-	vcpu->stat.page_faults++;
-	trace_keel_page_fault(vcpu, gpa, info);
-	r = mmu_fault(vcpu, gpa, access);
 	if (r == MMU_FIXED)
 		return KEEL_RESUME;
 	if (r < 0)
@@ -895,6 +896,30 @@ int keel_page_fault(struct keel_vcpu *vcpu, u64 gpa, u32 access, u64 info)
 	}
 	vcpu->insn->gpa = access & MMU_ACC_FINAL ? gpa : NO_GPA;
 	return emulate(vcpu, false);
+}
+
+int keel_page_fault(struct keel_vcpu *vcpu, u64 gpa, u32 access, u64 info)
+{
+	vcpu->stat.page_faults++;
+	trace_keel_page_fault(vcpu, gpa, info);
+	return page_fault_done(vcpu, mmu_fault(vcpu, gpa, access), gpa, access, info);
+}
+
+int keel_shadow_fault(struct keel_vcpu *vcpu, u64 gva, u32 error)
+{
+	struct emul_fault fault;
+	u32 access = 0;
+	u64 gpa = 0;
+	int r;
+
+	vcpu->stat.page_faults++;
+	trace_keel_page_fault(vcpu, gva, error);
+	r = mmu_shadow_fault(vcpu, gva, error, &gpa, &access, &fault);
+	if (r == MMU_GUEST) {
+		keel_raise_fault(vcpu, &fault);
+		return KEEL_RESUME;
+	}
+	return page_fault_done(vcpu, r, gpa, access, error);
 }
 
 /* -------------------------------------------- exits that need no emulator */

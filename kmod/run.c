@@ -25,6 +25,8 @@
 static void run_fast_requests(struct keel_vcpu *vcpu)
 {
 	if (keel_take_request(KEEL_REQ_TLB_FLUSH, vcpu)) {
+		if (vcpu->mmu.shadow)
+			mmu_shadow_drop(vcpu);
 		keel_call(flush_tlb, vcpu);
 		vcpu->stat.tlb_flushes++;
 	}

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
  * mmu.h - translation of guest addresses: the guest's own page tables (walk.c), the two-dimensional tables
- * the CPU walks (tdp.c, pte.h), and the host memory manager's notifications (notifier.c).
+ * the CPU walks (tdp.c, pte.h), what stands for both where it cannot (shadow.c), and the host memory manager's
+ * notifications (notifier.c).
  */
 #ifndef KEEL_MMU_H
 #define KEEL_MMU_H
@@ -39,6 +40,7 @@ struct keel_vcpu_mmu {
 		u64 __user *at[MMU_MAX_LEVELS];	/* the entries it went through... */
 		u64 entry[MMU_MAX_LEVELS];	/* ...and what they were */
 	} memo[MMU_MEMOS];
+	struct mmu_shadow *shadow;	/* NULL with two-dimensional paging */
 	u64 fresh_gfn;			/* or MMU_NO_GFN: behind the page that last had to be brought in by the slow loop */
 	/* Zeroed pages for tables: taken where allocating is not possible, refilled where it is. */
 	unsigned int nr_cached;
@@ -49,6 +51,7 @@ enum mmu_result {
 	MMU_FIXED,	/* enter the guest again */
 	MMU_MMIO,	/* no memory there, or a write to a read-only slot: emulate */
 	MMU_SLOW,	/* needs to sleep; only in the fast loop */
+	MMU_GUEST,	/* shadow paging: the guest's own fault */
 };
 
 int mmu_init(void);			/* module load/unload: caches */
@@ -59,7 +62,7 @@ void mmu_vm_release(struct keel_vm *vm);
 /* Put the notifier; its free callback calls keel_vm_free(), later and with bottom halves off. */
 void mmu_vm_put(struct keel_vm *vm);
 u64 mmu_max_gfn(void);			/* last page a slot can hold */
-void mmu_vcpu_init(struct keel_vcpu *vcpu);
+int mmu_vcpu_init(struct keel_vcpu *vcpu);
 void mmu_vcpu_destroy(struct keel_vcpu *vcpu);
 
 /* Get a root and have the backend load it; run on KEEL_REQ_MMU_RELOAD and before the first entry.  May sleep. */
@@ -67,6 +70,18 @@ int mmu_load(struct keel_vcpu *vcpu);
 /* A nested page fault at @gpa.  enum mmu_result, or -errno for KVM_RUN (-EFAULT: user memory is not there). */
 int mmu_fault(struct keel_vcpu *vcpu, u64 gpa, u32 access);
 
+/*
+ * Shadow paging (shadow.c), where the CPU has no two-dimensional: a page fault of the guest at linear @gva with the CPU's
+ * error code.  As mmu_fault(), with where the access goes in *gpa and *access for MMU_MMIO; MMU_GUEST: *fault.
+ */
+int mmu_shadow_fault(struct keel_vcpu *vcpu, u64 gva, u32 error, u64 *gpa, u32 *access, struct emul_fault *fault);
+void mmu_shadow_drop(struct keel_vcpu *vcpu);			/* forget all */
+void mmu_shadow_invlpg(struct keel_vcpu *vcpu, u64 gva);	/* forget one page; the CPU's TLB is flushed, too */
+int mmu_shadow_init(struct keel_vcpu *vcpu);
+void mmu_shadow_destroy(struct keel_vcpu *vcpu);
+
+/* The registers a guest walk depends on, as they are. */
+void mmu_walk_env(struct keel_vcpu *vcpu, struct mmu_walk_env *env);
 /* Linear to physical through the guest's page tables, rights checked, accessed/dirty bits set.
  * 0; 1: *fault says which exception; -EAGAIN in the fast loop. */
 int mmu_gva_to_gpa(struct keel_vcpu *vcpu, u64 gva, u32 access, u64 *gpa, struct emul_fault *fault);

@@ -180,8 +180,7 @@ void mmu_zap_slot(struct keel_vm *vm, struct keel_slot *slot)
 
 /* -------------------------------------------------------------- look-up, protection, age */
 
-/* The entry that decides about @gfn: a leaf, or where a leaf or table is missing.  lock held. */
-static u64 *mmu_lookup(struct keel_vm *vm, u64 gfn, unsigned int *level)
+u64 *mmu_lookup(struct keel_vm *vm, u64 gfn, unsigned int *level)
 {
 	u64 *table, *ptep, pte;
 
@@ -708,7 +707,9 @@ int mmu_load(struct keel_vcpu *vcpu)
 		write_unlock(&mmu->lock);
 	}
 	vcpu->mmu.root = mmu->root;
-	keel_call(load_root, vcpu, __sme_set(mmu->root));
+	/* With shadow paging the tables are walked by us alone, and the CPU has others. */
+	if (!vcpu->mmu.shadow)
+		keel_call(load_root, vcpu, __sme_set(mmu->root));
 	return 0;
 }
 
@@ -737,14 +738,16 @@ void mmu_vm_put(struct keel_vm *vm)
 	mmu_notifier_put(&vm->mmu.mn);
 }
 
-void mmu_vcpu_init(struct keel_vcpu *vcpu)
+int mmu_vcpu_init(struct keel_vcpu *vcpu)
 {
 	memset(&vcpu->mmu, 0, sizeof(vcpu->mmu));
 	vcpu->mmu.fresh_gfn = MMU_NO_GFN;
+	return keel_hw.two_dim ? 0 : mmu_shadow_init(vcpu);
 }
 
 void mmu_vcpu_destroy(struct keel_vcpu *vcpu)
 {
+	mmu_shadow_destroy(vcpu);
 	while (vcpu->mmu.nr_cached)
 		free_page((unsigned long)mmu_cache_take(vcpu));
 }

@@ -27,6 +27,9 @@ static inline void mmu_zap_flush(struct keel_vm *vm, struct mmu_zap *zap)
 /* lock not held. */
 void mmu_zap_free(struct keel_vm *vm, struct mmu_zap *zap, bool may_sleep);
 
+/* The entry that decides about @gfn: a leaf, or where a leaf or table is missing.  lock held. */
+u64 *mmu_lookup(struct keel_vm *vm, u64 gfn, unsigned int *level);
+
 /* Was a page of gfns [start, end) accessed?  With @clear, look anew from here.  lock held. */
 bool mmu_age_range(struct keel_vm *vm, u64 start, u64 end, bool clear);
 

@@ -11,7 +11,7 @@
 #include <asm/cpufeature.h>
 #include "../keel.h"
 
-static void walk_env(struct keel_vcpu *vcpu, struct mmu_walk_env *env)
+void mmu_walk_env(struct keel_vcpu *vcpu, struct mmu_walk_env *env)
 {
 	env->cr0 = keel_cr0(vcpu);
 	env->cr3 = keel_cr3(vcpu);
@@ -19,7 +19,7 @@ static void walk_env(struct keel_vcpu *vcpu, struct mmu_walk_env *env)
 	env->efer = vcpu->efer;
 	env->maxphyaddr = vcpu->model.maxphyaddr;
 	/* With two-dimensional paging the CPU walks for itself and goes by what it can do, not by what CPUID says. */
-	env->gbpages = boot_cpu_has(X86_FEATURE_GBPAGES);
+	env->gbpages = vcpu->mmu.shadow ? keel_guest_has(vcpu, X86_FEATURE_GBPAGES) : boot_cpu_has(X86_FEATURE_GBPAGES);
 	env->ac = env->cr4 & X86_CR4_SMAP && keel_rflags(vcpu) & X86_EFLAGS_AC;
 	env->pkru = vcpu->fpu.pkru;
 }
@@ -100,7 +100,7 @@ int mmu_gva_to_gpa(struct keel_vcpu *vcpu, u64 gva, u32 access, u64 *gpa, struct
 		*gpa = (u32)gva;
 		return 0;
 	}
-	walk_env(vcpu, &env);
+	mmu_walk_env(vcpu, &env);
 	if (likely(memo_holds(vcpu, m, &env, gva, access))) {
 		*gpa = m->gpa | offset_in_page(gva);
 		return 0;
@@ -114,7 +114,7 @@ bool mmu_load_pdptrs(struct keel_vcpu *vcpu, u64 cr3)
 	u64 pdptrs[4];
 	int ret;
 
-	walk_env(vcpu, &env);
+	mmu_walk_env(vcpu, &env);
 	env.cr3 = cr3;
 	ret = mmu_walk_pdptrs(vcpu, &env, pdptrs);
 	if (ret == 1) {

@@ -237,6 +237,12 @@ static void tell_path(const struct walk *w, struct mmu_path *path)
 {
 	unsigned int level;
 
+	path->leaf_bits = 12 + (w->level - 1) * w->fmt->index_bits;
+	path->writable = w->rights & PTE_W;
+	path->user = w->rights & PTE_U;
+	path->nx = w->rights & PTE_NX;
+	path->dirty = w->entry[w->level] & PTE_D;
+	path->pkey = PTE_PKEY(w->entry[w->level]);
 	path->levels = 0;
 	if (w->fmt->entry_size != 8)
 		return;
@@ -283,7 +289,9 @@ int mmu_walk(struct keel_vcpu *vcpu, const struct mmu_walk_env *env, u64 gva, u3
 	if (!(env->cr0 & X86_CR0_PG)) {
 		*gpa = gva;
 		if (path)
-			path->levels = 0;
+			*path = (struct mmu_path) {
+				.leaf_bits = 30, .writable = true, .user = true, .dirty = true,
+			};
 		return 0;
 	}
 	w.fmt = walk_format(env);

@@ -31,11 +31,15 @@ struct mmu_walk_env {
 	bool ac;		/* EFLAGS.AC; looked at with CR4.SMAP only */
 };
 
-/* The entries a walk went through: as long as they are these, the same access leads to the same page. */
+/* The entries a walk went through: as long as they are these, the same access leads to the same page.  And the page. */
 struct mmu_path {
 	unsigned int levels;	/* 0: nothing to go by (paging is off, or the entries are of the 32-bit format) */
 	u64 addr[MMU_MAX_LEVELS];
 	u64 entry[MMU_MAX_LEVELS];
+	unsigned int leaf_bits;	/* of the page's size */
+	bool writable, user, nx;	/* what its entries say, whatever CR0.WP, SMEP and the like make of it */
+	bool dirty;
+	u8 pkey;
 };
 
 /* 0, with the way there in *path unless that is NULL; 1: *fault says which exception; -EAGAIN: an access to guest

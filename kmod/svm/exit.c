@@ -70,7 +70,9 @@ void svm_enter(struct keel_vcpu *vcpu)
 	svm->clean = CLEAN_ALL;
 	vcpu->regs[KEEL_RAX] = s->rax;
 	vcpu->cr2 = s->cr2;
-	vcpu->avail = BIT(KEEL_LAZY_CR4);
+	/* What the guest changes only through us. */
+	vcpu->avail = keel_hw.two_dim ? BIT(KEEL_LAZY_CR4) :
+					BIT(KEEL_LAZY_CR0) | BIT(KEEL_LAZY_CR3) | BIT(KEEL_LAZY_CR4);
 	c->event_inj = 0;
 	tpr = c->int_ctl & V_TPR_MASK;
 	if (unlikely(tpr != svm->tpr_class)) {
@@ -203,6 +205,13 @@ static int svm_npf(struct keel_vcpu *vcpu)
 	return keel_page_fault(vcpu, c->exit_info_2, access, info);
 }
 
+static int svm_pf(struct keel_vcpu *vcpu)
+{
+	struct vmcb_control_area *c = &to_svm(vcpu)->vmcb->control;
+
+	return keel_shadow_fault(vcpu, c->exit_info_2, c->exit_info_1);
+}
+
 /* ---------------------------------------------------------- dispatch */
 
 typedef int (*svm_handler)(struct keel_vcpu *vcpu);
@@ -219,12 +228,16 @@ static const struct svm_exit {
 #define EXCP(v)		(SVM_EXIT_EXCP_BASE + (v))
 	[SVM_EXIT_READ_CR0]	= { ONLY_SLOW(keel_emulate), "read_cr0" },
 	[SVM_EXIT_WRITE_CR0]	= { ONLY_SLOW(keel_emulate), "write_cr0" },
+	[SVM_EXIT_READ_CR3]	= { BOTH(keel_emulate), "read_cr3" },
+	[SVM_EXIT_WRITE_CR3]	= { BOTH(keel_emulate), "write_cr3" },
+	[SVM_EXIT_READ_CR4]	= { BOTH(keel_emulate), "read_cr4" },
 	[SVM_EXIT_CR0_SEL_WRITE] = { ONLY_SLOW(keel_emulate), "cr0_sel_write" },
 	[SVM_EXIT_WRITE_CR4]	= { ONLY_SLOW(keel_emulate), "write_cr4" },
 	[SVM_EXIT_WRITE_CR8]	= { BOTH(keel_emulate_cr), "write_cr8" },
 	[SVM_EXIT_READ_DR0 ... SVM_EXIT_READ_DR7] = { ONLY_SLOW(keel_emulate), "read_dr" },
 	[SVM_EXIT_WRITE_DR0 ... SVM_EXIT_WRITE_DR7] = { ONLY_SLOW(keel_emulate), "write_dr" },
 	[EXCP(X86_TRAP_DB)]	= { BOTH(svm_db), "excp_db" },
+	[EXCP(X86_TRAP_PF)]	= { BOTH(svm_pf), "excp_pf" },
 	[EXCP(X86_TRAP_AC)]	= { BOTH(svm_ac), "excp_ac" },
 	[EXCP(X86_TRAP_MC)]	= { BOTH(svm_mc), "excp_mc" },
 	[SVM_EXIT_INTR]		= { BOTH(svm_irq), "interrupt" },
@@ -238,6 +251,7 @@ static const struct svm_exit {
 	[SVM_EXIT_IRET]		= { BOTH(svm_iret), "iret" },
 	[SVM_EXIT_INVD]		= { BOTH(svm_nothing), "invd" },
 	[SVM_EXIT_HLT]		= { BOTH(svm_hlt), "hlt" },
+	[SVM_EXIT_INVLPG]	= { BOTH(keel_emulate), "invlpg" },
 	[SVM_EXIT_INVLPGA]	= { BOTH(svm_ud), "invlpga" },
 	[SVM_EXIT_IOIO]		= { BOTH(svm_io), "io" },
 	[SVM_EXIT_MSR]		= { BOTH(svm_msr), "msr" },

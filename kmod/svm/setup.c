@@ -7,6 +7,7 @@
  * preemption off.
  */
 #include <linux/cpufeature.h>
+#include <linux/moduleparam.h>
 #include <linux/percpu.h>
 #include <linux/slab.h>
 #include <asm/msr.h>
@@ -116,6 +117,13 @@ void svm_load_tsc_ratio(struct svm_vcpu *svm)
 	wrmsrl(MSR_AMD64_TSC_RATIO, svm->tsc_ratio);
 }
 
+static bool npt = true;
+module_param(npt, bool, 0444);
+MODULE_PARM_DESC(npt, "Use nested paging where the CPU has it (on)");
+
+/* What a guest cannot have with shadow paging: caching by address space that keel would have to do, and pages of 1 GB. */
+static const u16 nested_only[] = { X86_FEATURE_PCID, X86_FEATURE_INVPCID, X86_FEATURE_GBPAGES };
+
 static const char *svm_missing(void)
 {
 	u64 vm_cr;
@@ -124,8 +132,6 @@ static const char *svm_missing(void)
 		return "this CPU has no SVM";
 	if (rdmsrl_safe(MSR_VM_CR, &vm_cr) == 0 && (vm_cr & BIT(SVM_VM_CR_SVM_DISABLE)))
 		return "SVM is disabled in firmware; enable it in the BIOS setup";
-	if (!boot_cpu_has(X86_FEATURE_NPT))
-		return "this CPU has SVM without nested paging, which keel needs so far";
 	return NULL;
 }
 
@@ -171,6 +177,7 @@ int svm_setup(struct keel_ops *ops, const char **why)
 {
 	struct keel_hw_caps *caps = &ops->caps;
 	u32 eax, ebx, ecx, edx;
+	unsigned int i;
 	int err;
 
 	*why = svm_missing();
@@ -192,7 +199,9 @@ int svm_setup(struct keel_ops *ops, const char **why)
 	caps->efer_allowed = EFER_SCE | EFER_LME | EFER_LMA | EFER_NX;
 	if (boot_cpu_has(X86_FEATURE_FXSR_OPT))
 		caps->efer_allowed |= EFER_FFXSR;
-	caps->two_dim = true;
+	caps->two_dim = npt && boot_cpu_has(X86_FEATURE_NPT);
+	for (i = 0; !caps->two_dim && i < ARRAY_SIZE(nested_only); i++)
+		caps->features_off[nested_only[i] / 32] |= BIT(nested_only[i] & 31);
 	caps->mmu_fmt = &npt_format;
 	caps->max_page_level = boot_cpu_has(X86_FEATURE_GBPAGES) ? 3 : 2;
 	/* The nested walk uses the host's own paging mode. */

@@ -35,6 +35,12 @@ static const u8 svm_always[] = {
 	INTERCEPT_EXCEPTION_OFFSET + X86_TRAP_MC,	/* a real one is the host's */
 };
 
+/* And with shadow paging what decides how the guest's addresses are translated. */
+static const u8 svm_shadow[] = {
+	INTERCEPT_CR0_READ, INTERCEPT_CR0_WRITE, INTERCEPT_CR3_READ, INTERCEPT_CR3_WRITE, INTERCEPT_CR4_READ,
+	INTERCEPT_INVLPG, INTERCEPT_EXCEPTION_OFFSET + X86_TRAP_PF,
+};
+
 /* MSRs the guest reads and writes without an exit: all are switched by VMLOAD and VMSAVE. */
 static const u32 svm_direct_msrs[] = {
 	MSR_STAR, MSR_LSTAR, MSR_CSTAR, MSR_SYSCALL_MASK, MSR_FS_BASE, MSR_GS_BASE, MSR_KERNEL_GS_BASE,
@@ -129,7 +135,9 @@ void svm_vcpu_reset(struct keel_vcpu *vcpu, bool init)
 	c->iopm_base_pa = svm_iopm_pa;
 	c->msrpm_base_pa = __pa(svm->msrpm);
 	c->int_ctl = V_INTR_MASKING_MASK;
-	c->nested_ctl = SVM_NESTED_CTL_NP_ENABLE;
+	c->nested_ctl = keel_hw.two_dim ? SVM_NESTED_CTL_NP_ENABLE : 0;
+	for (i = 0; !keel_hw.two_dim && i < ARRAY_SIZE(svm_shadow); i++)
+		svm_intercept(svm, svm_shadow[i], true);
 	c->event_inj = 0;
 	c->int_state = 0;
 	svm->vmcb->save.g_pat = vcpu->msrs.pat;
@@ -300,10 +308,37 @@ void svm_set_dt(struct keel_vcpu *vcpu, const struct kvm_dtable *dt, bool idt)
 	svm_touch(to_svm(vcpu), CLEAN_DT);
 }
 
+/*
+ * With shadow paging the CPU always translates, through tables in long mode's or PAE's format, and what the guest reads
+ * of the control registers is our copy.  Without paging of the guest's own there are no users to keep out.
+ */
+static void svm_shadow_crs(struct keel_vcpu *vcpu)
+{
+	struct vmcb_save_area *s = &to_svm(vcpu)->vmcb->save;
+	u64 cr4 = (vcpu->cr4 | X86_CR4_MCE | X86_CR4_PAE) & ~(u64)X86_CR4_PCIDE;
+
+	if (!(vcpu->cr0 & X86_CR0_PG))
+		cr4 &= ~(u64)(X86_CR4_SMEP | X86_CR4_SMAP | X86_CR4_PKE);
+	if (!(vcpu->efer & EFER_LMA))
+		cr4 &= ~(u64)X86_CR4_LA57;
+	s->cr0 = (vcpu->cr0 & ~(u64)(X86_CR0_CD | X86_CR0_NW)) | X86_CR0_ET | X86_CR0_PG | X86_CR0_WP;
+	s->cr4 = cr4;
+	s->efer = (vcpu->efer & ~(u64)EFER_LME) | EFER_SVME | (vcpu->efer & EFER_LMA ? EFER_LME : 0);
+	if (boot_cpu_has(X86_FEATURE_NX))
+		s->efer |= EFER_NX;
+	svm_touch(to_svm(vcpu), CLEAN_CR);
+}
+
 void svm_set_cr0(struct keel_vcpu *vcpu, u64 val)
 {
 	struct svm_vcpu *svm = to_svm(vcpu);
 
+	vcpu->cr0 = val;
+	vcpu->avail |= BIT(KEEL_LAZY_CR0);
+	if (!keel_hw.two_dim) {
+		svm_shadow_crs(vcpu);
+		return;
+	}
 	/*
 	 * CD and NW would make all of the guest's memory uncached for as long as its firmware forgets to
 	 * clear them; the memory is coherent anyway, so the hardware does not see them, and the guest reads CR0 from us.
@@ -311,32 +346,40 @@ void svm_set_cr0(struct keel_vcpu *vcpu, u64 val)
 	svm->vmcb->save.cr0 = (val & ~(u64)(X86_CR0_CD | X86_CR0_NW)) | X86_CR0_ET;
 	svm_intercept(svm, INTERCEPT_CR0_READ, val & (X86_CR0_CD | X86_CR0_NW));
 	svm_intercept(svm, INTERCEPT_CR0_WRITE, val & (X86_CR0_CD | X86_CR0_NW));
-	vcpu->cr0 = val;
-	vcpu->avail |= BIT(KEEL_LAZY_CR0);
 	svm_touch(svm, CLEAN_CR);
 }
 
 void svm_set_cr3(struct keel_vcpu *vcpu, u64 val)
 {
-	to_svm(vcpu)->vmcb->save.cr3 = val;
 	vcpu->cr3 = val;
 	vcpu->avail |= BIT(KEEL_LAZY_CR3);
+	if (!keel_hw.two_dim)
+		return;
+	to_svm(vcpu)->vmcb->save.cr3 = val;
 	svm_touch(to_svm(vcpu), CLEAN_CR);
 }
 
 void svm_set_cr4(struct keel_vcpu *vcpu, u64 val)
 {
-	/* A #MC belongs to the host: it must be taken even if the guest left MCE clear. */
-	to_svm(vcpu)->vmcb->save.cr4 = val | X86_CR4_MCE;
 	vcpu->cr4 = val;
 	vcpu->avail |= BIT(KEEL_LAZY_CR4);
+	if (!keel_hw.two_dim) {
+		svm_shadow_crs(vcpu);
+		return;
+	}
+	/* A #MC belongs to the host: it must be taken even if the guest left MCE clear. */
+	to_svm(vcpu)->vmcb->save.cr4 = val | X86_CR4_MCE;
 	svm_touch(to_svm(vcpu), CLEAN_CR);
 }
 
 void svm_set_efer(struct keel_vcpu *vcpu, u64 val)
 {
-	to_svm(vcpu)->vmcb->save.efer = val | EFER_SVME;	/* VMRUN refuses a guest without it */
 	vcpu->efer = val;
+	if (!keel_hw.two_dim) {
+		svm_shadow_crs(vcpu);
+		return;
+	}
+	to_svm(vcpu)->vmcb->save.efer = val | EFER_SVME;	/* VMRUN refuses a guest without it */
 	svm_touch(to_svm(vcpu), CLEAN_CR);
 }
 
@@ -421,8 +464,11 @@ int svm_set_msr(struct keel_vcpu *vcpu, u32 msr, u64 val)
 
 void svm_load_root(struct keel_vcpu *vcpu, u64 root_pa)
 {
-	to_svm(vcpu)->vmcb->control.nested_cr3 = root_pa;
-	svm_touch(to_svm(vcpu), CLEAN_NPT);
+	if (keel_hw.two_dim)
+		to_svm(vcpu)->vmcb->control.nested_cr3 = root_pa;
+	else
+		to_svm(vcpu)->vmcb->save.cr3 = root_pa;
+	svm_touch(to_svm(vcpu), CLEAN_NPT | CLEAN_CR);
 	svm_flush_tlb(vcpu);
 }
 
