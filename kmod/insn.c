@@ -853,6 +853,38 @@ static int emulate(struct keel_vcpu *vcpu, bool decoded)
 	return in->halted ? keel_emulate_hlt(vcpu) : KEEL_RESUME;
 }
 
+int keel_emulate_event(struct keel_vcpu *vcpu)
+{
+	struct keel_event ev = vcpu->ev.injected;
+	struct keel_insn *in = vcpu->insn;
+	struct emul *e = &in->e;
+	u64 data[] = { ev.vector, ev.type };
+	enum emul_result r = EMUL_UNHANDLEABLE;
+
+	keel_insn_forget(vcpu);
+	in->need_slow = in->halted = false;
+	in->gpa = NO_GPA;
+	in->cursor = in->write_pos = 0;
+	load_state(in);
+	if (e->mode == EMUL_MODE_REAL)
+		r = emul_real_interrupt(e, ev.vector);
+	switch (r) {
+	case EMUL_OK:
+		vcpu->ev.injected.type = KEEL_EV_NONE;
+		if (ev.type == KEEL_EV_NMI)
+			keel_call(set_nmi_mask, vcpu, true);
+		keel_set_rflags(vcpu, e->rflags);
+		keel_set_reg(vcpu, KEEL_RIP, e->rip);
+		keel_set_reg(vcpu, KEEL_RSP, vcpu->regs[KEEL_RSP]);
+		return KEEL_RESUME;
+	case EMUL_FAULT:
+		keel_raise_fault(vcpu, &e->fault);	/* which finds what was being delivered, and merges */
+		return KEEL_RESUME;
+	default:
+		return keel_exit_internal_error(vcpu, KVM_INTERNAL_ERROR_DELIVERY_EV, ARRAY_SIZE(data), data);
+	}
+}
+
 int keel_emulate(struct keel_vcpu *vcpu)
 {
 	vcpu->insn->gpa = NO_GPA;

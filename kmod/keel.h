@@ -420,6 +420,8 @@ int keel_emulate(struct keel_vcpu *vcpu);
 int keel_emulate_cr(struct keel_vcpu *vcpu);	/* MOV CR; tells a VMM whose the TPR is */
 /* The second dimension did not let an access (MMU_ACC_*) through: map, or emulate.  @info is for the trace. */
 int keel_page_fault(struct keel_vcpu *vcpu, u64 gpa, u32 access, u64 info);
+/* Deliver vcpu->ev.injected as the CPU would, where the CPU cannot: real mode only. */
+int keel_emulate_event(struct keel_vcpu *vcpu);
 /* The guest's own page fault, intercepted: shadow paging only.  @error: the CPU's error code. */
 int keel_shadow_fault(struct keel_vcpu *vcpu, u64 gva, u32 error);
 int keel_insn_init(struct keel_vcpu *vcpu);

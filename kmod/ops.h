@@ -87,6 +87,8 @@ struct keel_hw_caps {
 	/* Paging. */									\
 	OP(load_root, void, (struct keel_vcpu *, u64 root_pa))				\
 	OP(flush_tlb, void, (struct keel_vcpu *))	/* all of this guest, before the next entry */ \
+	/* Shadow paging: is the guest in a mode, and in a state of it, that the CPU runs it in?  Else it is emulated. */ \
+	OP(can_enter, bool, (struct keel_vcpu *))					\
 	OP(set_tsc, void, (struct keel_vcpu *, u64 offset, u64 ratio))			\
 	/* Next RIP of the intercepted instruction if the CPU gave it, else 0. */	\
 	OP(next_rip, u64, (struct keel_vcpu *))						\

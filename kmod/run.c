@@ -257,6 +257,37 @@ static int run_slow_requests(struct keel_vcpu *vcpu)
 	return KEEL_RESUME;
 }
 
+#define EMULATE_MAX	256	/* instructions, before others are looked after */
+
+/* Instruction by instruction, events included, until the CPU can go on. */
+static int run_emulated(struct keel_vcpu *vcpu)
+{
+	unsigned int n;
+	int r;
+
+	for (n = 0; n < EMULATE_MAX && !keel_guest_mode_work_pending(); n++) {
+		if (keel_request_pending(vcpu)) {
+			run_fast_requests(vcpu);
+			if (vcpu->ev.injected.type) {
+				keel_call(cancel_inject, vcpu);
+				r = keel_emulate_event(vcpu);
+				if (r != KEEL_RESUME)
+					return r;
+			}
+			if (READ_ONCE(vcpu->requests) & ~KEEL_FAST_REQS)
+				break;
+		}
+		r = keel_emulate(vcpu);
+		if (r != KEEL_RESUME)
+			return r;
+		if (keel_events_pending(vcpu))
+			keel_request(KEEL_REQ_EVENT, vcpu);
+		else if (keel_call(can_enter, vcpu))
+			break;
+	}
+	return KEEL_RESUME;
+}
+
 static bool run_user_window(struct keel_vcpu *vcpu)
 {
 	return vcpu->run->request_interrupt_window && vcpu->vm->irq.mode != IRQCHIP_KERNEL &&
@@ -285,6 +316,8 @@ static int run_loop(struct keel_vcpu *vcpu)
 				continue;
 			}
 			r = signal_pending(current) ? -EINTR : run_sleep(vcpu);
+		} else if (unlikely(vcpu->mmu.shadow) && !keel_call(can_enter, vcpu)) {
+			r = run_emulated(vcpu);
 		} else {
 			r = run_fast(vcpu);
 			if (r == KEEL_SLOW)

@@ -351,6 +351,9 @@ bool emul_one_access(const struct emul *e);
 /* Execute what emul_decode() decoded. */
 enum emul_result emul_exec(struct emul *e);
 
+/* Real mode: deliver an interrupt, NMI or exception at e->rip.  Not decoded: only the state in struct emul is used. */
+enum emul_result emul_real_interrupt(struct emul *e, u8 vector);
+
 #define EMUL_LEN_MORE		(-1)	/* the bytes end before the instruction does */
 #define EMUL_LEN_INVALID	(-2)	/* no instruction, or longer than 15 bytes */
 

@@ -398,6 +398,23 @@ static enum emul_result real_int(struct emul *e, u8 vector)
 	return EMUL_OK;
 }
 
+enum emul_result emul_real_interrupt(struct emul *e, u8 vector)
+{
+	enum emul_result r;
+
+	e->seg_valid = 0;
+	e->shadow = 0;
+	e->insn.prefix = 0;
+	e->next_rip = e->rip;
+	e->new_flags = e->rflags & ~(u64)X86_EFLAGS_RF;
+	r = real_int(e, vector);
+	if (r)
+		return r;
+	e->rip = e->next_rip;
+	e->rflags = e->new_flags;
+	return EMUL_OK;
+}
+
 static enum emul_result software_int(struct emul *e, u8 vector, enum emul_swint kind)
 {
 	if (e->mode == EMUL_MODE_REAL)

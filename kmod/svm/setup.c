@@ -228,6 +228,12 @@ static void svm_load(struct keel_vcpu *vcpu, int cpu)
 	/* The ASID is looked at on each entry; nothing else is tied to the CPU between entries. */
 }
 
+/* SVM has real mode with paging on, just for this. */
+static bool svm_can_enter(struct keel_vcpu *vcpu)
+{
+	return true;
+}
+
 static void svm_put(struct keel_vcpu *vcpu)
 {
 }
@@ -280,6 +286,7 @@ struct keel_ops svm_ops = {
 	.set_nmi_mask		= svm_set_nmi_mask,
 	.load_root		= svm_load_root,
 	.flush_tlb		= svm_flush_tlb,
+	.can_enter		= svm_can_enter,
 	.set_tsc		= svm_set_tsc,
 	.next_rip		= svm_next_rip,
 	.hypercall_insn		= svm_hypercall_insn,

@@ -45,7 +45,7 @@ static void vmx_flush_regs(struct vmx_vcpu *vmx)
 		vmcs_write(GUEST_RSP, vcpu->regs[KEEL_RSP]);
 	if (dirty & BIT(KEEL_LAZY_RFLAGS))
 		vmcs_write(GUEST_RFLAGS, vcpu->rflags);
-	if (unlikely(dirty & BIT(KEEL_LAZY_PDPTRS))) {
+	if (unlikely(dirty & BIT(KEEL_LAZY_PDPTRS)) && keel_hw.two_dim) {
 		vmcs_write(GUEST_PDPTR0, vcpu->pdptrs[0]);
 		vmcs_write(GUEST_PDPTR1, vcpu->pdptrs[1]);
 		vmcs_write(GUEST_PDPTR2, vcpu->pdptrs[2]);
@@ -143,7 +143,8 @@ void vmx_enter(struct keel_vcpu *vcpu)
 		return;
 	}
 	vcpu->cr2 = native_read_cr2();
-	vcpu->avail = 0;
+	/* What the guest changes only through us. */
+	vcpu->avail = keel_hw.two_dim ? 0 : BIT(KEEL_LAZY_CR0) | BIT(KEEL_LAZY_CR3) | BIT(KEEL_LAZY_CR4);
 	vmx->launched = true;
 	vmx->insn_error = 0;
 	vmx->reason = vmcs_read(VM_EXIT_REASON);
@@ -206,6 +207,8 @@ static int vmx_exception(struct keel_vcpu *vcpu)
 		return KEEL_RESUME;
 	case X86_TRAP_MC:
 		return KEEL_RESUME;
+	case X86_TRAP_PF:
+		return keel_shadow_fault(vcpu, vmcs_read(EXIT_QUALIFICATION), vmcs_read(VM_EXIT_INTR_ERROR_CODE));
 	default:
 		return vcpu->atomic ? KEEL_SLOW : vmx_unexpected(vcpu);
 	}
@@ -313,6 +316,7 @@ static const struct vmx_exit {
 	R(VMWRITE)		= { BOTH(vmx_ud), "vmwrite" },
 	R(VMOFF)		= { BOTH(vmx_ud), "vmxoff" },
 	R(VMON)			= { BOTH(vmx_ud), "vmxon" },
+	R(INVLPG)		= { BOTH(keel_emulate), "invlpg" },
 	R(CR_ACCESS)		= { BOTH(keel_emulate_cr), "cr_access" },
 	R(DR_ACCESS)		= { ONLY_SLOW(keel_emulate), "dr_access" },
 	R(IO_INSTRUCTION)	= { BOTH(vmx_io), "io" },

@@ -7,6 +7,7 @@
  * Locks: cpu_enable/disable run with IRQs off on their CPU.  The per-CPU list and the current VMCS are only touched
  * on their CPU with IRQs off; a VMCS cached elsewhere is cleared there, by IPI.
  */
+#include <linux/moduleparam.h>
 #include <linux/bitmap.h>
 #include <linux/slab.h>
 #include <linux/smp.h>
@@ -18,6 +19,10 @@
 
 struct vmx_features vmx_has __ro_after_init;
 u8 *vmx_msr_bitmap[2];
+
+static bool ept = true;
+module_param(ept, bool, 0444);
+MODULE_PARM_DESC(ept, "Use EPT and unrestricted guest where the CPU has both (on)");
 
 /* EPT's format, SDM 28.3.2.  Guest memory is write-back whatever the guest's PAT says: it is ordinary host memory. */
 static struct mmu_format ept_format __ro_after_init = {
@@ -144,6 +149,20 @@ void vmx_cpu_disable(void)
 	keel_cr4_clear(X86_CR4_VMXE);
 }
 
+/* Without a VPID entries and exits flush by themselves. */
+static void flush_vpid(u16 vpid)
+{
+	struct { u64 vpid, linear; } desc = { vpid, 0 };
+	unsigned long type = VMX_VPID_EXTENT_SINGLE_CONTEXT;
+	bool failed;
+
+	if (!vpid)
+		return;
+	asm volatile("1: invvpid %1, %2\n2:\n" _ASM_EXTABLE(1b, 2b)
+		     : "=@ccna" (failed) : "m" (desc), "r" (type) : "memory");
+	WARN_ONCE(failed && !keel_rebooting, "keel: INVVPID failed\n");
+}
+
 /*
  * What this guest has cached on this CPU, of its page tables and of the second dimension, goes.  The second
  * dimension's mappings carry its root, and so do those combined from both: no other invalidation is ever needed.
@@ -154,6 +173,10 @@ void vmx_flush_context(struct vmx_vcpu *vmx)
 	unsigned long type = vmx_has.invept_single ? VMX_EPT_EXTENT_CONTEXT : VMX_EPT_EXTENT_GLOBAL;
 	bool failed;
 
+	if (!keel_hw.two_dim) {
+		flush_vpid(vmx->vpid);
+		return;
+	}
 	asm volatile("1: invept %1, %2\n2:\n" _ASM_EXTABLE(1b, 2b)
 		     : "=@ccna" (failed) : "m" (desc), "r" (type) : "memory");
 	WARN_ONCE(failed && !keel_rebooting, "keel: INVEPT failed\n");
@@ -191,6 +214,8 @@ void vmx_vpid_free(u16 vpid)
 
 /* ------------------------------------------------------------- capabilities */
 
+#define VMX_TWO_DIM	(SECONDARY_EXEC_ENABLE_EPT | SECONDARY_EXEC_UNRESTRICTED_GUEST)
+
 /* One row a control word: the MSR that says what may and must be set, what keel cannot do without, what it likes. */
 static const struct {
 	u32 msr;
@@ -208,9 +233,8 @@ static const struct {
 	  CPU_BASED_USE_TSC_OFFSETTING | CPU_BASED_HLT_EXITING | CPU_BASED_MWAIT_EXITING | CPU_BASED_RDPMC_EXITING |
 	  CPU_BASED_TPR_SHADOW | CPU_BASED_MOV_DR_EXITING | CPU_BASED_UNCOND_IO_EXITING | CPU_BASED_USE_MSR_BITMAPS |
 	  CPU_BASED_MONITOR_EXITING | CPU_BASED_ACTIVATE_SECONDARY_CONTROLS, 0, &vmx_has.cpu_ctl },
-	{ MSR_IA32_VMX_PROCBASED_CTLS2, "secondary controls (EPT and unrestricted guest)",
-	  SECONDARY_EXEC_ENABLE_EPT | SECONDARY_EXEC_UNRESTRICTED_GUEST,
-	  SECONDARY_EXEC_ENABLE_VPID | SECONDARY_EXEC_ENABLE_RDTSCP | SECONDARY_EXEC_ENABLE_INVPCID |
+	{ MSR_IA32_VMX_PROCBASED_CTLS2, "secondary controls", 0,
+	  VMX_TWO_DIM | SECONDARY_EXEC_ENABLE_VPID | SECONDARY_EXEC_ENABLE_RDTSCP | SECONDARY_EXEC_ENABLE_INVPCID |
 	  SECONDARY_EXEC_WBINVD_EXITING | SECONDARY_EXEC_XSAVES | SECONDARY_EXEC_TSC_SCALING, &vmx_has.cpu2_ctl },
 	{ MSR_IA32_VMX_TRUE_EXIT_CTLS, "exit controls",
 	  VM_EXIT_HOST_ADDR_SPACE_SIZE | VM_EXIT_LOAD_IA32_EFER, 0, &vmx_has.exit_ctl },
@@ -234,9 +258,25 @@ static const char *read_controls(void)
 	if (~may & (CPU_BASED_INTR_WINDOW_EXITING | CPU_BASED_NMI_WINDOW_EXITING | CPU_BASED_CR8_LOAD_EXITING |
 		    CPU_BASED_CR8_STORE_EXITING))
 		return "interrupt, NMI windows or CR8 exits";
-	if (must & (CPU_BASED_CR3_LOAD_EXITING | CPU_BASED_CR3_STORE_EXITING | CPU_BASED_INVLPG_EXITING))
-		return "guests that load CR3 by themselves";
 	return NULL;
+}
+
+#define SHADOW_EXITS	(CPU_BASED_CR3_LOAD_EXITING | CPU_BASED_CR3_STORE_EXITING | CPU_BASED_INVLPG_EXITING)
+
+/* What a guest cannot have with shadow paging: caching by address space that keel would have to do, and pages of 1 GB. */
+static const u16 ept_only[] = { X86_FEATURE_PCID, X86_FEATURE_INVPCID, X86_FEATURE_GBPAGES };
+
+/* Without EPT, or without real mode in it, the guest's page tables are shadowed and its real mode is emulated. */
+static void use_shadow(struct keel_hw_caps *caps)
+{
+	unsigned int i;
+
+	vmx_has.cpu2_ctl &= ~(VMX_TWO_DIM | SECONDARY_EXEC_ENABLE_INVPCID);
+	vmx_has.cpu_ctl |= SHADOW_EXITS;
+	caps->root_levels = 4;
+	caps->max_page_level = 2;
+	for (i = 0; i < ARRAY_SIZE(ept_only); i++)
+		caps->features_off[ept_only[i] / 32] |= BIT(ept_only[i] & 31);
 }
 
 static const char *read_ept(struct keel_hw_caps *caps)
@@ -279,8 +319,10 @@ static const char *vmx_missing(struct keel_hw_caps *caps, int *err)
 		return "this CPU's VMX is of the first generation, which keel does not know";
 	vmx_has.revision = vmx_basic_vmcs_revision_id(basic);
 	what = read_controls();
-	if (!what)
-		what = read_ept(caps);
+	caps->two_dim = !what && ept && !(VMX_TWO_DIM & ~vmx_has.cpu2_ctl) && !(vmx_has.cpu_ctl & SHADOW_EXITS) &&
+			!read_ept(caps);
+	if (!what && !caps->two_dim)
+		use_shadow(caps);
 	if (!what)
 		return NULL;
 	snprintf(text, sizeof(text), "this CPU's VMX lacks something that keel needs: %s", what);
@@ -380,7 +422,6 @@ static int vmx_setup(struct keel_ops *ops, const char **why)
 	caps->exit_name = vmx_exit_name;
 	caps->nr_exits = VMX_EXIT_SLOTS;
 	caps->efer_allowed = EFER_SCE | EFER_LME | EFER_LMA | EFER_NX;
-	caps->two_dim = true;
 	caps->mmu_fmt = &ept_format;
 	caps->tsc_scaling = vmx_has.cpu2_ctl & SECONDARY_EXEC_TSC_SCALING;
 	caps->max_tsc_ratio = ~0ULL;
@@ -447,6 +488,7 @@ struct keel_ops vmx_ops = {
 	.set_nmi_mask		= vmx_set_nmi_mask,
 	.load_root		= vmx_load_root,
 	.flush_tlb		= vmx_flush_tlb,
+	.can_enter		= vmx_can_enter,
 	.set_tsc		= vmx_set_tsc,
 	.next_rip		= vmx_next_rip,
 	.hypercall_insn		= vmx_hypercall_insn,

@@ -72,8 +72,8 @@ static void vmcs_constant(struct vmx_vcpu *vmx)
 	vmcs_write(SECONDARY_VM_EXEC_CONTROL, cpu2);
 	vmcs_write(VM_EXIT_CONTROLS, vmx_has.exit_ctl);
 	vmcs_write(VM_ENTRY_CONTROLS, vmx->entry_ctl);
-	vmcs_write(EXCEPTION_BITMAP, EXCEPTIONS);
-	vmcs_write(PAGE_FAULT_ERROR_CODE_MASK, 0);	/* with bit 14 of the bitmap clear: no #PF exits */
+	vmcs_write(EXCEPTION_BITMAP, EXCEPTIONS | (keel_hw.two_dim ? 0 : BIT(X86_TRAP_PF)));
+	vmcs_write(PAGE_FAULT_ERROR_CODE_MASK, 0);	/* so bit 14 of the bitmap says whether a #PF exits */
 	vmcs_write(PAGE_FAULT_ERROR_CODE_MATCH, 0);
 	vmcs_write(CR3_TARGET_COUNT, 0);
 	vmcs_write(VM_EXIT_MSR_STORE_COUNT, 0);
@@ -83,7 +83,7 @@ static void vmcs_constant(struct vmx_vcpu *vmx)
 	vmcs_write(VMCS_LINK_POINTER, ~0ULL);
 	if (cpu2 & SECONDARY_EXEC_XSAVES)
 		vmcs_write(XSS_EXIT_BITMAP, 0);
-	vmcs_write(CR0_GUEST_HOST_MASK, ~CR0_OWNED);
+	vmcs_write(CR0_GUEST_HOST_MASK, keel_hw.two_dim ? ~CR0_OWNED : ~0UL);
 	vmx_host_constant();
 }
 
@@ -117,7 +117,7 @@ void vmx_update_intercepts(struct keel_vcpu *vcpu)
 	struct vmx_vcpu *vmx = to_vmx(vcpu);
 	u64 cr4 = keel_cr4(vcpu);	/* while the old mask tells where it is */
 
-	vmx->cr4_owned = CR4_OWNED & ~keel_cr4_reserved(vcpu);
+	vmx->cr4_owned = keel_hw.two_dim ? CR4_OWNED & ~keel_cr4_reserved(vcpu) : 0;
 	vmcs_write(CR4_GUEST_HOST_MASK, ~vmx->cr4_owned);
 	vmx_set_cr4(vcpu, cr4);
 	vmcs_write(MSR_BITMAP, __pa(vmx_msr_bitmap[!!(vcpu->spec_ctrl_mode & KEEL_SPEC_OPEN)]));
@@ -176,6 +176,10 @@ void vmx_cache_reg(struct keel_vcpu *vcpu, unsigned int reg)
 		vcpu->cr4 = (vcpu->cr4 & ~owned) | (vmcs_read(GUEST_CR4) & owned);
 		break;
 	case KEEL_LAZY_PDPTRS:
+		if (!keel_hw.two_dim) {
+			(void)mmu_load_pdptrs(vcpu, keel_cr3(vcpu));
+			break;
+		}
 		vcpu->pdptrs[0] = vmcs_read(GUEST_PDPTR0);
 		vcpu->pdptrs[1] = vmcs_read(GUEST_PDPTR1);
 		vcpu->pdptrs[2] = vmcs_read(GUEST_PDPTR2);
@@ -267,18 +271,98 @@ void vmx_set_dt(struct keel_vcpu *vcpu, const struct kvm_dtable *dt, bool idt)
 	vmcs_write(idt ? GUEST_IDTR_LIMIT : GUEST_GDTR_LIMIT, dt->limit);
 }
 
+/*
+ * With shadow paging the CPU always translates, through tables in long mode's or PAE's format.  Without paging of the
+ * guest's own there are no users to keep out.
+ */
+static void vmx_shadow_crs(struct keel_vcpu *vcpu)
+{
+	u64 cr0 = vcpu->cr0 | X86_CR0_PG | X86_CR0_PE | X86_CR0_WP | X86_CR0_NE;
+	u64 cr4 = (vcpu->cr4 | vmx_has.cr4_fixed0 | X86_CR4_MCE | X86_CR4_PAE) & ~(u64)X86_CR4_PCIDE;
+	u64 efer = vcpu->efer & ~(u64)EFER_LME;
+
+	if (!(vcpu->cr0 & X86_CR0_PG))
+		cr4 &= ~(u64)(X86_CR4_SMEP | X86_CR4_SMAP | X86_CR4_PKE);
+	if (efer & EFER_LMA)
+		efer |= EFER_LME;
+	else
+		cr4 &= ~(u64)X86_CR4_LA57;
+	if (boot_cpu_has(X86_FEATURE_NX))
+		efer |= EFER_NX;
+	vmcs_write(GUEST_CR0, cr0 & ~(u64)(X86_CR0_CD | X86_CR0_NW));
+	vmcs_write(GUEST_CR4, cr4);
+	vmcs_write(GUEST_IA32_EFER, efer);
+}
+
+static bool valid_attr(u32 ar, u32 limit)
+{
+	if (!(ar & VMX_AR_P_MASK) || ar & VMX_AR_RESERVD_MASK)
+		return false;
+	return !(ar & VMX_AR_G_MASK ? ~limit & 0xfff : limit >> 20);
+}
+
+static bool valid_segment(unsigned int seg, u16 ss_sel, u32 ss_ar)
+{
+	unsigned int step = seg_step(seg), type, dpl, rpl;
+	u16 sel = vmcs_read(GUEST_ES_SELECTOR + step);
+	u32 ar = vmcs_read(GUEST_ES_AR_BYTES + step);
+
+	type = ar & VMX_AR_TYPE_MASK;
+	dpl = VMX_AR_DPL(ar);
+	rpl = sel & 3;
+	if (seg != KEEL_CS && seg != KEEL_TR && ar & VMX_AR_UNUSABLE_MASK)
+		return seg != KEEL_SS || rpl == (vmcs_read(GUEST_CS_SELECTOR) & 3);
+	if (ar & VMX_AR_UNUSABLE_MASK || !valid_attr(ar, vmcs_read(GUEST_ES_LIMIT + step)))
+		return false;
+	switch (seg) {
+	case KEEL_CS:
+		if (!(ar & VMX_AR_S_MASK) || (type & 9) != 9 || rpl != (ss_sel & 3))
+			return false;
+		return type & 4 ? dpl <= VMX_AR_DPL(ss_ar) : dpl == VMX_AR_DPL(ss_ar);
+	case KEEL_SS:
+		return ar & VMX_AR_S_MASK && (type == 3 || type == 7) && dpl == rpl;
+	case KEEL_TR:
+		return !(ar & VMX_AR_S_MASK) && (type == 3 || type == 11) && !(sel & 4);
+	case KEEL_LDTR:
+		return !(ar & VMX_AR_S_MASK) && type == 2 && !(sel & 4);
+	default:
+		return ar & VMX_AR_S_MASK && type & 1 && (type & 10) != 8 && (type > 11 || dpl >= rpl);
+	}
+}
+
+/* SDM 26.3.1.2, for what guests bring about between modes.  Virtual-8086 mode of a guest comes with what it needs. */
+bool vmx_can_enter(struct keel_vcpu *vcpu)
+{
+	u16 ss_sel = vmcs_read(GUEST_SS_SELECTOR);
+	u32 ss_ar = vmcs_read(GUEST_SS_AR_BYTES);
+	unsigned int seg;
+
+	if (!(vcpu->cr0 & X86_CR0_PE))
+		return false;
+	if (keel_rflags(vcpu) & X86_EFLAGS_VM)
+		return true;
+	for (seg = KEEL_ES; seg <= KEEL_LDTR; seg++)
+		if (!valid_segment(seg, ss_sel, ss_ar))
+			return false;
+	return true;
+}
+
 void vmx_set_cr0(struct keel_vcpu *vcpu, u64 val)
 {
 	/* An entry leaves CD and NW of the CPU alone; NE must be on, so x87 errors are #MF whatever the guest asked. */
 	vmcs_write(CR0_READ_SHADOW, val);
-	vmcs_write(GUEST_CR0, (val & ~(u64)(X86_CR0_CD | X86_CR0_NW)) | X86_CR0_NE);
 	vcpu->cr0 = val;
 	vcpu->avail |= BIT(KEEL_LAZY_CR0);
+	if (keel_hw.two_dim)
+		vmcs_write(GUEST_CR0, (val & ~(u64)(X86_CR0_CD | X86_CR0_NW)) | X86_CR0_NE);
+	else
+		vmx_shadow_crs(vcpu);
 }
 
 void vmx_set_cr3(struct keel_vcpu *vcpu, u64 val)
 {
-	vmcs_write(GUEST_CR3, val);
+	if (keel_hw.two_dim)
+		vmcs_write(GUEST_CR3, val);
 	vcpu->cr3 = val;
 	vcpu->avail |= BIT(KEEL_LAZY_CR3);
 }
@@ -287,9 +371,12 @@ void vmx_set_cr4(struct keel_vcpu *vcpu, u64 val)
 {
 	/* A #MC belongs to the host: it must be taken even if the guest left MCE clear. */
 	vmcs_write(CR4_READ_SHADOW, val);
-	vmcs_write(GUEST_CR4, val | vmx_has.cr4_fixed0 | X86_CR4_MCE);
 	vcpu->cr4 = val;
 	vcpu->avail |= BIT(KEEL_LAZY_CR4);
+	if (keel_hw.two_dim)
+		vmcs_write(GUEST_CR4, val | vmx_has.cr4_fixed0 | X86_CR4_MCE);
+	else
+		vmx_shadow_crs(vcpu);
 }
 
 void vmx_set_efer(struct keel_vcpu *vcpu, u64 val)
@@ -297,8 +384,11 @@ void vmx_set_efer(struct keel_vcpu *vcpu, u64 val)
 	struct vmx_vcpu *vmx = to_vmx(vcpu);
 	u32 ctl = val & EFER_LMA ? vmx->entry_ctl | VM_ENTRY_IA32E_MODE : vmx->entry_ctl & ~VM_ENTRY_IA32E_MODE;
 
-	vmcs_write(GUEST_IA32_EFER, val);
 	vcpu->efer = val;
+	if (keel_hw.two_dim)
+		vmcs_write(GUEST_IA32_EFER, val);
+	else
+		vmx_shadow_crs(vcpu);
 	if (ctl != vmx->entry_ctl) {
 		vmx->entry_ctl = ctl;
 		vmcs_write(VM_ENTRY_CONTROLS, ctl);
@@ -384,10 +474,14 @@ void vmx_load_root(struct keel_vcpu *vcpu, u64 root_pa)
 {
 	struct vmx_vcpu *vmx = to_vmx(vcpu);
 
+	vmx->flush = true;
+	if (!keel_hw.two_dim) {
+		vmcs_write(GUEST_CR3, root_pa);
+		return;
+	}
 	vmx->eptp = root_pa | VMX_EPTP_MT_WB | (keel_hw.root_levels == 5 ? VMX_EPTP_PWL_5 : VMX_EPTP_PWL_4) |
 		    (vmx_has.ept_ad ? VMX_EPTP_AD_ENABLE_BIT : 0);
 	vmcs_write(EPT_POINTER, vmx->eptp);
-	vmx->flush = true;
 }
 
 void vmx_flush_tlb(struct keel_vcpu *vcpu)

@@ -116,6 +116,7 @@ void vmx_vm_destroy(struct keel_vm *vm);
 int vmx_vcpu_init(struct keel_vcpu *vcpu);
 void vmx_vcpu_destroy(struct keel_vcpu *vcpu);
 void vmx_vcpu_reset(struct keel_vcpu *vcpu, bool init);
+bool vmx_can_enter(struct keel_vcpu *vcpu);
 void vmx_load(struct keel_vcpu *vcpu, int cpu);
 void vmx_put(struct keel_vcpu *vcpu);
 void vmx_cache_reg(struct keel_vcpu *vcpu, unsigned int reg);
