@@ -137,30 +137,19 @@ static unsigned int shadow_level(const struct mmu_path *path, unsigned int tdp_l
 	return path->leaf_bits >= PMD_SHIFT && tdp_level >= 2 ? 2 : 1;
 }
 
-static u64 shadow_leaf(struct keel_vcpu *vcpu, const struct mmu_path *path, u64 gpa, u32 access, u64 map,
-		       unsigned int map_level, unsigned int level)
+static u64 shadow_leaf(struct keel_vcpu *vcpu, const struct mmu_path *path, u64 gpa, u64 map, unsigned int map_level,
+		       unsigned int level)
 {
-	bool write = path->writable, user = path->user, nx = path->nx;
 	u64 offset = gpa & ((PAGE_SIZE << 9 * (map_level - 1)) - 1);
 	u64 pte = (mmu_pte_addr(map) + offset) & ~((PAGE_SIZE << 9 * (level - 1)) - 1);
 
-	/*
-	 * CR0.WP clear lets a supervisor write what is read-only.  The CPU always runs with WP, so the page becomes
-	 * writable, and the supervisor's alone until someone else comes for it; who may not execute users' pages
-	 * may not execute this one.
-	 */
-	if (access & MMU_ACC_WRITE && !write) {
-		nx |= user && keel_cr4(vcpu) & X86_CR4_SMEP;
-		user = false;
-		write = true;
-	}
 	pte = __sme_set(pte) | S_LEAF;
 	/* The first write shall come here, to set the guest's dirty bit, or the host's. */
-	if (write && path->dirty && map & keel_hw.mmu_fmt->write)
+	if (path->writable && path->dirty && map & keel_hw.mmu_fmt->write)
 		pte |= _PAGE_RW;
-	if (user)
+	if (path->user)
 		pte |= _PAGE_USER;
-	if (nx && boot_cpu_has(X86_FEATURE_NX))
+	if (path->nx && boot_cpu_has(X86_FEATURE_NX))
 		pte |= _PAGE_NX;
 	if (level > 1)
 		pte |= S_LARGE;
@@ -185,7 +174,7 @@ static int shadow_fill(struct keel_vcpu *vcpu, u64 gva, u64 gpa, u32 access, con
 		*present = true;
 		if (!(access & MMU_ACC_WRITE) || map & fmt->write) {
 			level = shadow_level(path, map_level);
-			shadow_set(vcpu, gva, level, shadow_leaf(vcpu, path, gpa, access, map, map_level, level),
+			shadow_set(vcpu, gva, level, shadow_leaf(vcpu, path, gpa, map, map_level, level),
 				   path->leaf_bits > PAGE_SHIFT);
 			r = MMU_FIXED;
 		}
@@ -221,7 +210,14 @@ int mmu_shadow_fault(struct keel_vcpu *vcpu, u64 gva, u32 error, u64 *gpa, u32 *
 	r = mmu_walk(vcpu, &env, gva, want, gpa, fault, &path);
 	if (r)
 		return r == 1 ? MMU_GUEST : r == -EAGAIN ? MMU_SLOW : r;
-	*access = want | MMU_ACC_FINAL;
+	/*
+	 * CR0.WP clear lets a supervisor write what is read-only.  The CPU always runs with WP, and no entry says "for
+	 * writes of the supervisor, but still a user's page": the instruction is emulated.
+	 */
+	*access = want;
+	if (want & MMU_ACC_WRITE && !path.writable)
+		return MMU_MMIO;
+	*access |= MMU_ACC_FINAL;
 	/* The host may take the page away as soon as it is mapped: then the guest faults once more. */
 	for (tries = 0; tries < 4; tries++) {
 		r = shadow_fill(vcpu, gva, *gpa, want, &path, &present);
