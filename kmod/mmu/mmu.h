@@ -21,7 +21,7 @@ struct keel_mmu {
 	u64 root;			/* physical address of the two-dimensional root, 0: none yet */
 };
 
-#define MMU_CACHE_PAGES	16
+#define MMU_CACHE_PAGES	4	/* what one walk takes at most */
 #define MMU_MEMOS	8
 #define MMU_NO_GFN	(~0ULL)
 

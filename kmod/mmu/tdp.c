@@ -63,7 +63,7 @@ static int mmu_cache_fill(struct keel_vcpu *vcpu)
 		void *page = (void *)get_zeroed_page(GFP_KERNEL_ACCOUNT);
 
 		if (!page)	/* enough for one walk will do */
-			return mmu->nr_cached >= keel_hw.root_levels ? 0 : -ENOMEM;
+			return mmu->nr_cached >= keel_hw.root_levels - 1 ? 0 : -ENOMEM;
 		mmu->cache[mmu->nr_cached++] = page;
 	}
 	return 0;

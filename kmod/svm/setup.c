@@ -16,6 +16,8 @@
 struct svm_features svm_has __ro_after_init;
 phys_addr_t svm_iopm_pa __ro_after_init;
 static struct page *svm_iopm;
+phys_addr_t svm_msrpm_pa[2] __ro_after_init;
+static unsigned long *svm_msrpm[2];
 #define IOPM_ORDER	2	/* 12 KiB are used: three pages of four */
 
 /* APM 15.25.5: x86-64's own format; nested walks are user accesses to the nested tables, so all entries carry U/S. */
@@ -124,6 +126,30 @@ MODULE_PARM_DESC(npt, "Use nested paging where the CPU has it (on)");
 /* What a guest cannot have with shadow paging: caching by address space that keel would have to do, and pages of 1 GB. */
 static const u16 nested_only[] = { X86_FEATURE_PCID, X86_FEATURE_INVPCID, X86_FEATURE_GBPAGES };
 
+/* MSRs the guest reads and writes without an exit: all are switched by VMLOAD and VMSAVE. */
+static const u32 direct_msrs[] = {
+	MSR_STAR, MSR_LSTAR, MSR_CSTAR, MSR_SYSCALL_MASK, MSR_FS_BASE, MSR_GS_BASE, MSR_KERNEL_GS_BASE,
+	MSR_IA32_SYSENTER_CS, MSR_IA32_SYSENTER_ESP, MSR_IA32_SYSENTER_EIP,
+};
+
+/* APM 15.11: three ranges of 8,192 MSRs, two bits each, read then write. */
+#define MSRPM_ORDER	1
+
+static void msrpm_open(unsigned long *map, u32 msr)
+{
+	static const u32 bases[] = { 0, 0xc0000000, 0xc0010000 };
+	unsigned int i;
+
+	for (i = 0; i < ARRAY_SIZE(bases); i++) {
+		u32 n = msr - bases[i];
+
+		if (n >= 8192)
+			continue;
+		__clear_bit((i * 8192 + n) * 2, map);
+		__clear_bit((i * 8192 + n) * 2 + 1, map);
+	}
+}
+
 static const char *svm_missing(void)
 {
 	u64 vm_cr;
@@ -137,6 +163,7 @@ static const char *svm_missing(void)
 
 static void svm_free_cpus(void)
 {
+	unsigned int i;
 	int cpu;
 
 	for_each_possible_cpu(cpu) {
@@ -151,10 +178,15 @@ static void svm_free_cpus(void)
 	if (svm_iopm)
 		__free_pages(svm_iopm, IOPM_ORDER);
 	svm_iopm = NULL;
+	for (i = 0; i < ARRAY_SIZE(svm_msrpm); i++) {
+		free_pages((unsigned long)svm_msrpm[i], MSRPM_ORDER);
+		svm_msrpm[i] = NULL;
+	}
 }
 
 static int svm_alloc_cpus(void)
 {
+	unsigned int i, m;
 	int cpu;
 
 	svm_iopm = alloc_pages(GFP_KERNEL, IOPM_ORDER);
@@ -162,6 +194,16 @@ static int svm_alloc_cpus(void)
 		return -ENOMEM;
 	memset(page_address(svm_iopm), 0xff, PAGE_SIZE << IOPM_ORDER);	/* every port exits */
 	svm_iopm_pa = page_to_phys(svm_iopm);
+	for (i = 0; i < ARRAY_SIZE(svm_msrpm); i++) {
+		svm_msrpm[i] = (unsigned long *)__get_free_pages(GFP_KERNEL, MSRPM_ORDER);
+		if (!svm_msrpm[i])
+			return -ENOMEM;
+		memset(svm_msrpm[i], 0xff, PAGE_SIZE << MSRPM_ORDER);
+		for (m = 0; m < ARRAY_SIZE(direct_msrs); m++)
+			msrpm_open(svm_msrpm[i], direct_msrs[m]);
+		svm_msrpm_pa[i] = __pa(svm_msrpm[i]);
+	}
+	msrpm_open(svm_msrpm[1], MSR_IA32_SPEC_CTRL);
 	for_each_possible_cpu(cpu) {
 		struct svm_cpu *sc = per_cpu_ptr(&svm_cpu, cpu);
 

@@ -32,7 +32,6 @@ struct svm_vcpu {
 	u32 asid;
 	u64 asid_generation;		/* 0: needs a new ASID */
 	int asid_cpu;
-	unsigned long *msrpm;
 	u64 next_rip;			/* told by the exit itself (IN/OUT), 0 if not */
 	u8 tpr_class;			/* V_TPR as last written or read */
 	bool irq_window;
@@ -90,7 +89,7 @@ void svm_cpu_disable(void);
 void svm_assign_asid(struct svm_vcpu *svm);
 void svm_load_tsc_ratio(struct svm_vcpu *svm);
 phys_addr_t svm_host_save_pa(void);
-extern phys_addr_t svm_iopm_pa;
+extern phys_addr_t svm_iopm_pa, svm_msrpm_pa[2];	/* the second with SPEC_CTRL open, by KEEL_SPEC_OPEN */
 
 /* vmcb.c */
 int svm_vm_init(struct keel_vm *vm);

@@ -41,49 +41,6 @@ static const u8 svm_shadow[] = {
 	INTERCEPT_INVLPG, INTERCEPT_EXCEPTION_OFFSET + X86_TRAP_PF,
 };
 
-/* MSRs the guest reads and writes without an exit: all are switched by VMLOAD and VMSAVE. */
-static const u32 svm_direct_msrs[] = {
-	MSR_STAR, MSR_LSTAR, MSR_CSTAR, MSR_SYSCALL_MASK, MSR_FS_BASE, MSR_GS_BASE, MSR_KERNEL_GS_BASE,
-	MSR_IA32_SYSENTER_CS, MSR_IA32_SYSENTER_ESP, MSR_IA32_SYSENTER_EIP,
-};
-
-/* APM 15.11: three ranges of 8,192 MSRs, two bits each, read then write. */
-#define MSRPM_ORDER	1
-
-static int msrpm_bit(u32 msr)
-{
-	static const u32 bases[] = { 0, 0xc0000000, 0xc0010000 };
-	unsigned int i;
-
-	for (i = 0; i < ARRAY_SIZE(bases); i++)
-		if (msr - bases[i] < 8192)
-			return (i * 8192 + (msr - bases[i])) * 2;
-	return -1;
-}
-
-static void msrpm_open(unsigned long *map, u32 msr)
-{
-	int bit = msrpm_bit(msr);
-
-	__clear_bit(bit, map);
-	__clear_bit(bit + 1, map);
-}
-
-static unsigned long *svm_alloc_msrpm(void)
-{
-	struct page *pages = alloc_pages(GFP_KERNEL_ACCOUNT, MSRPM_ORDER);
-	unsigned long *map;
-	unsigned int i;
-
-	if (!pages)
-		return NULL;
-	map = page_address(pages);
-	memset(map, 0xff, PAGE_SIZE << MSRPM_ORDER);
-	for (i = 0; i < ARRAY_SIZE(svm_direct_msrs); i++)
-		msrpm_open(map, svm_direct_msrs[i]);
-	return map;
-}
-
 int svm_vm_init(struct keel_vm *vm)
 {
 	return 0;
@@ -104,16 +61,13 @@ int svm_vcpu_init(struct keel_vcpu *vcpu)
 	svm->vmcb_pa = page_to_phys(page);
 	svm->asid_cpu = -1;
 	svm->tsc_ratio = SVM_TSC_RATIO_DEFAULT;
-	svm->msrpm = svm_alloc_msrpm();
-	return svm->msrpm ? 0 : -ENOMEM;
+	return 0;
 }
 
 void svm_vcpu_destroy(struct keel_vcpu *vcpu)
 {
 	struct svm_vcpu *svm = to_svm(vcpu);
 
-	if (svm->msrpm)
-		free_pages((unsigned long)svm->msrpm, MSRPM_ORDER);
 	if (svm->vmcb)
 		free_page((unsigned long)svm->vmcb);
 }
@@ -133,7 +87,6 @@ void svm_vcpu_reset(struct keel_vcpu *vcpu, bool init)
 		svm_intercept(svm, INTERCEPT_DR0_WRITE + i, true);
 	}
 	c->iopm_base_pa = svm_iopm_pa;
-	c->msrpm_base_pa = __pa(svm->msrpm);
 	c->int_ctl = V_INTR_MASKING_MASK;
 	c->nested_ctl = keel_hw.two_dim ? SVM_NESTED_CTL_NP_ENABLE : 0;
 	for (i = 0; !keel_hw.two_dim && i < ARRAY_SIZE(svm_shadow); i++)
@@ -157,10 +110,8 @@ void svm_update_intercepts(struct keel_vcpu *vcpu)
 	/* Without an in-kernel APIC the VMM must see the TPR fall. */
 	if (!vcpu->apic)
 		svm_intercept(svm, INTERCEPT_CR8_WRITE, true);
-	if (vcpu->spec_ctrl_mode & KEEL_SPEC_OPEN) {
-		msrpm_open(svm->msrpm, MSR_IA32_SPEC_CTRL);
-		svm_touch(svm, CLEAN_PERM);
-	}
+	svm->vmcb->control.msrpm_base_pa = svm_msrpm_pa[!!(vcpu->spec_ctrl_mode & KEEL_SPEC_OPEN)];
+	svm_touch(svm, CLEAN_PERM);
 }
 
 /* ------------------------------------------------------------- registers */

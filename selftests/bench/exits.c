@@ -12,7 +12,9 @@
  */
 #include "../lib/guest.h"
 
+#include <signal.h>
 #include <sys/eventfd.h>
+#include <sys/mman.h>
 
 #define N	1000
 #define PORT_END	0xf0
@@ -453,10 +455,78 @@ static void vm_steps(void)
 	close(sys);
 }
 
+static long mem_free(void)
+{
+	FILE *f = fopen("/proc/meminfo", "r");
+	char line[128];
+	long kib = 0;
+
+	while (f && fgets(line, sizeof(line), f))
+		if (sscanf(line, "MemFree: %ld kB", &kib) == 1)
+			break;
+	if (f)
+		fclose(f);
+	return kib;
+}
+
+#define IDLE_VMS	400
+
+/* Kernel memory, in bytes, of a VM with one vCPU and interrupt controllers: made, and after it has run */
+static void idle_memory(void)
+{
+	struct { int vm, vcpu; } v[IDLE_VMS];
+	void *page = mem_alloc(0x1000);
+	struct kvm_userspace_memory_region r = { .guest_phys_addr = 0xfffff000, .memory_size = 0x1000,
+						 .userspace_addr = (u64)page };
+	int sys = node_open(), i;
+	long before, made, ran;
+
+	/* Free pages that a CPU keeps are not in MemFree: let it keep few. */
+	if (system("echo 100000 > /proc/sys/vm/percpu_pagelist_high_fraction"))
+		return;
+	memset((char *)page + 0xff0, 0xf4, 16);		/* hlt at the reset vector */
+	before = mem_free();
+	for (i = 0; i < IDLE_VMS; i++) {
+		v[i].vm = must(ioctl(sys, KVM_CREATE_VM, 0));
+		must(ioctl(v[i].vm, KVM_CREATE_IRQCHIP, 0));
+		v[i].vcpu = must(ioctl(v[i].vm, KVM_CREATE_VCPU, 0));
+	}
+	made = mem_free();
+	report("idle_vm_bytes", (before - made) * 1024 / IDLE_VMS);
+	for (i = 0; i < IDLE_VMS; i++) {
+		struct kvm_regs regs;
+		struct kvm_run *run = mmap(NULL, 0x1000, PROT_READ | PROT_WRITE, MAP_SHARED, v[i].vcpu, 0);
+
+		must(ioctl(v[i].vm, KVM_SET_USER_MEMORY_REGION, &r));
+		must(ioctl(v[i].vcpu, KVM_GET_REGS, &regs));
+		ualarm(20000, 0);	/* it halts, and is called back from there */
+		if (!ioctl(v[i].vcpu, KVM_RUN, 0) || errno != EINTR)
+			die("KVM_RUN: exit %s, %s", exit_name(run->exit_reason), strerror(errno));
+		munmap(run, 0x1000);
+	}
+	ran = mem_free();
+	report("idle_vm_bytes_after_run", (before - ran) * 1024 / IDLE_VMS);
+	for (i = 0; i < IDLE_VMS; i++) {
+		close(v[i].vcpu);
+		close(v[i].vm);
+	}
+	close(sys);
+	sleep(3);		/* some is freed a grace period later */
+	report("idle_vm_bytes_freed", (mem_free() - ran) * 1024 / IDLE_VMS);
+}
+
+static void woken(int sig)
+{
+}
+
 int main(int argc, char **argv)
 {
+	struct sigaction wake = { .sa_handler = woken };
+
 	if (argc > 1)
 		setenv("KEEL_DEV", argv[1], 1);
+	sigaction(SIGALRM, &wake, NULL);
+	idle_memory();
 	simple_exits();
 	deadline_arm();
 	first_touch("first_touch", false, false);
