@@ -95,11 +95,17 @@ static void slot_free(struct keel_slot *slot)
 	kfree(slot);
 }
 
+/* A ring lists the pages written, from the first on. */
+static bool initially_dirty(struct keel_vm *vm)
+{
+	return vm->slots.dirty_log_caps & KVM_DIRTY_LOG_INITIALLY_SET && !vm->slots.ring_entries;
+}
+
 static unsigned long *dirty_alloc(struct keel_vm *vm, u64 npages)
 {
 	unsigned long *dirty = kvcalloc(BITS_TO_LONGS(npages), sizeof(long), GFP_KERNEL_ACCOUNT);
 
-	if (dirty && vm->slots.dirty_log_caps & KVM_DIRTY_LOG_INITIALLY_SET)
+	if (dirty && initially_dirty(vm))
 		bitmap_set(dirty, 0, npages);
 	return dirty;
 }
@@ -173,7 +179,7 @@ static int slot_change(struct keel_vm *vm, struct keel_slot *slot, u64 base_gfn,
 		slot_link(vm, slot);
 	} else if (logging && !logged) {
 		/* Where all pages count as dirty to begin with, clearing them is what protects them. */
-		if (!(vm->slots.dirty_log_caps & KVM_DIRTY_LOG_INITIALLY_SET))
+		if (!initially_dirty(vm))
 			mmu_protect_slot(vm, slot);
 	} else if (logged && !logging && slot->npages >= PTRS_PER_PTE) {
 		/* So that it is mapped with large pages again. */

@@ -235,6 +235,12 @@ static int run_slow_requests(struct keel_vcpu *vcpu)
 		if (keel_vcpu_begin(vcpu))
 			return -EINTR;
 	}
+	if (keel_take_request(KEEL_REQ_RING_FULL, vcpu) && keel_ring_full(vcpu)) {
+		/* Until userspace has made room the guest goes nowhere. */
+		keel_request(KEEL_REQ_RING_FULL, vcpu);
+		vcpu->run->exit_reason = KVM_EXIT_DIRTY_RING_FULL;
+		return KEEL_USER;
+	}
 	keel_take_mp_events(vcpu);
 	if (keel_take_request(KEEL_REQ_MMU_RELOAD, vcpu)) {
 		r = mmu_load(vcpu);

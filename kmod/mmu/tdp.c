@@ -377,7 +377,7 @@ static int mmu_install(struct keel_vcpu *vcpu, const struct mmu_map *map)
 	int err = 0;
 
 	if (map->access & MMU_ACC_WRITE)
-		keel_mark_dirty(vcpu->vm, map->slot, map->gfn);
+		keel_mark_dirty(vcpu, map->slot, map->gfn);
 	while (!err) {
 		u64 *ptep = &table[mmu_index(map->gfn, level)];
 		u64 pte = READ_ONCE(*ptep);
