@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * dirty.c - which pages of a slot were written (KVM_GET_DIRTY_LOG, KVM_CLEAR_DIRTY_LOG, and dirty rings: api.rst 8.29).
+ * dirty.c - which pages of a slot were written (KVM_GET_DIRTY_LOG, KVM_CLEAR_DIRTY_LOG; dirty rings, api.rst 8.29).
  *
- * One bitmap a slot.  A bit is set by the write fault on a protected page (mmu/tdp.c, mmu.lock held for read) and by
- * keel's own writes to guest memory (guestmem.c).  Taking bits and protecting their pages again is one step under
- * mmu.lock held for write; TLBs are flushed once, before the ioctl returns, since only then may the VMM copy pages.
- * slots_lock keeps slot and bitmap.  Bits travel in pieces through a buffer of bounded size.
+ * One bitmap a slot.  A bit is set by the write fault on a protected page (mmu/tdp.c, mmu.lock held for read), by
+ * keel's own writes to guest memory (guestmem.c) and, where the CPU lists what it writes, by the backend at each exit;
+ * there a page is protected by taking its dirty bit away (struct mmu_format, logged).  Taking bits and protecting their
+ * pages again is one step under mmu.lock held for write; TLBs are flushed once, before the ioctl returns, since only
+ * then may the VMM copy pages.  slots_lock keeps slot and bitmap.  Bits travel in pieces through a buffer of bounded
+ * size.
  *
  * With dirty rings the bitmap stays, and says which pages are listed in some vCPU's ring: one that is gets no second
  * entry, whoever writes it, until the VMM has given the first back.
@@ -14,7 +16,7 @@
 #include <linux/slab.h>
 #include <linux/uaccess.h>
 #include <linux/vmalloc.h>
-#include "keel.h"
+#include "ops.h"
 
 #define CHUNK_LONGS	8192UL		/* 64 KB: the bits of 2 GB */
 
@@ -112,6 +114,9 @@ VM_IOCTL(keel_get_dirty_log)
 
 	mutex_lock(&vm->slots_lock);
 	slot = bitmap_slot(vm, log->slot);
+	/* What CPUs have listed comes here as they leave the guest. */
+	if (!IS_ERR(slot) && keel_hw.dirty_log_size)
+		keel_request_all(vm, KEEL_REQ_KICK, true);
 	if (IS_ERR(slot))
 		err = PTR_ERR(slot);
 	else if (!(vm->slots.dirty_log_caps & KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE))
@@ -187,10 +192,13 @@ long keel_enable_dirty_log_caps(struct keel_vm *vm, u64 caps)
 /* ------------------------------------------------------------- dirty rings */
 
 /*
- * Entries that soft-full leaves free: what one way into the guest and out of it can add.  An instruction that is
+ * Entries that a full ring has still free: what one way into the guest and out of it can add.  An instruction that is
  * emulated dirties the tables of its operands' pages as well, and the clock has pages of its own.
  */
-#define RING_RESERVED	64U
+static u32 ring_reserved(void)
+{
+	return 64 + keel_hw.dirty_log_size;
+}
 
 static u32 ring_used(const struct keel_dirty_ring *ring)
 {
@@ -199,7 +207,7 @@ static u32 ring_used(const struct keel_dirty_ring *ring)
 
 bool keel_ring_full(struct keel_vcpu *vcpu)
 {
-	return ring_used(&vcpu->ring) >= vcpu->vm->slots.ring_entries - RING_RESERVED;
+	return ring_used(&vcpu->ring) >= vcpu->vm->slots.ring_entries - ring_reserved();
 }
 
 void keel_ring_push(struct keel_vcpu *vcpu, u32 slot, u64 offset)
@@ -298,7 +306,7 @@ long keel_enable_dirty_ring(struct keel_vm *vm, u64 bytes)
 	unsigned long id;
 
 	lockdep_assert_held(&vm->lock);
-	if (!is_power_of_2(bytes) || bytes < PAGE_SIZE || entries < RING_RESERVED)
+	if (!is_power_of_2(bytes) || bytes < PAGE_SIZE || entries < ring_reserved())
 		return -EINVAL;
 	if (entries > KEEL_DIRTY_RING_MAX)
 		return -E2BIG;

@@ -73,7 +73,7 @@ struct keel_vcpu;
 enum keel_request {
 	KEEL_REQ_EVENT,		/* look for an event to inject again */
 	KEEL_REQ_TLB_FLUSH,	/* forget every translation of this guest */
-	KEEL_REQ_INTERCEPTS,	/* rebuild the backend's intercepts (guest debug, CR8, MSRs) */
+	KEEL_REQ_INTERCEPTS,	/* rebuild the backend's intercepts (guest debug, CR8, MSRs, dirty log) */
 	KEEL_REQ_KICK,		/* only leave the guest once; nothing to do */
 	KEEL_REQ_FAST_LAST = KEEL_REQ_KICK,
 

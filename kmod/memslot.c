@@ -89,6 +89,16 @@ static void slot_unlink(struct keel_vm *vm, struct keel_slot *slot)
 	write_unlock(&vm->mmu.lock);
 }
 
+/* With the first that is logged, and without the last, backends may have something to turn on or off. */
+static void count_logged(struct keel_vm *vm, bool was, bool is)
+{
+	if (was == is)
+		return;
+	vm->slots.logged += is ? 1 : -1;
+	if (vm->slots.logged == is)
+		keel_request_all(vm, KEEL_REQ_INTERCEPTS, false);
+}
+
 static void slot_free(struct keel_slot *slot)
 {
 	kvfree(slot->dirty);
@@ -138,6 +148,7 @@ static int slot_create(struct keel_vm *vm, const struct kvm_userspace_memory_reg
 	/* Nothing was mapped there, and the absence of memory is not cached: no flush. */
 	slots_change_begin(vm);
 	slot_link(vm, slot);
+	count_logged(vm, false, slot->dirty);
 	vm->slots.count++;
 	vm->slots.total_pages += slot->npages;
 	slots_change_end(vm);
@@ -152,6 +163,7 @@ static void slot_delete(struct keel_vm *vm, struct keel_slot *slot)
 	slots_change_begin(vm);
 	mmu_zap_slot(vm, slot);
 	slot_unlink(vm, slot);
+	count_logged(vm, slot->dirty, false);
 	vm->slots.count--;
 	vm->slots.total_pages -= slot->npages;
 	slots_change_end(vm);
@@ -186,6 +198,7 @@ static int slot_change(struct keel_vm *vm, struct keel_slot *slot, u64 base_gfn,
 		mmu_zap_slot(vm, slot);
 	}
 	slot->flags = flags;
+	count_logged(vm, logged, logging);
 	if (logging)
 		slot->dirty = dirty;
 	else

@@ -25,6 +25,7 @@ struct keel_memslots {
 	struct rb_root_cached by_hva;
 	struct xarray by_id;
 	unsigned int count;
+	unsigned int logged;		/* those with KVM_MEM_LOG_DIRTY_PAGES */
 	u64 total_pages;
 	u64 generation;			/* changes with every change of the table */
 	u64 dirty_log_caps;		/* KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE | KVM_DIRTY_LOG_INITIALLY_SET */

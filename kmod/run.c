@@ -350,6 +350,7 @@ static long run_locked(struct keel_vcpu *vcpu)
 	if (unlikely(!vcpu->has_run)) {
 		vcpu->has_run = true;
 		keel_request(KEEL_REQ_MMU_RELOAD, vcpu);
+		keel_request(KEEL_REQ_INTERCEPTS, vcpu);	/* memslots may have changed while it was made */
 		keel_request(KEEL_REQ_EVENT, vcpu);
 	}
 	if (run->request_interrupt_window)

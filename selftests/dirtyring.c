@@ -704,4 +704,190 @@ TEST_F_TIMEOUT(ring, scribbled, 120)
 		ASSERT_EQ(20, *(u64 *)(self->mem + i * 4096));
 }
 
+/* ---- the CPU's own log ---- */
+
+#define PML_PARAM	"/sys/module/keel/parameters/pml"
+
+/* Has the CPU one, and may keel use it? -1: this is not keel */
+static int cpu_logs(void)
+{
+	FILE *f = fopen(PML_PARAM, "r");
+	bool on, has = false;
+	char line[4096];
+
+	if (!f || strcmp(node_path(), "/dev/keel"))
+		return -1;
+	on = fgetc(f) == 'Y';
+	fclose(f);
+	f = fopen("/proc/cpuinfo", "r");
+	while (f && fgets(line, sizeof(line), f))
+		if (!strncmp(line, "vmx flags", 9))
+			has |= strstr(line, " pml") != NULL;
+	if (f)
+		fclose(f);
+	return on && has;
+}
+
+/* How often such a log was full, of all vCPUs there were */
+static u64 logs_full(void)
+{
+	FILE *f = fopen("/sys/kernel/debug/keel/stats", "r");
+	unsigned long n = 0;
+	char line[256];
+
+	while (f && fgets(line, sizeof(line), f))
+		if (sscanf(line, "exit_pml_full_%*u %lu", &n) == 1)
+			break;
+	if (f)
+		fclose(f);
+	return n;
+}
+
+#define MEM6		(3 * MEM2)
+#define PAGES6		(MEM6 / 4096)
+
+static volatile u32 guest_wrote;
+
+/* Two pages of three, and then again some of them */
+static void sparse_guest(u64 spin)
+{
+	volatile u8 *p = (u8 *)SLOT_GPA;
+	u64 i;
+
+	for (i = 0; i < PAGES6; i++)
+		(void)p[i * 4096];
+	guest_sync(0);
+	for (i = 0; i < PAGES6; i++)
+		if (i % 3)
+			p[i * 4096]++;
+	guest_wrote = 1;
+	while (spin && guest_wrote < 2)
+		pause_cpu();
+	guest_sync(1);
+	for (i = 0; i < PAGES6; i += 5)
+		p[i * 4096]++;
+	guest_sync(2);
+	guest_done(0);
+}
+
+FIXTURE(cpu_log) {
+	struct vm *vm;
+	struct vcpu *v;
+	u8 *mem;
+	u64 b[PAGES6 / 64];
+};
+
+FIXTURE_VARIANT(cpu_log) {
+	bool huge;
+};
+
+FIXTURE_VARIANT_ADD(cpu_log, small) { .huge = false };
+FIXTURE_VARIANT_ADD(cpu_log, huge) { .huge = true };
+
+FIXTURE_SETUP(cpu_log)
+{
+	u8 *p = mem_alloc(MEM6 + MEM2);
+
+	self->vm = vm_new(VM_PLAIN);
+	self->v = vcpu_new(self->vm, 0);
+	self->mem = (u8 *)(((u64)p + MEM2 - 1) & ~(MEM2 - 1));
+	madvise(self->mem, MEM6, variant->huge ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
+	memset(self->mem, 0, MEM6);
+}
+
+FIXTURE_TEARDOWN(cpu_log)
+{
+	vm_free(self->vm);
+}
+
+static int get_log(struct vm *vm, u64 *bitmap)
+{
+	struct kvm_dirty_log l = { .slot = 1, .dirty_bitmap = bitmap };
+
+	return xioctl(vm->fd, KVM_GET_DIRTY_LOG, &l);
+}
+
+static bool bit(const u64 *b, u32 i)
+{
+	return b[i / 64] >> (i % 64) & 1;
+}
+
+/* However the CPU tells, the log has what was written; where it lists that itself, without a fault each */
+TEST_F(cpu_log, bitmap)
+{
+	struct vm *vm = self->vm;
+	struct vcpu *v = self->v;
+	int logs = cpu_logs();
+	u64 faults = 0, full;
+	u32 i;
+
+	/* mapped before, as large pages if it can be, so that logging has something to take back */
+	vm_slot(vm, 1, SLOT_GPA, MEM6, self->mem, 0);
+	vcpu_long(v, sparse_guest, 0);
+	EXPECT_EQ(0, vcpu_sync(v));
+	EXPECT_EQ(1, vcpu_sync(v));
+	vm_slot(vm, 1, SLOT_GPA, MEM6, self->mem, KVM_MEM_LOG_DIRTY_PAGES);
+	ASSERT_EQ(0, get_log(vm, self->b));
+	EXPECT_EQ(2, vcpu_sync(v));
+	ASSERT_EQ(0, get_log(vm, self->b));
+	for (i = 0; i < PAGES6; i++)
+		ASSERT_EQ(i % 5 == 0, bit(self->b, i));
+
+	vcpu_long(v, sparse_guest, 0);
+	EXPECT_EQ(0, vcpu_sync(v));
+	ASSERT_EQ(0, get_log(vm, self->b));
+	for (i = 0; i < PAGES6; i++)
+		ASSERT_EQ(0, bit(self->b, i));
+	full = logs_full();
+	if (logs >= 0)
+		faults = vcpu_stat(v, "page_faults");
+	EXPECT_EQ(1, vcpu_sync(v));
+	if (logs >= 0)
+		faults = vcpu_stat(v, "page_faults") - faults;
+	ASSERT_EQ(0, get_log(vm, self->b));
+	for (i = 0; i < PAGES6; i++)
+		ASSERT_EQ(i % 3 != 0, bit(self->b, i));
+	/* The host may take a page or two meanwhile */
+	if (logs == 1) {
+		EXPECT_LE(faults, 20);
+		EXPECT_GT(logs_full(), full);
+	} else if (logs == 0) {
+		EXPECT_GE(faults, PAGES6 * 2 / 3);
+	}
+	EXPECT_EQ(2, vcpu_sync(v));
+	ASSERT_EQ(0, get_log(vm, self->b));
+	for (i = 0; i < PAGES6; i++)
+		ASSERT_EQ(i % 5 == 0, bit(self->b, i));
+}
+
+static void *sync_thread(void *v)
+{
+	vcpu_sync(v);
+	return NULL;
+}
+
+/* What a running vCPU has written is in the log although it did not leave the guest since */
+TEST_F(cpu_log, running)
+{
+	struct vm *vm = self->vm;
+	struct vcpu *v = self->v;
+	pthread_t t;
+	u32 i;
+
+	vm_slot(vm, 1, SLOT_GPA, MEM6, self->mem, KVM_MEM_LOG_DIRTY_PAGES);
+	vcpu_long(v, sparse_guest, 1);
+	EXPECT_EQ(0, vcpu_sync(v));
+	EXPECT_EQ(0, get_log(vm, self->b));
+	pthread_create(&t, NULL, sync_thread, v);
+	ASSERT_TRUE(wait_for(&guest_var(vm, guest_wrote), 1, 20000));
+	EXPECT_EQ(0, get_log(vm, self->b));
+	guest_var(vm, guest_wrote) = 2;
+	pthread_join(t, NULL);
+	for (i = 0; i < PAGES6; i++)
+		ASSERT_EQ(i % 3 != 0, bit(self->b, i));
+	EXPECT_EQ(0, get_log(vm, self->b));
+	for (i = 0; i < PAGES6; i++)
+		ASSERT_EQ(0, bit(self->b, i));
+}
+
 TEST_HARNESS_MAIN

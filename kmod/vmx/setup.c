@@ -8,6 +8,7 @@
  * on their CPU with IRQs off; a VMCS cached elsewhere is cleared there, by IPI.
  */
 #include <linux/bitmap.h>
+#include <linux/moduleparam.h>
 #include <linux/slab.h>
 #include <linux/smp.h>
 #include <linux/spinlock.h>
@@ -15,6 +16,10 @@
 #include <asm/special_insns.h>
 #include <asm/tlbflush.h>
 #include "vmx.h"
+
+static bool pml = true;
+module_param(pml, bool, 0444);
+MODULE_PARM_DESC(pml, "Let the CPU log the pages it writes, where VMX can (on)");
 
 struct vmx_features vmx_has __ro_after_init;
 u8 *vmx_msr_bitmap[2];
@@ -27,6 +32,7 @@ static struct mmu_format ept_format __ro_after_init = {
 			  VMX_EPT_IPAT_BIT,
 	.large		= BIT_ULL(7),
 	.write		= VMX_EPT_WRITABLE_MASK,
+	.logged		= VMX_EPT_WRITABLE_MASK,
 	.host_write	= BIT_ULL(11),
 };
 
@@ -211,7 +217,8 @@ static const struct {
 	{ MSR_IA32_VMX_PROCBASED_CTLS2, "secondary controls (EPT and unrestricted guest)",
 	  SECONDARY_EXEC_ENABLE_EPT | SECONDARY_EXEC_UNRESTRICTED_GUEST,
 	  SECONDARY_EXEC_ENABLE_VPID | SECONDARY_EXEC_ENABLE_RDTSCP | SECONDARY_EXEC_ENABLE_INVPCID |
-	  SECONDARY_EXEC_WBINVD_EXITING | SECONDARY_EXEC_XSAVES | SECONDARY_EXEC_TSC_SCALING, &vmx_has.cpu2_ctl },
+	  SECONDARY_EXEC_WBINVD_EXITING | SECONDARY_EXEC_XSAVES | SECONDARY_EXEC_TSC_SCALING |
+	  SECONDARY_EXEC_ENABLE_PML, &vmx_has.cpu2_ctl },
 	{ MSR_IA32_VMX_TRUE_EXIT_CTLS, "exit controls",
 	  VM_EXIT_HOST_ADDR_SPACE_SIZE | VM_EXIT_LOAD_IA32_EFER, 0, &vmx_has.exit_ctl },
 	{ MSR_IA32_VMX_TRUE_ENTRY_CTLS, "entry controls",
@@ -255,6 +262,12 @@ static const char *read_ept(struct keel_hw_caps *caps)
 	if (vmx_has.ept_ad) {
 		ept_format.accessed = VMX_EPT_ACCESS_BIT;
 		ept_format.dirty = VMX_EPT_DIRTY_BIT;
+	}
+	vmx_has.pml = pml && vmx_has.ept_ad && vmx_has.cpu2_ctl & SECONDARY_EXEC_ENABLE_PML;
+	vmx_has.cpu2_ctl &= ~SECONDARY_EXEC_ENABLE_PML;		/* see vmx_update_pml() */
+	if (vmx_has.pml) {
+		ept_format.logged = VMX_EPT_DIRTY_BIT;
+		caps->dirty_log_size = VMX_PML_ENTRIES;
 	}
 	return NULL;
 }
