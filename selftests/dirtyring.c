@@ -89,16 +89,12 @@ static u8 *slot_memory(void)
 TEST(enabling)
 {
 	struct vm *vm = vm_new(VM_PLAIN);
-	struct kvm_enable_cap c = {
-		.cap = KVM_CAP_DIRTY_LOG_RING, .flags = 1, .args = { 65536 },
-	};
 	static const u32 caps[] = {
 		KVM_CAP_DIRTY_LOG_RING, KVM_CAP_DIRTY_LOG_RING_ACQ_REL,
 	};
 	int i;
 
 	EXPECT_EQ(-EINVAL, reset_rings(vm));
-	EXPECT_EQ(-EINVAL, xioctl(vm->fd, KVM_ENABLE_CAP, &c));
 	for (i = 0; i < 2; i++) {
 		EXPECT_EQ(MAX_BYTES, vm_cap(vm, caps[i]));
 		EXPECT_EQ(-EINVAL, vm_enable_cap(vm, caps[i], 0));
@@ -396,16 +392,14 @@ TEST_F(ring, emulated)
 	harvest();
 	reset_rings(vm);
 
-	for (i = 0; i < 2; i++) {
-		u32 *data = (u32 *)vcpu_expect_io(v, KVM_EXIT_IO_IN, INS_PORT, 4, run->io.count);
-
-		data[0] = 0x1111 + i;
-		data[1] = 0x2222;
-		if (run->io.count == 2)
-			break;
+	/* both at once, or one by one */
+	for (i = 0; i < 2; i += run->io.count) {
+		vcpu_expect(v, KVM_EXIT_IO);
+		ASSERT_EQ(INS_PORT, run->io.port);
+		memset((u8 *)run + run->io.data_offset, 0x11, 8);
 	}
 	EXPECT_EQ(1, vcpu_sync(v));
-	EXPECT_EQ(0x1111, *(u32 *)(self->mem + 7 * 4096 - 4));
+	EXPECT_EQ(0x1111111111111111, *(u64 *)(self->mem + 7 * 4096 - 4));
 	EXPECT_EQ(0x60, pte[6] & 0x60);
 	EXPECT_EQ(0x60, pte[7] & 0x60);
 	while (ring_take(&self->r, &slot, &off)) {
@@ -484,6 +478,61 @@ TEST_F(ring, full)
 	}
 	/* the store that filled the ring comes again, and its page may */
 	EXPECT_LE(n, PAGES + exits);
+}
+
+static void *sync_thread(void *v)
+{
+	vcpu_sync(v);
+	return NULL;
+}
+
+/* Without sleeping: what is waited for is looked at before the vCPU leaves the guest for another reason */
+static bool spin_for(volatile u32 *p, u32 val)
+{
+	u64 end = now_ns() + 20 * 1000000000ULL;
+
+	while ((int)(*p - val) < 0)
+		if (now_ns() > end)
+			return false;
+	return true;
+}
+
+static volatile u32 stop;
+
+static void busy_guest(u64 arg)
+{
+	volatile u32 *p = (u32 *)SLOT_GPA;
+
+	for (;;) {
+		while (!stop)
+			p[0]++;
+		guest_sync(0);
+	}
+}
+
+/* Once the reset is done no vCPU, though it never left the guest, writes the page unseen */
+TEST_F(ring, watched_again)
+{
+	struct vm *vm = self->vm;
+	volatile u32 *p = (u32 *)self->mem;
+	pthread_t t;
+	u32 i, seen;
+
+	vcpu_long(self->v, busy_guest, 0);
+	for (i = 0; i < 20; i++) {
+		guest_var(vm, stop) = 0;
+		seen = *p;
+		pthread_create(&t, NULL, sync_thread, self->v);
+		ASSERT_TRUE(spin_for(p, seen + 1));
+		harvest();
+		ASSERT_LE(0, reset_rings(vm));
+		seen = *p;
+		ASSERT_TRUE(spin_for(p, seen + 1));
+		guest_var(vm, stop) = 1;
+		pthread_join(t, NULL);
+		ASSERT_GE(harvest(), 1);
+		ASSERT_LE(1, reset_rings(vm));
+	}
 }
 
 static void two_guest(u64 me)
@@ -860,12 +909,6 @@ TEST_F(cpu_log, bitmap)
 		ASSERT_EQ(i % 5 == 0, bit(self->b, i));
 }
 
-static void *sync_thread(void *v)
-{
-	vcpu_sync(v);
-	return NULL;
-}
-
 /* What a running vCPU has written is in the log although it did not leave the guest since */
 TEST_F(cpu_log, running)
 {
@@ -879,7 +922,7 @@ TEST_F(cpu_log, running)
 	EXPECT_EQ(0, vcpu_sync(v));
 	EXPECT_EQ(0, get_log(vm, self->b));
 	pthread_create(&t, NULL, sync_thread, v);
-	ASSERT_TRUE(wait_for(&guest_var(vm, guest_wrote), 1, 20000));
+	ASSERT_TRUE(spin_for(&guest_var(vm, guest_wrote), 1));
 	EXPECT_EQ(0, get_log(vm, self->b));
 	guest_var(vm, guest_wrote) = 2;
 	pthread_join(t, NULL);
