@@ -1,16 +1,22 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * dirty.c - which pages of a slot were written (KVM_GET_DIRTY_LOG, KVM_CLEAR_DIRTY_LOG).
+ * dirty.c - which pages of a slot were written (KVM_GET_DIRTY_LOG, KVM_CLEAR_DIRTY_LOG; dirty rings, api.rst 8.29).
  *
- * One bitmap a slot.  A bit is set by the write fault on a protected page (mmu/tdp.c, mmu.lock held for read) and by
- * keel's own writes to guest memory (guestmem.c).  Taking bits and protecting their pages again is one step under
- * mmu.lock held for write; TLBs are flushed once, before the ioctl returns, since only then may the VMM copy pages.
- * slots_lock keeps slot and bitmap.  Bits travel in pieces through a buffer of bounded size.
+ * One bitmap a slot.  A bit is set by the write fault on a protected page (mmu/tdp.c, mmu.lock held for read), by
+ * keel's own writes to guest memory (guestmem.c) and, where the CPU lists what it writes, by the backend at each exit;
+ * there a page is protected by taking its dirty bit away (struct mmu_format, logged).  Taking bits and protecting their
+ * pages again is one step under mmu.lock held for write; TLBs are flushed once, before the ioctl returns, since only
+ * then may the VMM copy pages.  slots_lock keeps slot and bitmap.  Bits travel in pieces through a buffer of bounded
+ * size.
+ *
+ * With dirty rings the bitmap stays, and says which pages are listed in some vCPU's ring: one that is gets no second
+ * entry, whoever writes it, until the VMM has given the first back.
  */
 #include <linux/sched.h>
 #include <linux/slab.h>
 #include <linux/uaccess.h>
-#include "keel.h"
+#include <linux/vmalloc.h>
+#include "ops.h"
 
 #define CHUNK_LONGS	8192UL		/* 64 KB: the bits of 2 GB */
 
@@ -25,6 +31,12 @@ static struct keel_slot *logged_slot(struct keel_vm *vm, u32 id)
 	if (!slot || !slot->dirty)
 		return ERR_PTR(-ENOENT);
 	return slot;
+}
+
+/* For the two ioctls that hand out and take back bitmaps. */
+static struct keel_slot *bitmap_slot(struct keel_vm *vm, u32 id)
+{
+	return vm->slots.ring_entries ? ERR_PTR(-ENXIO) : logged_slot(vm, id);
 }
 
 /*
@@ -101,7 +113,10 @@ VM_IOCTL(keel_get_dirty_log)
 	long err = 0;
 
 	mutex_lock(&vm->slots_lock);
-	slot = logged_slot(vm, log->slot);
+	slot = bitmap_slot(vm, log->slot);
+	/* What CPUs have listed comes here as they leave the guest. */
+	if (!IS_ERR(slot) && keel_hw.dirty_log_size)
+		keel_request_all(vm, KEEL_REQ_KICK, true);
 	if (IS_ERR(slot))
 		err = PTR_ERR(slot);
 	else if (!(vm->slots.dirty_log_caps & KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE))
@@ -146,7 +161,7 @@ VM_IOCTL(keel_clear_dirty_log)
 	if (log->first_page % BITS_PER_LONG)
 		return -EINVAL;
 	mutex_lock(&vm->slots_lock);
-	slot = logged_slot(vm, log->slot);
+	slot = bitmap_slot(vm, log->slot);
 	if (IS_ERR(slot)) {
 		err = PTR_ERR(slot);
 	} else if (log->first_page > slot->npages || log->num_pages > slot->npages - log->first_page ||
@@ -172,4 +187,162 @@ long keel_enable_dirty_log_caps(struct keel_vm *vm, u64 caps)
 	vm->slots.dirty_log_caps = caps;
 	mutex_unlock(&vm->slots_lock);
 	return 0;
+}
+
+/* ------------------------------------------------------------- dirty rings */
+
+/*
+ * Entries that a full ring has still free: what one way into the guest and out of it can add.  An instruction that is
+ * emulated dirties the tables of its operands' pages as well, and the clock has pages of its own.
+ */
+static u32 ring_reserved(void)
+{
+	return 64 + keel_hw.dirty_log_size;
+}
+
+static u32 ring_used(const struct keel_dirty_ring *ring)
+{
+	return ring->dirty_index - smp_load_acquire(&ring->reset_index);
+}
+
+bool keel_ring_full(struct keel_vcpu *vcpu)
+{
+	return ring_used(&vcpu->ring) >= vcpu->vm->slots.ring_entries - ring_reserved();
+}
+
+void keel_ring_push(struct keel_vcpu *vcpu, u32 slot, u64 offset)
+{
+	struct keel_dirty_ring *ring = &vcpu->ring;
+	u32 size = vcpu->vm->slots.ring_entries;
+	struct kvm_dirty_gfn *entry = &ring->entries[ring->dirty_index & (size - 1)];
+
+	if (unlikely(ring_used(ring) >= size)) {
+		/* Better no guest than one of which a page is lost on its way to another host. */
+		WRITE_ONCE(vcpu->vm->dead, true);
+		keel_request(KEEL_REQ_VM_DEAD, vcpu);
+		return;
+	}
+	WRITE_ONCE(entry->slot, slot);
+	WRITE_ONCE(entry->offset, offset);
+	smp_store_release(&entry->flags, KVM_DIRTY_GFN_F_DIRTY);	/* with whoever harvests */
+	smp_store_release(&ring->dirty_index, ring->dirty_index + 1);	/* with ring_reset() */
+	if (keel_ring_full(vcpu))
+		keel_request(KEEL_REQ_RING_FULL, vcpu);
+}
+
+/* Pages of one word of a slot's bitmap, out of a ring. */
+struct ring_run {
+	u32 slot;
+	u64 word;
+	unsigned long bits;
+};
+
+static bool take_run(struct keel_vm *vm, struct ring_run *run)
+{
+	struct keel_slot *slot = logged_slot(vm, run->slot);
+
+	if (IS_ERR(slot) || run->word >= BITS_TO_LONGS(slot->npages))
+		return false;
+	return take_bits(vm, slot, run->word, &run->bits, 1);
+}
+
+/*
+ * Give back what the VMM has harvested.  It may write what it likes to the ring, meanwhile too: how many entries there
+ * are to look at is known without it, and slot and page are read once and mean nothing but that the page is to be
+ * watched again; if it was not listed, nothing happens.
+ */
+static u32 ring_reset(struct keel_vm *vm, struct keel_dirty_ring *ring, bool *flush)
+{
+	u32 behind = smp_load_acquire(&ring->dirty_index), first = ring->reset_index, at;
+	struct ring_run run = {};
+
+	for (at = first; at != behind; at++) {
+		struct kvm_dirty_gfn *entry = &ring->entries[at & (vm->slots.ring_entries - 1)];
+		u32 slot;
+		u64 offset;
+
+		if (!(smp_load_acquire(&entry->flags) & KVM_DIRTY_GFN_F_RESET))
+			break;
+		slot = READ_ONCE(entry->slot);
+		offset = READ_ONCE(entry->offset);
+		WRITE_ONCE(entry->flags, 0);
+		if (slot != run.slot || offset / BITS_PER_LONG != run.word) {
+			*flush |= take_run(vm, &run);
+			run = (struct ring_run) { .slot = slot, .word = offset / BITS_PER_LONG };
+			cond_resched();
+		}
+		run.bits |= BIT(offset % BITS_PER_LONG);
+	}
+	*flush |= take_run(vm, &run);
+	smp_store_release(&ring->reset_index, at);
+	return at - first;
+}
+
+VM_IOCTL(keel_reset_dirty_rings)
+{
+	struct keel_vcpu *vcpu;
+	bool flush = false;
+	unsigned int i;
+	long n = 0;
+
+	mutex_lock(&vm->slots_lock);
+	if (vm->slots.ring_entries) {
+		keel_for_each_vcpu(vcpu, i, vm)
+			n += ring_reset(vm, &vcpu->ring, &flush);
+		if (flush)
+			keel_flush_tlbs(vm);
+	} else {
+		n = -EINVAL;
+	}
+	mutex_unlock(&vm->slots_lock);
+	return n;
+}
+
+/* vm->lock is held: no vCPU comes into being meanwhile. */
+long keel_enable_dirty_ring(struct keel_vm *vm, u64 bytes)
+{
+	u64 entries = bytes / sizeof(struct kvm_dirty_gfn);
+	struct keel_slot *slot;
+	unsigned long id;
+
+	lockdep_assert_held(&vm->lock);
+	if (!is_power_of_2(bytes) || bytes < PAGE_SIZE || entries < ring_reserved())
+		return -EINVAL;
+	if (entries > KEEL_DIRTY_RING_MAX)
+		return -E2BIG;
+	if (vm->slots.ring_entries || vm->nr_vcpus)
+		return -EINVAL;
+	mutex_lock(&vm->slots_lock);
+	vm->slots.ring_entries = entries;
+	/* No vCPU has written anything: a page that counts as dirty was only said to. */
+	xa_for_each(&vm->slots.by_id, id, slot)
+		if (slot->dirty)
+			bitmap_zero(slot->dirty, slot->npages);
+	mutex_unlock(&vm->slots_lock);
+	return 0;
+}
+
+unsigned long keel_ring_pages(struct keel_vm *vm)
+{
+	return vm->slots.ring_entries * sizeof(struct kvm_dirty_gfn) / PAGE_SIZE;
+}
+
+struct page *keel_ring_page(struct keel_vcpu *vcpu, unsigned long index)
+{
+	if (index >= keel_ring_pages(vcpu->vm))
+		return NULL;
+	return vmalloc_to_page((void *)vcpu->ring.entries + index * PAGE_SIZE);
+}
+
+int keel_ring_init(struct keel_vcpu *vcpu)
+{
+	if (!vcpu->vm->slots.ring_entries)
+		return 0;
+	vcpu->ring.entries = __vmalloc(keel_ring_pages(vcpu->vm) * PAGE_SIZE, GFP_KERNEL_ACCOUNT | __GFP_ZERO);
+	return vcpu->ring.entries ? 0 : -ENOMEM;
+}
+
+void keel_ring_free(struct keel_vcpu *vcpu)
+{
+	vfree(vcpu->ring.entries);
 }

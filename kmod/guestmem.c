@@ -122,10 +122,12 @@ int keel_vcpu_read(struct keel_vcpu *vcpu, u64 gpa, void *buf, unsigned int len)
  * A locked instruction whether the bit was set or not: it orders the write to the page before the look at the
  * bitmap, so whoever takes the bit away sees the write.
  */
-void keel_mark_dirty(struct keel_vm *vm, struct keel_slot *slot, u64 gfn)
+void keel_mark_dirty(struct keel_vcpu *vcpu, struct keel_slot *slot, u64 gfn)
 {
-	if (slot->dirty)
-		set_bit(gfn - slot->base_gfn, slot->dirty);
+	u64 offset = gfn - slot->base_gfn;
+
+	if (slot->dirty && !test_and_set_bit(offset, slot->dirty) && vcpu->ring.entries)
+		keel_ring_push(vcpu, slot->id, offset);
 }
 
 static int write_pages(struct keel_vcpu *vcpu, u64 gpa, const void *buf, unsigned int len)
@@ -139,7 +141,7 @@ static int write_pages(struct keel_vcpu *vcpu, u64 gpa, const void *buf, unsigne
 			return -EFAULT;
 		left = copy_to_user(slot_user(slot, gpa), buf, n);
 		if (left < n)
-			keel_mark_dirty(vcpu->vm, slot, gpa >> PAGE_SHIFT);
+			keel_mark_dirty(vcpu, slot, gpa >> PAGE_SHIFT);
 		if (left)
 			return user_gone(vcpu);
 		gpa += n;
@@ -155,7 +157,7 @@ static int write_pages(struct keel_vcpu *vcpu, u64 gpa, const void *buf, unsigne
 	memcpy(&val, buf, sizeof(val));							\
 	if (unlikely(put_user(val, (type __user *)slot_user(slot, gpa))))		\
 		return user_gone(vcpu);							\
-	keel_mark_dirty(vcpu->vm, slot, gpa >> PAGE_SHIFT);				\
+	keel_mark_dirty(vcpu, slot, gpa >> PAGE_SHIFT);				\
 	return 0;									\
 } while (0)
 
@@ -241,6 +243,6 @@ int keel_vcpu_cmpxchg(struct keel_vcpu *vcpu, u64 gpa, void *old, const void *ne
 	if (ret < 0)
 		return user_gone(vcpu);
 	/* The instruction writes the operand back when it is not equal, too. */
-	keel_mark_dirty(vcpu->vm, slot, gpa >> PAGE_SHIFT);
+	keel_mark_dirty(vcpu, slot, gpa >> PAGE_SHIFT);
 	return ret;
 }

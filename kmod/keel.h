@@ -73,12 +73,13 @@ struct keel_vcpu;
 enum keel_request {
 	KEEL_REQ_EVENT,		/* look for an event to inject again */
 	KEEL_REQ_TLB_FLUSH,	/* forget every translation of this guest */
-	KEEL_REQ_INTERCEPTS,	/* rebuild the backend's intercepts (guest debug, CR8, MSRs) */
+	KEEL_REQ_INTERCEPTS,	/* rebuild the backend's intercepts (guest debug, CR8, MSRs, dirty log) */
 	KEEL_REQ_KICK,		/* only leave the guest once; nothing to do */
 	KEEL_REQ_FAST_LAST = KEEL_REQ_KICK,
 
 	KEEL_REQ_HALT,		/* mp_state is no longer RUNNABLE: look at it */
 	KEEL_REQ_PAUSE,		/* leave the run loop until the VM is resumed */
+	KEEL_REQ_RING_FULL,	/* exit with KVM_EXIT_DIRTY_RING_FULL for as long as it is */
 	KEEL_REQ_MMU_RELOAD,	/* the root is gone: get one and load it */
 	KEEL_REQ_CLOCK,		/* write the guest's kvmclock page */
 	KEEL_REQ_TRIPLE_FAULT,	/* exit with KVM_EXIT_SHUTDOWN */
@@ -192,6 +193,7 @@ struct keel_vcpu {
 	struct keel_debug debug;
 	struct keel_vcpu_clock clock;
 	struct keel_vcpu_mmu mmu;
+	struct keel_dirty_ring ring;
 	struct keel_lapic *apic;	/* NULL without an in-kernel APIC */
 	u64 apic_base;
 	u64 smbase;

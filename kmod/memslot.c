@@ -89,17 +89,33 @@ static void slot_unlink(struct keel_vm *vm, struct keel_slot *slot)
 	write_unlock(&vm->mmu.lock);
 }
 
+/* With the first that is logged, and without the last, backends may have something to turn on or off. */
+static void count_logged(struct keel_vm *vm, bool was, bool is)
+{
+	if (was == is)
+		return;
+	vm->slots.logged += is ? 1 : -1;
+	if (vm->slots.logged == is)
+		keel_request_all(vm, KEEL_REQ_INTERCEPTS, false);
+}
+
 static void slot_free(struct keel_slot *slot)
 {
 	kvfree(slot->dirty);
 	kfree(slot);
 }
 
+/* A ring lists the pages written, from the first on. */
+static bool initially_dirty(struct keel_vm *vm)
+{
+	return vm->slots.dirty_log_caps & KVM_DIRTY_LOG_INITIALLY_SET && !vm->slots.ring_entries;
+}
+
 static unsigned long *dirty_alloc(struct keel_vm *vm, u64 npages)
 {
 	unsigned long *dirty = kvcalloc(BITS_TO_LONGS(npages), sizeof(long), GFP_KERNEL_ACCOUNT);
 
-	if (dirty && vm->slots.dirty_log_caps & KVM_DIRTY_LOG_INITIALLY_SET)
+	if (dirty && initially_dirty(vm))
 		bitmap_set(dirty, 0, npages);
 	return dirty;
 }
@@ -132,6 +148,7 @@ static int slot_create(struct keel_vm *vm, const struct kvm_userspace_memory_reg
 	/* Nothing was mapped there, and the absence of memory is not cached: no flush. */
 	slots_change_begin(vm);
 	slot_link(vm, slot);
+	count_logged(vm, false, slot->dirty);
 	vm->slots.count++;
 	vm->slots.total_pages += slot->npages;
 	slots_change_end(vm);
@@ -146,6 +163,7 @@ static void slot_delete(struct keel_vm *vm, struct keel_slot *slot)
 	slots_change_begin(vm);
 	mmu_zap_slot(vm, slot);
 	slot_unlink(vm, slot);
+	count_logged(vm, slot->dirty, false);
 	vm->slots.count--;
 	vm->slots.total_pages -= slot->npages;
 	slots_change_end(vm);
@@ -173,13 +191,14 @@ static int slot_change(struct keel_vm *vm, struct keel_slot *slot, u64 base_gfn,
 		slot_link(vm, slot);
 	} else if (logging && !logged) {
 		/* Where all pages count as dirty to begin with, clearing them is what protects them. */
-		if (!(vm->slots.dirty_log_caps & KVM_DIRTY_LOG_INITIALLY_SET))
+		if (!initially_dirty(vm))
 			mmu_protect_slot(vm, slot);
 	} else if (logged && !logging && slot->npages >= PTRS_PER_PTE) {
 		/* So that it is mapped with large pages again. */
 		mmu_zap_slot(vm, slot);
 	}
 	slot->flags = flags;
+	count_logged(vm, logged, logging);
 	if (logging)
 		slot->dirty = dirty;
 	else

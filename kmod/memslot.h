@@ -25,9 +25,21 @@ struct keel_memslots {
 	struct rb_root_cached by_hva;
 	struct xarray by_id;
 	unsigned int count;
+	unsigned int logged;		/* those with KVM_MEM_LOG_DIRTY_PAGES */
 	u64 total_pages;
 	u64 generation;			/* changes with every change of the table */
 	u64 dirty_log_caps;		/* KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE | KVM_DIRTY_LOG_INITIALLY_SET */
+	u32 ring_entries;		/* of each vCPU's dirty ring; 0: the VMM reads bitmaps */
+};
+
+/*
+ * A vCPU's list of pages written, shared with userspace.  Only the vCPU's thread adds, only who holds slots_lock takes
+ * back; the indices run on and are cut to the size when used.
+ */
+struct keel_dirty_ring {
+	struct kvm_dirty_gfn *entries;
+	u32 dirty_index;		/* the next to be filled */
+	u32 reset_index;		/* the first that userspace has not given back */
 };
 
 static inline unsigned long keel_slot_hva(const struct keel_slot *slot, u64 gfn)
@@ -42,8 +54,20 @@ void keel_memslots_free(struct keel_vm *vm);
 VM_IOCTL(keel_set_memory_region);
 VM_IOCTL(keel_get_dirty_log);
 VM_IOCTL(keel_clear_dirty_log);
+VM_IOCTL(keel_reset_dirty_rings);
 long keel_enable_dirty_log_caps(struct keel_vm *vm, u64 caps);
-void keel_mark_dirty(struct keel_vm *vm, struct keel_slot *slot, u64 gfn);
+long keel_enable_dirty_ring(struct keel_vm *vm, u64 bytes);
+/* This vCPU wrote the page: itself, or keel for it.  Its thread, any loop. */
+void keel_mark_dirty(struct keel_vcpu *vcpu, struct keel_slot *slot, u64 gfn);
+
+/* A vCPU's dirty ring; all of them are content with a VM that has none. */
+#define KEEL_DIRTY_RING_MAX	65536
+int keel_ring_init(struct keel_vcpu *vcpu);
+void keel_ring_free(struct keel_vcpu *vcpu);
+unsigned long keel_ring_pages(struct keel_vm *vm);
+struct page *keel_ring_page(struct keel_vcpu *vcpu, unsigned long index);	/* NULL: behind its end */
+void keel_ring_push(struct keel_vcpu *vcpu, u32 slot, u64 offset);
+bool keel_ring_full(struct keel_vcpu *vcpu);	/* too full to enter the guest once more */
 
 /*
  * Guest physical memory.  0; -EFAULT: no slot, read-only slot (writes), or the user memory behind it is gone;

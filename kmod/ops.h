@@ -22,6 +22,7 @@ struct keel_hw_caps {
 	unsigned int max_page_level;	/* 1: 4K, 2: 2M, 3: 1G in two-dimensional tables */
 	unsigned int root_levels;	/* of the two-dimensional table */
 	const struct mmu_format *mmu_fmt;	/* its entries: mmu/pte.h */
+	unsigned int dirty_log_size;	/* pages written that the CPU lists by itself until an exit; 0: it does not */
 	bool tsc_scaling;
 	u64 max_tsc_ratio;
 	u8 tsc_frac_bits;

@@ -237,6 +237,12 @@ static int run_slow_requests(struct keel_vcpu *vcpu)
 		if (keel_vcpu_begin(vcpu))
 			return -EINTR;
 	}
+	if (keel_take_request(KEEL_REQ_RING_FULL, vcpu) && keel_ring_full(vcpu)) {
+		/* Until userspace has made room the guest goes nowhere. */
+		keel_request(KEEL_REQ_RING_FULL, vcpu);
+		vcpu->run->exit_reason = KVM_EXIT_DIRTY_RING_FULL;
+		return KEEL_USER;
+	}
 	keel_take_mp_events(vcpu);
 	if (keel_take_request(KEEL_REQ_MMU_RELOAD, vcpu)) {
 		r = mmu_load(vcpu);
@@ -379,6 +385,7 @@ static long run_locked(struct keel_vcpu *vcpu)
 	if (unlikely(!vcpu->has_run)) {
 		vcpu->has_run = true;
 		keel_request(KEEL_REQ_MMU_RELOAD, vcpu);
+		keel_request(KEEL_REQ_INTERCEPTS, vcpu);	/* memslots may have changed while it was made */
 		keel_request(KEEL_REQ_EVENT, vcpu);
 	}
 	if (run->request_interrupt_window)

@@ -387,6 +387,8 @@ static vm_fault_t vcpu_fault(struct vm_fault *vmf)
 		page = virt_to_page(vcpu->pio_data);
 	else if (vmf->pgoff == KVM_COALESCED_MMIO_PAGE_OFFSET)
 		page = irq_coalesced_page(vcpu->vm);
+	else if (vmf->pgoff >= KVM_DIRTY_LOG_PAGE_OFFSET)
+		page = keel_ring_page(vcpu, vmf->pgoff - KVM_DIRTY_LOG_PAGE_OFFSET);
 	if (!page)
 		return VM_FAULT_SIGBUS;
 	get_page(page);
@@ -400,8 +402,17 @@ static const struct vm_operations_struct vcpu_vm_ops = {
 
 static int vcpu_mmap(struct file *file, struct vm_area_struct *vma)
 {
-	if (vma->vm_pgoff + vma_pages(vma) > KEEL_VCPU_MMAP_PAGES)
+	struct keel_vcpu *vcpu = file->private_data;
+	unsigned long behind = vma->vm_pgoff + vma_pages(vma);
+
+	if (vma->vm_pgoff >= KVM_DIRTY_LOG_PAGE_OFFSET) {
+		/* What is written back is for the kernel to see. */
+		if (behind > KVM_DIRTY_LOG_PAGE_OFFSET + keel_ring_pages(vcpu->vm) ||
+		    vma->vm_flags & VM_EXEC || !(vma->vm_flags & VM_SHARED))
+			return -EINVAL;
+	} else if (behind > KEEL_VCPU_MMAP_PAGES) {
 		return -EINVAL;
+	}
 	vma->vm_ops = &vcpu_vm_ops;
 	return 0;
 }
@@ -430,6 +441,7 @@ void keel_vcpu_free(struct keel_vcpu *vcpu)
 	keel_clock_vcpu_destroy(vcpu);
 	irq_lapic_destroy(vcpu);
 	mmu_vcpu_destroy(vcpu);
+	keel_ring_free(vcpu);
 	keel_call(vcpu_destroy, vcpu);
 	keel_fpu_free(vcpu);
 	keel_insn_free(vcpu);
@@ -448,6 +460,8 @@ static int vcpu_init(struct keel_vcpu *vcpu)
 	if (!vcpu->run || !vcpu->pio_data)
 		return -ENOMEM;
 	err = keel_stats_vcpu_init(vcpu);
+	if (!err)
+		err = keel_ring_init(vcpu);
 	if (!err)
 		err = keel_insn_init(vcpu);
 	if (!err)

@@ -136,6 +136,9 @@ static VM_IOCTL(vm_enable_cap)
 	switch (cap->cap) {
 	case KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2:
 		return keel_enable_dirty_log_caps(vm, cap->args[0]);
+	case KVM_CAP_DIRTY_LOG_RING:
+	case KVM_CAP_DIRTY_LOG_RING_ACQ_REL:
+		return keel_enable_dirty_ring(vm, cap->args[0]);
 	case KVM_CAP_SPLIT_IRQCHIP:
 		return irq_enable_split(vm, cap->args[0]);
 	case KVM_CAP_X2APIC_API:
@@ -159,6 +162,7 @@ static const struct keel_ioctl vm_ioctls[] = {
 	VM_ENTRY(KVM_SET_USER_MEMORY_REGION, LOCK_NONE, keel_set_memory_region),
 	VM_ENTRY(KVM_GET_DIRTY_LOG, LOCK_NONE, keel_get_dirty_log),
 	VM_ENTRY(KVM_CLEAR_DIRTY_LOG, LOCK_NONE, keel_clear_dirty_log),
+	VM_ENTRY(KVM_RESET_DIRTY_RINGS, LOCK_NONE, keel_reset_dirty_rings),
 	VM_ENTRY(KVM_SET_TSS_ADDR, LOCK_NONE, vm_set_tss_addr),
 	VM_ENTRY(KVM_SET_IDENTITY_MAP_ADDR, LOCK_VM, vm_set_identity_map),
 	VM_ENTRY(KVM_SET_BOOT_CPU_ID, LOCK_VM, vm_set_boot_cpu_id),

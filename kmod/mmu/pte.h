@@ -22,6 +22,7 @@ struct mmu_format {
 	u64 write;
 	u64 accessed;	/* set by the CPU, if it has such bits; by us on mapping */
 	u64 dirty;
+	u64 logged;	/* a level-1 leaf without it makes its next write known: write, or dirty if the CPU logs it */
 	u64 host_write;	/* ours: the user may write the page, so write needs no look at the host's tables */
 };
 

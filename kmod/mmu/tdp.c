@@ -202,11 +202,11 @@ static u64 mmu_behind(u64 gfn, unsigned int level)
 	return (gfn | (mmu_level_pages(level) - 1)) + 1;
 }
 
-/* Take bits from the leaves of gfns [start, end): true if one had them.  lock held. */
-static bool mmu_take_bits(struct keel_vm *vm, u64 start, u64 end, u64 bits)
+/* Take bits from the leaves of gfns [start, end), small and large ones: true if one had them.  lock held. */
+static bool mmu_take_bits(struct keel_vm *vm, u64 start, u64 end, u64 small, u64 large)
 {
 	bool found = false;
-	u64 gfn = start;
+	u64 gfn = start, bits;
 
 	while (gfn < end) {
 		unsigned int level;
@@ -214,6 +214,7 @@ static bool mmu_take_bits(struct keel_vm *vm, u64 start, u64 end, u64 bits)
 
 		if (!ptep)
 			return false;
+		bits = level == 1 ? small : large;
 		/* At the bottom go on in the same table. */
 		for (;;) {
 			if (mmu_is_leaf(keel_hw.mmu_fmt, READ_ONCE(*ptep), level) && READ_ONCE(*ptep) & bits) {
@@ -229,6 +230,12 @@ static bool mmu_take_bits(struct keel_vm *vm, u64 start, u64 end, u64 bits)
 	return found;
 }
 
+/* A large leaf always loses its write bit: a fault splits it, and tells of this page's write alone. */
+static bool mmu_protect_range(struct keel_vm *vm, u64 start, u64 end)
+{
+	return mmu_take_bits(vm, start, end, keel_hw.mmu_fmt->logged, keel_hw.mmu_fmt->write);
+}
+
 bool mmu_protect_pages(struct keel_vm *vm, struct keel_slot *slot, u64 gfn, unsigned long mask)
 {
 	bool found = false;
@@ -239,7 +246,7 @@ bool mmu_protect_pages(struct keel_vm *vm, struct keel_slot *slot, u64 gfn, unsi
 		unsigned long first = __ffs(mask);
 		unsigned long run = ~(mask >> first) ? __ffs(~(mask >> first)) : BITS_PER_LONG;
 
-		found |= mmu_take_bits(vm, gfn + first, gfn + first + run, keel_hw.mmu_fmt->write);
+		found |= mmu_protect_range(vm, gfn + first, gfn + first + run);
 		if (first + run >= BITS_PER_LONG)
 			break;
 		mask &= ~0UL << (first + run);
@@ -255,7 +262,7 @@ void mmu_protect_slot(struct keel_vm *vm, struct keel_slot *slot)
 	write_lock(&vm->mmu.lock);
 	/* A 1 GB stretch at a time; no vCPU runs that could map behind us. */
 	for (gfn = slot->base_gfn; gfn < end; gfn = mmu_behind(gfn, 3)) {
-		flush |= mmu_take_bits(vm, gfn, min(end, mmu_behind(gfn, 3)), keel_hw.mmu_fmt->write);
+		flush |= mmu_protect_range(vm, gfn, min(end, mmu_behind(gfn, 3)));
 		cond_resched_rwlock_write(&vm->mmu.lock);
 	}
 	if (flush)
@@ -269,7 +276,7 @@ bool mmu_age_range(struct keel_vm *vm, u64 start, u64 end, bool clear)
 	u64 gfn;
 
 	if (clear)
-		return mmu_take_bits(vm, start, end, accessed);
+		return mmu_take_bits(vm, start, end, accessed, accessed);
 	for (gfn = start; gfn < end; ) {
 		unsigned int level;
 		u64 *ptep = mmu_lookup(vm, gfn, &level), pte;
@@ -287,8 +294,8 @@ bool mmu_age_range(struct keel_vm *vm, u64 start, u64 end, bool clear)
 /* -------------------------------------------------------------- mapping */
 
 /*
- * A large leaf becomes a table of smaller ones with the same rights.  TLBs may keep what they have: it says
- * the same.  0; -ENOMEM: no page cached.
+ * A large leaf becomes a table of smaller ones with the same rights, or more: where it was protected because of one
+ * page, small ones can be watched each for itself.  TLBs may keep what they have.  0; -ENOMEM: no page cached.
  */
 static int mmu_split(struct keel_vcpu *vcpu, u64 *ptep, u64 old, unsigned int level)
 {
@@ -300,8 +307,11 @@ static int mmu_split(struct keel_vcpu *vcpu, u64 *ptep, u64 old, unsigned int le
 
 	if (!table)
 		return -ENOMEM;
-	if (level == 2)
+	if (level == 2) {
 		pte &= ~fmt->large;
+		if (pte & fmt->host_write && !(pte & fmt->write))
+			pte = (pte | fmt->write) & ~fmt->logged;
+	}
 	for (i = 0; i < MMU_PTES; i++)
 		table[i] = pte + i * span;
 	if (cmpxchg64(ptep, old, mmu_table_pte(fmt, table)) != old) {
@@ -337,12 +347,10 @@ static u64 mmu_leaf_pte(const struct mmu_map *map, unsigned int level)
 	if (level > 1)
 		pte |= fmt->large;
 	if (map->writable) {
-		pte |= fmt->host_write;
+		pte |= fmt->host_write | fmt->write | fmt->dirty;
 		/* Where writes are logged a read must not open the page for them. */
-		if (map->access & MMU_ACC_WRITE || !map->slot->dirty)
-			pte |= fmt->write;
-		if (map->access & MMU_ACC_WRITE)
-			pte |= fmt->dirty;
+		if (map->slot->dirty && !(map->access & MMU_ACC_WRITE))
+			pte &= ~fmt->logged;
 	}
 	return pte;
 }
@@ -376,7 +384,7 @@ static int mmu_install(struct keel_vcpu *vcpu, const struct mmu_map *map)
 	int err = 0;
 
 	if (map->access & MMU_ACC_WRITE)
-		keel_mark_dirty(vcpu->vm, map->slot, map->gfn);
+		keel_mark_dirty(vcpu, map->slot, map->gfn);
 	while (!err) {
 		u64 *ptep = &table[mmu_index(map->gfn, level)];
 		u64 pte = READ_ONCE(*ptep);
@@ -757,7 +765,8 @@ int mmu_init(void)
 	const struct mmu_format *fmt = keel_hw.mmu_fmt;
 
 	/* Our own bits must be none of the CPU's, nor of the address. */
-	if (WARN_ON(!fmt || !fmt->present || fmt->host_write & (MMU_ADDR_MASK | fmt->leaf | fmt->table | fmt->write)))
+	if (WARN_ON(!fmt || !fmt->present || !fmt->logged ||
+		    fmt->host_write & (MMU_ADDR_MASK | fmt->leaf | fmt->table | fmt->write)))
 		return -EINVAL;
 	return 0;
 }

@@ -29,6 +29,7 @@ static const struct mmu_format npt_format = {
 	.write		= _PAGE_RW,
 	.accessed	= _PAGE_ACCESSED,
 	.dirty		= _PAGE_DIRTY,
+	.logged		= _PAGE_RW,
 	.host_write	= _PAGE_SOFTW1,
 };
 

@@ -99,6 +99,24 @@ static void vmx_load_tsc(struct vmx_vcpu *vmx)
 		vmcs_write(TSC_MULTIPLIER, vmx->tsc_ratio);
 }
 
+/* From the page's end to its start (SDM 28.3.6); the index is that of the next entry, behind the last one -1. */
+static void vmx_drain_pml(struct vmx_vcpu *vmx)
+{
+	struct keel_vcpu *vcpu = &vmx->vcpu;
+	s16 index = vmcs_read(GUEST_PML_INDEX), i;
+
+	if (likely(index == VMX_PML_ENTRIES - 1))
+		return;
+	for (i = VMX_PML_ENTRIES - 1; i > index; i--) {
+		u64 gfn = vmx->pml[i] >> PAGE_SHIFT;
+		struct keel_slot *slot = keel_vcpu_slot(vcpu, gfn);
+
+		if (slot)
+			keel_mark_dirty(vcpu, slot, gfn);
+	}
+	vmcs_write(GUEST_PML_INDEX, VMX_PML_ENTRIES - 1);
+}
+
 /* NMIs and machine checks are the host's, and are taken before interrupts are let in again. */
 static void vmx_exception_exit(struct vmx_vcpu *vmx)
 {
@@ -150,6 +168,9 @@ void vmx_enter(struct keel_vcpu *vcpu)
 	vmx->reason = vmcs_read(VM_EXIT_REASON);
 	vmx->idt_info = vmcs_read(IDT_VECTORING_INFO_FIELD);
 	vmx_save_tpr(vmx);
+	/* With IRQs off: who waited for this exit finds it done. */
+	if (unlikely(vmx->pml_on))
+		vmx_drain_pml(vmx);
 	if (unlikely(vmx->reason == EXIT_REASON_EXCEPTION_NMI))
 		vmx_exception_exit(vmx);
 }
@@ -283,6 +304,13 @@ static int vmx_ept_violation(struct keel_vcpu *vcpu)
 	return keel_page_fault(vcpu, vmcs_read(GUEST_PHYSICAL_ADDRESS), access, q);
 }
 
+/* vmx_drain_pml() has made room. */
+static int vmx_pml_full(struct keel_vcpu *vcpu)
+{
+	vmx_iret_undone(to_vmx(vcpu), vmcs_read(EXIT_QUALIFICATION) & INTR_INFO_UNBLOCK_NMI);
+	return KEEL_RESUME;
+}
+
 /* ---------------------------------------------------------- dispatch */
 
 typedef int (*vmx_handler)(struct keel_vcpu *vcpu);
@@ -331,6 +359,7 @@ static const struct vmx_exit {
 	R(WBINVD)		= { BOTH(vmx_nothing), "wbinvd" },
 	R(XSETBV)		= { ONLY_SLOW(keel_emulate_xsetbv), "xsetbv" },
 	R(VMFUNC)		= { BOTH(vmx_ud), "vmfunc" },
+	R(PML_FULL)		= { BOTH(vmx_pml_full), "pml_full" },
 	R(ENCLS)		= { BOTH(vmx_ud), "encls" },
 };
 

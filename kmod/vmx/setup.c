@@ -9,6 +9,7 @@
  */
 #include <linux/moduleparam.h>
 #include <linux/bitmap.h>
+#include <linux/moduleparam.h>
 #include <linux/slab.h>
 #include <linux/smp.h>
 #include <linux/spinlock.h>
@@ -16,6 +17,10 @@
 #include <asm/special_insns.h>
 #include <asm/tlbflush.h>
 #include "vmx.h"
+
+static bool pml = true;
+module_param(pml, bool, 0444);
+MODULE_PARM_DESC(pml, "Let the CPU log the pages it writes, where VMX can (on)");
 
 struct vmx_features vmx_has __ro_after_init;
 u8 *vmx_msr_bitmap[2];
@@ -32,6 +37,7 @@ static struct mmu_format ept_format __ro_after_init = {
 			  VMX_EPT_IPAT_BIT,
 	.large		= BIT_ULL(7),
 	.write		= VMX_EPT_WRITABLE_MASK,
+	.logged		= VMX_EPT_WRITABLE_MASK,
 	.host_write	= BIT_ULL(11),
 };
 
@@ -235,7 +241,8 @@ static const struct {
 	  CPU_BASED_MONITOR_EXITING | CPU_BASED_ACTIVATE_SECONDARY_CONTROLS, 0, &vmx_has.cpu_ctl },
 	{ MSR_IA32_VMX_PROCBASED_CTLS2, "secondary controls", 0,
 	  VMX_TWO_DIM | SECONDARY_EXEC_ENABLE_VPID | SECONDARY_EXEC_ENABLE_RDTSCP | SECONDARY_EXEC_ENABLE_INVPCID |
-	  SECONDARY_EXEC_WBINVD_EXITING | SECONDARY_EXEC_XSAVES | SECONDARY_EXEC_TSC_SCALING, &vmx_has.cpu2_ctl },
+	  SECONDARY_EXEC_WBINVD_EXITING | SECONDARY_EXEC_XSAVES | SECONDARY_EXEC_TSC_SCALING |
+	  SECONDARY_EXEC_ENABLE_PML, &vmx_has.cpu2_ctl },
 	{ MSR_IA32_VMX_TRUE_EXIT_CTLS, "exit controls",
 	  VM_EXIT_HOST_ADDR_SPACE_SIZE | VM_EXIT_LOAD_IA32_EFER, 0, &vmx_has.exit_ctl },
 	{ MSR_IA32_VMX_TRUE_ENTRY_CTLS, "entry controls",
@@ -271,7 +278,7 @@ static void use_shadow(struct keel_hw_caps *caps)
 {
 	unsigned int i;
 
-	vmx_has.cpu2_ctl &= ~(VMX_TWO_DIM | SECONDARY_EXEC_ENABLE_INVPCID);
+	vmx_has.cpu2_ctl &= ~(VMX_TWO_DIM | SECONDARY_EXEC_ENABLE_INVPCID | SECONDARY_EXEC_ENABLE_PML);
 	vmx_has.cpu_ctl |= SHADOW_EXITS;
 	caps->root_levels = 4;
 	caps->max_page_level = 2;
@@ -295,6 +302,12 @@ static const char *read_ept(struct keel_hw_caps *caps)
 	if (vmx_has.ept_ad) {
 		ept_format.accessed = VMX_EPT_ACCESS_BIT;
 		ept_format.dirty = VMX_EPT_DIRTY_BIT;
+	}
+	vmx_has.pml = pml && vmx_has.ept_ad && vmx_has.cpu2_ctl & SECONDARY_EXEC_ENABLE_PML;
+	vmx_has.cpu2_ctl &= ~SECONDARY_EXEC_ENABLE_PML;		/* see vmx_update_pml() */
+	if (vmx_has.pml) {
+		ept_format.logged = VMX_EPT_DIRTY_BIT;
+		caps->dirty_log_size = VMX_PML_ENTRIES;
 	}
 	return NULL;
 }

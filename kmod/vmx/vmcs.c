@@ -36,7 +36,9 @@ int vmx_vcpu_init(struct keel_vcpu *vcpu)
 	vmx->vmcs_cpu = vmx->last_cpu = -1;
 	vmx->vmcs = alloc_page(GFP_KERNEL_ACCOUNT | __GFP_ZERO);
 	vmx->vapic = (void *)get_zeroed_page(GFP_KERNEL_ACCOUNT);
-	if (!vmx->vmcs || !vmx->vapic)
+	if (vmx_has.pml)
+		vmx->pml = (void *)get_zeroed_page(GFP_KERNEL_ACCOUNT);
+	if (!vmx->vmcs || !vmx->vapic || (vmx_has.pml && !vmx->pml))
 		return -ENOMEM;
 	*(u32 *)page_address(vmx->vmcs) = vmx_has.revision;
 	vmx->vpid = vmx_vpid_alloc();
@@ -53,6 +55,7 @@ void vmx_vcpu_destroy(struct keel_vcpu *vcpu)
 		__free_page(vmx->vmcs);
 	}
 	free_page((unsigned long)vmx->vapic);
+	free_page((unsigned long)vmx->pml);
 	vmx_vpid_free(vmx->vpid);
 }
 
@@ -65,7 +68,12 @@ static void vmcs_constant(struct vmx_vcpu *vmx)
 		cpu2 &= ~SECONDARY_EXEC_ENABLE_VPID;
 	else
 		vmcs_write(VIRTUAL_PROCESSOR_ID, vmx->vpid);
+	if (vmx->pml) {
+		vmcs_write(PML_ADDRESS, __pa(vmx->pml));
+		vmcs_write(GUEST_PML_INDEX, VMX_PML_ENTRIES - 1);
+	}
 	vmx->cpu_ctl = vmx_has.cpu_ctl;
+	vmx->cpu2_ctl = cpu2;
 	vmx->entry_ctl = vmx_has.entry_ctl;
 	vmcs_write(PIN_BASED_VM_EXEC_CONTROL, vmx_has.pin_ctl);
 	vmcs_write(CPU_BASED_VM_EXEC_CONTROL, vmx->cpu_ctl);
@@ -112,6 +120,17 @@ void vmx_vcpu_reset(struct keel_vcpu *vcpu, bool init)
 	vmx_update_intercepts(vcpu);
 }
 
+/* Pages written are listed while the VM has a slot that wants to know. */
+static void vmx_update_pml(struct vmx_vcpu *vmx)
+{
+	bool on = vmx->pml && vmx->vcpu.vm->slots.logged;
+
+	if (on == vmx->pml_on)
+		return;
+	vmx->pml_on = on;
+	vmcs_write(SECONDARY_VM_EXEC_CONTROL, vmx->cpu2_ctl | (on ? SECONDARY_EXEC_ENABLE_PML : 0));
+}
+
 void vmx_update_intercepts(struct keel_vcpu *vcpu)
 {
 	struct vmx_vcpu *vmx = to_vmx(vcpu);
@@ -123,6 +142,7 @@ void vmx_update_intercepts(struct keel_vcpu *vcpu)
 	vmcs_write(MSR_BITMAP, __pa(vmx_msr_bitmap[!!(vcpu->spec_ctrl_mode & KEEL_SPEC_OPEN)]));
 	/* Without an in-kernel APIC the VMM must see the TPR fall. */
 	vmx_cpu_ctl(vmx, CPU_BASED_CR8_LOAD_EXITING | CPU_BASED_CR8_STORE_EXITING, !vcpu->apic);
+	vmx_update_pml(vmx);
 }
 
 void vmx_load(struct keel_vcpu *vcpu, int cpu)

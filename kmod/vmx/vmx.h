@@ -24,10 +24,13 @@ struct vmx_vcpu {
 	bool shadow_set;		/* an interrupt shadow was made by us: see vmx_flush_regs() */
 	u16 vpid;			/* 0: none left, every entry and exit flushes */
 	u64 eptp;
+	u64 *pml;			/* page-modification log: here the CPU lists what it writes, NULL: it cannot */
+	bool pml_on;
 	u8 *vapic;			/* virtual-APIC page: CR8 is its TPR, the rest is unused */
 
 	/* Copies of what the VMCS holds, so that it is written only when it changes. */
 	u32 cpu_ctl;			/* CPU_BASED_VM_EXEC_CONTROL */
+	u32 cpu2_ctl;			/* SECONDARY_VM_EXEC_CONTROL, but for pml_on */
 	u32 entry_ctl;
 	u32 tpr_threshold;
 	u64 cr0_owned, cr4_owned;	/* bits the guest changes without an exit */
@@ -60,8 +63,9 @@ struct vmx_features {
 	u32 revision;			/* first word of VMXON regions and VMCSs */
 	u32 pin_ctl, cpu_ctl, cpu2_ctl, exit_ctl, entry_ctl;
 	u64 cr4_fixed0;			/* CR4 bits that must be 1 in VMX operation */
-	bool ept_ad, invept_single;
+	bool ept_ad, invept_single, pml;
 };
+#define VMX_PML_ENTRIES	512
 extern struct vmx_features vmx_has;
 extern u8 *vmx_msr_bitmap[2];	/* by KEEL_SPEC_OPEN */
 
