@@ -7,7 +7,6 @@
  * Locks: cpu_enable/disable run with IRQs off on their CPU.  The per-CPU list and the current VMCS are only touched
  * on their CPU with IRQs off; a VMCS cached elsewhere is cleared there, by IPI.
  */
-#include <linux/moduleparam.h>
 #include <linux/bitmap.h>
 #include <linux/moduleparam.h>
 #include <linux/slab.h>
