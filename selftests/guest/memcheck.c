@@ -5,7 +5,7 @@
  * Beside that a thread maps, fills, forks over, protects and unmaps scratch pages, so that page tables change and other
  * CPUs must drop their TLB entries. A page that comes back wrong (lost, stale, swapped for another) is reported.
  * Every page is also a look at the clock, which must not go back from what any thread saw of it, nor (with -j MS) leap.
- * Without -t it goes on until there is a line or an end of input, and says every second how far it is.
+ * Without -t it goes on until there is a line or an end of input, and says twice a second how far it is.
  */
 #include <poll.h>
 #include <pthread.h>
@@ -156,7 +156,7 @@ static void tell_progress(struct worker *w, unsigned long threads, uint64_t bega
 	struct pollfd input = { .fd = 0, .events = POLLIN };
 	unsigned long checked, wrong;
 
-	while (!poll(&input, 1, 1000)) {
+	while (!poll(&input, 1, 500)) {
 		checked = wrong = 0;
 		for (unsigned long i = 0; i < threads; i++) {
 			checked += w[i].checked;
