@@ -8,7 +8,9 @@
 #include "test.h"
 
 #include <linux/memfd.h>
+#include <linux/userfaultfd.h>
 #include <sched.h>
+#include <stdarg.h>
 #include <sys/syscall.h>
 
 #define GPA	0x10000000UL
@@ -68,6 +70,8 @@ static void writer(u64 id)
 	guest_done(0);
 }
 
+static volatile u32 gone;	/* KVM_RUN found no memory: EFAULT */
+
 /* Run to the end; where the memory is gone for now, try again */
 static void *patient_thread(void *arg)
 {
@@ -94,6 +98,7 @@ static void *patient_thread(void *arg)
 		}
 		if (errno != EFAULT)
 			die("KVM_RUN: %s", strerror(errno));
+		gone++;
 		sched_yield();
 	}
 }
@@ -489,6 +494,284 @@ TEST_F(guestmem, page_tables_of_guest)
 	}
 	guest_var(vm, quit) = 1;
 	pthread_join(t, NULL);
+}
+
+/*
+ * userfaultfd: a page that is missing is another thread's to bring, a write to
+ * a protected one its to allow, and the vCPU waits for it in KVM_RUN.
+ */
+struct faults {
+	int fd;
+	u8 *mem;
+	volatile u32 missing, protected;
+};
+
+static void *serve_faults(void *arg)
+{
+	struct faults *f = arg;
+	static u32 page[1024] __attribute__((aligned(4096)));
+	struct uffd_msg m;
+
+	while (read(f->fd, &m, sizeof(m)) == sizeof(m)) {
+		u64 at = m.arg.pagefault.address & ~4095ULL;
+		struct uffdio_copy c = { .dst = at, .src = (u64)page, .len = 4096 };
+		struct uffdio_writeprotect w = { .range = { at, 4096 } };
+
+		if (m.event != UFFD_EVENT_PAGEFAULT)
+			die("userfaultfd: event %u", m.event);
+		if (m.arg.pagefault.flags & UFFD_PAGEFAULT_FLAG_WP) {
+			f->protected++;
+			must(ioctl(f->fd, UFFDIO_WRITEPROTECT, &w));
+			continue;
+		}
+		/* so that it is seen to be ours, not one of zeroes */
+		page[2] = 0xfeed0000 + (at - (u64)f->mem) / 4096;
+		/* both vCPUs may have asked for it */
+		if (ioctl(f->fd, UFFDIO_COPY, &c) && errno != EEXIST && errno != EAGAIN)
+			die("UFFDIO_COPY: %s", strerror(errno));
+		f->missing++;
+	}
+	return NULL;
+}
+
+static bool userfault(struct faults *f, u8 *mem, u64 features, u64 mode)
+{
+	struct uffdio_api api = { .api = UFFD_API, .features = features };
+	struct uffdio_register r = { .range = { (u64)mem, BYTES }, .mode = mode };
+	pthread_t t;
+
+	f->mem = mem;
+	f->fd = syscall(SYS_userfaultfd, O_CLOEXEC);
+	if (f->fd < 0 || ioctl(f->fd, UFFDIO_API, &api) ||
+	    ioctl(f->fd, UFFDIO_REGISTER, &r))
+		return false;
+	pthread_create(&t, NULL, serve_faults, f);
+	return true;
+}
+
+TEST_F(guestmem, userfault_missing)
+{
+	struct faults f = {};
+	pthread_t t[2];
+	u32 i, k;
+
+	madvise(self->mem, BYTES, MADV_NOHUGEPAGE);
+	if (!userfault(&f, self->mem, 0, UFFDIO_REGISTER_MODE_MISSING))
+		SKIP(return, "no userfaultfd: %s", strerror(errno));
+	vm_slot(self->vm, 1, GPA, BYTES, self->mem, 0);
+	start(self->vm, self->v, t);
+	for (i = 0; i < 20; i++) {
+		u32 before = f.missing;
+
+		for (k = 0; k < PAGES; k += 16)
+			madvise(self->mem + ((k + i) % PAGES) * 4096, 4096,
+				MADV_DONTNEED);
+		progress(self->vm);
+		EXPECT_GE(f.missing, before + PAGES / 16);
+	}
+	finish(self->vm, self->mem, t);
+	EXPECT_EQ(0, gone);
+	for (k = 0; k < PAGES; k++) {
+		ASSERT_EQ(0xfeed0000 + k, ((u32 *)self->mem)[k * 1024 + 2]);
+	}
+}
+
+TEST_F(guestmem, userfault_write_protected)
+{
+	struct faults f = {};
+	pthread_t t[2];
+	u32 i, k;
+
+	madvise(self->mem, BYTES, MADV_NOHUGEPAGE);
+	memset(self->mem, 0, BYTES);
+	if (!userfault(&f, self->mem, UFFD_FEATURE_PAGEFAULT_FLAG_WP,
+		       UFFDIO_REGISTER_MODE_WP))
+		SKIP(return, "no userfaultfd: %s", strerror(errno));
+	vm_slot(self->vm, 1, GPA, BYTES, self->mem, 0);
+	start(self->vm, self->v, t);
+	for (i = 0; i < 10; i++) {
+		struct uffdio_writeprotect w = {
+			.range = { (u64)self->mem, BYTES },
+			.mode = UFFDIO_WRITEPROTECT_MODE_WP,
+		};
+		u32 before = f.protected;
+
+		must(ioctl(f.fd, UFFDIO_WRITEPROTECT, &w));
+		progress(self->vm);
+		/* each page's first write was asked for */
+		EXPECT_GE(f.protected, before + PAGES);
+	}
+	finish(self->vm, self->mem, t);
+	EXPECT_EQ(0, gone);
+	EXPECT_EQ(0, guest_var(self->vm, zeroes));
+	for (k = 0; k < PAGES; k++) {
+		ASSERT_EQ(0, ((u32 *)self->mem)[k * 1024 + 2]);
+	}
+}
+
+/* What a file of /sys or /proc says, and saying it */
+static long sys_get(const char *path)
+{
+	FILE *f = fopen(path, "r");
+	long v = -1;
+
+	if (f) {
+		if (fscanf(f, "%ld", &v) != 1)
+			v = -1;
+		fclose(f);
+	}
+	return v;
+}
+
+static bool sys_set(const char *path, const char *fmt, ...)
+{
+	int fd = open(path, O_WRONLY);
+	va_list ap;
+	bool ok;
+
+	if (fd < 0)
+		return false;
+	va_start(ap, fmt);
+	ok = vdprintf(fd, fmt, ap) > 0;
+	va_end(ap);
+	close(fd);
+	return ok;
+}
+
+/*
+ * Pages that are all alike, but the one that is being written: what the host
+ * has merged must come apart again, for this page alone.
+ */
+#define ALIKE	0x5a5a1234
+
+static void merged_guest(u64 id)
+{
+	volatile u32 *p = (u32 *)GPA;
+	u32 i, n = id * 100;
+
+	while (!quit) {
+		/* each its half to write, all to read; what the other one changes is beside */
+		u32 mine = n++ % (PAGES / 2) + id * (PAGES / 2);
+
+		p[mine * 1024 + id] = n;
+		for (i = 0; i < PAGES; i++) {
+			guest_eq(p[i * 1024 + id], i == mine ? n : ALIKE);
+			guest_eq(p[i * 1024 + 512], ALIKE);
+		}
+		p[mine * 1024 + id] = ALIKE;
+		rounds[id]++;
+	}
+	guest_done(0);
+}
+
+#define KSM	"/sys/kernel/mm/ksm/"
+
+TEST_F(guestmem, merged)
+{
+	long run = sys_get(KSM "run"), scan = sys_get(KSM "pages_to_scan"),
+	     ms = sys_get(KSM "sleep_millisecs"), shared, most = 0;
+	pthread_t t[2];
+	u32 i, k;
+
+	if (run < 0 || madvise(self->mem, BYTES, MADV_MERGEABLE))
+		SKIP(return, "no KSM");
+	madvise(self->mem, BYTES, MADV_NOHUGEPAGE);
+	for (i = 0; i < BYTES / 4; i++)
+		((u32 *)self->mem)[i] = ALIKE;
+	vm_slot(self->vm, 1, GPA, BYTES, self->mem, 0);
+	for (i = 0; i < 2; i++) {
+		vcpu_long(self->v[i], merged_guest, i);
+		pthread_create(&t[i], NULL, patient_thread, self->v[i]);
+	}
+	sys_set(KSM "pages_to_scan", "1000");
+	sys_set(KSM "sleep_millisecs", "1");
+	for (i = 0; i < 6; i++) {
+		/* merged, and every other time all taken apart by the host */
+		sys_set(KSM "run", "1");
+		for (k = 0; k < 200; k++) {
+			shared = sys_get(KSM "pages_sharing");
+			most = shared > most ? shared : most;
+			if (shared > PAGES / 2)
+				break;
+			sleep_ms(50);
+		}
+		progress(self->vm);
+		if (i % 2)
+			sys_set(KSM "run", "2");
+		progress(self->vm);
+	}
+	guest_var(self->vm, quit) = 1;
+	for (i = 0; i < 2; i++)
+		pthread_join(t[i], NULL);
+	sys_set(KSM "run", "%ld", run);
+	sys_set(KSM "pages_to_scan", "%ld", scan);
+	sys_set(KSM "sleep_millisecs", "%ld", ms);
+	for (i = 0; i < BYTES / 4; i++) {
+		ASSERT_EQ(ALIKE, ((u32 *)self->mem)[i]);
+	}
+	EXPECT_GT(most, PAGES / 2);
+}
+
+#ifndef MADV_COLLAPSE
+#define MADV_COLLAPSE	25
+#endif
+
+/* Small pages made a huge one, and a huge one small ones, under the guest */
+TEST_F(guestmem, collapsed_and_split)
+{
+	u32 i, k, collapsed = 0;
+	pthread_t t[2];
+	int err = 0;
+
+	madvise(self->mem, BYTES, MADV_NOHUGEPAGE);
+	memset(self->mem, 0, BYTES);
+	vm_slot(self->vm, 1, GPA, BYTES, self->mem, 0);
+	start(self->vm, self->v, t);
+	madvise(self->mem, BYTES, MADV_HUGEPAGE);
+	for (i = 0; i < 10; i++) {
+		/* not while somebody holds a page */
+		for (k = 0; k < 20; k++) {
+			err = madvise(self->mem, BYTES, MADV_COLLAPSE) ? errno : 0;
+			if (err != EAGAIN && err != EBUSY)
+				break;
+			sleep_ms(5);
+		}
+		collapsed += !err;
+		if (err == EINVAL)
+			break;
+		progress(self->vm);
+		/* where that is not to be had, a piece of another protection does half of it */
+		if (!sys_set("/sys/kernel/debug/split_huge_pages", "%d,0x%lx,0x%lx",
+			     getpid(), (u64)self->mem, (u64)self->mem + BYTES)) {
+			mprotect(self->mem + 8 * 4096, 4096, PROT_READ);
+			mprotect(self->mem + 8 * 4096, 4096, PROT_READ | PROT_WRITE);
+		}
+		progress(self->vm);
+	}
+	finish(self->vm, self->mem, t);
+	EXPECT_EQ(0, guest_var(self->vm, zeroes));
+	if (!collapsed && err == EINVAL)
+		SKIP(return, "no MADV_COLLAPSE");
+	EXPECT_GT(collapsed, 0);
+}
+
+/* Pages that move in the host's memory */
+TEST_F(guestmem, compacted)
+{
+	pthread_t t[2];
+	u32 i;
+
+	vm_slot(self->vm, 1, GPA, BYTES, self->mem, 0);
+	start(self->vm, self->v, t);
+	for (i = 0; i < 5; i++) {
+		if (!sys_set("/proc/sys/vm/compact_memory", "1"))
+			break;
+		progress(self->vm);
+	}
+	finish(self->vm, self->mem, t);
+	EXPECT_EQ(0, guest_var(self->vm, zeroes));
+	if (i < 5)
+		SKIP(return, "no compaction");
 }
 
 TEST_HARNESS_MAIN

@@ -4,7 +4,10 @@
  * scrambled order: each page must hold, in every word, what this thread wrote there last, and is then written anew.
  * Beside that a thread maps, fills, forks over, protects and unmaps scratch pages, so that page tables change and other
  * CPUs must drop their TLB entries. A page that comes back wrong (lost, stale, swapped for another) is reported.
+ * Every page is also a look at the clock, which must not go back from what any thread saw of it, nor (with -j MS) leap.
+ * Without -t it goes on until there is a line or an end of input, and says twice a second how far it is.
  */
+#include <poll.h>
 #include <pthread.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -28,6 +31,36 @@ struct worker {
 };
 
 static volatile int stop;
+static uint64_t last_seen;	/* of the clock, by any thread */
+static uint64_t worst_leap;
+static unsigned long went_back;
+
+static uint64_t now(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return t.tv_sec * 1000000000ULL + t.tv_nsec;
+}
+
+/* Some thread looks every few microseconds: a gap is when none ran, or the clock's own doing. */
+static void look_at_clock(void)
+{
+	uint64_t before = __atomic_load_n(&last_seen, __ATOMIC_ACQUIRE), t = now(), w;
+
+	if (t < before) {
+		if (__atomic_fetch_add(&went_back, 1, __ATOMIC_RELAXED) < 5)
+			printf("memcheck: the clock went back %llu ns\n", (unsigned long long)(before - t));
+		return;
+	}
+	w = __atomic_load_n(&worst_leap, __ATOMIC_RELAXED);
+	while (before && t - before > w &&
+	       !__atomic_compare_exchange_n(&worst_leap, &w, t - before, 0, __ATOMIC_RELAXED, __ATOMIC_RELAXED))
+		;
+	while (t > before &&
+	       !__atomic_compare_exchange_n(&last_seen, &before, t, 0, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
+		;
+}
 
 static uint64_t mix(uint64_t x)
 {
@@ -108,6 +141,7 @@ static void *work(void *arg)
 
 			check(w, page);
 			fill(w, page);
+			look_at_clock();
 			if (!(i & 1023))
 				churn(w);
 		}
@@ -117,19 +151,38 @@ static void *work(void *arg)
 	return NULL;
 }
 
+static void tell_progress(struct worker *w, unsigned long threads, uint64_t began)
+{
+	struct pollfd input = { .fd = 0, .events = POLLIN };
+	unsigned long checked, wrong;
+
+	while (!poll(&input, 1, 500)) {
+		checked = wrong = 0;
+		for (unsigned long i = 0; i < threads; i++) {
+			checked += w[i].checked;
+			wrong += w[i].wrong;
+		}
+		printf("memcheck at %llu ms: %lu pages checked, %lu wrong\n",
+		       (unsigned long long)(now() - began) / 1000000, checked, wrong);
+	}
+}
+
 int main(int argc, char **argv)
 {
-	unsigned long secs = 10, mb = 64, threads = 1, checked = 0, wrong = 0, pages;
+	unsigned long secs = 0, mb = 64, threads = 1, leap_ms = 0, checked = 0, wrong = 0, pages;
+	uint64_t began = now();
 	struct worker *w;
-	int c;
+	int c, failed;
 
-	while ((c = getopt(argc, argv, "t:m:n:")) != -1) {
+	while ((c = getopt(argc, argv, "t:m:n:j:")) != -1) {
 		if (c == 't')
 			secs = strtoul(optarg, NULL, 0);
 		else if (c == 'm')
 			mb = strtoul(optarg, NULL, 0);
 		else if (c == 'n')
 			threads = strtoul(optarg, NULL, 0);
+		else if (c == 'j')
+			leap_ms = strtoul(optarg, NULL, 0);
 		else
 			return 2;
 	}
@@ -148,13 +201,20 @@ int main(int argc, char **argv)
 			return 2;
 		}
 	}
-	sleep(secs);
+	if (secs)
+		sleep(secs);
+	else
+		tell_progress(w, threads, began);
 	stop = 1;
 	for (unsigned long i = 0; i < threads; i++) {
 		pthread_join(w[i].thread, NULL);
 		checked += w[i].checked;
 		wrong += w[i].wrong;
 	}
-	printf("memcheck %s: %lu pages checked, %lu wrong\n", wrong || checked < pages ? "FAILED" : "ok", checked, wrong);
-	return wrong || checked < pages;
+	worst_leap /= 1000000;
+	failed = wrong || checked < pages || went_back || (leap_ms && worst_leap > leap_ms);
+	printf("memcheck %s: %lu pages checked, %lu wrong; in %llu ms the clock leapt by %llu ms, went back %lu times\n",
+	       failed ? "FAILED" : "ok", checked, wrong, (unsigned long long)(now() - began) / 1000000,
+	       (unsigned long long)worst_leap, went_back);
+	return failed;
 }

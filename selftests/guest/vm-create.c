@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/* vm-create NODE [SECONDS]: create a VM with one vCPU on that node, keep it for a while; says how it went. */
+/*
+ * vm-create NODE [SECONDS]: create a VM with one vCPU on that node, keep it for a while; says how it went.
+ * vm-create NODE cap N: what KVM_CHECK_EXTENSION answers for that capability.
+ */
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/kvm.h>
@@ -20,6 +23,10 @@ int main(int argc, char **argv)
 	if (vm < 0 || ioctl(vm, KVM_CREATE_VCPU, 0) < 0) {
 		puts(strerrorname_np(errno));
 		return 1;
+	}
+	if (argc > 3 && !strcmp(argv[2], "cap")) {
+		printf("%d\n", ioctl(vm, KVM_CHECK_EXTENSION, atoi(argv[3])));
+		return 0;
 	}
 	puts("ok");
 	fflush(stdout);
