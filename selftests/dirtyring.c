@@ -789,6 +789,11 @@ static int cpu_logs(void)
 		return -1;
 	on = fgetc(f) == 'Y';
 	fclose(f);
+	f = fopen("/sys/module/keel/parameters/ept", "r");
+	if (f) {
+		on &= fgetc(f) == 'Y';	/* it is a log of the second dimension */
+		fclose(f);
+	}
 	f = fopen("/proc/cpuinfo", "r");
 	while (f && fgets(line, sizeof(line), f))
 		if (!strncmp(line, "vmx flags", 9))
