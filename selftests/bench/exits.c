@@ -190,6 +190,35 @@ static void first_touch(const char *name, bool populated, bool huge)
 	vm_free(vm);
 }
 
+/* A page written between two looks at the log, with what the look itself costs */
+static void dirty_round(void)
+{
+	struct vm *vm = vm_new(VM_PLAIN);
+	size_t size = N * 4096UL;
+	u8 *p = mem_alloc(size), bits[N / 8 + 8];
+	struct kvm_dirty_log log = { .slot = 1, .dirty_bitmap = bits };
+	u64 best = ~0UL, start, cost;
+	struct vcpu *v;
+	long base;
+	int i;
+
+	madvise(p, size, MADV_NOHUGEPAGE);
+	memset(p, 1, size);
+	vm_slot(vm, 1, FRESH_GPA, size, p, KVM_MEM_LOG_DIRTY_PAGES);
+	base = TIME(vm, touch_nop_loop);
+	for (i = 0; i < 5; i++) {
+		v = loop_vcpu(vm, touch_loop, code_size(touch_loop));
+		start = rdtsc();
+		run_loop(v);
+		must(ioctl(vm->fd, KVM_GET_DIRTY_LOG, &log));
+		cost = rdtsc() - start;
+		if (i && cost < best)
+			best = cost;
+	}
+	report("dirty_round_page", ((long)best - base) / N);
+	vm_free(vm);
+}
+
 /* ---- interrupts: guests in long mode that report by themselves ---- */
 
 static volatile u64 spent;
@@ -532,6 +561,7 @@ int main(int argc, char **argv)
 	first_touch("first_touch", false, false);
 	first_touch("first_touch_populated", true, false);
 	first_touch("first_touch_huge", true, true);
+	dirty_round();
 	report("self_ipi", run_guest(self_ipi_guest, 0) / N);
 	report("ipi_send_idle", run_guest(send_ipi_guest, 0) / N);
 	report("timer_arm_and_fire", run_guest(timer_now_guest, 0) / N);
