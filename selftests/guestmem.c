@@ -526,10 +526,10 @@ static void *serve_faults(void *arg)
 		}
 		/* so that it is seen to be ours, not one of zeroes */
 		page[2] = 0xfeed0000 + (at - (u64)f->mem) / 4096;
-		/* both vCPUs may have asked for it */
+		/* both vCPUs may have asked for it; counted before they go on */
+		f->missing++;
 		if (ioctl(f->fd, UFFDIO_COPY, &c) && errno != EEXIST && errno != EAGAIN)
 			die("UFFDIO_COPY: %s", strerror(errno));
-		f->missing++;
 	}
 	return NULL;
 }
