@@ -876,7 +876,7 @@ int keel_emulate_event(struct keel_vcpu *vcpu)
 		keel_set_rflags(vcpu, e->rflags);
 		keel_set_reg(vcpu, KEEL_RIP, e->rip);
 		keel_set_reg(vcpu, KEEL_RSP, vcpu->regs[KEEL_RSP]);
-		return KEEL_RESUME;
+		return in->nr_writes ? exit_mmio_write(vcpu) : KEEL_RESUME;	/* a stack in a device */
 	case EMUL_FAULT:
 		keel_raise_fault(vcpu, &e->fault);	/* which finds what was being delivered, and merges */
 		return KEEL_RESUME;

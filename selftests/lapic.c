@@ -302,6 +302,26 @@ static void deadline_guest(u64 x2)
 			irq_halt();
 		guest_assert(last_tsc >= when);
 	}
+	/* put off and then taken away: nothing comes of it when the first would have been due */
+	for (i = 0; i < 2000; i++) {
+		u32 seen;
+
+		when = rdtsc() + 150000;
+		wrmsr(MSR_IA32_TSC_DEADLINE, when);
+		wrmsr(MSR_IA32_TSC_DEADLINE, when + (1UL << 40));
+		irq_on();
+		pause_cpu();
+		irq_off();
+		seen = guest_irqs[0x42];
+		while (rdtsc() < when - 60000 + i % 500 * 150)
+			pause_cpu();
+		wrmsr(MSR_IA32_TSC_DEADLINE, 0);
+		irq_on();
+		while (rdtsc() < when + 20000)
+			pause_cpu();
+		irq_off();
+		guest_eq(guest_irqs[0x42], seen);
+	}
 	guest_irqs[0x42] = 2;
 	/* TMICT means nothing here */
 	apic_write(TMICT, 1000);

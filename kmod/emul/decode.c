@@ -596,8 +596,11 @@ enum emul_result emul_decode(struct emul *e)
 	e->shadow = 0;
 	if (emul_long(e)) {
 		r = fetch_first(e, bytes, &have);
-		if (r)
+		if (r) {
+			e->insn_valid = false;
+			i->have = 0;	/* for who reports what could not be run */
 			return r;
+		}
 		if (have >= i->len && decoded_before(e, bytes[0])) {
 			e->next_rip = e->rip + i->len;
 			return EMUL_OK;

@@ -404,6 +404,7 @@ enum emul_result emul_real_interrupt(struct emul *e, u8 vector)
 
 	e->seg_valid = 0;
 	e->shadow = 0;
+	e->insn_valid = false;	/* of the instruction before, the ops must see no prefix */
 	e->insn.prefix = 0;
 	e->next_rip = e->rip;
 	e->new_flags = e->rflags & ~(u64)X86_EFLAGS_RF;

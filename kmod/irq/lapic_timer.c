@@ -34,6 +34,8 @@ static enum hrtimer_restart timer_fires(struct hrtimer *timer)
 
 		smp_mb();	/* with deadline_put_off() */
 		deadline = READ_ONCE(apic->deadline);
+		if (!deadline)		/* put off, and then taken away */
+			return HRTIMER_NORESTART;
 		now = keel_guest_tsc(apic->vcpu);
 		if (deadline > now) {
 			WRITE_ONCE(apic->armed, deadline);

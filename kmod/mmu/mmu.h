@@ -77,6 +77,11 @@ int mmu_fault(struct keel_vcpu *vcpu, u64 gpa, u32 access);
 int mmu_shadow_fault(struct keel_vcpu *vcpu, u64 gva, u32 error, u64 *gpa, u32 *access, struct emul_fault *fault);
 void mmu_shadow_drop(struct keel_vcpu *vcpu);			/* forget all */
 void mmu_shadow_invlpg(struct keel_vcpu *vcpu, u64 gva);	/* forget one page; the CPU's TLB is flushed, too */
+/* The control registers for the CPU to run the guest with; a backend adds what is its own. */
+struct mmu_shadow_crs {
+	u64 cr0, cr4, efer;
+};
+struct mmu_shadow_crs mmu_shadow_crs(struct keel_vcpu *vcpu);
 int mmu_shadow_init(struct keel_vcpu *vcpu);
 void mmu_shadow_destroy(struct keel_vcpu *vcpu);
 

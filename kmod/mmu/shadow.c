@@ -253,6 +253,30 @@ void mmu_shadow_invlpg(struct keel_vcpu *vcpu, u64 gva)
 	keel_call(flush_tlb, vcpu);
 }
 
+/*
+ * The CPU always translates, and what the guest reads of these registers is our copy.  Without paging of the guest's
+ * own there are no users to keep out.
+ */
+struct mmu_shadow_crs mmu_shadow_crs(struct keel_vcpu *vcpu)
+{
+	struct mmu_shadow_crs crs = {
+		.cr0 = (vcpu->cr0 & ~(u64)(X86_CR0_CD | X86_CR0_NW)) | X86_CR0_ET | X86_CR0_PG | X86_CR0_WP,
+		/* A #MC belongs to the host: it must be taken even if the guest left MCE clear. */
+		.cr4 = (vcpu->cr4 | X86_CR4_MCE | X86_CR4_PAE) & ~(u64)X86_CR4_PCIDE,
+		.efer = vcpu->efer & ~(u64)EFER_LME,
+	};
+
+	if (!(vcpu->cr0 & X86_CR0_PG))
+		crs.cr4 &= ~(u64)(X86_CR4_SMEP | X86_CR4_SMAP | X86_CR4_PKE);
+	if (vcpu->efer & EFER_LMA)
+		crs.efer |= EFER_LME;
+	else
+		crs.cr4 &= ~(u64)X86_CR4_LA57;
+	if (boot_cpu_has(X86_FEATURE_NX))
+		crs.efer |= EFER_NX;
+	return crs;
+}
+
 int mmu_shadow_init(struct keel_vcpu *vcpu)
 {
 	struct mmu_shadow *s = kvzalloc(sizeof(*s), GFP_KERNEL_ACCOUNT);

@@ -662,10 +662,10 @@ int mmu_fault(struct keel_vcpu *vcpu, u64 gpa, u32 access)
 	}
 	seq = READ_ONCE(mmu->notifier_seq);
 	smp_rmb();	/* with the locks of the notifier: sequence first, then the user's tables */
-	if (vcpu->atomic) {
-		if (mmu_find_fast(vcpu->vm->mm, &map))
+	/* What is there already came to the slow loop for a page for tables, and says nothing about the next. */
+	if (mmu_find_fast(vcpu->vm->mm, &map)) {
+		if (vcpu->atomic)
 			return MMU_SLOW;
-	} else {
 		vcpu->mmu.fresh_gfn = map.gfn + 1;
 		err = mmu_find_slow(vcpu->vm, &map);
 		if (err)

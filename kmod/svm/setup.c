@@ -124,9 +124,6 @@ static bool npt = true;
 module_param(npt, bool, 0444);
 MODULE_PARM_DESC(npt, "Use nested paging where the CPU has it (on)");
 
-/* What a guest cannot have with shadow paging: caching by address space that keel would have to do, and pages of 1 GB. */
-static const u16 nested_only[] = { X86_FEATURE_PCID, X86_FEATURE_INVPCID, X86_FEATURE_GBPAGES };
-
 /* MSRs the guest reads and writes without an exit: all are switched by VMLOAD and VMSAVE. */
 static const u32 direct_msrs[] = {
 	MSR_STAR, MSR_LSTAR, MSR_CSTAR, MSR_SYSCALL_MASK, MSR_FS_BASE, MSR_GS_BASE, MSR_KERNEL_GS_BASE,
@@ -220,7 +217,6 @@ int svm_setup(struct keel_ops *ops, const char **why)
 {
 	struct keel_hw_caps *caps = &ops->caps;
 	u32 eax, ebx, ecx, edx;
-	unsigned int i;
 	int err;
 
 	*why = svm_missing();
@@ -243,8 +239,6 @@ int svm_setup(struct keel_ops *ops, const char **why)
 	if (boot_cpu_has(X86_FEATURE_FXSR_OPT))
 		caps->efer_allowed |= EFER_FFXSR;
 	caps->two_dim = npt && boot_cpu_has(X86_FEATURE_NPT);
-	for (i = 0; !caps->two_dim && i < ARRAY_SIZE(nested_only); i++)
-		caps->features_off[nested_only[i] / 32] |= BIT(nested_only[i] & 31);
 	caps->mmu_fmt = &npt_format;
 	caps->max_page_level = boot_cpu_has(X86_FEATURE_GBPAGES) ? 3 : 2;
 	/* The nested walk uses the host's own paging mode. */

@@ -259,24 +259,14 @@ void svm_set_dt(struct keel_vcpu *vcpu, const struct kvm_dtable *dt, bool idt)
 	svm_touch(to_svm(vcpu), CLEAN_DT);
 }
 
-/*
- * With shadow paging the CPU always translates, through tables in long mode's or PAE's format, and what the guest reads
- * of the control registers is our copy.  Without paging of the guest's own there are no users to keep out.
- */
 static void svm_shadow_crs(struct keel_vcpu *vcpu)
 {
 	struct vmcb_save_area *s = &to_svm(vcpu)->vmcb->save;
-	u64 cr4 = (vcpu->cr4 | X86_CR4_MCE | X86_CR4_PAE) & ~(u64)X86_CR4_PCIDE;
+	struct mmu_shadow_crs crs = mmu_shadow_crs(vcpu);
 
-	if (!(vcpu->cr0 & X86_CR0_PG))
-		cr4 &= ~(u64)(X86_CR4_SMEP | X86_CR4_SMAP | X86_CR4_PKE);
-	if (!(vcpu->efer & EFER_LMA))
-		cr4 &= ~(u64)X86_CR4_LA57;
-	s->cr0 = (vcpu->cr0 & ~(u64)(X86_CR0_CD | X86_CR0_NW)) | X86_CR0_ET | X86_CR0_PG | X86_CR0_WP;
-	s->cr4 = cr4;
-	s->efer = (vcpu->efer & ~(u64)EFER_LME) | EFER_SVME | (vcpu->efer & EFER_LMA ? EFER_LME : 0);
-	if (boot_cpu_has(X86_FEATURE_NX))
-		s->efer |= EFER_NX;
+	s->cr0 = crs.cr0;
+	s->cr4 = crs.cr4;
+	s->efer = crs.efer | EFER_SVME;
 	svm_touch(to_svm(vcpu), CLEAN_CR);
 }
 

@@ -269,20 +269,21 @@ static const char *read_controls(void)
 
 #define SHADOW_EXITS	(CPU_BASED_CR3_LOAD_EXITING | CPU_BASED_CR3_STORE_EXITING | CPU_BASED_INVLPG_EXITING)
 
-/* What a guest cannot have with shadow paging: caching by address space that keel would have to do, and pages of 1 GB. */
-static const u16 ept_only[] = { X86_FEATURE_PCID, X86_FEATURE_INVPCID, X86_FEATURE_GBPAGES };
-
 /* Without EPT, or without real mode in it, the guest's page tables are shadowed and its real mode is emulated. */
 static void use_shadow(struct keel_hw_caps *caps)
 {
-	unsigned int i;
+	const u64 flush_one = VMX_VPID_INVVPID_BIT | VMX_VPID_EXTENT_SINGLE_CONTEXT_BIT;
+	u64 cap = 0;
 
 	vmx_has.cpu2_ctl &= ~(VMX_TWO_DIM | SECONDARY_EXEC_ENABLE_INVPCID | SECONDARY_EXEC_ENABLE_PML);
 	vmx_has.cpu_ctl |= SHADOW_EXITS;
 	caps->root_levels = 4;
 	caps->max_page_level = 2;
-	for (i = 0; i < ARRAY_SIZE(ept_only); i++)
-		caps->features_off[ept_only[i] / 32] |= BIT(ept_only[i] & 31);
+	/* A VPID is of use if what is cached under it can be flushed: without one, entries and exits do that. */
+	if (vmx_has.cpu2_ctl & SECONDARY_EXEC_ENABLE_VPID)
+		rdmsrq(MSR_IA32_VMX_EPT_VPID_CAP, cap);
+	if (flush_one & ~(cap >> 32))
+		vmx_has.cpu2_ctl &= ~SECONDARY_EXEC_ENABLE_VPID;
 }
 
 static const char *read_ept(struct keel_hw_caps *caps)

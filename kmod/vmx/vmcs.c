@@ -291,27 +291,14 @@ void vmx_set_dt(struct keel_vcpu *vcpu, const struct kvm_dtable *dt, bool idt)
 	vmcs_write(idt ? GUEST_IDTR_LIMIT : GUEST_GDTR_LIMIT, dt->limit);
 }
 
-/*
- * With shadow paging the CPU always translates, through tables in long mode's or PAE's format.  Without paging of the
- * guest's own there are no users to keep out.
- */
+/* Without unrestricted guest PE is always on: what a guest does without it is emulated. */
 static void vmx_shadow_crs(struct keel_vcpu *vcpu)
 {
-	u64 cr0 = vcpu->cr0 | X86_CR0_PG | X86_CR0_PE | X86_CR0_WP | X86_CR0_NE;
-	u64 cr4 = (vcpu->cr4 | vmx_has.cr4_fixed0 | X86_CR4_MCE | X86_CR4_PAE) & ~(u64)X86_CR4_PCIDE;
-	u64 efer = vcpu->efer & ~(u64)EFER_LME;
+	struct mmu_shadow_crs crs = mmu_shadow_crs(vcpu);
 
-	if (!(vcpu->cr0 & X86_CR0_PG))
-		cr4 &= ~(u64)(X86_CR4_SMEP | X86_CR4_SMAP | X86_CR4_PKE);
-	if (efer & EFER_LMA)
-		efer |= EFER_LME;
-	else
-		cr4 &= ~(u64)X86_CR4_LA57;
-	if (boot_cpu_has(X86_FEATURE_NX))
-		efer |= EFER_NX;
-	vmcs_write(GUEST_CR0, cr0 & ~(u64)(X86_CR0_CD | X86_CR0_NW));
-	vmcs_write(GUEST_CR4, cr4);
-	vmcs_write(GUEST_IA32_EFER, efer);
+	vmcs_write(GUEST_CR0, crs.cr0 | X86_CR0_PE | X86_CR0_NE);
+	vmcs_write(GUEST_CR4, crs.cr4 | vmx_has.cr4_fixed0);
+	vmcs_write(GUEST_IA32_EFER, crs.efer);
 }
 
 static bool valid_attr(u32 ar, u32 limit)

@@ -542,6 +542,8 @@ static void idle_memory(void)
 	close(sys);
 	sleep(3);		/* some is freed a grace period later */
 	report("idle_vm_bytes_freed", (mem_free() - ran) * 1024 / IDLE_VMS);
+	if (system("echo 0 > /proc/sys/vm/percpu_pagelist_high_fraction"))	/* as it was by itself */
+		die("percpu_pagelist_high_fraction stays");
 }
 
 static void woken(int sig)
