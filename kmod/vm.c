@@ -160,6 +160,8 @@ static const struct keel_ioctl vm_ioctls[] = {
 	VM_ENTRY(KVM_CHECK_EXTENSION, LOCK_NONE, vm_check_extension),
 	VM_ENTRY(KVM_CREATE_VCPU, LOCK_VM, vm_create_vcpu),
 	VM_ENTRY(KVM_SET_USER_MEMORY_REGION, LOCK_NONE, keel_set_memory_region),
+	VM_ENTRY(KVM_SET_NR_MMU_PAGES, LOCK_NONE, mmu_set_nr_pages),
+	VM_ENTRY(KVM_GET_NR_MMU_PAGES, LOCK_NONE, mmu_get_nr_pages),
 	VM_ENTRY(KVM_GET_DIRTY_LOG, LOCK_NONE, keel_get_dirty_log),
 	VM_ENTRY(KVM_CLEAR_DIRTY_LOG, LOCK_NONE, keel_clear_dirty_log),
 	VM_ENTRY(KVM_RESET_DIRTY_RINGS, LOCK_NONE, keel_reset_dirty_rings),

@@ -10,6 +10,7 @@
 #include <linux/memfd.h>
 #include <linux/userfaultfd.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <sys/syscall.h>
 
@@ -609,6 +610,73 @@ TEST_F(guestmem, userfault_write_protected)
 	}
 }
 
+/*
+ * Who waits for a page that nobody brings can be interrupted, and waits anew.
+ * kvm.ko learnt that later.
+ */
+static void on_signal(int sig)
+{
+}
+
+static void *interrupted_thread(void *arg)
+{
+	struct vcpu *v = arg;
+
+	v->tid = gettid();
+	v->result = ioctl(v->fd, KVM_RUN, 0) ? errno : 0;
+	v->tid = 0;
+	return NULL;
+}
+
+static void reader(u64 arg)
+{
+	guest_done(*(volatile u32 *)(GPA + 8));
+}
+
+TEST_F(guestmem, userfault_interrupted)
+{
+	struct uffdio_api api = { .api = UFFD_API };
+	struct uffdio_register r = { .range = { (u64)self->mem, BYTES }, .mode = UFFDIO_REGISTER_MODE_MISSING };
+	struct uffdio_copy c = { .dst = (u64)self->mem, .len = 4096 };
+	struct sigaction sa = { .sa_handler = on_signal };
+	struct vcpu *v = self->v[0];
+	static u32 page[1024];
+	struct uffd_msg m;
+	pthread_t t;
+	int fd, i, k;
+
+	madvise(self->mem, BYTES, MADV_NOHUGEPAGE);
+	fd = syscall(SYS_userfaultfd, O_CLOEXEC);
+	if (fd < 0 || ioctl(fd, UFFDIO_API, &api) || ioctl(fd, UFFDIO_REGISTER, &r))
+		SKIP(return, "no userfaultfd: %s", strerror(errno));
+	vm_slot(self->vm, 1, GPA, BYTES, self->mem, 0);
+	vcpu_long(v, reader, 0);
+	sigaction(SIGUSR1, &sa, NULL);
+	for (i = 0; i < 3; i++) {
+		v->tid = 0;
+		pthread_create(&t, NULL, interrupted_thread, v);
+		ASSERT_EQ(sizeof(m), read(fd, &m, sizeof(m)));
+		pthread_kill(t, SIGUSR1);
+		for (k = 0; k < 500 && v->tid; k++)
+			sleep_ms(10);
+		if (v->tid) {		/* let it go, whoever it is */
+			must(ioctl(fd, UFFDIO_COPY, &c));
+			pthread_join(t, NULL);
+			if (fd_stat(self->vm->fd, "table_pages") == NO_STAT)
+				SKIP(return, "this hypervisor waits on");
+		}
+		ASSERT_EQ(0, v->tid);
+		pthread_join(t, NULL);
+		EXPECT_EQ(EINTR, v->result);
+		EXPECT_EQ(KVM_EXIT_INTR, v->run->exit_reason);
+	}
+	page[2] = 0xfeed;
+	c.src = (u64)page;
+	must(ioctl(fd, UFFDIO_COPY, &c));
+	EXPECT_EQ(0xfeed, vcpu_done(v));
+	close(fd);
+}
+
 /* What a file of /sys or /proc says, and saying it */
 static long sys_get(const char *path)
 {
@@ -636,6 +704,110 @@ static bool sys_set(const char *path, const char *fmt, ...)
 	va_end(ap);
 	close(fd);
 	return ok;
+}
+
+/*
+ * Tables to map memory with can be taken away at any time.  One page every
+ * 2 MiB: each has a table of its own.
+ */
+#define SPARSE		256
+#define SPARSE_GPA	0x40000000UL
+#define SPARSE_STEP	0x200000UL
+
+static void sparse_guest(u64 id)
+{
+	static u32 last[2][SPARSE];
+	u32 n = 0, i;
+
+	while (!quit) {
+		n++;
+		for (i = 0; i < SPARSE; i++) {
+			volatile u32 *p = (u32 *)(SPARSE_GPA + i * SPARSE_STEP) + id;
+
+			guest_eq(*p, last[id][i]);
+			*p = last[id][i] = n << 16 | i;
+		}
+		rounds[id] = n;
+	}
+	guest_done(0);
+}
+
+static void sparse_start(struct vm *vm, struct vcpu **v, pthread_t *t)
+{
+	u8 *mem = mem_alloc(SPARSE * SPARSE_STEP);
+	int i;
+
+	madvise(mem, SPARSE * SPARSE_STEP, MADV_NOHUGEPAGE);
+	vm_slot(vm, 1, SPARSE_GPA, SPARSE * SPARSE_STEP, mem, 0);
+	for (i = 0; i < 2; i++) {
+		vcpu_long(v[i], sparse_guest, i);
+		pthread_create(&t[i], NULL, patient_thread, v[i]);
+	}
+	progress(vm);
+}
+
+static void sparse_finish(struct vm *vm, pthread_t *t)
+{
+	int i;
+
+	guest_var(vm, quit) = 1;
+	for (i = 0; i < 2; i++)
+		pthread_join(t[i], NULL);
+}
+
+TEST_F(guestmem, tables_given_back)
+{
+	int fd = self->vm->fd, i;
+	u64 least = ~0ULL, now;
+	pthread_t t[2];
+
+	if (fd_stat(fd, "table_pages") == NO_STAT)
+		SKIP(return, "this hypervisor does not count its tables");
+	sparse_start(self->vm, self->v, t);
+	EXPECT_LT(SPARSE, fd_stat(fd, "table_pages"));
+	/* the guest makes them again at once */
+	for (i = 0; i < 40; i++) {
+		if (!sys_set("/proc/sys/vm/drop_caches", "2\n"))
+			SKIP(return, "drop_caches: %s", strerror(errno));
+		now = fd_stat(fd, "table_pages");
+		least = now < least ? now : least;
+		progress(self->vm);
+	}
+	sparse_finish(self->vm, t);
+	EXPECT_GT(SPARSE, least);
+	/* now it does not */
+	for (i = 0; i < 40 && fd_stat(fd, "table_pages") > 16; i++)
+		sys_set("/proc/sys/vm/drop_caches", "2\n");
+	EXPECT_GE(16, fd_stat(fd, "table_pages"));
+}
+
+TEST_F(guestmem, tables_limited)
+{
+	int fd = self->vm->fd, i;
+	u64 most = 0, now;
+	pthread_t t[2];
+
+	NEED_CAP(self->vm, KVM_CAP_MMU_SHADOW_CACHE_CONTROL);
+	EXPECT_EQ(-EINVAL, xioctl(fd, KVM_SET_NR_MMU_PAGES, 63UL));
+	EXPECT_EQ(0, xioctl(fd, KVM_SET_NR_MMU_PAGES, 64UL));
+	EXPECT_EQ(64, xioctl(fd, KVM_GET_NR_MMU_PAGES, 0UL));
+	sparse_start(self->vm, self->v, t);
+	for (i = 0; i < 20; i++) {
+		now = fd_stat(fd, "table_pages");
+		most = now > most ? now : most;
+		sleep_ms(10);
+	}
+	/* room for all of them, and then no more */
+	EXPECT_EQ(0, xioctl(fd, KVM_SET_NR_MMU_PAGES, 1000UL));
+	progress(self->vm);
+	if (most != NO_STAT) {
+		EXPECT_GE(64 + 8, most);
+		EXPECT_LT(SPARSE, fd_stat(fd, "table_pages"));
+	}
+	sparse_finish(self->vm, t);
+	EXPECT_EQ(0, xioctl(fd, KVM_SET_NR_MMU_PAGES, 64UL));
+	if (most != NO_STAT)
+		EXPECT_GE(64, fd_stat(fd, "table_pages"));
 }
 
 /*

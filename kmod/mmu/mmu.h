@@ -19,6 +19,8 @@ struct keel_mmu {
 	long notifier_count;
 	unsigned long notifier_start, notifier_end;	/* ...and what user addresses they cover between them */
 	u64 root;			/* physical address of the two-dimensional root, 0: none yet */
+	unsigned long table_limit;	/* the VMM's choice of how many tables there may be, 0: none made */
+	u64 shrink_gfn;			/* where the next look for tables to give back begins */
 };
 
 #define MMU_CACHE_PAGES	4	/* what one walk takes at most */
@@ -101,6 +103,8 @@ void mmu_protect_slot(struct keel_vm *vm, struct keel_slot *slot);
  * for write, flushes.
  */
 bool mmu_protect_pages(struct keel_vm *vm, struct keel_slot *slot, u64 gfn, unsigned long mask);
+VM_IOCTL(mmu_set_nr_pages);		/* KVM_SET_NR_MMU_PAGES */
+VM_IOCTL(mmu_get_nr_pages);
 VCPU_IOCTL(mmu_translate);		/* KVM_TRANSLATE */
 
 #endif

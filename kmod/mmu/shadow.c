@@ -177,6 +177,9 @@ static int shadow_fill(struct keel_vcpu *vcpu, u64 gva, u64 gpa, u32 access, con
 			shadow_set(vcpu, gva, level, shadow_leaf(vcpu, path, gpa, map, map_level, level),
 				   path->leaf_bits > PAGE_SHIFT);
 			r = MMU_FIXED;
+			/* The host asks how long ago the page was used; dropping all this is how it asks anew. */
+			if (!(map & fmt->accessed))
+				cmpxchg64(ptep, map, map | fmt->accessed);
 		}
 	}
 	read_unlock(&vcpu->vm->mmu.lock);

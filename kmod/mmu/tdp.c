@@ -46,6 +46,14 @@ static void mmu_count_leaf(struct keel_vm *vm, unsigned int level, long n)
 	mmu_count(level == 1 ? &vm->stat.pages_4k : level == 2 ? &vm->stat.pages_2m : &vm->stat.pages_1g, n);
 }
 
+atomic_long_t mmu_tables = ATOMIC_LONG_INIT(0);
+
+static void mmu_count_tables(struct keel_vm *vm, long n)
+{
+	mmu_count(&vm->stat.table_pages, n);
+	atomic_long_add(n, &mmu_tables);
+}
+
 u64 mmu_max_gfn(void)
 {
 	unsigned int bits = min_t(unsigned int, boot_cpu_data.x86_phys_bits, 9 * keel_hw.root_levels + PAGE_SHIFT);
@@ -59,6 +67,8 @@ static int mmu_cache_fill(struct keel_vcpu *vcpu)
 {
 	struct keel_vcpu_mmu *mmu = &vcpu->mmu;
 
+	if (unlikely(vcpu->vm->stat.table_pages >= mmu_table_limit(vcpu->vm)))
+		mmu_shrink(vcpu->vm, MMU_SHRINK_BATCH);
 	while (mmu->nr_cached < MMU_CACHE_PAGES) {
 		void *page = (void *)get_zeroed_page(GFP_KERNEL_ACCOUNT);
 
@@ -97,7 +107,7 @@ static void mmu_free_tables(struct keel_vm *vm, u64 *table, unsigned int level, 
 	}
 	if (leaves)
 		mmu_count_leaf(vm, level, -leaves);
-	mmu_count(&vm->stat.table_pages, -1);
+	mmu_count_tables(vm, -1);
 	free_page((unsigned long)table);
 	if (may_sleep)
 		cond_resched();
@@ -321,7 +331,7 @@ static int mmu_split(struct keel_vcpu *vcpu, u64 *ptep, u64 old, unsigned int le
 	}
 	mmu_count_leaf(vcpu->vm, level, -1);
 	mmu_count_leaf(vcpu->vm, level - 1, MMU_PTES);
-	mmu_count(&vcpu->vm->stat.table_pages, 1);
+	mmu_count_tables(vcpu->vm, 1);
 	return 0;
 }
 
@@ -334,7 +344,7 @@ static int mmu_add_table(struct keel_vcpu *vcpu, u64 *ptep, u64 old)
 	if (cmpxchg64(ptep, old, mmu_table_pte(keel_hw.mmu_fmt, table)) != old)
 		mmu_cache_return(vcpu, table);
 	else
-		mmu_count(&vcpu->vm->stat.table_pages, 1);
+		mmu_count_tables(vcpu->vm, 1);
 	return 0;
 }
 
@@ -520,16 +530,45 @@ static int mmu_find_pfnmap(struct mm_struct *mm, struct mmu_map *map)
 	return 0;
 }
 
+/* Take the fault the user would.  A signal ends the wait for a page: 0, -EINTR, or -EFAULT. */
+static int mmu_touch(struct mm_struct *mm, unsigned long hva, bool write)
+{
+	unsigned int flags = FAULT_FLAG_ALLOW_RETRY | FAULT_FLAG_KILLABLE | FAULT_FLAG_INTERRUPTIBLE;
+	struct vm_area_struct *vma;
+	vm_fault_t fault;
+
+	if (write)
+		flags |= FAULT_FLAG_WRITE;
+	for (;;) {
+		mmap_read_lock(mm);
+		vma = vma_lookup(mm, hva);
+		if (!vma || !(vma->vm_flags & (write ? VM_WRITE : VM_READ)) || vma->vm_flags & (VM_IO | VM_PFNMAP))
+			fault = VM_FAULT_SIGSEGV;
+		else
+			fault = handle_mm_fault(vma, hva, flags, NULL);
+		/* The lock is let go for both of these. */
+		if (fault & VM_FAULT_COMPLETED)
+			return 0;
+		if (!(fault & VM_FAULT_RETRY)) {
+			mmap_read_unlock(mm);
+			return fault & VM_FAULT_ERROR ? -EFAULT : 0;
+		}
+		if (signal_pending(current))
+			return -EINTR;
+		flags |= FAULT_FLAG_TRIED;
+	}
+}
+
 static int mmu_find_slow(struct keel_vm *vm, struct mmu_map *map)
 {
-	bool write = map->access & MMU_ACC_WRITE, unlocked;
+	bool write = map->access & MMU_ACC_WRITE;
 	struct mmu_user_entry u;
 	long n;
 
 	/* A plain fault and a look at the user's tables is a third of get_user_pages(), which knows more. */
-	mmap_read_lock(vm->mm);
-	n = fixup_user_fault(vm->mm, map->hva, write ? FAULT_FLAG_WRITE : 0, &unlocked);
-	mmap_read_unlock(vm->mm);
+	n = mmu_touch(vm->mm, map->hva, write);
+	if (n == -EINTR)
+		return n;
 	if (!n && !mmu_find_fast(vm->mm, map))
 		return 0;
 	n = get_user_pages_unlocked(map->hva, 1, &map->held,
@@ -710,7 +749,7 @@ int mmu_load(struct keel_vcpu *vcpu)
 		write_lock(&mmu->lock);
 		if (!mmu->root) {
 			mmu->root = __pa(mmu_cache_take(vcpu));
-			mmu_count(&vcpu->vm->stat.table_pages, 1);
+			mmu_count_tables(vcpu->vm, 1);
 		}
 		write_unlock(&mmu->lock);
 	}
@@ -768,11 +807,12 @@ int mmu_init(void)
 	if (WARN_ON(!fmt || !fmt->present || !fmt->logged ||
 		    fmt->host_write & (MMU_ADDR_MASK | fmt->leaf | fmt->table | fmt->write)))
 		return -EINVAL;
-	return 0;
+	return mmu_shrinker_init();
 }
 
 void mmu_exit(void)
 {
+	mmu_shrinker_exit();
 	/* The callbacks of notifiers put have run to their ends. */
 	mmu_notifier_synchronize();
 }

@@ -33,6 +33,16 @@ u64 *mmu_lookup(struct keel_vm *vm, u64 gfn, unsigned int *level);
 /* Was a page of gfns [start, end) accessed?  With @clear, look anew from here.  lock held. */
 bool mmu_age_range(struct keel_vm *vm, u64 start, u64 end, bool clear);
 
+/* shrink.c: tables are given back, since what they hold can be found again. */
+#define MMU_SHRINK_BATCH	64
+extern atomic_long_t mmu_tables;		/* of all VMs */
+/* Give back up to @n tables of @vm: how many they were.  mmu.lock not held; may sleep. */
+unsigned long mmu_shrink(struct keel_vm *vm, unsigned long n);
+/* As many as @vm may have before it gives some back itself. */
+unsigned long mmu_table_limit(const struct keel_vm *vm);
+int mmu_shrinker_init(void);
+void mmu_shrinker_exit(void);
+
 /* notifier.c: does a page found at @hva after @seq was read still stand?  lock held. */
 static inline bool mmu_notifier_stale(const struct keel_mmu *mmu, unsigned long seq, unsigned long hva)
 {

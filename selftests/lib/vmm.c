@@ -428,10 +428,10 @@ void vcpu_prot(struct vcpu *v, const void *code, size_t size)
 	vcpu_flat(v, code, size);
 }
 
-u64 vcpu_stat(struct vcpu *v, const char *name)
+u64 fd_stat(int of, const char *name)
 {
 	struct kvm_stats_header h;
-	int fd = must(ioctl(v->fd, KVM_GET_STATS_FD, NULL));
+	int fd = must(ioctl(of, KVM_GET_STATS_FD, NULL));
 	u32 i;
 
 	must(pread(fd, &h, sizeof(h), 0));
@@ -450,7 +450,17 @@ u64 vcpu_stat(struct vcpu *v, const char *name)
 		close(fd);
 		return val;
 	}
-	die("no statistic %s", name);
+	close(fd);
+	return NO_STAT;
+}
+
+u64 vcpu_stat(struct vcpu *v, const char *name)
+{
+	u64 val = fd_stat(v->fd, name);
+
+	if (val == NO_STAT)
+		die("no statistic %s", name);
+	return val;
 }
 
 const char *exit_name(u32 reason)

@@ -144,7 +144,10 @@ int vcpu_set_msr(struct vcpu *v, u32 msr, u64 val);
 struct kvm_cpuid_entry2 *cpuid_find(struct kvm_cpuid2 *c, u32 fn, u32 index);
 struct kvm_cpuid2 *cpuid_supported(int sys);
 
-u64 vcpu_stat(struct vcpu *v, const char *name);	/* from its binary stats */
+/* From the binary stats of a VM's or vCPU's fd */
+#define NO_STAT		(~0ULL)
+u64 fd_stat(int fd, const char *name);
+u64 vcpu_stat(struct vcpu *v, const char *name);	/* and it must be there */
 
 /* Run to the next exit that is not a guest's report of failure */
 u32 vcpu_run(struct vcpu *v);
