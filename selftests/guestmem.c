@@ -12,6 +12,7 @@
 #include <sched.h>
 #include <signal.h>
 #include <stdarg.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 
 #define GPA	0x10000000UL
@@ -808,6 +809,95 @@ TEST_F(guestmem, tables_limited)
 	EXPECT_EQ(0, xioctl(fd, KVM_SET_NR_MMU_PAGES, 64UL));
 	if (most != NO_STAT)
 		EXPECT_GE(64, fd_stat(fd, "table_pages"));
+}
+
+/*
+ * The host learns which pages a guest uses: short of memory it takes others
+ * first.  These are the first that were touched, and would be the first to go.
+ */
+#define HOT	256
+
+static void hot_guest(u64 pages)
+{
+	volatile u32 *p = (u32 *)SPARSE_GPA;
+	u32 i;
+
+	for (i = 0; i < pages; i++)
+		p[i * 1024] = i;
+	while (!quit) {
+		for (i = 0; i < HOT; i++)
+			guest_eq(p[i * 1024], i);
+		/* what is in a TLB sets no accessed bit */
+		write_cr3(read_cr3());
+		rounds[0]++;
+	}
+	for (i = 0; i < pages; i++)
+		guest_eq(p[i * 1024], i);
+	guest_done(0);
+}
+
+static long swapped_in(void)
+{
+	FILE *f = fopen("/proc/vmstat", "r");
+	char line[128];
+	long n = 0;
+
+	while (f && fgets(line, sizeof(line), f))
+		if (!strncmp(line, "pswpin ", 7))
+			n = atol(line + 7);
+	if (f)
+		fclose(f);
+	return n;
+}
+
+#define CGROUP	"/sys/fs/cgroup/"
+
+TEST_F(guestmem, used_pages_stay)
+{
+	const u32 pages = 24 << 8;
+	unsigned char *in = malloc(pages);
+	bool limited = false;
+	u32 cold = 0, i;
+	long back;
+	pthread_t t;
+	u8 *mem;
+
+	if (system("grep -q zram /proc/swaps || { modprobe zram num_devices=1 && echo 256M > /sys/block/zram0/disksize &&"
+		   " mkswap /dev/zram0 && swapon /dev/zram0; } > /dev/null 2>&1"))
+		SKIP(return, "no zram to swap to");
+	sys_set(CGROUP "cgroup.subtree_control", "+memory");
+	mkdir(CGROUP "hot", 0755);
+	if (!sys_set(CGROUP "hot/cgroup.procs", "%d", getpid()))
+		SKIP(return, "no memory cgroup: %s", strerror(errno));
+	mem = mem_alloc(pages * 4096);
+	madvise(mem, pages * 4096, MADV_NOHUGEPAGE);
+	vm_slot(self->vm, 1, SPARSE_GPA, pages * 4096, mem, 0);
+	vcpu_long(self->v[0], hot_guest, pages);
+	pthread_create(&t, NULL, patient_thread, self->v[0]);
+	ASSERT_TRUE(wait_for(&guest_var(self->vm, rounds)[0], 10, 30000));
+	back = swapped_in();
+	/* in steps, so that the guest can say in between what it uses */
+	for (i = 0; i < 24; i++) {
+		u32 r = guest_var(self->vm, rounds)[0];
+
+		limited = sys_set(CGROUP "hot/memory.reclaim", "512K");
+		ASSERT_TRUE(wait_for(&guest_var(self->vm, rounds)[0], r + 3, 30000));
+	}
+	back = swapped_in() - back;
+	must(mincore(mem, pages * 4096, in));
+	for (i = HOT; i < pages; i++)
+		cold += in[i] & 1;
+	guest_var(self->vm, quit) = 1;
+	pthread_join(t, NULL);
+	sys_set(CGROUP "cgroup.procs", "%d", getpid());
+	rmdir(CGROUP "hot");
+	free(in);
+	if (!limited && cold == pages - HOT)
+		SKIP(return, "this kernel cannot be asked to reclaim");
+	/* those in use would have come back at once */
+	TH_LOG("%u of %u others are there, %ld pages had to come back", cold, pages - HOT, back);
+	EXPECT_LT(cold, (pages - HOT) * 7 / 8);
+	EXPECT_GT(HOT / 4, back);
 }
 
 /*

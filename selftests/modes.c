@@ -381,6 +381,112 @@ TEST_F(modes, remapped_device)
 	vcpu_done(v);
 }
 
+/* Five levels: addresses of 57 bits, for the CPU, the emulator and KVM_TRANSLATE */
+#define PML5		((volatile u64 *)0x74000)
+#define ABOVE(n)	((u64)(n) << 48)
+
+static void la57_guest(u64 arg)
+{
+	volatile u32 *low = (u32 *)HEAP_GPA, *alias = (u32 *)(ABOVE(1) + HEAP_GPA),
+		     *high = (u32 *)(ABOVE(0xffff) + HEAP_GPA);
+
+	guest_assert(read_cr4() & X86_CR4_LA57);
+	*low = 0x1234;
+	guest_eq(guest_try("cmpl $0,(%1)", "r"(alias)), fault(PF_VEC, 0));
+	PML5[1] = PT_GPA | 7;
+	PML5[511] = PT_GPA | 7;
+	guest_eq(*alias, 0x1234);
+	*alias = 0x5678;
+	guest_eq(*low, 0x5678);
+	guest_eq(*high, 0x5678);
+	guest_eq(PML5[1] & 0x20, 0x20);
+	/* its device, too */
+	*(volatile u32 *)(ABOVE(1) + HOLE_GPA) = 0x77;
+	guest_eq(*(volatile u32 *)(ABOVE(0xffff) + HOLE_GPA + 8), 0x88);
+	/* no such address */
+	guest_eq(guest_try("cmpl $0,(%1)", "r"(1UL << 56)), GP0);
+	guest_eq(guest_try("lidt (%1)", "r"(1UL << 56)), GP0);
+	PML5[1] = PT_GPA | 5;
+	invlpg((u64)alias);
+	guest_eq(guest_try("movl %%eax,(%1)", "r"(alias)), fault(PF_VEC, 3));
+	PML5[1] = 0;
+	write_cr3(read_cr3());
+	guest_eq(guest_try("cmpl $0,(%1)", "r"(alias)), fault(PF_VEC, 0));
+	guest_eq(*low, 0x5678);
+	/* one level less is not to be had without leaving long mode */
+	guest_eq(guest_try("mov %1,%%cr4", "r"(read_cr4() & ~X86_CR4_LA57)), GP0);
+	PML5[1] = PT_GPA | 7;
+	guest_done(0);
+}
+
+TEST_F(modes, paging_la57)
+{
+	struct kvm_cpuid_entry2 *e = cpuid_find(self->vm->cpuid, 7, 0);
+	struct kvm_translation tr = { .linear_address = ABOVE(1) + HEAP_GPA + 0x123 };
+	struct vcpu *v = self->v;
+	struct kvm_sregs s;
+	struct kvm_run *run;
+
+	if (!e || !(e->ecx & 1 << 16))
+		SKIP(return, "the host has no five-level paging");
+	vcpu_long(v, la57_guest, 0);
+	*(u64 *)gpa_hva(self->vm, (u64)PML5) = PT_GPA | 7;
+	vcpu_get_sregs(v, &s);
+	s.cr4 |= X86_CR4_LA57;
+	s.cr3 = (u64)PML5;
+	vcpu_set_sregs(v, &s);
+	run = vcpu_expect_mmio(v, true, HOLE_GPA, 4);
+	EXPECT_EQ(0x77, *(u32 *)run->mmio.data);
+	run = vcpu_expect_mmio(v, false, HOLE_GPA + 8, 4);
+	*(u32 *)run->mmio.data = 0x88;
+	vcpu_done(v);
+	EXPECT_EQ(0, xioctl(v->fd, KVM_TRANSLATE, &tr));
+	EXPECT_TRUE(tr.valid);
+	EXPECT_EQ(HEAP_GPA + 0x123, tr.physical_address);
+}
+
+/* Protection keys, of which each page has one of sixteen, keep also the supervisor from pages of the user. */
+static void pkey_guest(u64 arg)
+{
+	volatile u32 *p = (u32 *)(G4K + 0x9000);
+	u32 pkru;
+
+	write_cr4(read_cr4() | X86_CR4_PKE);
+	*p = 0x99;
+	*pte_of((u64)p) = ((u64)p | 7) | 5UL << 59;
+	invlpg((u64)p);
+	for (pkru = 0; pkru < 4; pkru++) {
+		long rd = pkru & 1 ? fault(PF_VEC, 0x21) : NO_FAULT, wr = pkru ? fault(PF_VEC, 0x23) : NO_FAULT;
+
+		asm volatile("wrpkru" :: "a"(pkru << 10), "c"(0), "d"(0));
+		guest_eq(guest_try("cmpl $0,(%1)", "r"(p)), rd);
+		guest_eq(guest_try("movl %2,(%1)", "r"(p), "r"(pkru)), wr);
+		/* of another key it says nothing */
+		asm volatile("wrpkru" :: "a"(0xffffffff & ~(0xc00 | 3)), "c"(0), "d"(0));
+		guest_eq(guest_try("cmpl $0,(%1)", "r"(p)), NO_FAULT);
+	}
+	/* nor of pages of the supervisor, nor anything once it is off */
+	asm volatile("wrpkru" :: "a"(0xc00), "c"(0), "d"(0));
+	*pte_of((u64)p) &= ~4UL;
+	invlpg((u64)p);
+	guest_eq(guest_try("movl %2,(%1)", "r"(p), "r"(1)), NO_FAULT);
+	*pte_of((u64)p) |= 4;
+	write_cr4(read_cr4() & ~(u64)X86_CR4_PKE);
+	guest_eq(guest_try("movl %2,(%1)", "r"(p), "r"(2)), NO_FAULT);
+	guest_done(0);
+}
+
+TEST_F(modes, protection_keys)
+{
+	struct kvm_cpuid_entry2 *e = cpuid_find(self->vm->cpuid, 7, 0);
+
+	if (!e || !(e->ecx & 1 << 3))
+		SKIP(return, "no protection keys");
+	vcpu_long(self->v, pkey_guest, 0);
+	vm_split_page(self->vm, G4K, PT4K);
+	vcpu_done(self->v);
+}
+
 static volatile u64 nx_error, nx_addr;
 
 static void nx_handler(struct guest_frame *f)
