@@ -286,7 +286,7 @@ static int write_page(struct keel_vcpu *vcpu, u64 gpa, struct pvclock_vcpu_time_
 	return keel_vcpu_write(vcpu, gpa, &page->version, sizeof(page->version));
 }
 
-int keel_clock_update(struct keel_vcpu *vcpu)
+void keel_clock_update(struct keel_vcpu *vcpu)
 {
 	struct keel_clock *vc = &vcpu->vm->clock;
 	struct keel_vcpu_clock *c = &vcpu->clock;
@@ -295,10 +295,10 @@ int keel_clock_update(struct keel_vcpu *vcpu)
 	u8 flags = 0;
 
 	if (!(c->time_msr & CLOCK_ENABLED))
-		return 0;
+		return;
 	/* A page that is not there is the guest's fault and nobody else's. */
 	if (keel_vcpu_read(vcpu, gpa, &page, sizeof(page)))
-		return 0;
+		return;
 	spin_lock(&vc->lock);
 	refresh(vcpu->vm);
 	if (vc->stable) {
@@ -322,7 +322,6 @@ int keel_clock_update(struct keel_vcpu *vcpu)
 		page.flags |= PVCLOCK_GUEST_STOPPED;
 	c->stopped = false;
 	write_page(vcpu, gpa, &page);
-	return 0;
 }
 
 /* Wall-clock time when kvmclock was zero. */

@@ -173,7 +173,7 @@ void keel_clock_vm_init(struct keel_vm *vm);
 void keel_clock_vcpu_init(struct keel_vcpu *vcpu);	/* guest TSC starts in step with its siblings' */
 void keel_clock_vcpu_destroy(struct keel_vcpu *vcpu);
 void keel_clock_load(struct keel_vcpu *vcpu, int cpu);	/* preemption off, vCPU moved to this CPU */
-int keel_clock_update(struct keel_vcpu *vcpu);		/* KEEL_REQ_CLOCK: write the guest's page; may sleep */
+void keel_clock_update(struct keel_vcpu *vcpu);		/* KEEL_REQ_CLOCK: write the guest's page; may sleep */
 u64 keel_guest_tsc(struct keel_vcpu *vcpu);
 u64 keel_guest_tsc_at(struct keel_vcpu *vcpu, u64 host_tsc);
 u64 keel_guest_tsc_to_ns(struct keel_vcpu *vcpu, u64 cycles);

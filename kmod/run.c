@@ -246,14 +246,13 @@ static int run_slow_requests(struct keel_vcpu *vcpu)
 	keel_take_mp_events(vcpu);
 	if (keel_take_request(KEEL_REQ_MMU_RELOAD, vcpu)) {
 		r = mmu_load(vcpu);
-		if (r)
+		if (r) {
+			keel_request(KEEL_REQ_MMU_RELOAD, vcpu);	/* nothing may run without */
 			return r;
+		}
 	}
-	if (keel_take_request(KEEL_REQ_CLOCK, vcpu)) {
-		r = keel_clock_update(vcpu);
-		if (r)
-			return r;
-	}
+	if (keel_take_request(KEEL_REQ_CLOCK, vcpu))
+		keel_clock_update(vcpu);
 	if (keel_take_request(KEEL_REQ_TRIPLE_FAULT, vcpu)) {
 		vcpu->run->exit_reason = KVM_EXIT_SHUTDOWN;
 		return KEEL_USER;
