@@ -26,6 +26,7 @@ static struct keel_ops *const keel_backends[] = { &svm_ops, &vmx_ops };
 static struct keel_ops *keel_backend;
 
 static unsigned int hw_users;		/* VMs that hold virtualization on */
+static u64 hw_serial;			/* of the last VM */
 static bool hw_on;			/* CPUs that come up must turn it on */
 static DEFINE_PER_CPU(bool, hw_cpu_on);
 static enum cpuhp_state hw_cpuhp;
@@ -71,6 +72,7 @@ int keel_hw_get(struct keel_vm *vm)
 		}
 		hw_on = true;
 	}
+	vm->serial = ++hw_serial;
 	list_add_tail(&vm->list, &keel_vms);
 out:
 	mutex_unlock(&keel_hw_lock);
@@ -78,11 +80,19 @@ out:
 	return err;
 }
 
+/* Who walks the list finds whole VMs only: first off the list, then taken apart. */
+void keel_hw_unlist(struct keel_vm *vm)
+{
+	mutex_lock(&keel_hw_lock);
+	list_del_init(&vm->list);
+	mutex_unlock(&keel_hw_lock);
+}
+
 void keel_hw_put(struct keel_vm *vm)
 {
 	cpus_read_lock();
 	mutex_lock(&keel_hw_lock);
-	list_del(&vm->list);
+	list_del_init(&vm->list);
 	if (--hw_users == 0) {
 		hw_on = false;
 		on_each_cpu(hw_disable_cpu, NULL, 1);

@@ -303,7 +303,7 @@ int svm_exit_fast(struct keel_vcpu *vcpu)
 	unsigned int slot = svm_exit_slot(c);
 
 	trace_keel_exit(vcpu, slot, svm_exits[slot].name, c->exit_info_1, c->exit_info_2);
-	vcpu->stat.by_exit[slot]++;
+	keel_count_exit(&vcpu->stat, slot);
 	if (unlikely(c->int_state | svm->in_shadow))
 		svm_keep_shadow(svm);
 	if (unlikely(svm->step) && slot != SVM_EXIT_EXCP_BASE + X86_TRAP_DB)
