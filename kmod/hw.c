@@ -10,7 +10,6 @@
 #include <linux/cpuhotplug.h>
 #include <linux/reboot.h>
 #include <linux/slab.h>
-#include <linux/syscore_ops.h>
 #include "ops.h"
 
 DEFINE_MUTEX(keel_hw_lock);
@@ -141,10 +140,7 @@ static void hw_resume(void)
 		hw_enable_cpu(&failed);
 }
 
-static struct syscore_ops hw_syscore = {
-	.suspend = hw_suspend,
-	.resume = hw_resume,
-};
+KEEL_DEFINE_SYSCORE(hw_syscore, hw_suspend, hw_resume);
 
 /* INIT and firmware must not find SVME or VMXE set: off everywhere, and no VM runs any more. */
 static int hw_reboot(struct notifier_block *nb, unsigned long action, void *data)
@@ -203,7 +199,7 @@ int keel_hw_init(void)
 		return err;
 	}
 	hw_cpuhp = err;
-	register_syscore_ops(&hw_syscore);
+	keel_syscore_register(&hw_syscore);
 	register_reboot_notifier(&hw_reboot_nb);
 	return 0;
 }
@@ -211,7 +207,7 @@ int keel_hw_init(void)
 void keel_hw_exit(void)
 {
 	unregister_reboot_notifier(&hw_reboot_nb);
-	unregister_syscore_ops(&hw_syscore);
+	keel_syscore_unregister(&hw_syscore);
 	cpuhp_remove_state_nocalls(hw_cpuhp);
 	keel_backend->unsetup();
 }

@@ -371,7 +371,7 @@ static long run_locked(struct keel_vcpu *vcpu)
 	int r;
 
 	if (unlikely(vcpu->mp_state == KVM_MP_STATE_UNINITIALIZED)) {
-		if (run->immediate_exit)
+		if (keel_immediate_exit(run))
 			return -EINTR;
 		r = run_sleep(vcpu);
 		keel_take_mp_events(vcpu);
@@ -400,7 +400,7 @@ static long run_locked(struct keel_vcpu *vcpu)
 		if (r <= 0)
 			return r;
 	}
-	if (READ_ONCE(run->immediate_exit))
+	if (keel_immediate_exit(run))
 		return -EINTR;
 	vcpu->stat.user_exits++;
 	return run_loop(vcpu);
