@@ -8,6 +8,11 @@
 # make check            every test
 # make bench            what exits cost, beside the kernel's own kvm module
 # make shell            a shell in the lab machine, keel loaded
+# make tools            the command keel, in build/tools
+# make deb              Debian packages, in build/deb
+# make package-test     installs, uses, upgrades and purges them in a Debian of their own
+# make matrix           builds for the kernels of three Debian releases, and boots them where there is a machine for it
+# make docs             the pictures in docs/img, from the .dot files beside them
 # make load / unload    the module, on this machine
 # make install          the module, for this machine's kernel
 
@@ -20,7 +25,7 @@ KDIR ?= /lib/modules/$(KVER)/build
 # Two builds in one directory spoil each other: the second waits.
 kmake = mkdir -p build && flock build/.lock $(MAKE) -C $(KDIR) M=$(top)
 
-.PHONY: all clean install load unload deps demo check bench shell cscope
+.PHONY: all clean install load unload tools deb docs deps demo check bench shell package-test matrix cscope
 all:
 	+@[ -e "$(KDIR)/Makefile" ] || { echo "no kernel build tree at '$(KDIR)': make deps, or give KVER= or KDIR="; exit 1; }
 	+@$(kmake) modules
@@ -45,5 +50,15 @@ clean:
 	rm -rf build
 	+@for d in selftests selftests/unit selftests/bench; do [ ! -e $$d/Makefile ] || $(MAKE) -s -C $$d clean; done
 
-deps demo check bench shell:
+tools:
+	+@$(MAKE) -s -C tools
+
+docs: $(patsubst %.dot,%.svg,$(wildcard docs/img/*.dot))
+%.svg: %.dot
+	dot -Tsvg -o $@ $<
+
+deb:
+	+@debian/make-debs
+
+deps demo check bench shell package-test matrix:
 	+@$(lab)/$@

@@ -91,10 +91,10 @@ struct host_time {
 static struct host_time host_now(void)
 {
 	s64 asleep = ktime_to_ns(ktime_mono_to_any(0, TK_OFFS_BOOT));
-	struct system_time_snapshot snap;
+	struct keel_time snap;
 	struct host_time now;
 
-	ktime_get_snapshot(&snap);
+	keel_time_snapshot(&snap);
 	now.exact = READ_ONCE(host_uses_tsc);
 	now.tsc = now.exact ? snap.cycles : rdtsc_ordered();
 	now.ns = ktime_to_ns(snap.raw) + asleep;

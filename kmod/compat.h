@@ -1,24 +1,44 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* compat.h - what differs between the kernels keel builds on (6.1 to 7.2), here and nowhere else. */
+/*
+ * compat.h - what differs between the kernels keel builds on (6.1 to 7.2), here and nowhere else.  Where a version number
+ * does not tell, since stable kernels take the change as well, Kbuild looks into the headers: KEEL_HAS_*.
+ */
 #ifndef KEEL_COMPAT_H
 #define KEEL_COMPAT_H
 
 #include <linux/cpu.h>
 #include <linux/eventfd.h>
+#include <linux/file.h>
 #include <linux/hrtimer.h>
+#include <linux/kvm.h>
 #include <linux/mm.h>
+#include <linux/mmu_notifier.h>
+#include <linux/rcupdate.h>
+#include <linux/smp.h>
 #include <linux/sched/signal.h>
 #include <linux/shrinker.h>
 #include <linux/slab.h>
+#include <linux/syscore_ops.h>
 #include <linux/task_work.h>
+#include <linux/timekeeping.h>
 #include <linux/version.h>
 #include <asm/msr.h>
 #include <asm/processor.h>
+#include <asm/svm.h>
 #include <asm/tlbflush.h>
 #include <asm/tsc.h>
+#include <asm/vmx.h>
+#ifdef KEEL_HAS_LINUX_UNALIGNED
+#include <linux/unaligned.h>
+#else
+#include <asm/unaligned.h>
+#endif
+#ifdef KEEL_HAS_CPUID_API		/* with asm/processor.h on older kernels */
+#include <asm/cpuid/api.h>
+#endif
 
 /* 6.16 renamed the 64-bit MSR accessors; the new names are ours everywhere. */
-#ifndef rdmsrq
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 16, 0) && !defined(rdmsrq)
 #define rdmsrq(msr, val)	rdmsrl(msr, val)
 #define wrmsrq(msr, val)	wrmsrl(msr, val)
 #define rdmsrq_safe(msr, p)	rdmsrl_safe(msr, p)
@@ -95,8 +115,78 @@ static inline void keel_shrinker_free(struct shrinker *shrinker)
 }
 #endif
 
+/* Names of the hardware's structures and bits that have changed. */
+#ifdef SVM_MISC_ENABLE_NP
+#define KEEL_SVM_ENABLE_NP	SVM_MISC_ENABLE_NP
+#define keel_nested_ctl		misc_ctl
+#else
+#define KEEL_SVM_ENABLE_NP	SVM_NESTED_CTL_NP_ENABLE
+#define keel_nested_ctl		nested_ctl
+#endif
+#ifndef EPT_VIOLATION_RWX_MASK
+#define EPT_VIOLATION_RWX_MASK	EPT_VIOLATION_PROT_MASK
+#endif
+#ifndef SECONDARY_EXEC_XSAVES
+#define SECONDARY_EXEC_XSAVES	SECONDARY_EXEC_ENABLE_XSAVES
+#endif
+
+/* 6.4 traces who sends the interrupt, and leaves it to the sender to know how. */
+#ifdef smp_send_reschedule
+#include <trace/events/ipi.h>
+#endif
+
+/* 6.10 marks what userspace can change at any time in its name, also for those who read it once. */
+static inline bool keel_immediate_exit(const struct kvm_run *run)
+{
+#ifdef HINT_UNSAFE_IN_KVM
+	return READ_ONCE(run->immediate_exit__unsafe);
+#else
+	return READ_ONCE(run->immediate_exit);
+#endif
+}
+
+/* 7.2 takes a snapshot of one clock beside the raw one, of our choice. */
+struct keel_time {
+	u64 cycles;		/* of the clock source */
+	ktime_t raw, real;
+};
+
+static inline void keel_time_snapshot(struct keel_time *t)
+{
+	struct system_time_snapshot s;
+
+#ifndef KEEL_HAS_KTIME_SNAPSHOT_ID
+	ktime_get_snapshot(&s);
+	t->raw = s.raw;
+	t->real = s.real;
+#else
+	ktime_get_snapshot_id(CLOCK_REALTIME, &s);
+	t->raw = s.monoraw;
+	t->real = s.systime;
+#endif
+	t->cycles = s.cycles;
+}
+
+/* 6.19, and stable kernels before, gave the callbacks of suspend and resume a context. */
+#ifndef KEEL_HAS_REGISTER_SYSCORE
+#define KEEL_DEFINE_SYSCORE(name, suspend_fn, resume_fn)			\
+static int name##_suspend(void) { return suspend_fn(); }			\
+static void name##_resume(void) { resume_fn(); }				\
+static struct syscore_ops name = { .suspend = name##_suspend, .resume = name##_resume }
+#define keel_syscore_register(name)	register_syscore_ops(name)
+#define keel_syscore_unregister(name)	unregister_syscore_ops(name)
+#else
+#define KEEL_DEFINE_SYSCORE(name, suspend_fn, resume_fn)			\
+static int name##_suspend(void *unused) { return suspend_fn(); }		\
+static void name##_resume(void *unused) { resume_fn(); }			\
+static const struct syscore_ops name##_ops = { .suspend = name##_suspend, .resume = name##_resume };	\
+static struct syscore name = { .ops = &name##_ops }
+#define keel_syscore_register(name)	register_syscore(name)
+#define keel_syscore_unregister(name)	unregister_syscore(name)
+#endif
+
 /* What the notifiers of page age return. */
-typedef int keel_young_t;
+typedef typeof(((struct mmu_notifier_ops *)NULL)->test_young(NULL, NULL, 0)) keel_young_t;
 
 /*
  * The page a user address of a mapping without struct pages (VM_IO, VM_PFNMAP) leads to, by the page tables alone.
@@ -140,7 +230,7 @@ static inline int keel_follow_pfn(struct vm_area_struct *vma, unsigned long addr
 #define FOLL_INTERRUPTIBLE	0
 #endif
 
-#ifndef fd_file
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 12, 0) && !defined(fd_file)
 #define fd_file(f)	((f).file)
 #endif
 
@@ -190,7 +280,7 @@ static inline bool keel_wants_ibpb(void)
 /* IRQs off: this CPU has just been in a guest, where it holds no reference RCU could wait for. */
 static inline void keel_rcu_note_guest(void)
 {
-	rcu_virt_note_context_switch(smp_processor_id());
+	rcu_note_context_switch(false);
 }
 
 /*

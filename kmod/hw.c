@@ -10,7 +10,6 @@
 #include <linux/cpuhotplug.h>
 #include <linux/reboot.h>
 #include <linux/slab.h>
-#include <linux/syscore_ops.h>
 #include "ops.h"
 
 DEFINE_MUTEX(keel_hw_lock);
@@ -26,6 +25,7 @@ static struct keel_ops *const keel_backends[] = { &svm_ops, &vmx_ops };
 static struct keel_ops *keel_backend;
 
 static unsigned int hw_users;		/* VMs that hold virtualization on */
+static u64 hw_serial;			/* of the last VM */
 static bool hw_on;			/* CPUs that come up must turn it on */
 static DEFINE_PER_CPU(bool, hw_cpu_on);
 static enum cpuhp_state hw_cpuhp;
@@ -71,6 +71,7 @@ int keel_hw_get(struct keel_vm *vm)
 		}
 		hw_on = true;
 	}
+	vm->serial = ++hw_serial;
 	list_add_tail(&vm->list, &keel_vms);
 out:
 	mutex_unlock(&keel_hw_lock);
@@ -78,11 +79,19 @@ out:
 	return err;
 }
 
+/* Who walks the list finds whole VMs only: first off the list, then taken apart. */
+void keel_hw_unlist(struct keel_vm *vm)
+{
+	mutex_lock(&keel_hw_lock);
+	list_del_init(&vm->list);
+	mutex_unlock(&keel_hw_lock);
+}
+
 void keel_hw_put(struct keel_vm *vm)
 {
 	cpus_read_lock();
 	mutex_lock(&keel_hw_lock);
-	list_del(&vm->list);
+	list_del_init(&vm->list);
 	if (--hw_users == 0) {
 		hw_on = false;
 		on_each_cpu(hw_disable_cpu, NULL, 1);
@@ -131,10 +140,7 @@ static void hw_resume(void)
 		hw_enable_cpu(&failed);
 }
 
-static struct syscore_ops hw_syscore = {
-	.suspend = hw_suspend,
-	.resume = hw_resume,
-};
+KEEL_DEFINE_SYSCORE(hw_syscore, hw_suspend, hw_resume);
 
 /* INIT and firmware must not find SVME or VMXE set: off everywhere, and no VM runs any more. */
 static int hw_reboot(struct notifier_block *nb, unsigned long action, void *data)
@@ -193,7 +199,7 @@ int keel_hw_init(void)
 		return err;
 	}
 	hw_cpuhp = err;
-	register_syscore_ops(&hw_syscore);
+	keel_syscore_register(&hw_syscore);
 	register_reboot_notifier(&hw_reboot_nb);
 	return 0;
 }
@@ -201,7 +207,7 @@ int keel_hw_init(void)
 void keel_hw_exit(void)
 {
 	unregister_reboot_notifier(&hw_reboot_nb);
-	unregister_syscore_ops(&hw_syscore);
+	keel_syscore_unregister(&hw_syscore);
 	cpuhp_remove_state_nocalls(hw_cpuhp);
 	keel_backend->unsetup();
 }

@@ -178,7 +178,7 @@ struct keel_vcpu {
 	struct mutex mutex;
 	struct rcuwait wait;		/* HLT and wait-for-SIPI sleep here */
 	struct preempt_notifier pn;
-	struct pid __rcu *pid;
+	pid_t thread;			/* that was last in KVM_RUN */
 	sigset_t sigset;
 	bool sigset_active;
 
@@ -220,6 +220,7 @@ struct keel_vm {
 	bool exception_payload;
 	bool triple_fault_event;
 	struct list_head list;		/* all VMs, under hw_lock */
+	u64 serial;			/* tells it from all other VMs since the module was loaded */
 	struct keel_vm_stats stat;
 	pid_t owner;
 };
@@ -288,6 +289,7 @@ int keel_emulate_hlt(struct keel_vcpu *vcpu);	/* HLT was skipped already: sleep 
 /* hw.c: virtualization on the physical CPUs */
 int keel_hw_get(struct keel_vm *vm);	/* first VM turns it on; -EBUSY if someone else has it */
 void keel_hw_put(struct keel_vm *vm);
+void keel_hw_unlist(struct keel_vm *vm);	/* before it is taken apart */
 int keel_hw_init(void);
 void keel_hw_exit(void);
 extern struct mutex keel_hw_lock;

@@ -69,8 +69,9 @@
 	ALTERNATIVE "jmp .Lno_barrier\@", "", X86_FEATURE_IBPB_ON_VMEXIT
 #else
 	/* The helpers are kvm.ko's: a whole barrier does what the cheaper of them do, and more. */
-	ALTERNATIVE_3 "jmp .Lno_barrier\@", "", X86_FEATURE_UNRET, "", X86_FEATURE_ENTRY_IBPB, \
-		      "", X86_FEATURE_IBPB_ON_VMEXIT
+	ALTERNATIVE_2 "", "jmp .Lbarrier\@", X86_FEATURE_UNRET, "jmp .Lbarrier\@", X86_FEATURE_ENTRY_IBPB
+	ALTERNATIVE "jmp .Lno_barrier\@", "", X86_FEATURE_IBPB_ON_VMEXIT
+.Lbarrier\@:
 #endif
 	mov	$MSR_IA32_PRED_CMD, %ecx
 	mov	$1, %eax

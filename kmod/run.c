@@ -64,6 +64,8 @@ static bool run_once(struct keel_vcpu *vcpu)
 		vcpu->ev.again = false;
 	}
 	trace_keel_entry(vcpu);
+	if (static_branch_unlikely(&keel_latency_on))
+		keel_latency_entry(&vcpu->stat);
 	if (unlikely(vcpu->fpu.swaps))
 		keel_fpu_swap_in(vcpu);
 	if (unlikely(vcpu->debug.armed || hw_breakpoint_active()))
@@ -324,6 +326,8 @@ static int run_loop(struct keel_vcpu *vcpu)
 		} else if (unlikely(vcpu->mmu.shadow) && !keel_call(can_enter, vcpu)) {
 			r = run_emulated(vcpu);
 		} else {
+			if (static_branch_unlikely(&keel_latency_on))
+				keel_latency_want(&vcpu->stat);
 			r = run_fast(vcpu);
 			if (r == KEEL_SLOW)
 				r = keel_call(exit_slow, vcpu);
@@ -366,7 +370,7 @@ static long run_locked(struct keel_vcpu *vcpu)
 	int r;
 
 	if (unlikely(vcpu->mp_state == KVM_MP_STATE_UNINITIALIZED)) {
-		if (run->immediate_exit)
+		if (keel_immediate_exit(run))
 			return -EINTR;
 		r = run_sleep(vcpu);
 		keel_take_mp_events(vcpu);
@@ -395,7 +399,7 @@ static long run_locked(struct keel_vcpu *vcpu)
 		if (r <= 0)
 			return r;
 	}
-	if (READ_ONCE(run->immediate_exit))
+	if (keel_immediate_exit(run))
 		return -EINTR;
 	vcpu->stat.user_exits++;
 	return run_loop(vcpu);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * stats.c - counters to read: debugfs keel/stats for the module as a whole, and KVM_GET_STATS_FD for one VM
- * or vCPU (binary format, api.rst 4.133).
+ * stats.c - counters to read: debugfs keel/stats for the module as a whole, keel/vms for each VM and vCPU that lives,
+ * and KVM_GET_STATS_FD for one VM or vCPU (binary format, api.rst 4.133).  Opening debugfs keel/latency has exits timed.
  *
  * Locks: totals_lock for what is left of objects that are gone; keel_hw_lock for the walk over live VMs.
  * The counters themselves are read without a lock.
@@ -10,6 +10,7 @@
 #include <linux/debugfs.h>
 #include <linux/file.h>
 #include <linux/fs.h>
+#include <linux/sched/clock.h>
 #include <linux/seq_file.h>
 #include <linux/slab.h>
 #include "ops.h"
@@ -67,6 +68,7 @@ void keel_stats_fold_vcpu(struct keel_vcpu *vcpu)
 		add(gone.by_exit, vcpu->stat.by_exit, keel_hw.nr_exits);
 	spin_unlock(&totals_lock);
 	kvfree(vcpu->stat.by_exit);
+	kvfree(vcpu->stat.latency);
 	vcpu->stat.by_exit = NULL;
 }
 
@@ -132,6 +134,150 @@ out:
 }
 DEFINE_SHOW_ATTRIBUTE(stats);
 
+/* ------------------------------------------------------------------ each VM */
+
+static const char *vcpu_state(const struct keel_vcpu *vcpu)
+{
+	static const char *const names[] = {
+		[KVM_MP_STATE_UNINITIALIZED] = "offline",
+		[KVM_MP_STATE_INIT_RECEIVED] = "offline",
+		[KVM_MP_STATE_HALTED] = "halted",
+	};
+	u32 state = READ_ONCE(vcpu->mp_state);
+
+	if (state < ARRAY_SIZE(names) && names[state])
+		return names[state];
+	return READ_ONCE(vcpu->in_loop) ? "running" : "userspace";
+}
+
+static void show_latency(struct seq_file *m, unsigned int slot, const char *name, const struct keel_latency *l)
+{
+	unsigned int i;
+
+	seq_printf(m, "latency_%s_%u %llu", name, slot, READ_ONCE(l->ns));
+	for (i = 0; i < KEEL_LATENCY_BUCKETS; i++)
+		if (l->count[i])
+			seq_printf(m, " %u:%u", i, READ_ONCE(l->count[i]));
+	seq_putc(m, '\n');
+}
+
+static void show_vcpu(struct seq_file *m, const struct keel_vcpu *vcpu)
+{
+	const struct keel_latency *latency = smp_load_acquire(&vcpu->stat.latency);
+	unsigned int i;
+
+	seq_printf(m, "vcpu %u\nthread %d\ncpu %d\nstate %s\n", vcpu->id, READ_ONCE(vcpu->thread),
+		   READ_ONCE(vcpu->cpu), vcpu_state(vcpu));
+	for (i = 0; i < NR_VCPU; i++)
+		seq_printf(m, "%s %llu\n", vcpu_names[i], READ_ONCE(vcpu_counters(vcpu)[i]));
+	for (i = 0; i < keel_hw.nr_exits; i++) {
+		const char *name = keel_hw.exit_name(i);
+		u64 count = READ_ONCE(vcpu->stat.by_exit[i]);
+
+		if (!name || !count)
+			continue;
+		seq_printf(m, "exit_%s_%u %llu\n", name, i, count);
+		if (latency)
+			show_latency(m, i, name, &latency[i]);
+	}
+}
+
+/* One VM at a time, so that the lock is not held while userspace is waited for; new ones come at the list's end. */
+static void *vms_start(struct seq_file *m, loff_t *pos)
+{
+	mutex_lock(&keel_hw_lock);
+	return seq_list_start(&keel_vms, *pos);
+}
+
+static void *vms_next(struct seq_file *m, void *at, loff_t *pos)
+{
+	return seq_list_next(at, &keel_vms, pos);
+}
+
+static void vms_stop(struct seq_file *m, void *at)
+{
+	mutex_unlock(&keel_hw_lock);
+}
+
+static int vms_show(struct seq_file *m, void *at)
+{
+	struct keel_vm *vm = list_entry(at, struct keel_vm, list);
+	struct keel_vcpu *vcpu;
+	unsigned int i;
+
+	seq_printf(m, "vm %llu\nowner %d\nmemory_pages %llu\n", vm->serial, vm->owner, READ_ONCE(vm->slots.total_pages));
+	for (i = 0; i < NR_VM; i++)
+		seq_printf(m, "%s %llu\n", vm_names[i], READ_ONCE(vm_counters(vm)[i]));
+	keel_for_each_vcpu(vcpu, i, vm)
+		show_vcpu(m, vcpu);
+	return 0;
+}
+
+static const struct seq_operations vms_sops = {
+	.start = vms_start,
+	.next = vms_next,
+	.stop = vms_stop,
+	.show = vms_show,
+};
+DEFINE_SEQ_ATTRIBUTE(vms);
+
+/* ------------------------------------------------------------------ how long exits take */
+
+DEFINE_STATIC_KEY_FALSE(keel_latency_on);
+static atomic_t latency_period = ATOMIC_INIT(0);
+
+/* Where sleeping is allowed, and before the exits that are to be measured. */
+void keel_latency_want(struct keel_vcpu_stats *stat)
+{
+	struct keel_latency *l;
+
+	if (stat->latency)
+		return;
+	l = kvcalloc(keel_hw.nr_exits, sizeof(*l), GFP_KERNEL_ACCOUNT);
+	smp_store_release(&stat->latency, l);	/* readers come without a lock; without memory there is nothing to read */
+}
+
+void keel_latency_exit(struct keel_vcpu_stats *stat, unsigned int slot)
+{
+	stat->exit_slot = slot;
+	stat->exit_period = atomic_read(&latency_period);
+	stat->exit_at = local_clock();
+}
+
+void keel_latency_entry(struct keel_vcpu_stats *stat)
+{
+	struct keel_latency *l = stat->latency;
+	s64 ns = local_clock() - stat->exit_at;
+	bool known = stat->exit_at && stat->exit_period == atomic_read(&latency_period);
+
+	stat->exit_at = 0;
+	/* Nobody measured for a while in between; or another CPU's clock, a little behind. */
+	if (!l || !known || ns < 0)
+		return;
+	l += stat->exit_slot;
+	l->ns += ns;
+	l->count[min(fls64(ns), KEEL_LATENCY_BUCKETS - 1)]++;
+}
+
+static int latency_open(struct inode *inode, struct file *file)
+{
+	atomic_inc(&latency_period);
+	static_branch_inc(&keel_latency_on);
+	return nonseekable_open(inode, file);
+}
+
+static int latency_release(struct inode *inode, struct file *file)
+{
+	static_branch_dec(&keel_latency_on);
+	return 0;
+}
+
+static const struct file_operations latency_fops = {
+	.owner = THIS_MODULE,
+	.open = latency_open,
+	.release = latency_release,
+};
+
 static struct dentry *stats_dir;
 
 int keel_stats_init(void)
@@ -141,6 +287,8 @@ int keel_stats_init(void)
 		return -ENOMEM;
 	stats_dir = debugfs_create_dir("keel", NULL);
 	debugfs_create_file("stats", 0444, stats_dir, NULL, &stats_fops);
+	debugfs_create_file("vms", 0444, stats_dir, NULL, &vms_fops);
+	debugfs_create_file("latency", 0400, stats_dir, NULL, &latency_fops);
 	return 0;
 }
 

@@ -1,10 +1,14 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * stats.h - counters.  One list names them; debugfs (keel/stats: all vCPUs that live or ever lived) and
- * KVM_GET_STATS_FD print from it.  Plain increments by the vCPU's own thread; readers may see them a little late.
+ * stats.h - counters.  One list names them; debugfs (keel/stats: all vCPUs that live or ever lived; keel/vms: each that
+ * lives) and KVM_GET_STATS_FD print from it.  Plain increments by the vCPU's own thread; readers may see them a little late.
+ *
+ * How long exits take is measured only while somebody wants to know: while debugfs keel/latency is open.
  */
 #ifndef KEEL_STATS_H
 #define KEEL_STATS_H
+
+#include <linux/jump_label.h>
 
 #define KEEL_VCPU_STATS(S)							\
 	S(exits) S(fast_exits) S(user_exits) S(irq_exits) S(halt_exits) S(halt_wakeups)	\
@@ -17,15 +21,40 @@
 	S(pages_4k) S(pages_2m) S(pages_1g) S(table_pages) S(notifier_invalidations)	\
 	S(remote_tlb_flushes) S(memslot_changes) S(irqfd_signals) S(ioeventfd_signals)
 
+/* Exits of one kind, by the time from when the backend knew what it was until the guest is entered again. */
+#define KEEL_LATENCY_BUCKETS	32
+
+struct keel_latency {
+	u64 ns;					/* of all of them together */
+	u32 count[KEEL_LATENCY_BUCKETS];	/* [n]: less than 2^n ns, and no less than half of that */
+};
+
 #define KEEL_STAT_MEMBER(name) u64 name;
 struct keel_vcpu_stats {
 	KEEL_VCPU_STATS(KEEL_STAT_MEMBER)
 	u64 *by_exit;		/* keel_hw.nr_exits counters: the backend counts its exit slots here */
+	struct keel_latency *latency;	/* the same for times; NULL until they are wanted */
+	u64 exit_at;		/* time of the exit that is being measured, 0: none is */
+	u32 exit_slot;
+	u32 exit_period;	/* of measuring, in which that was */
 };
 
 struct keel_vm_stats {
 	KEEL_VM_STATS(KEEL_STAT_MEMBER)
 };
+
+DECLARE_STATIC_KEY_FALSE(keel_latency_on);
+void keel_latency_want(struct keel_vcpu_stats *stat);
+void keel_latency_exit(struct keel_vcpu_stats *stat, unsigned int slot);
+void keel_latency_entry(struct keel_vcpu_stats *stat);
+
+/* The backend knows which exit it was. */
+static __always_inline void keel_count_exit(struct keel_vcpu_stats *stat, unsigned int slot)
+{
+	stat->by_exit[slot]++;
+	if (static_branch_unlikely(&keel_latency_on))
+		keel_latency_exit(stat, slot);
+}
 
 int keel_stats_init(void);	/* module load, after the backend's setup: debugfs */
 void keel_stats_exit(void);

@@ -299,7 +299,10 @@ static VCPU_IOCTL(vcpu_enable_cap)
 
 static VCPU_IOCTL(vcpu_run)
 {
-	return arg ? -EINVAL : keel_run(vcpu);
+	if (arg)
+		return -EINVAL;
+	WRITE_ONCE(vcpu->thread, task_pid_nr(current));
+	return keel_run(vcpu);
 }
 
 static const struct keel_ioctl vcpu_ioctls[] = {

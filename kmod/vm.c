@@ -47,6 +47,7 @@ void keel_vm_put(struct keel_vm *vm)
 	if (!refcount_dec_and_test(&vm->refs))
 		return;
 	irq_vm_stop(vm);
+	keel_hw_unlist(vm);
 	keel_for_each_vcpu(vcpu, i, vm)
 		keel_vcpu_free(vcpu);
 	xa_destroy(&vm->vcpus);

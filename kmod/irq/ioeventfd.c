@@ -6,7 +6,6 @@
  */
 #include <linux/eventfd.h>
 #include <linux/slab.h>
-#include <asm/unaligned.h>
 #include "internal.h"
 
 struct ioeventfd {

@@ -35,8 +35,9 @@ static __always_inline bool memo_holds(struct keel_vcpu *vcpu, const struct mmu_
 				       const struct mmu_walk_env *env, u64 gva, u32 access)
 {
 	const struct mmu_walk_env *was = &m->env;
+	u64 __user *const *at = m->at;
+	const u64 *entry = m->entry;
 	u64 diff, now;
-	unsigned int i;
 
 	diff = (gva & PAGE_MASK) ^ m->page;
 	diff |= access ^ m->access;
@@ -52,9 +53,10 @@ static __always_inline bool memo_holds(struct keel_vcpu *vcpu, const struct mmu_
 	/* Addresses of slots, which were checked when the slots were made. */
 	if (!user_read_access_begin(m->at[0], sizeof(now)))
 		return false;
-	for (i = 0; i < m->levels; i++) {
-		unsafe_get_user(now, m->at[i], gone);
-		diff |= now ^ m->entry[i];
+	/* By pointers: the check of an index would be a call, which is not for this place. */
+	for (; at < m->at + m->levels; at++, entry++) {
+		unsafe_get_user(now, *at, gone);
+		diff |= now ^ *entry;
 	}
 	user_read_access_end();
 	return !diff;

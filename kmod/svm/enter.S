@@ -13,20 +13,20 @@
 #include "../mitigate_entry.S"
 
 /* Offsets in regs[], numbered as ModRM does */
-#define RCX	(1 * 8)
-#define RDX	(2 * 8)
-#define RBX	(3 * 8)
-#define RBP	(5 * 8)
-#define RSI	(6 * 8)
-#define RDI	(7 * 8)
-#define R8	(8 * 8)
-#define R9	(9 * 8)
-#define R10	(10 * 8)
-#define R11	(11 * 8)
-#define R12	(12 * 8)
-#define R13	(13 * 8)
-#define R14	(14 * 8)
-#define R15	(15 * 8)
+#define G_RCX	(1 * 8)
+#define G_RDX	(2 * 8)
+#define G_RBX	(3 * 8)
+#define G_RBP	(5 * 8)
+#define G_RSI	(6 * 8)
+#define G_RDI	(7 * 8)
+#define G_R8	(8 * 8)
+#define G_R9	(9 * 8)
+#define G_R10	(10 * 8)
+#define G_R11	(11 * 8)
+#define G_R12	(12 * 8)
+#define G_R13	(13 * 8)
+#define G_R14	(14 * 8)
+#define G_R15	(15 * 8)
 
 .section .noinstr.text, "ax"
 
@@ -43,20 +43,20 @@ SYM_FUNC_START(svm_vmrun)
 
 	KEEL_SPEC_CTRL_IN %rdi
 	mov	%rsi, %rax
-	mov	RCX(%rdi), %rcx
-	mov	RDX(%rdi), %rdx
-	mov	RBX(%rdi), %rbx
-	mov	RBP(%rdi), %rbp
-	mov	RSI(%rdi), %rsi
-	mov	R8(%rdi), %r8
-	mov	R9(%rdi), %r9
-	mov	R10(%rdi), %r10
-	mov	R11(%rdi), %r11
-	mov	R12(%rdi), %r12
-	mov	R13(%rdi), %r13
-	mov	R14(%rdi), %r14
-	mov	R15(%rdi), %r15
-	mov	RDI(%rdi), %rdi
+	mov	G_RCX(%rdi), %rcx
+	mov	G_RDX(%rdi), %rdx
+	mov	G_RBX(%rdi), %rbx
+	mov	G_RBP(%rdi), %rbp
+	mov	G_RSI(%rdi), %rsi
+	mov	G_R8(%rdi), %r8
+	mov	G_R9(%rdi), %r9
+	mov	G_R10(%rdi), %r10
+	mov	G_R11(%rdi), %r11
+	mov	G_R12(%rdi), %r12
+	mov	G_R13(%rdi), %r13
+	mov	G_R14(%rdi), %r14
+	mov	G_R15(%rdi), %r15
+	mov	G_RDI(%rdi), %rdi
 
 	KEEL_CLEAR_CPU_BUFFERS
 	/* IF must be set for a host interrupt to end the guest; GIF, clear, keeps it from coming before. */
@@ -70,20 +70,20 @@ SYM_FUNC_START(svm_vmrun)
 	FILL_RETURN_BUFFER %rax, RSB_CLEAR_LOOPS, X86_FEATURE_RSB_VMEXIT
 
 	pop	%rax			/* regs */
-	mov	%rcx, RCX(%rax)
-	mov	%rdx, RDX(%rax)
-	mov	%rbx, RBX(%rax)
-	mov	%rbp, RBP(%rax)
-	mov	%rsi, RSI(%rax)
-	mov	%rdi, RDI(%rax)
-	mov	%r8, R8(%rax)
-	mov	%r9, R9(%rax)
-	mov	%r10, R10(%rax)
-	mov	%r11, R11(%rax)
-	mov	%r12, R12(%rax)
-	mov	%r13, R13(%rax)
-	mov	%r14, R14(%rax)
-	mov	%r15, R15(%rax)
+	mov	%rcx, G_RCX(%rax)
+	mov	%rdx, G_RDX(%rax)
+	mov	%rbx, G_RBX(%rax)
+	mov	%rbp, G_RBP(%rax)
+	mov	%rsi, G_RSI(%rax)
+	mov	%rdi, G_RDI(%rax)
+	mov	%r8, G_R8(%rax)
+	mov	%r9, G_R9(%rax)
+	mov	%r10, G_R10(%rax)
+	mov	%r11, G_R11(%rax)
+	mov	%r12, G_R12(%rax)
+	mov	%r13, G_R13(%rax)
+	mov	%r14, G_R14(%rax)
+	mov	%r15, G_R15(%rax)
 	mov	%rax, %rbx
 
 	pop	%rax			/* host_pa */

@@ -279,19 +279,19 @@ const char *svm_exit_name(unsigned int slot)
 
 static unsigned int svm_exit_slot(const struct vmcb_control_area *c)
 {
-	if (c->exit_code == SVM_EXIT_NPF)
+	if (svm_exit_code(c) == SVM_EXIT_NPF)
 		return SLOT_NPF;
-	return min_t(u32, c->exit_code, SLOT_NONE);
+	return min_t(u32, svm_exit_code(c), SLOT_NONE);
 }
 
 /* VMRUN refused the guest's state, or an exit nobody asked for. */
 static int svm_unexpected(struct keel_vcpu *vcpu)
 {
 	struct vmcb_control_area *c = &to_svm(vcpu)->vmcb->control;
-	u64 data[] = { c->exit_code, vcpu->cpu };
+	u64 data[] = { svm_exit_code(c), vcpu->cpu };
 
-	if (c->exit_code == (u32)SVM_EXIT_ERR)
-		return keel_exit_fail_entry(vcpu, c->exit_code);
+	if (svm_exit_code(c) == (u32)SVM_EXIT_ERR)
+		return keel_exit_fail_entry(vcpu, svm_exit_code(c));
 	return keel_exit_internal_error(vcpu, KVM_INTERNAL_ERROR_UNEXPECTED_EXIT_REASON,
 					ARRAY_SIZE(data), data);
 }
@@ -303,7 +303,7 @@ int svm_exit_fast(struct keel_vcpu *vcpu)
 	unsigned int slot = svm_exit_slot(c);
 
 	trace_keel_exit(vcpu, slot, svm_exits[slot].name, c->exit_info_1, c->exit_info_2);
-	vcpu->stat.by_exit[slot]++;
+	keel_count_exit(&vcpu->stat, slot);
 	if (unlikely(c->int_state | svm->in_shadow))
 		svm_keep_shadow(svm);
 	if (unlikely(svm->step) && slot != SVM_EXIT_EXCP_BASE + X86_TRAP_DB)
@@ -334,7 +334,7 @@ u64 svm_next_rip(struct keel_vcpu *vcpu)
 {
 	struct vmcb_control_area *c = &to_svm(vcpu)->vmcb->control;
 
-	return svm_has.nrips && c->exit_code < SVM_EXIT_NPF && c->exit_code >= SVM_EXIT_CPUID ? c->next_rip : 0;
+	return svm_has.nrips && svm_exit_code(c) < SVM_EXIT_NPF && svm_exit_code(c) >= SVM_EXIT_CPUID ? c->next_rip : 0;
 }
 
 void svm_hypercall_insn(u8 insn[3])

@@ -140,7 +140,7 @@ void svm_keep_shadow(struct svm_vcpu *svm)
 {
 	struct vmcb_control_area *c = &svm->vmcb->control;
 	u64 rip = keel_reg(&svm->vcpu, KEEL_RIP);
-	bool stepped = svm->step && c->exit_code == SVM_EXIT_EXCP_BASE + X86_TRAP_DB;
+	bool stepped = svm->step && svm_exit_code(c) == SVM_EXIT_EXCP_BASE + X86_TRAP_DB;
 
 	if (c->int_state & SVM_INTERRUPT_SHADOW_MASK) {
 		svm->in_shadow = true;

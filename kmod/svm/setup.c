@@ -53,11 +53,11 @@ int svm_cpu_enable(void)
 	struct svm_cpu *sc = this_cpu_ptr(&svm_cpu);
 	u64 efer;
 
-	rdmsrl(MSR_EFER, efer);
+	rdmsrq(MSR_EFER, efer);
 	if (efer & EFER_SVME)
 		return -EBUSY;
-	wrmsrl(MSR_EFER, efer | EFER_SVME);
-	wrmsrl(MSR_VM_HSAVE_PA, page_to_phys(sc->hsave));
+	wrmsrq(MSR_EFER, efer | EFER_SVME);
+	wrmsrq(MSR_VM_HSAVE_PA, page_to_phys(sc->hsave));
 	sc->tsc_ratio = 0;	/* unknown: the first vCPU writes it */
 	sc->asid_generation++;
 	/* Another hypervisor's translations may still be tagged with these ids: begin with a full flush. */
@@ -74,11 +74,11 @@ void svm_cpu_disable(void)
 	if (!sc->enabled)
 		return;
 	sc->enabled = false;
-	rdmsrl(MSR_EFER, efer);
-	wrmsrl(MSR_VM_HSAVE_PA, 0);
+	rdmsrq(MSR_EFER, efer);
+	wrmsrq(MSR_VM_HSAVE_PA, 0);
 	/* With GIF clear an INIT or NMI would wait for ever once SVME is off. */
 	asm volatile("stgi");
-	wrmsrl(MSR_EFER, efer & ~EFER_SVME);
+	wrmsrq(MSR_EFER, efer & ~EFER_SVME);
 }
 
 /*
@@ -117,7 +117,7 @@ void svm_load_tsc_ratio(struct svm_vcpu *svm)
 	if (!svm_has.tsc_scale || sc->tsc_ratio == svm->tsc_ratio)
 		return;
 	sc->tsc_ratio = svm->tsc_ratio;
-	wrmsrl(MSR_AMD64_TSC_RATIO, svm->tsc_ratio);
+	wrmsrq(MSR_AMD64_TSC_RATIO, svm->tsc_ratio);
 }
 
 static bool npt = true;
@@ -154,7 +154,7 @@ static const char *svm_missing(void)
 
 	if (!boot_cpu_has(X86_FEATURE_SVM))
 		return "this CPU has no SVM";
-	if (rdmsrl_safe(MSR_VM_CR, &vm_cr) == 0 && (vm_cr & BIT(SVM_VM_CR_SVM_DISABLE)))
+	if (rdmsrq_safe(MSR_VM_CR, &vm_cr) == 0 && (vm_cr & SVM_VM_CR_SVM_DIS_MASK))
 		return "SVM is disabled in firmware; enable it in the BIOS setup";
 	return NULL;
 }

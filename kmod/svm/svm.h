@@ -53,6 +53,12 @@ static inline struct svm_vcpu *to_svm(struct keel_vcpu *vcpu)
 	return container_of(vcpu, struct svm_vcpu, vcpu);
 }
 
+/* Newer kernels make one field of the code and the sign's extension above it. */
+static inline u32 svm_exit_code(const struct vmcb_control_area *c)
+{
+	return c->exit_code;
+}
+
 static inline void svm_touch(struct svm_vcpu *svm, enum svm_clean bits)
 {
 	svm->clean &= ~bits;

@@ -88,7 +88,7 @@ void svm_vcpu_reset(struct keel_vcpu *vcpu, bool init)
 	}
 	c->iopm_base_pa = svm_iopm_pa;
 	c->int_ctl = V_INTR_MASKING_MASK;
-	c->nested_ctl = keel_hw.two_dim ? SVM_NESTED_CTL_NP_ENABLE : 0;
+	c->keel_nested_ctl = keel_hw.two_dim ? KEEL_SVM_ENABLE_NP : 0;
 	for (i = 0; !keel_hw.two_dim && i < ARRAY_SIZE(svm_shadow); i++)
 		svm_intercept(svm, svm_shadow[i], true);
 	c->event_inj = 0;
@@ -434,7 +434,7 @@ void svm_dump(struct keel_vcpu *vcpu)
 	struct vmcb_save_area *s = &to_svm(vcpu)->vmcb->save;
 
 	pr_info_ratelimited("keel: vCPU %u: exit %#x info %#llx %#llx intr %#x inject %#x int_ctl %#x state %#x\n",
-			    vcpu->id, c->exit_code, c->exit_info_1, c->exit_info_2, c->exit_int_info,
+			    vcpu->id, svm_exit_code(c), c->exit_info_1, c->exit_info_2, c->exit_int_info,
 			    c->event_inj, c->int_ctl, c->int_state);
 	pr_info_ratelimited("keel: vCPU %u: rip %#llx rsp %#llx rflags %#llx cr0 %#llx cr3 %#llx cr4 %#llx efer %#llx cpl %u\n",
 			    vcpu->id, s->rip, s->rsp, s->rflags, s->cr0, s->cr3, s->cr4, s->efer, s->cpl);

@@ -379,7 +379,7 @@ int vmx_exit_fast(struct keel_vcpu *vcpu)
 	unsigned int slot = vmx_slot(vmx);
 
 	trace_keel_exit(vcpu, slot, vmx_exits[slot].name, vmx->reason, vmx->idt_info);
-	vcpu->stat.by_exit[slot]++;
+	keel_count_exit(&vcpu->stat, slot);
 	if (unlikely(vmx->reason & VMX_EXIT_REASONS_FAILED_VMENTRY))
 		return KEEL_SLOW;	/* nothing was delivered, nothing has changed */
 	if (unlikely(vmx->idt_info & VECTORING_INFO_VALID_MASK))

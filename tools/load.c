@@ -1,0 +1,207 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * load.c - keel load and keel unload.  What the kernel refuses with a number is told in words, with what the module itself
+ * said in the kernel's log.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include <libkmod.h>
+#include "tool.h"
+
+/* ---------------------------------------------------------------- the kernel's log */
+
+/* At its end: what comes behind is about us. */
+static int log_open(void)
+{
+	int fd = open("/dev/kmsg", O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+
+	if (fd >= 0)
+		lseek(fd, 0, SEEK_END);
+	return fd;
+}
+
+/* The last line since then with that in it, without what stands before it; "" if there is none */
+static const char *log_find(int fd, const char *what)
+{
+	static char line[8192], found[512];
+	ssize_t n;
+
+	found[0] = 0;
+	while (fd >= 0 && ((n = read(fd, line, sizeof(line) - 1)) > 0 || errno == EPIPE)) {
+		char *text;
+
+		if (n <= 0)
+			continue;	/* overwritten before it was read */
+		line[n] = 0;
+		text = strchr(line, ';');
+		if (!text)
+			continue;
+		text[strcspn(text, "\n")] = 0;
+		text = strstr(text, what);
+		if (text)
+			snprintf(found, sizeof(found), "%s", text + strlen(what));
+	}
+	return found;
+}
+
+/* ---------------------------------------------------------------- load */
+
+static int load_error(int err, int log)
+{
+	const char *said = log_find(log, "keel: not loaded: ");
+	const char *refuses;
+	struct host h;
+
+	host_read(&h);
+	refuses = host_refuses(&h);
+	switch (err) {
+	case ENOENT:
+		return complain(EXIT_NOT_LOADED, "no module keel for kernel %s: install keel-dkms and linux-headers-%s",
+				h.kernel, h.kernel);
+	case EPERM:
+		if (geteuid())
+			return complain(EXIT_NO_PERMISSION, "loading a module takes root");
+		return complain(EXIT_NO_PERMISSION,
+				"the kernel does not let modules be loaded (lockdown, kernel.modules_disabled, or a container)");
+	case ENOKEY:
+	case EKEYREJECTED:
+		return complain(EXIT_NO_PERMISSION,
+				"Secure Boot: the module's signature is not one the kernel knows; enrol DKMS's key (mokutil --import /var/lib/dkms/mok.pub)");
+	case ENOEXEC:
+		return complain(EXIT_FAILED, "the module is for another kernel than %s: dkms autoinstall", h.kernel);
+	}
+	if (said[0])
+		return complain(EXIT_NO_HARDWARE, "%s", said);
+	if (refuses && (err == ENODEV || err == EOPNOTSUPP))
+		return complain(EXIT_NO_HARDWARE, "%s", refuses);
+	if (err == EINVAL)
+		return complain(EXIT_FAILED, "the module does not take these parameters (modinfo keel lists what there is)");
+	return complain(EXIT_FAILED, "%s; the kernel's log may say more (dmesg)", strerror(err));
+}
+
+/* What else would keep the first VM from starting */
+static void warn_of_others(void)
+{
+	struct processes p;
+	const char *holder;
+	struct host h;
+
+	host_read(&h);
+	processes_read(&p);
+	holder = virt_holder(&h, &p);
+	if (holder && strcmp(holder, "keel"))
+		complain(0, "%s has the CPU's virtualization: until its VMs have ended (or it is unloaded) keel's cannot start", holder);
+	free(p.list);
+}
+
+int cmd_load(int argc, char **argv)
+{
+	const char *file = NULL;
+	struct kmod_module *mod;
+	struct kmod_ctx *ctx;
+	char options[512] = "", version[64];
+	int i, err, log;
+
+	for (i = 1; i < argc; i++) {
+		if (!strcmp(argv[i], "--file") && i + 1 < argc) {
+			file = argv[++i];
+			continue;
+		}
+		if (argv[i][0] == '-' || !strchr(argv[i], '='))
+			return usage_of("load");
+		if (strlen(options) + strlen(argv[i]) + 2 > sizeof(options))
+			return complain(EXIT_USAGE, "too many parameters");
+		strcat(strcat(options, options[0] ? " " : ""), argv[i]);
+	}
+	if (module_loaded("keel")) {
+		printf("keel is loaded already\n");
+		return options[0] || file ? complain(EXIT_BUSY, "keel unload comes first") : EXIT_OK;
+	}
+	ctx = need(kmod_new(NULL, NULL));
+	log = log_open();
+	if (file) {
+		err = kmod_module_new_from_path(ctx, file, &mod);
+		if (!err)
+			err = kmod_module_insert_module(mod, 0, options);
+		if (err == -ENOENT && access(file, F_OK))
+			return complain(EXIT_NOT_LOADED, "%s: %s", file, strerror(ENOENT));
+	} else {
+		err = kmod_module_new_from_name(ctx, "keel", &mod);
+		if (!err && !kmod_module_get_path(mod))
+			err = -ENOENT;
+		/* With what modprobe.d says, as modprobe does it. */
+		if (!err)
+			err = kmod_module_probe_insert_module(mod, KMOD_PROBE_FAIL_ON_LOADED, options, NULL, NULL, NULL);
+	}
+	if (err)
+		return load_error(err < 0 ? -err : EIO, log);
+	kmod_module_unref(mod);
+	kmod_unref(ctx);
+	read_line(version, sizeof(version), "/sys/module/keel/version");
+	printf("keel %s is loaded: %s\n", version, log_find(log, "keel: "));
+	warn_of_others();
+	return EXIT_OK;
+}
+
+/* ---------------------------------------------------------------- unload */
+
+static int busy(void)
+{
+	struct processes p;
+	unsigned int i;
+
+	complain(0, "not unloaded, it is in use%s", "");
+	processes_read(&p);
+	for (i = 0; i < p.n; i++) {
+		const struct process *q = &p.list[i];
+		char name[64], user[64];
+
+		if (!q->keel_vms && !q->keel_nodes)
+			continue;
+		process_name(q->pid, name, sizeof(name));
+		process_user(q->pid, user, sizeof(user));
+		if (q->keel_vms)
+			fprintf(stderr, "  %s (%d) of %s has %d VM%s\n", name, q->pid, user, q->keel_vms,
+				q->keel_vms == 1 ? "" : "s");
+		else
+			fprintf(stderr, "  %s (%d) of %s has " NODE " open\n", name, q->pid, user);
+	}
+	free(p.list);
+	return EXIT_BUSY;
+}
+
+int cmd_unload(int argc, char **argv)
+{
+	struct kmod_module *mod;
+	struct kmod_ctx *ctx;
+	int err;
+
+	(void)argv;
+	if (argc > 1)
+		return usage_of("unload");
+	if (!module_loaded("keel")) {
+		printf("keel is not loaded\n");
+		return EXIT_OK;
+	}
+	ctx = need(kmod_new(NULL, NULL));
+	err = kmod_module_new_from_name(ctx, "keel", &mod);
+	if (!err)
+		err = kmod_module_remove_module(mod, KMOD_REMOVE_NOLOG);
+	switch (-err) {
+	case 0:
+		kmod_module_unref(mod);
+		kmod_unref(ctx);
+		printf("keel is unloaded\n");
+		return EXIT_OK;
+	case EPERM:
+		return complain(EXIT_NO_PERMISSION, "unloading a module takes root");
+	case EAGAIN:
+	case EBUSY:
+		return busy();
+	default:
+		return complain(EXIT_FAILED, "not unloaded: %s", strerror(-err));
+	}
+}
