@@ -287,16 +287,11 @@ static void offer_row(const struct leaf_row *row)
 	} while (row->indexed && (e->eax & 0x1f) && ++index < 8);
 }
 
-/* What shadow paging does not do: caching by address space, and pages of 1 GB. */
-static const u16 two_dim_only[] = { X86_FEATURE_PCID, X86_FEATURE_INVPCID, X86_FEATURE_GBPAGES };
-
 void keel_cpuid_setup(void)
 {
 	u32 basic = cpuid_eax(0), extended = cpuid_eax(0x80000000);
 	unsigned int i;
 
-	for (i = 0; !keel_hw.two_dim && i < ARRAY_SIZE(two_dim_only); i++)
-		keel_hw.features_off[two_dim_only[i] / 32] |= BIT(two_dim_only[i] & 31);
 	nr_offered = 0;
 	for (i = 0; i < ARRAY_SIZE(leaf_rows); i++) {
 		u32 fn = leaf_rows[i].function;

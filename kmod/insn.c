@@ -565,6 +565,21 @@ static enum emul_result op_invlpg(struct emul *e, u64 linear)
 	return EMUL_OK;
 }
 
+static enum emul_result op_invpcid(struct emul *e, unsigned int type, u16 pcid, u64 linear)
+{
+	struct keel_vcpu *vcpu = to_insn(e)->vcpu;
+	u16 current_pcid = keel_cr4(vcpu) & X86_CR4_PCIDE ? keel_cr3(vcpu) & 0xfff : 0;
+
+	if (!keel_guest_has(vcpu, X86_FEATURE_INVPCID))
+		return ud_fault(e);
+	/* Of another context shadow paging remembers nothing. */
+	if (type || !vcpu->mmu.shadow)
+		keel_request(KEEL_REQ_TLB_FLUSH, vcpu);
+	else if (pcid == current_pcid)
+		mmu_shadow_invlpg(vcpu, linear);
+	return EMUL_OK;
+}
+
 static enum emul_result op_sysop(struct emul *e, enum emul_sysop what)
 {
 	struct keel_insn *in = to_insn(e);
@@ -633,8 +648,8 @@ static const struct emul_ops insn_ops = {
 	.get_seg = op_get_seg, .set_seg = op_set_seg, .get_dt = op_get_dt, .set_dt = op_set_dt,
 	.get_cr = op_get_cr, .set_cr = op_set_cr, .get_dr = op_get_dr, .set_dr = op_set_dr,
 	.get_msr = op_get_msr, .set_msr = op_set_msr, .get_xcr = op_get_xcr, .set_xcr = op_set_xcr,
-	.cpuid = op_cpuid, .rdtsc = op_rdtsc, .rdpmc = op_rdpmc, .invlpg = op_invlpg, .sysop = op_sysop,
-	.soft_int = op_soft_int, .read_xmm = op_read_xmm, .write_xmm = op_write_xmm, .fpu = op_fpu,
+	.cpuid = op_cpuid, .rdtsc = op_rdtsc, .rdpmc = op_rdpmc, .invlpg = op_invlpg,
+	.invpcid = op_invpcid, .sysop = op_sysop, .soft_int = op_soft_int, .read_xmm = op_read_xmm, .write_xmm = op_write_xmm, .fpu = op_fpu,
 };
 
 /* -------------------------------------------------------------- the run */

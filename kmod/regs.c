@@ -108,7 +108,8 @@ int keel_set_cr3(struct keel_vcpu *vcpu, u64 val)
 			return 1;
 	}
 	keel_call(set_cr3, vcpu, val);
-	if (!noflush)
+	/* Shadow paging keeps nothing of the contexts that are not in use. */
+	if (!noflush || vcpu->mmu.shadow)
 		paging_changed(vcpu);
 	return 0;
 }

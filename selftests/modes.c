@@ -381,6 +381,84 @@ TEST_F(modes, remapped_device)
 	vcpu_done(v);
 }
 
+/*
+ * Contexts: what one knows another need not, and CR3 can be loaded without
+ * forgetting.  What a TLB may keep it need not keep either, so that here is
+ * only what it may not.
+ */
+#define SECOND		0x75000UL	/* a second root, and its own tables for the first GiB */
+
+static long invpcid(u64 type, u64 pcid, u64 linear)
+{
+	struct { u64 pcid, linear; } d = { pcid, linear };
+
+	return guest_try("invpcid (%1),%2", "r"(&d), "r"(type));
+}
+
+static void pcid_guest(u64 arg)
+{
+	volatile u32 *p = (u32 *)(G4K + 0xa000);
+	volatile u64 *pte = pte_of((u64)p);
+	u64 first = PT_GPA | 1, other = SECOND | 2, keep = 1UL << 63, i;
+	bool have = arg;
+
+	guest_eq(guest_try("mov %1,%%cr3", "r"(keep | PT_GPA)), GP0);
+	write_cr4(read_cr4() | X86_CR4_PCIDE);
+	guest_eq(read_cr3(), PT_GPA);
+	write_cr3(first);
+	/* the second has the same in its first entry, but for what is changed there below */
+	for (i = 0; i < 512; i++)
+		((u64 *)SECOND)[i] = ((u64 *)PT_GPA)[i];
+	*(volatile u32 *)(G4K + 0xb000) = 0xb;
+	*(volatile u32 *)(G4K + 0xc000) = 0xc;
+	*pte = (G4K + 0xb000) | 3;
+	invlpg((u64)p);
+	guest_eq(*p, 0xb);
+	write_cr3(other | keep);
+	guest_eq(read_cr3(), other);
+	guest_eq(*p, 0xb);
+	/* changed while here, seen there after its context was flushed from here */
+	*pte = (G4K + 0xc000) | 3;
+	invlpg((u64)p);
+	guest_eq(*p, 0xc);
+	if (have)
+		guest_eq(invpcid(1, 1, 0), NO_FAULT);
+	write_cr3(have ? first | keep : first);
+	guest_eq(*p, 0xc);
+	if (have) {
+		for (i = 0; i < 4; i++) {
+			*pte = (G4K + (i & 1 ? 0xc000 : 0xb000)) | 3;
+			guest_eq(invpcid(i, 1, (u64)p), NO_FAULT);
+			guest_eq(*p, i & 1 ? 0xc : 0xb);
+		}
+		guest_eq(invpcid(4, 0, 0), GP0);
+		guest_eq(invpcid(0, 4096, 0), GP0);
+		guest_eq(invpcid(0, 1, 1UL << 62), GP0);
+		guest_eq(invpcid(2, 1, 1UL << 62), NO_FAULT);
+	}
+	write_cr3(PT_GPA);
+	write_cr4(read_cr4() & ~(u64)X86_CR4_PCIDE);
+	if (have) {
+		guest_eq(invpcid(0, 1, 0), GP0);
+		guest_eq(invpcid(0, 0, 0), NO_FAULT);
+	}
+	/* contexts begin with none in use */
+	write_cr3(PT_GPA | 8);
+	guest_eq(guest_try("mov %1,%%cr4", "r"(read_cr4() | X86_CR4_PCIDE)), GP0);
+	guest_done(0);
+}
+
+TEST_F(modes, contexts)
+{
+	struct kvm_cpuid_entry2 *e = cpuid_find(self->vm->cpuid, 1, 0), *e7 = cpuid_find(self->vm->cpuid, 7, 0);
+
+	if (!e || !(e->ecx & 1 << 17))
+		SKIP(return, "no PCID");
+	vcpu_long(self->v, pcid_guest, e7 && e7->ebx & 1 << 10);
+	vm_split_page(self->vm, G4K, PT4K);
+	vcpu_done(self->v);
+}
+
 /* Five levels: addresses of 57 bits, for the CPU, the emulator and KVM_TRANSLATE */
 #define PML5		((volatile u64 *)0x74000)
 #define ABOVE(n)	((u64)(n) << 48)

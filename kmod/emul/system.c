@@ -165,6 +165,27 @@ enum emul_result emul_op_invlpg(struct emul *e)
 	return e->ops->invlpg(e, linear);
 }
 
+enum emul_result emul_op_invpcid(struct emul *e)
+{
+	u64 type = e->regs[e->insn.reg], desc[2], cr4;
+	enum emul_result r;
+
+	if (!emul_long(e))
+		type = (u32)type;
+	if (type > 3)
+		return emul_gp(e, 0);
+	r = emul_read(e, e->insn.seg, e->ea, desc, sizeof(desc));
+	if (r)
+		return r;
+	r = e->ops->get_cr(e, 4, &cr4);
+	if (r)
+		return r;
+	if (desc[0] >> 12 || (type < 2 && desc[0] && !(cr4 & X86_CR4_PCIDE)) ||
+	    (type == 0 && !emul_canonical(e, desc[1])))
+		return emul_gp(e, 0);
+	return e->ops->invpcid(e, type, desc[0], desc[1]);
+}
+
 static void set_edx_eax(struct emul *e, u64 val)
 {
 	e->regs[EMUL_RAX] = (u32)val;

@@ -557,10 +557,14 @@ static const struct emul_opcode movntdqa[4] = { {}, MEM(F_VEX, sse_loada), {}, {
 static const struct emul_opcode movbe_f0[4] = { MOVBE_LOAD, MOVBE_LOAD, {}, UNKNOWN };
 static const struct emul_opcode movbe_f1[4] = { MOVBE_STORE, MOVBE_STORE, {}, UNKNOWN };
 
+static const struct emul_opcode invpcid[4] = { {}, MEM(F_PRIV, invpcid), {}, {} };
+
 const struct emul_opcode emul_map2[256] = {
 	[0x00 ... 0x29] = UNKNOWN_M,
 	[0x2a] = GROUP(PFX, M | F_VEX, movntdqa),
-	[0x2b ... 0xef] = UNKNOWN_M,
+	[0x2b ... 0x81] = UNKNOWN_M,
+	[0x82] = GROUP(PFX, M, invpcid),
+	[0x83 ... 0xef] = UNKNOWN_M,
 	[0xf0] = GROUP(PFX, M, movbe_f0),
 	[0xf1] = GROUP(PFX, M, movbe_f1),
 	[0xf2 ... 0xff] = UNKNOWN_M,

@@ -29,7 +29,7 @@
 #define S_LEAF		(_PAGE_PRESENT | _PAGE_ACCESSED | _PAGE_DIRTY)
 #define S_RIGHTS	(_PAGE_RW | _PAGE_USER)
 #define S_LARGE		_PAGE_PSE
-#define S_SMALL		_PAGE_SOFTW1	/* ours, in a table's entry: below it are pieces of a large page of the guest's */
+#define S_SMALL		_PAGE_SOFTW1	/* ours, in a table's entry: below it are pieces of one page of the guest's */
 
 struct mmu_shadow {
 	u64 *root;		/* below 4 GB, which is as far as PAE's CR3 reaches */
@@ -102,8 +102,8 @@ static u64 shadow_table_pte(const struct mmu_shadow *s, unsigned int level, cons
 	return __sme_set(__pa(table)) | (s->levels == 3 && level == 3 ? S_P : S_TABLE);
 }
 
-/* Write the entry of @level.  @piece: of a larger page of the guest's. */
-static void shadow_set(struct keel_vcpu *vcpu, u64 gva, unsigned int level, u64 pte, bool piece)
+/* Write the entry of @level, a piece of a page of the guest's of 2^@leaf_bits bytes, or all of it. */
+static void shadow_set(struct keel_vcpu *vcpu, u64 gva, unsigned int level, u64 pte, unsigned int leaf_bits)
 {
 	struct mmu_shadow *s = vcpu->mmu.shadow;
 	u64 *table = s->root, *entry;
@@ -121,7 +121,7 @@ static void shadow_set(struct keel_vcpu *vcpu, u64 gva, unsigned int level, u64 
 		} else {
 			table = __va(mmu_pte_addr(*entry));
 		}
-		if (l == 2 && piece)
+		if (leaf_bits >= PAGE_SHIFT + 9 * (l - 1))
 			*entry |= S_SMALL;
 	}
 	/* More rights for the same page need no flush: the fault was one. */
@@ -175,7 +175,7 @@ static int shadow_fill(struct keel_vcpu *vcpu, u64 gva, u64 gpa, u32 access, con
 		if (!(access & MMU_ACC_WRITE) || map & fmt->write) {
 			level = shadow_level(path, map_level);
 			shadow_set(vcpu, gva, level, shadow_leaf(vcpu, path, gpa, map, map_level, level),
-				   path->leaf_bits > PAGE_SHIFT);
+				   path->leaf_bits);
 			r = MMU_FIXED;
 			/* The host asks how long ago the page was used; dropping all this is how it asks anew. */
 			if (!(map & fmt->accessed))
@@ -243,8 +243,8 @@ void mmu_shadow_invlpg(struct keel_vcpu *vcpu, u64 gva)
 		entry = shadow_entry(table, gva, level);
 		if (!(*entry & S_P))
 			break;
-		/* A table that goes because of one of the guest's large pages is used again after the next drop. */
-		if (level == 1 || (level == 2 && *entry & (S_LARGE | S_SMALL))) {
+		/* Tables that go because of one of the guest's large pages are used again after the next drop. */
+		if (level == 1 || *entry & (S_LARGE | S_SMALL)) {
 			*entry = 0;
 			break;
 		}

@@ -19,7 +19,7 @@ void mmu_walk_env(struct keel_vcpu *vcpu, struct mmu_walk_env *env)
 	env->efer = vcpu->efer;
 	env->maxphyaddr = vcpu->model.maxphyaddr;
 	/* With two-dimensional paging the CPU walks for itself and goes by what it can do, not by what CPUID says. */
-	env->gbpages = !vcpu->mmu.shadow && boot_cpu_has(X86_FEATURE_GBPAGES);
+	env->gbpages = boot_cpu_has(X86_FEATURE_GBPAGES);
 	env->ac = env->cr4 & X86_CR4_SMAP && keel_rflags(vcpu) & X86_EFLAGS_AC;
 	env->pkru = vcpu->fpu.pkru;
 }

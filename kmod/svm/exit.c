@@ -269,6 +269,7 @@ static const struct svm_exit {
 	[SVM_EXIT_MWAIT]	= { BOTH(svm_nothing), "mwait" },
 	[SVM_EXIT_XSETBV]	= { ONLY_SLOW(keel_emulate_xsetbv), "xsetbv" },
 	[SVM_EXIT_RDPRU]	= { BOTH(svm_ud), "rdpru" },
+	[SVM_EXIT_INVPCID]	= { BOTH(keel_emulate), "invpcid" },
 	[SLOT_NPF]		= { BOTH(svm_npf), "page_fault" },
 };
 

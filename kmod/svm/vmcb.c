@@ -91,6 +91,8 @@ void svm_vcpu_reset(struct keel_vcpu *vcpu, bool init)
 	c->keel_nested_ctl = keel_hw.two_dim ? KEEL_SVM_ENABLE_NP : 0;
 	for (i = 0; !keel_hw.two_dim && i < ARRAY_SIZE(svm_shadow); i++)
 		svm_intercept(svm, svm_shadow[i], true);
+	if (!keel_hw.two_dim && boot_cpu_has(X86_FEATURE_INVPCID))
+		svm_intercept(svm, INTERCEPT_INVPCID, true);
 	c->event_inj = 0;
 	c->int_state = 0;
 	svm->vmcb->save.g_pat = vcpu->msrs.pat;

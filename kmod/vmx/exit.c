@@ -345,6 +345,7 @@ static const struct vmx_exit {
 	R(VMOFF)		= { BOTH(vmx_ud), "vmxoff" },
 	R(VMON)			= { BOTH(vmx_ud), "vmxon" },
 	R(INVLPG)		= { BOTH(keel_emulate), "invlpg" },
+	R(INVPCID)		= { BOTH(keel_emulate), "invpcid" },
 	R(CR_ACCESS)		= { BOTH(keel_emulate_cr), "cr_access" },
 	R(DR_ACCESS)		= { ONLY_SLOW(keel_emulate), "dr_access" },
 	R(IO_INSTRUCTION)	= { BOTH(vmx_io), "io" },

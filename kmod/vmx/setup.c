@@ -275,7 +275,7 @@ static void use_shadow(struct keel_hw_caps *caps)
 	const u64 flush_one = VMX_VPID_INVVPID_BIT | VMX_VPID_EXTENT_SINGLE_CONTEXT_BIT;
 	u64 cap = 0;
 
-	vmx_has.cpu2_ctl &= ~(VMX_TWO_DIM | SECONDARY_EXEC_ENABLE_INVPCID | SECONDARY_EXEC_ENABLE_PML);
+	vmx_has.cpu2_ctl &= ~(VMX_TWO_DIM | SECONDARY_EXEC_ENABLE_PML);
 	vmx_has.cpu_ctl |= SHADOW_EXITS;
 	caps->root_levels = 4;
 	caps->max_page_level = 2;

@@ -298,6 +298,13 @@ static enum emul_result v_invlpg(struct emul *em, u64 linear)
 	return EMUL_OK;
 }
 
+static enum emul_result v_invpcid(struct emul *em, unsigned int type, u16 pcid, u64 linear)
+{
+	ENV(em)->last_invpcid = type << 16 | pcid;
+	ENV(em)->last_invlpg = linear;
+	return EMUL_OK;
+}
+
 static enum emul_result v_sysop(struct emul *em, enum emul_sysop what)
 {
 	ENV(em)->last_sysop = what;
@@ -340,7 +347,7 @@ static const struct emul_ops env_ops = {
 	.get_cr = v_get_cr, .set_cr = v_set_cr, .get_dr = v_get_dr, .set_dr = v_set_dr,
 	.get_msr = v_get_msr, .set_msr = v_set_msr, .get_xcr = v_get_xcr,
 	.set_xcr = v_set_xcr, .cpuid = v_cpuid, .rdtsc = v_rdtsc, .rdpmc = v_rdpmc,
-	.invlpg = v_invlpg, .sysop = v_sysop, .soft_int = v_soft_int,
+	.invlpg = v_invlpg, .invpcid = v_invpcid, .sysop = v_sysop, .soft_int = v_soft_int,
 	.read_xmm = v_read_xmm, .write_xmm = v_write_xmm, .fpu = v_fpu,
 };
 

@@ -39,6 +39,7 @@ struct env {
 	unsigned int pio_logged;
 	int last_sysop;
 	u64 last_invlpg;
+	u32 last_invpcid;	/* type << 16 | pcid; the address is in last_invlpg */
 	int last_int, last_int_kind;
 	bool steal;		/* another CPU changes memory before each cmpxchg */
 };

@@ -214,6 +214,12 @@ static enum emul_result f_invlpg(struct emul *em, u64 linear)
 	return answer();
 }
 
+static enum emul_result f_invpcid(struct emul *em, unsigned int type, u16 pcid, u64 linear)
+{
+	MUST(type < 4 && pcid < 4096);
+	return answer();
+}
+
 static enum emul_result f_sysop(struct emul *em, enum emul_sysop what)
 {
 	return answer();
@@ -251,7 +257,7 @@ static const struct emul_ops fuzz_ops = {
 	.get_cr = f_get, .set_cr = f_set, .get_dr = f_get, .set_dr = f_set,
 	.get_msr = f_get, .set_msr = f_set, .get_xcr = f_get, .set_xcr = f_set,
 	.cpuid = f_cpuid, .rdtsc = f_rdtsc, .rdpmc = f_get, .invlpg = f_invlpg,
-	.sysop = f_sysop, .soft_int = f_soft_int, .read_xmm = f_read_xmm,
+	.invpcid = f_invpcid, .sysop = f_sysop, .soft_int = f_soft_int, .read_xmm = f_read_xmm,
 	.write_xmm = f_write_xmm, .fpu = f_fpu,
 };
 
@@ -261,7 +267,7 @@ static const struct emul_ops fuzz_ops_required = {
 	.get_seg = f_get_seg, .set_seg = f_set_seg, .get_dt = f_get_dt, .set_dt = f_set_dt,
 	.get_cr = f_get, .set_cr = f_set, .get_dr = f_get, .set_dr = f_set,
 	.get_msr = f_get, .set_msr = f_set, .cpuid = f_cpuid, .rdtsc = f_rdtsc,
-	.rdpmc = f_get, .invlpg = f_invlpg, .sysop = f_sysop,
+	.rdpmc = f_get, .invlpg = f_invlpg, .invpcid = f_invpcid, .sysop = f_sysop,
 };
 
 static unsigned long long executed;
