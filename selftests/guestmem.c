@@ -927,7 +927,7 @@ static void merged_guest(u64 id)
 
 #define KSM	"/sys/kernel/mm/ksm/"
 
-TEST_F(guestmem, merged)
+TEST_F_TIMEOUT(guestmem, merged, 120)
 {
 	long run = sys_get(KSM "run"), scan = sys_get(KSM "pages_to_scan"),
 	     ms = sys_get(KSM "sleep_millisecs"), shared, most = 0;
