@@ -7,6 +7,7 @@
 # make demo             a guest Linux on keel, in the lab machine
 # make check            every test
 # make bench            what exits cost, beside the kernel's own kvm module
+# make kvm-selftests    the kernel's own tests of KVM, on its module and on keel
 # make shell            a shell in the lab machine, keel loaded
 # make tools            the command keel, in build/tools
 # make deb              Debian packages, in build/deb
@@ -25,7 +26,7 @@ KDIR ?= /lib/modules/$(KVER)/build
 # Two builds in one directory spoil each other: the second waits.
 kmake = mkdir -p build && flock build/.lock $(MAKE) -C $(KDIR) M=$(top)
 
-.PHONY: all clean install load unload tools deb docs deps demo check bench shell package-test matrix cscope
+.PHONY: all clean install load unload tools deb docs deps demo check bench kvm-selftests shell package-test matrix cscope
 all:
 	+@[ -e "$(KDIR)/Makefile" ] || { echo "no kernel build tree at '$(KDIR)': make deps, or give KVER= or KDIR="; exit 1; }
 	+@$(kmake) modules
@@ -60,5 +61,5 @@ docs: $(patsubst %.dot,%.svg,$(wildcard docs/img/*.dot))
 deb:
 	+@debian/make-debs
 
-deps demo check bench shell package-test matrix:
+deps demo check bench kvm-selftests shell package-test matrix:
 	+@$(lab)/$@

@@ -30,6 +30,7 @@ void keel_cpuid_setup(void);
 /* CPUID as the guest sees it: EAX, EBX, ECX, EDX in and out; never sleeps. */
 void keel_cpuid(struct keel_vcpu *vcpu, u32 r[4]);
 void keel_cpuid_free(struct keel_vcpu *vcpu);
+bool keel_guest_has_mwait(struct keel_vcpu *vcpu);
 SYS_IOCTL(keel_get_supported_cpuid);
 SYS_IOCTL(keel_get_emulated_cpuid);
 VCPU_IOCTL(keel_set_cpuid);
@@ -46,6 +47,7 @@ u64 keel_host_cr4_mask(void);	/* CR4 bits a guest may have at all on this host *
 struct keel_msrs {	/* values of MSRs that live in memory only */
 	u64 pat;		/* pat and tsc_aux: the backend is told through set_msr too */
 	u64 misc_enable;
+	u64 power_ctl;
 	u64 tsc_aux;
 	u64 tsc_adjust;
 	u64 arch_capabilities;
@@ -66,6 +68,19 @@ struct keel_msrs {	/* values of MSRs that live in memory only */
 
 int keel_get_msr(struct keel_vcpu *vcpu, u32 msr, u64 *val, bool host);	/* 0, or 1: #GP / unknown */
 int keel_set_msr(struct keel_vcpu *vcpu, u32 msr, u64 val, bool host);	/* may be called in the fast loop */
+/* RDMSR and WRMSR of the guest: 0, or why they fail, in the ABI's words (KVM_MSR_EXIT_REASON_*). */
+u32 keel_guest_rdmsr(struct keel_vcpu *vcpu, u32 msr, u64 *val);
+u32 keel_guest_wrmsr(struct keel_vcpu *vcpu, u32 msr, u64 val);
+/* Which MSRs the guest reaches without an exit; the backend has a bitmap for each. */
+enum keel_msr_map {
+	KEEL_MSRS_NONE,			/* each access is put to the VMM's filter */
+	KEEL_MSRS_DIRECT,		/* the backend's choice */
+	KEEL_MSRS_SPEC_CTRL,		/* and SPEC_CTRL: KEEL_SPEC_OPEN */
+	KEEL_NR_MSR_MAPS
+};
+enum keel_msr_map keel_msr_map(struct keel_vcpu *vcpu);
+VM_IOCTL(keel_set_msr_filter);
+void keel_msr_filter_free(struct kvm_msr_filter *filter);
 bool keel_msr_fast(u32 msr);	/* may this MSR be written without sleeping? */
 void keel_msrs_reset(struct keel_vcpu *vcpu, bool init);
 SYS_IOCTL(keel_get_msr_index_list);
@@ -123,6 +138,10 @@ u32 keel_xstate_bytes(u64 features, bool compacted);
 struct keel_debug {
 	u64 dr[4];
 	u64 dr7;
+	u32 control;		/* KVM_GUESTDBG_*: what the VMM debugs the guest with */
+	u64 user_dr[4], user_dr7;	/* its breakpoints, in place of the guest's while USE_HW_BP is set */
+	u8 exit_vector;		/* KEEL_REQ_DEBUG: what to tell it of ... */
+	u64 exit_dr6;		/* ... and why */
 	bool armed;		/* DR7 enables a breakpoint: DR0-3 must be in the CPU */
 	bool loaded;		/* between enter and leave: DR0-3 are the guest's */
 	bool host_armed;	/* between enter and leave: the host has breakpoints of its own */
@@ -134,6 +153,14 @@ void keel_debug_reset(struct keel_vcpu *vcpu);
 void keel_debug_set_dr7(struct keel_vcpu *vcpu, u64 dr7);
 int keel_get_dr(struct keel_vcpu *vcpu, unsigned int nr, u64 *val);	/* 1: #UD, 2: #GP as emulated MOV DR asks */
 int keel_set_dr(struct keel_vcpu *vcpu, unsigned int nr, u64 val);
+/* An exception of the guest's that is the VMM's instead: true, and KVM_RUN returns before the guest goes on. */
+bool keel_debug_takes(struct keel_vcpu *vcpu, u8 vector, u64 dr6);
+int keel_debug_exit(struct keel_vcpu *vcpu);	/* KEEL_REQ_DEBUG */
+void keel_debug_step(struct keel_vcpu *vcpu);	/* at KVM_RUN, while KVM_GUESTDBG_SINGLESTEP is set */
+#define KEEL_GUESTDBG	(KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_SINGLESTEP | KVM_GUESTDBG_USE_SW_BP |	\
+			 KVM_GUESTDBG_USE_HW_BP | KVM_GUESTDBG_INJECT_DB | KVM_GUESTDBG_INJECT_BP |	\
+			 KVM_GUESTDBG_BLOCKIRQ)
+VCPU_IOCTL(keel_set_guest_debug);
 /* IRQs off, around an entry (run.c): DR0-3, DR6 and DR7 are the backend's. */
 void keel_debug_swap_in(struct keel_vcpu *vcpu);
 void keel_debug_swap_out(struct keel_vcpu *vcpu);

@@ -364,6 +364,13 @@ static u32 set_if(u32 reg, u32 bit, bool on)
 	return on ? reg | bit : reg & ~bit;
 }
 
+bool keel_guest_has_mwait(struct keel_vcpu *vcpu)
+{
+	if (keel_has_quirk(vcpu->vm, KVM_X86_QUIRK_MISC_ENABLE_NO_MWAIT))
+		return keel_guest_has(vcpu, X86_FEATURE_MWAIT);
+	return vcpu->msrs.misc_enable & MSR_IA32_MISC_ENABLE_MWAIT;
+}
+
 /* Bits and sizes that follow the vCPU's present state rather than what the VMM set. */
 static void dynamic_bits(struct keel_vcpu *vcpu, u32 function, u32 index, u32 r[4])
 {
@@ -371,6 +378,7 @@ static void dynamic_bits(struct keel_vcpu *vcpu, u32 function, u32 index, u32 r[
 	case 1:
 		r[EDX] = set_if(r[EDX], APIC_BIT, vcpu->apic_base & MSR_IA32_APICBASE_ENABLE);
 		r[ECX] = set_if(r[ECX], BIT(X86_FEATURE_OSXSAVE & 31), keel_cr4(vcpu) & X86_CR4_OSXSAVE);
+		r[ECX] = set_if(r[ECX], BIT(X86_FEATURE_MWAIT & 31), keel_guest_has_mwait(vcpu));
 		break;
 	case 7:
 		if (!index)
@@ -545,6 +553,25 @@ static void derive(struct keel_vcpu *vcpu)
 }
 
 /* Takes over @entries (kvmalloc'd), whatever happens. */
+/* The same as far as the VMM chose it: what KVM_GET_CPUID2 gave may be set again. */
+static bool same_entry(struct keel_vcpu *vcpu, struct kvm_cpuid_entry2 a, struct kvm_cpuid_entry2 b)
+{
+	dynamic_bits(vcpu, a.function, a.index, &a.eax);
+	dynamic_bits(vcpu, b.function, b.index, &b.eax);
+	return !memcmp(&a, &b, offsetof(struct kvm_cpuid_entry2, padding));
+}
+
+static bool same_table(struct keel_vcpu *vcpu, const struct kvm_cpuid_entry2 *entries, int nent)
+{
+	const struct keel_cpu_model *m = &vcpu->model;
+	int i;
+
+	for (i = 0; nent == m->nent && i < nent; i++)
+		if (!same_entry(vcpu, entries[i], m->entries[i]))
+			return false;
+	return nent == m->nent;
+}
+
 static int install(struct keel_vcpu *vcpu, struct kvm_cpuid_entry2 *entries, int nent)
 {
 	struct keel_cpu_model *m = &vcpu->model;
@@ -562,7 +589,7 @@ static int install(struct keel_vcpu *vcpu, struct kvm_cpuid_entry2 *entries, int
 	}
 	/* A running guest's CPU does not change; the same table again is harmless, and VMMs do that. */
 	if (vcpu->has_run) {
-		if (nent == m->nent && !memcmp(entries, m->entries, nent * sizeof(*entries)))
+		if (same_table(vcpu, entries, nent))
 			err = 0;
 		goto discard;
 	}

@@ -5,6 +5,8 @@
  * DR0-3 are in the CPU only while an armed guest runs; DR6 and DR7 are switched by the backend.  Reads and
  * writes of debug registers are always intercepted, so what is armed is known here.
  *
+ * A VMM that debugs the guest (KVM_SET_GUEST_DEBUG) has its own breakpoints in their place and takes the exceptions.
+ *
  * Locks: the vCPU's own thread, or vcpu->mutex; enter and leave with IRQs off.
  * SDM vol. 3 17.2; APM vol. 2 13.1.
  */
@@ -40,10 +42,19 @@ static u64 make_dr7(struct keel_vcpu *vcpu, u64 val)
 	return (val & writable) | DR7_INIT;
 }
 
+static bool user_has_drs(const struct keel_debug *d)
+{
+	return d->control & KVM_GUESTDBG_USE_HW_BP;
+}
+
 void keel_debug_set_dr7(struct keel_vcpu *vcpu, u64 dr7)
 {
-	vcpu->debug.dr7 = dr7;
-	vcpu->debug.armed = dr7 & DR7_ENABLES;
+	struct keel_debug *d = &vcpu->debug;
+
+	d->dr7 = dr7;
+	if (user_has_drs(d))
+		dr7 = d->user_dr7;
+	d->armed = dr7 & DR7_ENABLES;
 	keel_call(set_dr7, vcpu, dr7);
 }
 
@@ -120,7 +131,7 @@ void keel_debug_swap_in(struct keel_vcpu *vcpu)
 		set_debugreg(0UL, 7);
 	}
 	if (d->armed) {
-		write_dr0_3(d->dr);
+		write_dr0_3(user_has_drs(d) ? d->user_dr : d->dr);
 		d->loaded = true;
 	}
 }
@@ -138,6 +149,69 @@ void keel_debug_swap_out(struct keel_vcpu *vcpu)
 		set_debugreg(d->host_dr7, 7);
 	}
 	d->loaded = d->host_armed = false;
+}
+
+/* ------------------------------------------------------------------ the VMM debugs the guest */
+
+bool keel_debug_takes(struct keel_vcpu *vcpu, u8 vector, u64 dr6)
+{
+	struct keel_debug *d = &vcpu->debug;
+	u32 whose = vector == X86_TRAP_DB ? KVM_GUESTDBG_SINGLESTEP | KVM_GUESTDBG_USE_HW_BP : KVM_GUESTDBG_USE_SW_BP;
+
+	if (!(d->control & whose))
+		return false;
+	d->exit_vector = vector;
+	d->exit_dr6 = dr6;
+	keel_request(KEEL_REQ_DEBUG, vcpu);
+	return true;
+}
+
+int keel_debug_exit(struct keel_vcpu *vcpu)
+{
+	struct keel_debug *d = &vcpu->debug;
+	struct kvm_run *run = vcpu->run;
+
+	run->exit_reason = KVM_EXIT_DEBUG;
+	run->debug.arch = (struct kvm_debug_exit_arch) {
+		.exception = d->exit_vector,
+		.pc = keel_linear_rip(vcpu),
+		.dr6 = d->exit_vector == X86_TRAP_DB ? d->exit_dr6 | DR6_INIT : 0,
+		.dr7 = user_has_drs(d) ? d->user_dr7 : d->dr7,
+	};
+	return KEEL_USER;
+}
+
+/* The CPU clears TF with every interrupt and exception it delivers, the guest when it likes. */
+void keel_debug_step(struct keel_vcpu *vcpu)
+{
+	keel_set_rflags(vcpu, keel_rflags(vcpu) | X86_EFLAGS_TF);
+	keel_call(set_shadow, vcpu, 0);		/* there is no stepping over one */
+}
+
+VCPU_IOCTL(keel_set_guest_debug)
+{
+	const struct kvm_guest_debug *in = buf;
+	struct keel_debug *d = &vcpu->debug;
+	u32 inject = in->control & (KVM_GUESTDBG_INJECT_DB | KVM_GUESTDBG_INJECT_BP);
+
+	if (in->control & ~KEEL_GUESTDBG)
+		return -EINVAL;
+	if (inject && (vcpu->ev.exception.type || vcpu->ev.injected.type))
+		return -EBUSY;
+	/* Our TF is taken away as the guest's is: the VMM's view of RFLAGS has been without it. */
+	if (d->control & KVM_GUESTDBG_SINGLESTEP)
+		keel_set_rflags(vcpu, keel_rflags(vcpu) & ~(u64)X86_EFLAGS_TF);
+	d->control = in->control & KVM_GUESTDBG_ENABLE ? in->control & ~inject : 0;
+	memcpy(d->user_dr, in->arch.debugreg, sizeof(d->user_dr));
+	d->user_dr7 = make_dr7(vcpu, in->arch.debugreg[7]) & ~(u64)DR7_GD;
+	keel_debug_set_dr7(vcpu, d->dr7);
+	if (inject & KVM_GUESTDBG_INJECT_DB)
+		keel_raise(vcpu, X86_TRAP_DB);
+	else if (inject)
+		keel_raise_bp(vcpu);
+	keel_request(KEEL_REQ_INTERCEPTS, vcpu);
+	keel_request(KEEL_REQ_EVENT, vcpu);
+	return 0;
 }
 
 /* ------------------------------------------------------------------ ioctls */

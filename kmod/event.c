@@ -88,8 +88,17 @@ void keel_raise_pf(struct keel_vcpu *vcpu, u64 addr, u32 error)
 
 void keel_raise_db(struct keel_vcpu *vcpu, u64 dr6_bits)
 {
+	if (unlikely(vcpu->debug.control) && keel_debug_takes(vcpu, X86_TRAP_DB, dr6_bits))
+		return;
 	exception_raise(vcpu, &(struct keel_event){ .type = KEEL_EV_EXCEPTION, .vector = X86_TRAP_DB,
 						     .has_payload = true, .payload = dr6_bits });
+}
+
+void keel_raise_bp(struct keel_vcpu *vcpu)
+{
+	keel_set_reg(vcpu, KEEL_RIP, keel_reg(vcpu, KEEL_RIP) + 1);
+	vcpu->ev.injected = (struct keel_event){ .type = KEEL_EV_SOFT_EXC, .vector = X86_TRAP_BP };
+	keel_request(KEEL_REQ_EVENT, vcpu);
 }
 
 void keel_raise_fault(struct keel_vcpu *vcpu, const struct emul_fault *f)
@@ -189,6 +198,8 @@ void keel_events_deliver(struct keel_vcpu *vcpu)
 		/* in delivery before: it goes first */
 	} else if (q->exception.type) {
 		exception_inject(vcpu);
+	} else if (unlikely(vcpu->debug.control & KVM_GUESTDBG_BLOCKIRQ)) {
+		return;		/* they wait until the VMM changes that, which looks here again */
 	} else if (q->nmi_pending && !keel_call(event_blocked, vcpu, KEEL_EV_NMI)) {
 		q->nmi_pending--;
 		q->injected = (struct keel_event){ .type = KEEL_EV_NMI, .vector = X86_TRAP_NMI };

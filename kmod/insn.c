@@ -36,6 +36,8 @@ struct keel_insn {
 	bool want_read;			/* replay[nr_replay] was asked of userspace */
 	bool need_slow;			/* stopped because the fast loop must not sleep */
 	bool halted;
+	bool changed;			/* the registers are not those it was decoded with */
+	bool want_msr, msr_read;	/* userspace is asked what becomes of an access to an MSR */
 	int pio_state;			/* enum: none, asked, answered, out */
 	u16 port;
 	u8 pio_size;
@@ -91,11 +93,12 @@ static enum emul_result device_read(struct keel_insn *in, u64 gpa, void *buf, un
 	struct insn_io *io = &in->replay[in->cursor];
 
 	if (in->cursor < in->nr_replay) {
-		if (io->addr != gpa || io->len != len)
-			return EMUL_UNHANDLEABLE;	/* the guest changed the instruction meanwhile */
-		memcpy(buf, io->data, len);
-		in->cursor++;
-		return EMUL_OK;
+		if (io->addr == gpa && io->len == len) {
+			memcpy(buf, io->data, len);
+			in->cursor++;
+			return EMUL_OK;
+		}
+		in->nr_replay = in->cursor;	/* the instruction, or its registers, were changed meanwhile */
 	}
 	if (in->nr_replay == REPLAY_MAX)
 		return EMUL_UNHANDLEABLE;
@@ -421,6 +424,43 @@ static enum emul_result ud_fault(struct emul *e)
 	return EMUL_FAULT;
 }
 
+static int complete_msr(struct keel_vcpu *vcpu)
+{
+	struct keel_insn *in = vcpu->insn;
+	const struct kvm_run *run = vcpu->run;
+
+	if (!in->want_msr)
+		return KEEL_RESUME;
+	in->want_msr = false;
+	if (READ_ONCE(run->msr.error)) {
+		keel_raise_error(vcpu, X86_TRAP_GP, 0);
+		return KEEL_RESUME;
+	}
+	if (in->msr_read)
+		keel_write_edx_eax(vcpu, READ_ONCE(run->msr.data));
+	keel_advance(vcpu, in->e.next_rip);
+	return KEEL_RESUME;
+}
+
+/* An access that fails because of @why: does userspace want to know?  Then kvm_run says it. */
+static bool msr_to_user(struct keel_vcpu *vcpu, u32 why, u32 exit, u32 msr, u64 val)
+{
+	struct keel_insn *in = vcpu->insn;
+	struct kvm_run *run = vcpu->run;
+
+	if (!(READ_ONCE(vcpu->vm->msr_exits) & why))
+		return false;
+	in->want_msr = true;
+	in->msr_read = exit == KVM_EXIT_X86_RDMSR;
+	memset(&run->msr, 0, sizeof(run->msr));
+	run->exit_reason = exit;
+	run->msr.reason = why;
+	run->msr.index = msr;
+	run->msr.data = val;
+	vcpu->complete = complete_msr;
+	return true;
+}
+
 static u64 get_cr2(struct keel_vcpu *vcpu)
 {
 	return vcpu->cr2;
@@ -514,6 +554,33 @@ static enum emul_result op_set_msr(struct emul *e, u32 msr, u64 val)
 	return keel_set_msr(in->vcpu, msr, val, false) ? gp_fault(e) : EMUL_OK;
 }
 
+static enum emul_result msr_result(struct emul *e, u32 why, u32 exit, u32 msr, u64 val)
+{
+	struct keel_vcpu *vcpu = to_insn(e)->vcpu;
+
+	if (!why)
+		return EMUL_OK;
+	return msr_to_user(vcpu, why, exit, msr, val) ? EMUL_USER : gp_fault(e);
+}
+
+static enum emul_result op_rdmsr(struct emul *e, u32 msr, u64 *val)
+{
+	struct keel_insn *in = to_insn(e);
+
+	if (in->vcpu->atomic)
+		return need_slow(in);
+	return msr_result(e, keel_guest_rdmsr(in->vcpu, msr, val), KVM_EXIT_X86_RDMSR, msr, 0);
+}
+
+static enum emul_result op_wrmsr(struct emul *e, u32 msr, u64 val)
+{
+	struct keel_insn *in = to_insn(e);
+
+	if (in->vcpu->atomic)
+		return need_slow(in);
+	return msr_result(e, keel_guest_wrmsr(in->vcpu, msr, val), KVM_EXIT_X86_WRMSR, msr, val);
+}
+
 static enum emul_result op_get_xcr(struct emul *e, u32 nr, u64 *val)
 {
 	struct keel_vcpu *vcpu = to_insn(e)->vcpu;
@@ -533,9 +600,19 @@ static enum emul_result op_set_xcr(struct emul *e, u32 nr, u64 val)
 	return nr || keel_set_xcr0(in->vcpu, val) ? gp_fault(e) : EMUL_OK;
 }
 
+/* The guest's kernel has asked for faults instead of answers in user mode. */
+static bool cpuid_faults(struct keel_vcpu *vcpu)
+{
+	return unlikely(vcpu->msrs.misc_features & MSR_MISC_FEATURES_ENABLES_CPUID_FAULT) && keel_cpl(vcpu);
+}
+
 static enum emul_result op_cpuid(struct emul *e, u32 r[4])
 {
-	keel_cpuid(to_insn(e)->vcpu, r);
+	struct keel_vcpu *vcpu = to_insn(e)->vcpu;
+
+	if (cpuid_faults(vcpu))
+		return gp_fault(e);
+	keel_cpuid(vcpu, r);
 	return EMUL_OK;
 }
 
@@ -580,6 +657,12 @@ static enum emul_result op_invpcid(struct emul *e, unsigned int type, u16 pcid, 
 	return EMUL_OK;
 }
 
+/* Some guests run MONITOR and MWAIT without asking CPUID: let them, unless the VMM says no. */
+static bool mwait_is_ud(struct keel_vcpu *vcpu)
+{
+	return !keel_has_quirk(vcpu->vm, KVM_X86_QUIRK_MWAIT_NEVER_UD_FAULTS) && !keel_guest_has_mwait(vcpu);
+}
+
 static enum emul_result op_sysop(struct emul *e, enum emul_sysop what)
 {
 	struct keel_insn *in = to_insn(e);
@@ -588,8 +671,11 @@ static enum emul_result op_sysop(struct emul *e, enum emul_sysop what)
 	case EMUL_SYS_HLT:
 		in->halted = true;
 		return EMUL_OK;
-	case EMUL_SYS_WBINVD: case EMUL_SYS_INVD: case EMUL_SYS_PAUSE:
 	case EMUL_SYS_MONITOR: case EMUL_SYS_MWAIT:
+		if (mwait_is_ud(in->vcpu))
+			return ud_fault(e);
+		fallthrough;
+	case EMUL_SYS_WBINVD: case EMUL_SYS_INVD: case EMUL_SYS_PAUSE:
 		return EMUL_OK;		/* memory is coherent for guests, and a wait may end at once */
 	default:
 		return EMUL_UNHANDLEABLE;
@@ -647,9 +733,10 @@ static const struct emul_ops insn_ops = {
 	.pio_in = op_pio_in, .pio_out = op_pio_out,
 	.get_seg = op_get_seg, .set_seg = op_set_seg, .get_dt = op_get_dt, .set_dt = op_set_dt,
 	.get_cr = op_get_cr, .set_cr = op_set_cr, .get_dr = op_get_dr, .set_dr = op_set_dr,
-	.get_msr = op_get_msr, .set_msr = op_set_msr, .get_xcr = op_get_xcr, .set_xcr = op_set_xcr,
-	.cpuid = op_cpuid, .rdtsc = op_rdtsc, .rdpmc = op_rdpmc, .invlpg = op_invlpg,
-	.invpcid = op_invpcid, .sysop = op_sysop, .soft_int = op_soft_int, .read_xmm = op_read_xmm, .write_xmm = op_write_xmm, .fpu = op_fpu,
+	.get_msr = op_get_msr, .set_msr = op_set_msr, .rdmsr = op_rdmsr, .wrmsr = op_wrmsr,
+	.get_xcr = op_get_xcr, .set_xcr = op_set_xcr, .cpuid = op_cpuid, .rdtsc = op_rdtsc, .rdpmc = op_rdpmc,
+	.invlpg = op_invlpg, .invpcid = op_invpcid, .sysop = op_sysop, .soft_int = op_soft_int,
+	.read_xmm = op_read_xmm, .write_xmm = op_write_xmm, .fpu = op_fpu,
 };
 
 /* -------------------------------------------------------------- the run */
@@ -675,8 +762,17 @@ void keel_insn_forget(struct keel_vcpu *vcpu)
 	struct keel_insn *in = vcpu->insn;
 
 	in->nr_replay = in->nr_writes = 0;
-	in->want_read = false;
+	in->want_read = in->want_msr = false;
 	in->pio_state = PIO_NONE;
+}
+
+/*
+ * VMMs read and set registers also between an exit and its answer, for reasons of their own.  The answer still counts,
+ * but the instruction is decoded again, for its operands may be others.
+ */
+void keel_insn_changed(struct keel_vcpu *vcpu)
+{
+	vcpu->insn->changed = true;
 }
 
 static void load_state(struct keel_insn *in)
@@ -777,6 +873,8 @@ static int exit_to_user(struct keel_vcpu *vcpu)
 		vcpu->complete = complete_pio_in;
 		return KEEL_USER;
 	}
+	if (in->want_msr)
+		return KEEL_USER;	/* kvm_run is filled */
 	if (in->want_read) {
 		struct insn_io *io = &in->replay[in->nr_replay];
 
@@ -799,7 +897,7 @@ static int exit_emulation_failure(struct keel_vcpu *vcpu)
 
 	vcpu->stat.emulation_fail++;
 	/* An unknown instruction in user mode is the program's fault, not the machine's. */
-	if (keel_cpl(vcpu) == 3) {
+	if (keel_cpl(vcpu) == 3 && !vcpu->vm->exit_on_emulation_failure) {
 		keel_raise(vcpu, X86_TRAP_UD);
 		return KEEL_RESUME;
 	}
@@ -813,7 +911,8 @@ static int exit_emulation_failure(struct keel_vcpu *vcpu)
 		memset(run->emulation_failure.insn_bytes, 0x90, 15);
 		memcpy(run->emulation_failure.insn_bytes, e->insn.bytes, run->emulation_failure.insn_size);
 	}
-	keel_raise(vcpu, X86_TRAP_UD);
+	if (!vcpu->vm->exit_on_emulation_failure)
+		keel_raise(vcpu, X86_TRAP_UD);
 	return KEEL_USER;
 }
 
@@ -828,7 +927,8 @@ static int emulate(struct keel_vcpu *vcpu, bool decoded)
 	in->cursor = 0;
 	in->need_slow = in->halted = false;
 	in->nr_writes = in->write_pos = 0;
-	if (!decoded) {
+	if (!decoded || in->changed) {
+		in->changed = false;
 		load_state(in);
 		r = emul_decode(e);
 	}
@@ -1027,6 +1127,10 @@ int keel_emulate_cpuid(struct keel_vcpu *vcpu)
 	if (r)
 		return r;
 	vcpu->stat.cpuid++;
+	if (cpuid_faults(vcpu)) {
+		keel_raise_error(vcpu, X86_TRAP_GP, 0);
+		return KEEL_RESUME;
+	}
 	keel_cpuid(vcpu, out);
 	trace_keel_cpuid(vcpu, function, index, out[0], out[1], out[2], out[3]);
 	keel_set_reg(vcpu, KEEL_RAX, out[0]);
@@ -1037,21 +1141,29 @@ int keel_emulate_cpuid(struct keel_vcpu *vcpu)
 	return KEEL_RESUME;
 }
 
+static int msr_failed(struct keel_vcpu *vcpu, u32 why, u32 exit, u64 val, u64 next)
+{
+	if (!msr_to_user(vcpu, why, exit, vcpu->regs[KEEL_RCX], val)) {
+		keel_raise_error(vcpu, X86_TRAP_GP, 0);
+		return KEEL_RESUME;
+	}
+	vcpu->insn->e.next_rip = next;
+	return KEEL_USER;
+}
+
 int keel_emulate_rdmsr(struct keel_vcpu *vcpu)
 {
-	u32 msr = vcpu->regs[KEEL_RCX];
+	u32 msr = vcpu->regs[KEEL_RCX], why;
 	u64 next, val = 0;
 	int r = keel_next_rip(vcpu, &next);
 
 	if (r)
 		return r;
 	vcpu->stat.msr_reads++;
-	r = keel_get_msr(vcpu, msr, &val, false);
-	trace_keel_msr(vcpu, msr, val, false, r);
-	if (r) {
-		keel_raise_error(vcpu, X86_TRAP_GP, 0);
-		return KEEL_RESUME;
-	}
+	why = keel_guest_rdmsr(vcpu, msr, &val);
+	trace_keel_msr(vcpu, msr, val, false, why);
+	if (unlikely(why))
+		return msr_failed(vcpu, why, KVM_EXIT_X86_RDMSR, 0, next);
 	keel_write_edx_eax(vcpu, val);
 	keel_advance(vcpu, next);
 	return KEEL_RESUME;
@@ -1059,7 +1171,7 @@ int keel_emulate_rdmsr(struct keel_vcpu *vcpu)
 
 int keel_emulate_wrmsr(struct keel_vcpu *vcpu)
 {
-	u32 msr = vcpu->regs[KEEL_RCX];
+	u32 msr = vcpu->regs[KEEL_RCX], why;
 	u64 next, val = keel_read_edx_eax(vcpu);
 	int r = keel_next_rip(vcpu, &next);
 
@@ -1068,12 +1180,75 @@ int keel_emulate_wrmsr(struct keel_vcpu *vcpu)
 	if (vcpu->atomic && !keel_msr_fast(msr))
 		return KEEL_SLOW;
 	vcpu->stat.msr_writes++;
-	r = keel_set_msr(vcpu, msr, val, false);
-	trace_keel_msr(vcpu, msr, val, true, r);
-	if (r)
-		keel_raise_error(vcpu, X86_TRAP_GP, 0);
-	else
-		keel_advance(vcpu, next);
+	why = keel_guest_wrmsr(vcpu, msr, val);
+	trace_keel_msr(vcpu, msr, val, true, why);
+	if (unlikely(why))
+		return msr_failed(vcpu, why, KVM_EXIT_X86_WRMSR, val, next);
+	keel_advance(vcpu, next);
+	return KEEL_RESUME;
+}
+
+int keel_emulate_mwait(struct keel_vcpu *vcpu)
+{
+	int r;
+
+	if (mwait_is_ud(vcpu)) {
+		keel_raise(vcpu, X86_TRAP_UD);
+		return KEEL_RESUME;
+	}
+	r = keel_skip(vcpu);
+	return r < 0 ? KEEL_RESUME : r;
+}
+
+int keel_emulate_bp(struct keel_vcpu *vcpu)
+{
+	if (!keel_debug_takes(vcpu, X86_TRAP_BP, 0))
+		keel_raise_bp(vcpu);
+	return KEEL_RESUME;
+}
+
+/*
+ * A guest that was made on, or for, the other vendor's CPU: its hypercall instruction is replaced by the one that works
+ * here, and runs again.  All else was no instruction.
+ */
+int keel_emulate_ud(struct keel_vcpu *vcpu)
+{
+	static const u8 forms[][3] = { { 0x0f, 0x01, 0xc1 }, { 0x0f, 0x01, 0xd9 } };
+	struct keel_insn *in = vcpu->insn;
+	struct emul *e = &in->e;
+	unsigned int have = 0, n;
+	u64 linear;
+	u8 insn[8], right[3];
+
+	if (vcpu->atomic)
+		return KEEL_SLOW;
+	keel_insn_forget(vcpu);
+	in->gpa = NO_GPA;
+	load_state(in);
+	linear = keel_linear_rip(vcpu);
+	for (; have < sizeof(right); have += n) {
+		n = sizeof(right) - have;
+		if (op_fetch(e, linear + have, insn + have, &n) != EMUL_OK)
+			goto ud;
+	}
+	if (memcmp(insn, forms[0], sizeof(right)) && memcmp(insn, forms[1], sizeof(right)))
+		goto ud;
+	keel_call(hypercall_insn, right);
+	e->insn.prefix = 0;
+	switch (op_write(e, linear, right, sizeof(right), 0)) {
+	case EMUL_OK:
+		if (!in->nr_writes)
+			return KEEL_RESUME;
+		in->nr_writes = 0;	/* read-only memory */
+		break;
+	case EMUL_FAULT:
+		keel_raise_fault(vcpu, &e->fault);
+		return KEEL_RESUME;
+	default:
+		break;
+	}
+ud:
+	keel_raise(vcpu, X86_TRAP_UD);
 	return KEEL_RESUME;
 }
 

@@ -57,6 +57,8 @@ int keel_objects_init(void);	/* caches of vm.c and vcpu.c */
 void keel_objects_exit(void);
 void keel_vms_wait(void);	/* until the last VM's memory is freed */
 
+#define KEEL_SYNC_REGS	(KVM_SYNC_X86_REGS | KVM_SYNC_X86_SREGS | KVM_SYNC_X86_EVENTS)
+
 /* kvm_run, its data page for port I/O, and the coalesced ring, at KVM's fixed page offsets */
 #define KEEL_VCPU_MMAP_PAGES	(KVM_COALESCED_MMIO_PAGE_OFFSET + 1)
 

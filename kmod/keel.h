@@ -24,6 +24,7 @@
 #define KEEL_H
 
 #include <linux/kvm.h>
+#include <linux/kvm_para.h>
 #include <linux/percpu.h>
 #include <linux/mm.h>
 #include <linux/mmu_notifier.h>
@@ -60,6 +61,12 @@ struct keel_vcpu;
 #include "irq/irq.h"
 #include "cpu.h"
 
+/* Habits of the ABI that a VMM may turn off (KVM_CAP_DISABLE_QUIRKS2); those of KVM's that are none here are not among them. */
+#define KEEL_QUIRKS	(KVM_X86_QUIRK_LINT0_REENABLED | KVM_X86_QUIRK_LAPIC_MMIO_HOLE |	\
+			 KVM_X86_QUIRK_MISC_ENABLE_NO_MWAIT | KVM_X86_QUIRK_FIX_HYPERCALL_INSN |	\
+			 KVM_X86_QUIRK_MWAIT_NEVER_UD_FAULTS)
+#define KEEL_EXIT_HYPERCALLS	BIT(KVM_HC_MAP_GPA_RANGE)
+
 #define DR7_GD		BIT(13)		/* general detect: MOV DR raises #DB */
 
 #define KEEL_MAX_VCPUS		1024	/* vCPUs a VM may have; ids are below KEEL_MAX_VCPU_ID */
@@ -82,6 +89,7 @@ enum keel_request {
 	KEEL_REQ_RING_FULL,	/* exit with KVM_EXIT_DIRTY_RING_FULL for as long as it is */
 	KEEL_REQ_MMU_RELOAD,	/* the root is gone: get one and load it */
 	KEEL_REQ_CLOCK,		/* write the guest's kvmclock page */
+	KEEL_REQ_DEBUG,		/* exit with KVM_EXIT_DEBUG */
 	KEEL_REQ_TRIPLE_FAULT,	/* exit with KVM_EXIT_SHUTDOWN */
 	KEEL_REQ_IOAPIC_EOI,	/* split irqchip: exit with KVM_EXIT_IOAPIC_EOI */
 	KEEL_REQ_MP_EVENT,	/* INIT or SIPI latched in vcpu->mp_events */
@@ -184,6 +192,7 @@ struct keel_vcpu {
 
 	/* continuation of an exit that userspace completes; run at the next KVM_RUN */
 	int (*complete)(struct keel_vcpu *vcpu);
+	u64 complete_rip;		/* linear, of that exit: elsewhere there is nothing to complete */
 	void *pio_data;			/* one page, mapped behind kvm_run */
 	struct keel_insn *insn;		/* instruction emulation in progress */
 
@@ -219,6 +228,13 @@ struct keel_vm {
 	bool dead;			/* after a host error: nothing runs any more */
 	bool exception_payload;
 	bool triple_fault_event;
+	bool no_platform_info;		/* the guest's reads of it raise #GP */
+	bool exit_on_emulation_failure;	/* always, and without #UD */
+	u32 quirks_off;			/* KVM_X86_QUIRK_* */
+	u32 exits_off;			/* KVM_X86_DISABLE_EXITS_* */
+	u32 exit_hypercalls;		/* bit per hypercall that is userspace's to answer */
+	u32 msr_exits;			/* KVM_MSR_EXIT_REASON_*: these failures are userspace's to mend */
+	struct kvm_msr_filter *msr_filter;	/* bitmaps copied; NULL: all are allowed */
 	struct list_head list;		/* all VMs, under hw_lock */
 	u64 serial;			/* tells it from all other VMs since the module was loaded */
 	struct keel_vm_stats stat;
@@ -300,6 +316,11 @@ extern bool keel_rebooting;
 static inline bool keel_guest_has(struct keel_vcpu *vcpu, unsigned int x86_feature)
 {
 	return vcpu->model.caps[x86_feature / 32] & BIT(x86_feature & 31);
+}
+
+static inline bool keel_has_quirk(const struct keel_vm *vm, u32 quirk)
+{
+	return !(READ_ONCE(vm->quirks_off) & quirk);
 }
 
 /* --------------------------------------------------------- regs.c */
@@ -403,6 +424,7 @@ void keel_raise(struct keel_vcpu *vcpu, u8 vector);
 void keel_raise_error(struct keel_vcpu *vcpu, u8 vector, u32 error);
 void keel_raise_pf(struct keel_vcpu *vcpu, u64 addr, u32 error);
 void keel_raise_db(struct keel_vcpu *vcpu, u64 dr6_bits);
+void keel_raise_bp(struct keel_vcpu *vcpu);	/* as if INT3 at RIP had been executed */
 void keel_raise_fault(struct keel_vcpu *vcpu, const struct emul_fault *fault);
 void keel_queue_nmi(struct keel_vcpu *vcpu);	/* any context */
 /* Before entry: pick what to inject, open windows.  Fast loop safe. */
@@ -430,9 +452,13 @@ int keel_emulate_event(struct keel_vcpu *vcpu);
 int keel_shadow_fault(struct keel_vcpu *vcpu, u64 gva, u32 error);
 int keel_insn_init(struct keel_vcpu *vcpu);
 void keel_insn_free(struct keel_vcpu *vcpu);
-void keel_insn_forget(struct keel_vcpu *vcpu);	/* the state was replaced under it */
+void keel_insn_forget(struct keel_vcpu *vcpu);	/* what userspace was to answer is not waited for any more */
+void keel_insn_changed(struct keel_vcpu *vcpu);	/* userspace has set registers */
 /* One IN/OUT of @size bytes from/to RAX; the backend gives the next RIP. */
 int keel_pio(struct keel_vcpu *vcpu, u16 port, unsigned int size, bool in, u64 next_rip);
+int keel_emulate_bp(struct keel_vcpu *vcpu);	/* #BP, intercepted for the VMM's breakpoints */
+int keel_emulate_ud(struct keel_vcpu *vcpu);	/* #UD, intercepted: the other vendor's hypercall is put right */
+int keel_emulate_mwait(struct keel_vcpu *vcpu);	/* MONITOR or MWAIT */
 /* CPUID, RDMSR, WRMSR, hypercall and XSETBV of the guest, instruction length included. */
 int keel_emulate_cpuid(struct keel_vcpu *vcpu);
 int keel_emulate_rdmsr(struct keel_vcpu *vcpu);

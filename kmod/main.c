@@ -20,11 +20,11 @@ static const struct keel_cap {
 	{ KVM_CAP_IRQCHIP, 1 },
 	{ KVM_CAP_HLT, 1 },
 	{ KVM_CAP_USER_MEMORY, 1 },
-	{ KVM_CAP_MMU_SHADOW_CACHE_CONTROL, 1 },
 	{ KVM_CAP_SET_TSS_ADDR, 1 },
 	{ KVM_CAP_EXT_CPUID, 1 },
 	{ KVM_CAP_EXT_EMUL_CPUID, 1 },
 	{ KVM_CAP_CLOCKSOURCE, 1 },
+	{ KVM_CAP_MMU_SHADOW_CACHE_CONTROL, 1 },
 	{ KVM_CAP_NR_MEMSLOTS, KEEL_MAX_MEMSLOTS },
 	{ KVM_CAP_PIT, 1 },
 	{ KVM_CAP_NOP_IO_DELAY, 1 },
@@ -69,6 +69,16 @@ static const struct keel_cap {
 	{ KVM_CAP_COALESCED_PIO, 1 },
 	{ KVM_CAP_EXCEPTION_PAYLOAD, 1 },
 	{ KVM_CAP_X86_TRIPLE_FAULT_EVENT, 1 },
+	{ KVM_CAP_X86_USER_SPACE_MSR, 1 },
+	{ KVM_CAP_X86_MSR_FILTER, 1 },
+	{ KVM_CAP_DISABLE_QUIRKS, 1 },
+	{ KVM_CAP_DISABLE_QUIRKS2, KEEL_QUIRKS },
+	{ KVM_CAP_SET_GUEST_DEBUG, 1 },
+	{ KVM_CAP_SET_GUEST_DEBUG2, KEEL_GUESTDBG },
+	{ KVM_CAP_SYNC_REGS, KEEL_SYNC_REGS },
+	{ KVM_CAP_MSR_PLATFORM_INFO, 1 },
+	{ KVM_CAP_EXIT_HYPERCALL, KEEL_EXIT_HYPERCALLS },
+	{ KVM_CAP_EXIT_ON_EMULATION_FAILURE, 1 },
 	{ KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2, KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE | KVM_DIRTY_LOG_INITIALLY_SET },
 	{ KVM_CAP_DIRTY_LOG_RING, KEEL_DIRTY_RING_MAX * sizeof(struct kvm_dirty_gfn) },
 	{ KVM_CAP_DIRTY_LOG_RING_ACQ_REL, KEEL_DIRTY_RING_MAX * sizeof(struct kvm_dirty_gfn) },
@@ -87,6 +97,11 @@ int keel_check_extension(u32 cap)
 		return min_t(unsigned int, num_online_cpus(), KEEL_MAX_VCPUS);
 	case KVM_CAP_XSAVE2:
 		return keel_xsave_size();
+	case KVM_CAP_X86_DISABLE_EXITS:
+		/* PAUSE never exits.  A wait in the guest must not stop the host's timer. */
+		return KVM_X86_DISABLE_EXITS_HLT | KVM_X86_DISABLE_EXITS_PAUSE |
+		       (boot_cpu_has(X86_FEATURE_MWAIT) && boot_cpu_has(X86_FEATURE_ARAT) &&
+			!boot_cpu_has_bug(X86_BUG_MONITOR) ? KVM_X86_DISABLE_EXITS_MWAIT : 0);
 	case KVM_CAP_TSC_CONTROL:
 	case KVM_CAP_VM_TSC_CONTROL:
 		return keel_hw.tsc_scaling;

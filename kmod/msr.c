@@ -3,7 +3,7 @@
  * msr.c - model specific registers: one table says which exist, who holds them and who may touch them.  What
  * is not in the table does not exist, and #GPs.
  *
- * Locks: a vCPU's MSRs belong to its own thread or whoever holds vcpu->mutex.  keel_get_msr() never sleeps;
+ * Locks: a vCPU's MSRs belong to its own thread or whoever holds vcpu->mutex; the VM's filter changes while it is paused.  keel_get_msr() never sleeps;
  * keel_set_msr() does only for rows without M_FAST.
  * SDM vol. 4, vol. 3 11.11 (MTRR), 11.12 (PAT), chapter 15 (machine check); APM vol. 2 appendix A.
  */
@@ -198,6 +198,35 @@ static int set_tsc_aux(const struct msr_access *a, u64 val)
 	if (a->vcpu->fpu.swap_tsc_aux)	/* it is in the CPU right now */
 		wrmsrq(MSR_TSC_AUX, val);
 	return 0;
+}
+
+static int get_platform_info(const struct msr_access *a, u64 *val)
+{
+	return !a->host && a->vcpu->vm->no_platform_info ? 1 : get_mem(a, val);
+}
+
+/* CPUID faulting cannot be taken from a guest that has turned it on. */
+static int set_platform_info(const struct msr_access *a, u64 val)
+{
+	if (!(val & MSR_PLATFORM_INFO_CPUID_FAULT) && a->vcpu->msrs.misc_features)
+		return 1;
+	return set_host_only(a, val);
+}
+
+static int set_misc_features(const struct msr_access *a, u64 val)
+{
+	return val && !(a->vcpu->msrs.platform_info & MSR_PLATFORM_INFO_CPUID_FAULT) ? 1 : set_mem(a, val);
+}
+
+/* Whether the guest's CPUID shows MWAIT follows from it, where the VMM wants that. */
+static int set_misc_enable(const struct msr_access *a, u64 val)
+{
+	u64 changed = val ^ a->vcpu->msrs.misc_enable;
+
+	if ((changed & MSR_IA32_MISC_ENABLE_MWAIT) && !keel_guest_has(a->vcpu, X86_FEATURE_XMM3) &&
+	    !keel_has_quirk(a->vcpu->vm, KVM_X86_QUIRK_MISC_ENABLE_NO_MWAIT))
+		return 1;
+	return set_mem(a, val);
 }
 
 static int get_xss(const struct msr_access *a, u64 *val)
@@ -555,16 +584,17 @@ static const struct msr_row msr_rows[] = {
 	  .set = set_host_or_ignore, .offset = offsetof(struct keel_vcpu, msrs.ucode_rev), .valid = ~0ULL },
 	ONE(MSR_IA32_SMBASE, M_LIST | M_HOST, get_smbase, set_smbase),
 	RANGE(MSR_P6_PERFCTR0, 2, M_FAST, get_zero, set_zero),
-	{ .first = MSR_PLATFORM_INFO, .count = 1, .flags = M_LIST, .get = get_mem, .set = set_host_only,
-	  .offset = offsetof(struct keel_vcpu, msrs.platform_info), .valid = MSR_PLATFORM_INFO_CPUID_FAULT },
+	{ .first = MSR_PLATFORM_INFO, .count = 1, .flags = M_LIST, .get = get_platform_info,
+	  .set = set_platform_info, .offset = offsetof(struct keel_vcpu, msrs.platform_info), .valid = ~0ULL },
 	ONE(MSR_MTRRcap, M_FAST, get_mtrr_cap, set_none),
 	{ .first = MSR_IA32_ARCH_CAPABILITIES, .count = 1, .flags = M_LIST | M_FEATURE | M_NEEDS, .get = get_mem,
 	  .set = set_host_only, .feature = X86_FEATURE_ARCH_CAPABILITIES, .valid = ~0ULL,
 	  .offset = offsetof(struct keel_vcpu, msrs.arch_capabilities) },
 	ONE(MSR_IA32_BBL_CR_CTL, M_FAST, get_zero, set_ignore),
 	ONE(MSR_IA32_BBL_CR_CTL3, M_FAST, get_zero, set_ignore),
-	{ .first = MSR_MISC_FEATURES_ENABLES, .count = 1, .flags = M_LIST, .get = get_mem, .set = set_mem,
-	  .offset = offsetof(struct keel_vcpu, msrs.misc_features), .valid = 0 },
+	{ .first = MSR_MISC_FEATURES_ENABLES, .count = 1, .flags = M_LIST, .get = get_mem,
+	  .set = set_misc_features, .offset = offsetof(struct keel_vcpu, msrs.misc_features),
+	  .valid = MSR_MISC_FEATURES_ENABLES_CPUID_FAULT },
 	BACKEND(MSR_IA32_SYSENTER_CS, 0, ~0ULL),
 	CANONICAL(MSR_IA32_SYSENTER_ESP),
 	CANONICAL(MSR_IA32_SYSENTER_EIP),
@@ -575,9 +605,11 @@ static const struct msr_row msr_rows[] = {
 	RANGE(MSR_P6_EVNTSEL0, 2, M_FAST, get_zero, set_zero),
 	ONE(MSR_IA32_PERF_STATUS, M_FAST, get_zero, set_none),
 	ONE(MSR_IA32_PERF_CTL, M_FAST, get_zero, set_ignore),
-	MEM(MSR_IA32_MISC_ENABLE, M_LIST, misc_enable, ~0ULL),
+	{ .first = MSR_IA32_MISC_ENABLE, .count = 1, .flags = M_FAST | M_LIST, .get = get_mem,
+	  .set = set_misc_enable, .offset = offsetof(struct keel_vcpu, msrs.misc_enable), .valid = ~0ULL },
 	{ .first = MSR_IA32_DEBUGCTLMSR, .count = 1, .flags = M_FAST, .get = get_mem, .set = set_debugctl,
 	  .offset = offsetof(struct keel_vcpu, msrs.debugctl) },
+	MEM(MSR_IA32_POWER_CTL, M_LIST, power_ctl, ~0ULL),
 	RANGE(MSR_IA32_LASTBRANCHFROMIP, 4, M_FAST, get_zero, set_none),
 	{ .first = 0x200, .count = KEEL_VAR_MTRRS * 2, .flags = M_FAST | M_LIST, .get = get_mem, .set = set_mtrr_var,
 	  .offset = offsetof(struct keel_vcpu, msrs.mtrr_var) },
@@ -680,6 +712,13 @@ void keel_msr_setup(void)
 	}
 }
 
+enum keel_msr_map keel_msr_map(struct keel_vcpu *vcpu)
+{
+	if (vcpu->vm->msr_filter)
+		return KEEL_MSRS_NONE;
+	return vcpu->spec_ctrl_mode & KEEL_SPEC_OPEN ? KEEL_MSRS_SPEC_CTRL : KEEL_MSRS_DIRECT;
+}
+
 bool keel_msr_fast(u32 msr)
 {
 	const struct msr_row *row = find(msr);
@@ -710,6 +749,43 @@ int keel_set_msr(struct keel_vcpu *vcpu, u32 msr, u64 val, bool host)
 	return a.row && may_access(&a) ? a.row->set(&a, val) : 1;
 }
 
+/* May the guest do so, by what the VMM said?  The x2APIC's registers are always the APIC's to judge. */
+static bool filter_allows(struct keel_vcpu *vcpu, u32 msr, u32 access)
+{
+	const struct kvm_msr_filter *filter = vcpu->vm->msr_filter;
+	unsigned int i;
+
+	if (likely(!filter) || msr - 0x800 < 0x100)
+		return true;
+	for (i = 0; i < ARRAY_SIZE(filter->ranges); i++) {
+		const struct kvm_msr_filter_range *r = &filter->ranges[i];
+		u32 n = msr - r->base;
+
+		if (n < r->nmsrs && (r->flags & access))
+			return r->bitmap[n / 8] & BIT(n % 8);
+	}
+	return !(filter->flags & KVM_MSR_FILTER_DEFAULT_DENY);
+}
+
+static u32 why_refused(u32 msr)
+{
+	return find(msr) ? KVM_MSR_EXIT_REASON_INVAL : KVM_MSR_EXIT_REASON_UNKNOWN;
+}
+
+u32 keel_guest_rdmsr(struct keel_vcpu *vcpu, u32 msr, u64 *val)
+{
+	if (unlikely(!filter_allows(vcpu, msr, KVM_MSR_FILTER_READ)))
+		return KVM_MSR_EXIT_REASON_FILTER;
+	return keel_get_msr(vcpu, msr, val, false) ? why_refused(msr) : 0;
+}
+
+u32 keel_guest_wrmsr(struct keel_vcpu *vcpu, u32 msr, u64 val)
+{
+	if (unlikely(!filter_allows(vcpu, msr, KVM_MSR_FILTER_WRITE)))
+		return KVM_MSR_EXIT_REASON_FILTER;
+	return keel_set_msr(vcpu, msr, val, false) ? why_refused(msr) : 0;
+}
+
 /* Values at power-on; INIT keeps all of them but what an INIT does to DEBUGCTL. */
 void keel_msrs_reset(struct keel_vcpu *vcpu, bool init)
 {
@@ -723,6 +799,7 @@ void keel_msrs_reset(struct keel_vcpu *vcpu, bool init)
 	(void)keel_call(set_msr, vcpu, MSR_IA32_CR_PAT, m->pat);
 	m->misc_enable = MSR_IA32_MISC_ENABLE_FAST_STRING | MSR_IA32_MISC_ENABLE_BTS_UNAVAIL |
 			 MSR_IA32_MISC_ENABLE_PEBS_UNAVAIL;
+	m->platform_info = MSR_PLATFORM_INFO_CPUID_FAULT;
 	m->arch_capabilities = host_arch_capabilities();
 	m->ucode_rev = 0x0000000100000000ULL;	/* a revision: some guests take 0 for "no microcode loaded" */
 	m->mcg_cap = KEEL_MCE_BANKS;
@@ -832,4 +909,69 @@ VCPU_IOCTL(keel_get_msrs)
 VCPU_IOCTL(keel_set_msrs)
 {
 	return msrs_apply(vcpu, arg, vcpu_set_one, false);
+}
+
+/* ------------------------------------------------------------------ KVM_X86_SET_MSR_FILTER */
+
+void keel_msr_filter_free(struct kvm_msr_filter *filter)
+{
+	unsigned int i;
+
+	for (i = 0; filter && i < ARRAY_SIZE(filter->ranges); i++)
+		kfree(filter->ranges[i].bitmap);
+	kfree(filter);
+}
+
+/* The bitmap, which the argument points to, is copied; an empty range is none. */
+static int filter_copy_range(struct kvm_msr_filter_range *to, const struct kvm_msr_filter_range *from)
+{
+	size_t bytes = DIV_ROUND_UP_ULL(from->nmsrs, 8);
+	u8 *bitmap;
+
+	if (!from->nmsrs)
+		return 0;
+	if (!from->flags || from->flags & ~(KVM_MSR_FILTER_READ | KVM_MSR_FILTER_WRITE) ||
+	    bytes > KVM_MSR_FILTER_MAX_BITMAP_SIZE)
+		return -EINVAL;
+	bitmap = memdup_user((const void __user *)(unsigned long)from->bitmap, bytes);
+	if (IS_ERR(bitmap))
+		return PTR_ERR(bitmap);
+	*to = *from;
+	to->bitmap = bitmap;
+	return 1;
+}
+
+VM_IOCTL(keel_set_msr_filter)
+{
+	const struct kvm_msr_filter *in = buf;
+	struct kvm_msr_filter *filter, *old;
+	unsigned int i, used = 0;
+	int r = 0;
+
+	if (in->flags & ~KVM_MSR_FILTER_DEFAULT_DENY)
+		return -EINVAL;
+	filter = kzalloc(sizeof(*filter), GFP_KERNEL_ACCOUNT);
+	if (!filter)
+		return -ENOMEM;
+	filter->flags = in->flags;
+	for (i = 0; r >= 0 && i < ARRAY_SIZE(filter->ranges); i++) {
+		r = filter_copy_range(&filter->ranges[i], &in->ranges[i]);
+		used += r > 0;
+	}
+	/* Nothing but a default would be no filter; as a denial it is a mistake. */
+	if (r >= 0 && !used && filter->flags)
+		r = -EINVAL;
+	if (r < 0 || !used) {
+		keel_msr_filter_free(filter);
+		filter = NULL;
+	}
+	if (r < 0)
+		return r;
+	keel_vm_pause(vm);
+	old = vm->msr_filter;
+	vm->msr_filter = filter;
+	keel_request_all(vm, KEEL_REQ_INTERCEPTS, false);
+	keel_vm_resume(vm);
+	keel_msr_filter_free(old);
+	return 0;
 }

@@ -294,6 +294,8 @@ VCPU_IOCTL(keel_get_regs)
 		slot[i] = keel_reg(vcpu, uapi_reg_order[i]);
 	r->rip = keel_reg(vcpu, KEEL_RIP);
 	r->rflags = keel_rflags(vcpu);
+	if (vcpu->debug.control & KVM_GUESTDBG_SINGLESTEP)
+		r->rflags &= ~(u64)X86_EFLAGS_TF;	/* ours */
 	return 0;
 }
 
@@ -309,7 +311,7 @@ VCPU_IOCTL(keel_set_regs)
 	keel_set_rflags(vcpu, r->rflags);
 	/* New registers: an exception raised for the old ones has no place any more. */
 	vcpu->ev.exception.type = KEEL_EV_NONE;
-	keel_insn_forget(vcpu);
+	keel_insn_changed(vcpu);
 	keel_request(KEEL_REQ_EVENT, vcpu);
 	return 0;
 }
@@ -409,7 +411,7 @@ static int set_sregs_common(struct keel_vcpu *vcpu, const struct kvm_sregs *s)
 	/* Where they cannot be read the guest faults later; it may not have its memory yet. */
 	if (is_pae_paging(s->cr0, s->cr4, s->efer))
 		(void)mmu_load_pdptrs(vcpu, s->cr3);
-	keel_insn_forget(vcpu);
+	keel_insn_changed(vcpu);
 	paging_changed(vcpu);
 	keel_request(KEEL_REQ_EVENT, vcpu);
 	return 0;

@@ -17,6 +17,7 @@
 #include <linux/vtime.h>
 #include <asm/debugreg.h>
 #include <asm/fpu/api.h>
+#include "ioctl.h"
 #include "ops.h"
 #include "trace.h"
 
@@ -255,6 +256,8 @@ static int run_slow_requests(struct keel_vcpu *vcpu)
 	}
 	if (keel_take_request(KEEL_REQ_CLOCK, vcpu))
 		keel_clock_update(vcpu);
+	if (keel_take_request(KEEL_REQ_DEBUG, vcpu))
+		return keel_debug_exit(vcpu);
 	if (keel_take_request(KEEL_REQ_TRIPLE_FAULT, vcpu)) {
 		vcpu->run->exit_reason = KVM_EXIT_SHUTDOWN;
 		return KEEL_USER;
@@ -350,6 +353,58 @@ static int run_loop(struct keel_vcpu *vcpu)
 
 /* ------------------------------------------------------------------ entry */
 
+/*
+ * Registers in kvm_run (KVM_CAP_SYNC_REGS), as the ioctls of the same names take and give them.  Userspace may write
+ * there at any time: what is taken is copied first.
+ */
+#define SYNC(b, field, get, set)	{ b, offsetof(struct kvm_run, s.regs.field),	\
+					  sizeof(((struct kvm_run *)0)->s.regs.field), get, set }
+static const struct sync_row {
+	u32 bit;
+	u16 offset, size;
+	VCPU_IOCTL((*get));
+	VCPU_IOCTL((*set));
+} sync_rows[] = {
+	SYNC(KVM_SYNC_X86_REGS, regs, keel_get_regs, keel_set_regs),
+	SYNC(KVM_SYNC_X86_SREGS, sregs, keel_get_sregs, keel_set_sregs),
+	SYNC(KVM_SYNC_X86_EVENTS, events, keel_get_events, keel_set_events),
+};
+
+static long sync_from_run(struct keel_vcpu *vcpu)
+{
+	struct kvm_run *run = vcpu->run;
+	u32 dirty = READ_ONCE(run->kvm_dirty_regs);
+	unsigned int i;
+	long r;
+
+	if ((READ_ONCE(run->kvm_valid_regs) | dirty) & ~KEEL_SYNC_REGS)
+		return -EINVAL;
+	for (i = 0; dirty && i < ARRAY_SIZE(sync_rows); i++) {
+		const struct sync_row *row = &sync_rows[i];
+		u64 copy[sizeof(struct kvm_sregs) / sizeof(u64)];
+
+		if (!(dirty & row->bit))
+			continue;
+		BUILD_BUG_ON(sizeof(copy) < sizeof(struct kvm_regs) || sizeof(copy) < sizeof(struct kvm_vcpu_events));
+		memcpy(copy, (void *)run + row->offset, row->size);
+		r = row->set(vcpu, copy, 0);
+		if (r)
+			return r;
+		run->kvm_dirty_regs &= ~row->bit;
+	}
+	return 0;
+}
+
+static void sync_to_run(struct keel_vcpu *vcpu)
+{
+	u32 valid = READ_ONCE(vcpu->run->kvm_valid_regs);
+	unsigned int i;
+
+	for (i = 0; i < ARRAY_SIZE(sync_rows); i++)
+		if (valid & sync_rows[i].bit)
+			sync_rows[i].get(vcpu, (void *)vcpu->run + sync_rows[i].offset, 0);
+}
+
 static void run_publish(struct keel_vcpu *vcpu)
 {
 	struct kvm_run *run = vcpu->run;
@@ -358,6 +413,8 @@ static void run_publish(struct keel_vcpu *vcpu)
 	run->cr8 = vcpu->cr8;
 	run->apic_base = vcpu->apic_base;
 	run->flags = 0;
+	if (vcpu->complete)
+		vcpu->complete_rip = keel_linear_rip(vcpu);
 	run->ready_for_interrupt_injection = vcpu->vm->irq.mode == IRQCHIP_KERNEL ||
 		(vcpu->ev.user_vector < 0 && keel_irq_window_open(vcpu) &&
 		 (!vcpu->apic || irq_extint_accepted(vcpu)));
@@ -381,8 +438,12 @@ static long run_locked(struct keel_vcpu *vcpu)
 		}
 		return -EAGAIN;
 	}
-	if (READ_ONCE(run->kvm_valid_regs) || READ_ONCE(run->kvm_dirty_regs))
-		return -EINVAL;		/* KVM_CAP_SYNC_REGS is not offered */
+	if (unlikely(READ_ONCE(run->kvm_valid_regs) || READ_ONCE(run->kvm_dirty_regs))) {
+		long err = sync_from_run(vcpu);
+
+		if (err)
+			return err;
+	}
 	if (!vcpu->apic && vcpu->cr8 != run->cr8 && keel_set_cr8(vcpu, run->cr8))
 		return -EINVAL;
 	if (unlikely(!vcpu->has_run)) {
@@ -395,12 +456,22 @@ static long run_locked(struct keel_vcpu *vcpu)
 		keel_request(KEEL_REQ_EVENT, vcpu);
 	if (complete) {
 		vcpu->complete = NULL;
+		if (unlikely(keel_linear_rip(vcpu) != vcpu->complete_rip)) {
+			keel_insn_forget(vcpu);		/* the vCPU was put elsewhere meanwhile */
+			complete = NULL;
+		}
+	}
+	if (complete) {
 		r = complete(vcpu);
 		if (r <= 0)
 			return r;
 	}
 	if (keel_immediate_exit(run))
 		return -EINTR;
+	/* Not earlier: whoever only has an instruction completed still looks at the exit it comes from. */
+	run->exit_reason = KVM_EXIT_UNKNOWN;
+	if (unlikely(vcpu->debug.control & KVM_GUESTDBG_SINGLESTEP))
+		keel_debug_step(vcpu);
 	vcpu->stat.user_exits++;
 	return run_loop(vcpu);
 }
@@ -412,9 +483,10 @@ long keel_run(struct keel_vcpu *vcpu)
 
 	if (vcpu->sigset_active)
 		sigprocmask(SIG_SETMASK, &vcpu->sigset, &saved);
-	vcpu->run->exit_reason = KVM_EXIT_UNKNOWN;
 	r = run_locked(vcpu);
 	run_publish(vcpu);
+	if (unlikely(READ_ONCE(vcpu->run->kvm_valid_regs)))
+		sync_to_run(vcpu);
 	if (vcpu->sigset_active)
 		sigprocmask(SIG_SETMASK, &saved, NULL);
 	return r;

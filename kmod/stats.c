@@ -413,7 +413,7 @@ VM_IOCTL(keel_vm_stats_fd)
 {
 	char id[NAME_BYTES];
 
-	snprintf(id, sizeof(id), "keel-%d", vm->owner);
+	snprintf(id, sizeof(id), "kvm-%d", vm->owner);
 	return open_stats(vm, make_image(vm_names, NR_VM, NR_VM_INSTANT, id), vm_counters(vm));
 }
 
@@ -421,6 +421,6 @@ VCPU_IOCTL(keel_vcpu_stats_fd)
 {
 	char id[NAME_BYTES];
 
-	snprintf(id, sizeof(id), "keel-%d/vcpu-%u", vcpu->vm->owner, vcpu->id);
+	snprintf(id, sizeof(id), "kvm-%d/vcpu-%u", vcpu->vm->owner, vcpu->id);
 	return open_stats(vcpu->vm, make_image(vcpu_names, NR_VCPU, 0, id), vcpu_counters(vcpu));
 }

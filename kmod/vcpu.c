@@ -322,6 +322,7 @@ static const struct keel_ioctl vcpu_ioctls[] = {
 	VCPU_ENTRY(KVM_SET_XCRS, LOCK_VCPU, keel_set_xcrs),
 	VCPU_ENTRY(KVM_GET_DEBUGREGS, LOCK_VCPU, keel_get_debugregs),
 	VCPU_ENTRY(KVM_SET_DEBUGREGS, LOCK_VCPU, keel_set_debugregs),
+	VCPU_ENTRY(KVM_SET_GUEST_DEBUG, LOCK_VCPU, keel_set_guest_debug),
 	VCPU_ENTRY(KVM_GET_VCPU_EVENTS, LOCK_VCPU, keel_get_events),
 	VCPU_ENTRY(KVM_SET_VCPU_EVENTS, LOCK_VCPU, keel_set_events),
 	VCPU_ENTRY(KVM_INTERRUPT, LOCK_VCPU, keel_ioctl_interrupt),

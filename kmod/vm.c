@@ -57,6 +57,7 @@ void keel_vm_put(struct keel_vm *vm)
 	keel_call(vm_destroy, vm);
 	mmu_vm_release(vm);
 	keel_memslots_free(vm);
+	keel_msr_filter_free(vm->msr_filter);
 	mmu_vm_put(vm);		/* keel_vm_free() follows, now or later */
 }
 
@@ -118,43 +119,108 @@ static VM_IOCTL(vm_set_identity_map)
 	return vm->nr_vcpus ? -EINVAL : 0;
 }
 
-static long vm_cap_max_vcpu_id(struct keel_vm *vm, const struct kvm_enable_cap *cap)
+/* Ids are below it; once, before there is any vCPU. */
+static long vm_cap_max_vcpu_id(struct keel_vm *vm, u64 arg)
 {
-	if (vm->max_vcpu_id && cap->args[0] == vm->max_vcpu_id)
+	if (vm->max_vcpu_id && arg == vm->max_vcpu_id)
 		return 0;
-	if (!cap->args[0] || cap->args[0] > KEEL_MAX_VCPU_ID || vm->nr_vcpus || vm->max_vcpu_id)
+	if (!arg || arg > KEEL_MAX_VCPU_ID || vm->nr_vcpus || vm->max_vcpu_id)
 		return -EINVAL;
-	vm->max_vcpu_id = cap->args[0];
+	vm->max_vcpu_id = arg;
 	return 0;
 }
 
+static long vm_cap_exception_payload(struct keel_vm *vm, u64 arg)
+{
+	vm->exception_payload = arg;
+	return 0;
+}
+
+static long vm_cap_triple_fault_event(struct keel_vm *vm, u64 arg)
+{
+	vm->triple_fault_event = arg;
+	return 0;
+}
+
+static long vm_cap_user_space_msr(struct keel_vm *vm, u64 arg)
+{
+	if (arg & ~(u64)(KVM_MSR_EXIT_REASON_INVAL | KVM_MSR_EXIT_REASON_UNKNOWN | KVM_MSR_EXIT_REASON_FILTER))
+		return -EINVAL;
+	WRITE_ONCE(vm->msr_exits, arg);
+	return 0;
+}
+
+/* The older form takes any bits; those that mean nothing here are dropped. */
+static long vm_cap_disable_quirks(struct keel_vm *vm, u64 arg)
+{
+	WRITE_ONCE(vm->quirks_off, arg & KEEL_QUIRKS);
+	keel_request_all(vm, KEEL_REQ_INTERCEPTS, false);
+	return 0;
+}
+
+static long vm_cap_disable_quirks2(struct keel_vm *vm, u64 arg)
+{
+	return arg & ~(u64)KEEL_QUIRKS ? -EINVAL : vm_cap_disable_quirks(vm, arg);
+}
+
+static long vm_cap_disable_exits(struct keel_vm *vm, u64 arg)
+{
+	if (arg & ~(u64)keel_check_extension(KVM_CAP_X86_DISABLE_EXITS) || vm->nr_vcpus)
+		return -EINVAL;
+	vm->exits_off |= arg;
+	return 0;
+}
+
+static long vm_cap_platform_info(struct keel_vm *vm, u64 arg)
+{
+	WRITE_ONCE(vm->no_platform_info, !arg);
+	return 0;
+}
+
+static long vm_cap_exit_hypercall(struct keel_vm *vm, u64 arg)
+{
+	if (arg & ~(u64)KEEL_EXIT_HYPERCALLS)
+		return -EINVAL;
+	WRITE_ONCE(vm->exit_hypercalls, arg);
+	return 0;
+}
+
+static long vm_cap_exit_on_emulation_failure(struct keel_vm *vm, u64 arg)
+{
+	WRITE_ONCE(vm->exit_on_emulation_failure, arg);
+	return 0;
+}
+
+static const struct vm_cap {
+	u32 cap;
+	long (*enable)(struct keel_vm *vm, u64 arg);	/* vm->lock is held */
+} vm_caps[] = {
+	{ KVM_CAP_DISABLE_QUIRKS, vm_cap_disable_quirks },
+	{ KVM_CAP_SPLIT_IRQCHIP, irq_enable_split },
+	{ KVM_CAP_MAX_VCPU_ID, vm_cap_max_vcpu_id },
+	{ KVM_CAP_X2APIC_API, irq_enable_x2apic_api },
+	{ KVM_CAP_X86_DISABLE_EXITS, vm_cap_disable_exits },
+	{ KVM_CAP_MSR_PLATFORM_INFO, vm_cap_platform_info },
+	{ KVM_CAP_EXCEPTION_PAYLOAD, vm_cap_exception_payload },
+	{ KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2, keel_enable_dirty_log_caps },
+	{ KVM_CAP_X86_USER_SPACE_MSR, vm_cap_user_space_msr },
+	{ KVM_CAP_DIRTY_LOG_RING, keel_enable_dirty_ring },
+	{ KVM_CAP_EXIT_HYPERCALL, vm_cap_exit_hypercall },
+	{ KVM_CAP_EXIT_ON_EMULATION_FAILURE, vm_cap_exit_on_emulation_failure },
+	{ KVM_CAP_DISABLE_QUIRKS2, vm_cap_disable_quirks2 },
+	{ KVM_CAP_X86_TRIPLE_FAULT_EVENT, vm_cap_triple_fault_event },
+	{ KVM_CAP_DIRTY_LOG_RING_ACQ_REL, keel_enable_dirty_ring },
+};
+
 static VM_IOCTL(vm_enable_cap)
 {
-	struct kvm_enable_cap *cap = buf;
+	const struct kvm_enable_cap *cap = buf;
+	unsigned int i;
 
-	if (cap->flags)
-		return -EINVAL;
-	switch (cap->cap) {
-	case KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2:
-		return keel_enable_dirty_log_caps(vm, cap->args[0]);
-	case KVM_CAP_DIRTY_LOG_RING:
-	case KVM_CAP_DIRTY_LOG_RING_ACQ_REL:
-		return keel_enable_dirty_ring(vm, cap->args[0]);
-	case KVM_CAP_SPLIT_IRQCHIP:
-		return irq_enable_split(vm, cap->args[0]);
-	case KVM_CAP_X2APIC_API:
-		return irq_enable_x2apic_api(vm, cap->args[0]);
-	case KVM_CAP_EXCEPTION_PAYLOAD:
-		vm->exception_payload = cap->args[0];
-		return 0;
-	case KVM_CAP_X86_TRIPLE_FAULT_EVENT:
-		vm->triple_fault_event = cap->args[0];
-		return 0;
-	case KVM_CAP_MAX_VCPU_ID:
-		return vm_cap_max_vcpu_id(vm, cap);
-	default:
-		return -EINVAL;
-	}
+	for (i = 0; !cap->flags && i < ARRAY_SIZE(vm_caps); i++)
+		if (vm_caps[i].cap == cap->cap)
+			return vm_caps[i].enable(vm, cap->args[0]);
+	return -EINVAL;
 }
 
 static const struct keel_ioctl vm_ioctls[] = {
@@ -192,6 +258,7 @@ static const struct keel_ioctl vm_ioctls[] = {
 	VM_ENTRY(KVM_SET_CLOCK, LOCK_NONE, keel_set_clock),
 	VM_ENTRY(KVM_SET_TSC_KHZ, LOCK_VM, keel_vm_set_tsc_khz),
 	VM_ENTRY(KVM_GET_TSC_KHZ, LOCK_VM, keel_vm_get_tsc_khz),
+	VM_ENTRY(KVM_X86_SET_MSR_FILTER, LOCK_VM, keel_set_msr_filter),
 	VM_ENTRY(KVM_GET_STATS_FD, LOCK_NONE, keel_vm_stats_fd),
 };
 

@@ -627,4 +627,34 @@ TEST(relocated)
 	vm_free(vm);
 }
 
+/* The TPR in guest memory, exchanged at entries and exits */
+static void vapic_guest(u64 arg)
+{
+	volatile u8 *tpr = (u8 *)HEAP_GPA;
+
+	guest_eq(*tpr, 0);
+	*tpr = 0x50;
+	outb(0x80, 0);
+	guest_eq(read_cr8(), 5);
+	*tpr = 0;
+	outb(0x80, 0);
+	guest_eq(read_cr8(), 0);
+	guest_done(0);
+}
+
+TEST(vapic_addr)
+{
+	struct vm *vm = vm_new(VM_IRQCHIP);
+	struct vcpu *v = vcpu_new(vm, 0);
+	struct kvm_vapic_addr a = { .vapic_addr = HEAP_GPA };
+
+	EXPECT_EQ(-EFAULT, xioctl(v->fd, KVM_SET_VAPIC_ADDR, 8));
+	EXPECT_EQ(0, xioctl(v->fd, KVM_SET_VAPIC_ADDR, &a));
+	vcpu_long(v, vapic_guest, 0);
+	vcpu_expect_io(v, KVM_EXIT_IO_OUT, 0x80, 1, 1);
+	vcpu_expect_io(v, KVM_EXIT_IO_OUT, 0x80, 1, 1);
+	vcpu_done(v);
+	vm_free(vm);
+}
+
 TEST_HARNESS_MAIN

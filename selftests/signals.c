@@ -68,6 +68,9 @@ TEST_F(signals, immediate_exit)
 	v->run->immediate_exit = 1;
 	EXPECT_EQ(-EINTR, xioctl(v->fd, KVM_RUN, 0));
 	v->run->immediate_exit = 0;
+	/* and still told of */
+	EXPECT_EQ(KVM_EXIT_IO, v->run->exit_reason);
+	EXPECT_EQ(PORT_SYNC, v->run->io.port);
 	EXPECT_EQ(1, vcpu_sync(v));
 	vcpu_done(v);
 }

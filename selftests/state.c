@@ -618,6 +618,9 @@ TEST_F(state, cpuid_after_run)
 	vcpu_long(v, nop_guest, 0);
 	vcpu_sync(v);
 	EXPECT_EQ(0, xioctl(v->fd, KVM_SET_CPUID2, c));
+	/* as it is told, with what follows from the vCPU's state, too */
+	EXPECT_EQ(0, xioctl(v->fd, KVM_GET_CPUID2, c));
+	EXPECT_EQ(0, xioctl(v->fd, KVM_SET_CPUID2, c));
 	e = cpuid_find(c, 1, 0);
 	e->eax ^= 0x10;
 	EXPECT_EQ(-EINVAL, xioctl(v->fd, KVM_SET_CPUID2, c));

@@ -240,8 +240,11 @@ struct emul_ops {
 	/* nr 0..7; the op checks CR4.DE, DR7.GD and the value. */
 	enum emul_result (*get_dr)(struct emul *e, unsigned int nr, u64 *val);
 	enum emul_result (*set_dr)(struct emul *e, unsigned int nr, u64 val);
+	/* What other instructions look at, and the instructions RDMSR and WRMSR. */
 	enum emul_result (*get_msr)(struct emul *e, u32 msr, u64 *val);
 	enum emul_result (*set_msr)(struct emul *e, u32 msr, u64 val);
+	enum emul_result (*rdmsr)(struct emul *e, u32 msr, u64 *val);
+	enum emul_result (*wrmsr)(struct emul *e, u32 msr, u64 val);
 	/* Extended control registers: XGETBV, XSETBV, and XCR0 for AVX moves. Optional. */
 	enum emul_result (*get_xcr)(struct emul *e, u32 nr, u64 *val);
 	enum emul_result (*set_xcr)(struct emul *e, u32 nr, u64 val);

@@ -202,7 +202,7 @@ enum emul_result emul_op_rdmsr(struct emul *e)
 	enum emul_result r;
 	u64 val;
 
-	r = e->ops->get_msr(e, e->regs[EMUL_RCX], &val);
+	r = e->ops->rdmsr(e, e->regs[EMUL_RCX], &val);
 	if (!r)
 		set_edx_eax(e, val);
 	return r;
@@ -210,7 +210,7 @@ enum emul_result emul_op_rdmsr(struct emul *e)
 
 enum emul_result emul_op_wrmsr(struct emul *e)
 {
-	return e->ops->set_msr(e, e->regs[EMUL_RCX], get_edx_eax(e));
+	return e->ops->wrmsr(e, e->regs[EMUL_RCX], get_edx_eax(e));
 }
 
 enum emul_result emul_op_cpuid(struct emul *e)

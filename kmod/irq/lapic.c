@@ -421,8 +421,16 @@ bool irq_lapic_mmio(struct keel_vcpu *vcpu, u64 gpa, unsigned int len, void *dat
 	unsigned int off = gpa & ~PAGE_MASK, reg = off & 0x3f0;
 	u32 val;
 
-	if (!apic || (gpa ^ vcpu->apic_base) >> PAGE_SHIFT || !apic_on(apic) || apic_is_x2(apic))
+	if (!apic || (gpa ^ vcpu->apic_base) >> PAGE_SHIFT)
 		return false;
+	if (!apic_on(apic) || apic_is_x2(apic)) {
+		/* Nobody's registers now; the ABI's old habit is that the page stays taken. */
+		if (!keel_has_quirk(vcpu->vm, KVM_X86_QUIRK_LAPIC_MMIO_HOLE))
+			return false;
+		if (!write)
+			memset(data, 0xff, len);
+		return true;
+	}
 
 	if (write) {
 		/* Narrow or unaligned accesses are undefined: they change nothing. */
@@ -583,7 +591,7 @@ void irq_lapic_reset(struct keel_vcpu *vcpu, bool init)
 	for (i = 0; i < LVT_COUNT; i++)
 		apic_set_reg(apic, LVT_REG(i), APIC_LVT_MASKED);
 	/* The ABI's old habit: firmware that never programs LINT0 gets the PIC's interrupts anyhow. */
-	if (keel_vcpu_is_bsp(vcpu))
+	if (keel_vcpu_is_bsp(vcpu) && keel_has_quirk(vcpu->vm, KVM_X86_QUIRK_LINT0_REENABLED))
 		apic_set_reg(apic, APIC_LVT0, APIC_DM_EXTINT);
 	update_enabled(apic);
 	irq_map_update(vcpu->vm);

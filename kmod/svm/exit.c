@@ -122,7 +122,12 @@ static int svm_db(struct keel_vcpu *vcpu)
 
 	if (svm_step_done(svm))
 		return KEEL_RESUME;
-	/* DR6 was written before the exit; the exception goes on to the guest as it is. */
+	/* DR6 was written before the exit.  The exception goes on to the guest as it is, or all of it to the VMM. */
+	if (unlikely(keel_debug_takes(vcpu, X86_TRAP_DB, svm->vmcb->save.dr6))) {
+		svm_set_dr6(vcpu, svm->dr6);
+		return KEEL_RESUME;
+	}
+	svm->dr6 = svm->vmcb->save.dr6;
 	keel_raise(vcpu, X86_TRAP_DB);
 	return KEEL_RESUME;
 }
@@ -168,10 +173,7 @@ static int svm_msr(struct keel_vcpu *vcpu)
 							 keel_emulate_rdmsr(vcpu);
 }
 
-/*
- * Instructions without an effect here: on caches that are coherent anyway, or MONITOR and MWAIT, which some
- * guests run without asking CPUID; a wait that ends at once is a legal one.
- */
+/* Instructions without an effect here: on caches that are coherent anyway. */
 static int svm_nothing(struct keel_vcpu *vcpu)
 {
 	int r = keel_skip(vcpu);
@@ -237,6 +239,8 @@ static const struct svm_exit {
 	[SVM_EXIT_READ_DR0 ... SVM_EXIT_READ_DR7] = { ONLY_SLOW(keel_emulate), "read_dr" },
 	[SVM_EXIT_WRITE_DR0 ... SVM_EXIT_WRITE_DR7] = { ONLY_SLOW(keel_emulate), "write_dr" },
 	[EXCP(X86_TRAP_DB)]	= { BOTH(svm_db), "excp_db" },
+	[EXCP(X86_TRAP_BP)]	= { BOTH(keel_emulate_bp), "excp_bp" },
+	[EXCP(X86_TRAP_UD)]	= { ONLY_SLOW(keel_emulate_ud), "excp_ud" },
 	[EXCP(X86_TRAP_PF)]	= { BOTH(svm_pf), "excp_pf" },
 	[EXCP(X86_TRAP_AC)]	= { BOTH(svm_ac), "excp_ac" },
 	[EXCP(X86_TRAP_MC)]	= { BOTH(svm_mc), "excp_mc" },
@@ -265,8 +269,8 @@ static const struct svm_exit {
 	[SVM_EXIT_CLGI]		= { BOTH(svm_ud), "clgi" },
 	[SVM_EXIT_SKINIT]	= { BOTH(svm_ud), "skinit" },
 	[SVM_EXIT_WBINVD]	= { BOTH(svm_nothing), "wbinvd" },
-	[SVM_EXIT_MONITOR]	= { BOTH(svm_nothing), "monitor" },
-	[SVM_EXIT_MWAIT]	= { BOTH(svm_nothing), "mwait" },
+	[SVM_EXIT_MONITOR]	= { BOTH(keel_emulate_mwait), "monitor" },
+	[SVM_EXIT_MWAIT]	= { BOTH(keel_emulate_mwait), "mwait" },
 	[SVM_EXIT_XSETBV]	= { ONLY_SLOW(keel_emulate_xsetbv), "xsetbv" },
 	[SVM_EXIT_RDPRU]	= { BOTH(svm_ud), "rdpru" },
 	[SVM_EXIT_INVPCID]	= { BOTH(keel_emulate), "invpcid" },

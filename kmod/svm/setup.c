@@ -16,8 +16,8 @@
 struct svm_features svm_has __ro_after_init;
 phys_addr_t svm_iopm_pa __ro_after_init;
 static struct page *svm_iopm;
-phys_addr_t svm_msrpm_pa[2] __ro_after_init;
-static unsigned long *svm_msrpm[2];
+phys_addr_t svm_msrpm_pa[KEEL_NR_MSR_MAPS] __ro_after_init;
+static unsigned long *svm_msrpm[KEEL_NR_MSR_MAPS];
 #define IOPM_ORDER	2	/* 12 KiB are used: three pages of four */
 
 /* APM 15.25.5: x86-64's own format; nested walks are user accesses to the nested tables, so all entries carry U/S. */
@@ -197,11 +197,11 @@ static int svm_alloc_cpus(void)
 		if (!svm_msrpm[i])
 			return -ENOMEM;
 		memset(svm_msrpm[i], 0xff, PAGE_SIZE << MSRPM_ORDER);
-		for (m = 0; m < ARRAY_SIZE(direct_msrs); m++)
+		for (m = 0; i != KEEL_MSRS_NONE && m < ARRAY_SIZE(direct_msrs); m++)
 			msrpm_open(svm_msrpm[i], direct_msrs[m]);
 		svm_msrpm_pa[i] = __pa(svm_msrpm[i]);
 	}
-	msrpm_open(svm_msrpm[1], MSR_IA32_SPEC_CTRL);
+	msrpm_open(svm_msrpm[KEEL_MSRS_SPEC_CTRL], MSR_IA32_SPEC_CTRL);
 	for_each_possible_cpu(cpu) {
 		struct svm_cpu *sc = per_cpu_ptr(&svm_cpu, cpu);
 

@@ -39,6 +39,7 @@ struct svm_vcpu {
 	bool nmi_masked;
 	bool iret_started;
 	u64 iret_rip;
+	u64 dr6;			/* the guest's, which a #DB that is the VMM's spoils in the VMCB */
 	bool step;			/* TF is ours */
 	bool step_tf;			/* the guest's own TF meanwhile */
 	/* the interrupt shadow, for a CPU that loses it: see inject.c */
@@ -95,7 +96,7 @@ void svm_cpu_disable(void);
 void svm_assign_asid(struct svm_vcpu *svm);
 void svm_load_tsc_ratio(struct svm_vcpu *svm);
 phys_addr_t svm_host_save_pa(void);
-extern phys_addr_t svm_iopm_pa, svm_msrpm_pa[2];	/* the second with SPEC_CTRL open, by KEEL_SPEC_OPEN */
+extern phys_addr_t svm_iopm_pa, svm_msrpm_pa[KEEL_NR_MSR_MAPS];
 
 /* vmcb.c */
 int svm_vm_init(struct keel_vm *vm);

@@ -18,16 +18,16 @@ static_assert(offsetof(struct svm_vcpu, vcpu) == 0);
 /*
  * What always exits.  Not here, on purpose, because the guest may do it alone under nested paging:
  * CR3 and CR0 reads and writes that change only TS and MP, CR2, INVLPG, INVPCID, RDTSC, RDTSCP, PUSHF,
- * POPF, INT n, descriptor-table loads and stores, PAUSE, #PF, #UD, #GP, #NM, and IRET, CR8 and virtual
- * interrupts unless something waits for them.
+ * POPF, INT n, descriptor-table loads and stores, PAUSE, #PF, #GP, #NM, and IRET, CR8 and virtual
+ * interrupts unless something waits for them.  HLT, MONITOR, MWAIT and #UD are the VMM's choice.
  */
 static const u8 svm_always[] = {
 	INTERCEPT_SELECTIVE_CR0,	/* PG, PE, CD, NW: mode changes */
 	INTERCEPT_CR4_WRITE,		/* reserved bits follow the guest's CPUID */
 	INTERCEPT_INTR, INTERCEPT_NMI, INTERCEPT_SMI, INTERCEPT_INIT,
-	INTERCEPT_CPUID, INTERCEPT_HLT, INTERCEPT_IOIO_PROT, INTERCEPT_MSR_PROT,
+	INTERCEPT_CPUID, INTERCEPT_IOIO_PROT, INTERCEPT_MSR_PROT,
 	INTERCEPT_RDPMC, INTERCEPT_RSM, INTERCEPT_INVD, INTERCEPT_WBINVD, INTERCEPT_TASK_SWITCH,
-	INTERCEPT_SHUTDOWN, INTERCEPT_XSETBV, INTERCEPT_MONITOR, INTERCEPT_MWAIT, INTERCEPT_RDPRU,
+	INTERCEPT_SHUTDOWN, INTERCEPT_XSETBV, INTERCEPT_RDPRU,
 	INTERCEPT_INVLPGA, INTERCEPT_VMRUN, INTERCEPT_VMMCALL, INTERCEPT_VMLOAD, INTERCEPT_VMSAVE,
 	INTERCEPT_STGI, INTERCEPT_CLGI, INTERCEPT_SKINIT,
 	INTERCEPT_EXCEPTION_OFFSET + X86_TRAP_DB,	/* a guest can hold the CPU for ever */
@@ -108,11 +108,18 @@ void svm_vcpu_reset(struct keel_vcpu *vcpu, bool init)
 void svm_update_intercepts(struct keel_vcpu *vcpu)
 {
 	struct svm_vcpu *svm = to_svm(vcpu);
+	u32 off = vcpu->vm->exits_off;
 
 	/* Without an in-kernel APIC the VMM must see the TPR fall. */
 	if (!vcpu->apic)
 		svm_intercept(svm, INTERCEPT_CR8_WRITE, true);
-	svm->vmcb->control.msrpm_base_pa = svm_msrpm_pa[!!(vcpu->spec_ctrl_mode & KEEL_SPEC_OPEN)];
+	svm_intercept(svm, INTERCEPT_HLT, !(off & KVM_X86_DISABLE_EXITS_HLT));
+	svm_intercept(svm, INTERCEPT_MONITOR, !(off & KVM_X86_DISABLE_EXITS_MWAIT));
+	svm_intercept(svm, INTERCEPT_MWAIT, !(off & KVM_X86_DISABLE_EXITS_MWAIT));
+	svm_intercept(svm, INTERCEPT_EXCEPTION_OFFSET + X86_TRAP_UD,
+		      keel_has_quirk(vcpu->vm, KVM_X86_QUIRK_FIX_HYPERCALL_INSN));
+	svm_intercept(svm, INTERCEPT_EXCEPTION_OFFSET + X86_TRAP_BP, vcpu->debug.control & KVM_GUESTDBG_USE_SW_BP);
+	svm->vmcb->control.msrpm_base_pa = svm_msrpm_pa[keel_msr_map(vcpu)];
 	svm_touch(svm, CLEAN_PERM);
 }
 
@@ -328,11 +335,12 @@ void svm_set_efer(struct keel_vcpu *vcpu, u64 val)
 
 u64 svm_get_dr6(struct keel_vcpu *vcpu)
 {
-	return to_svm(vcpu)->vmcb->save.dr6;
+	return to_svm(vcpu)->dr6;
 }
 
 void svm_set_dr6(struct keel_vcpu *vcpu, u64 val)
 {
+	to_svm(vcpu)->dr6 = val;
 	to_svm(vcpu)->vmcb->save.dr6 = val;
 	svm_touch(to_svm(vcpu), CLEAN_DR);
 }

@@ -228,6 +228,10 @@ static int vmx_exception(struct keel_vcpu *vcpu)
 		return KEEL_RESUME;
 	case X86_TRAP_MC:
 		return KEEL_RESUME;
+	case X86_TRAP_BP:
+		return keel_emulate_bp(vcpu);
+	case X86_TRAP_UD:
+		return keel_emulate_ud(vcpu);
 	case X86_TRAP_PF:
 		return keel_shadow_fault(vcpu, vmcs_read(EXIT_QUALIFICATION), vmcs_read(VM_EXIT_INTR_ERROR_CODE));
 	default:
@@ -270,10 +274,7 @@ static int vmx_io(struct keel_vcpu *vcpu)
 	return keel_pio(vcpu, q >> 16, (q & 7) + 1, q & BIT(3), vmx_next_rip(vcpu));
 }
 
-/*
- * Instructions without an effect here: on caches that are coherent anyway, or MONITOR and MWAIT, which some
- * guests run without asking CPUID; a wait that ends at once is a legal one.
- */
+/* Instructions without an effect here: on caches that are coherent anyway. */
 static int vmx_nothing(struct keel_vcpu *vcpu)
 {
 	keel_advance(vcpu, vmx_next_rip(vcpu));
@@ -351,8 +352,8 @@ static const struct vmx_exit {
 	R(IO_INSTRUCTION)	= { BOTH(vmx_io), "io" },
 	R(MSR_READ)		= { BOTH(keel_emulate_rdmsr), "rdmsr" },
 	R(MSR_WRITE)		= { BOTH(keel_emulate_wrmsr), "wrmsr" },
-	R(MWAIT_INSTRUCTION)	= { BOTH(vmx_nothing), "mwait" },
-	R(MONITOR_INSTRUCTION)	= { BOTH(vmx_nothing), "monitor" },
+	R(MWAIT_INSTRUCTION)	= { BOTH(keel_emulate_mwait), "mwait" },
+	R(MONITOR_INSTRUCTION)	= { BOTH(keel_emulate_mwait), "monitor" },
 	R(TPR_BELOW_THRESHOLD)	= { BOTH(vmx_resume), "tpr_below" },	/* vmx_save_tpr() has seen to it */
 	R(EPT_VIOLATION)	= { BOTH(vmx_ept_violation), "page_fault" },
 	R(INVEPT)		= { BOTH(vmx_ud), "invept" },

@@ -44,6 +44,9 @@ void vmx_inject(struct keel_vcpu *vcpu, const struct keel_event *ev)
 	/* STI does not hold up an NMI, but an entry would refuse the two together. */
 	if (ev->type == KEEL_EV_NMI)
 		vmx_set_shadow(vcpu, 0);
+	/* Halted, where HLT does not exit, the CPU takes interrupts and NMIs only. */
+	if (unlikely(vcpu->vm->exits_off & KVM_X86_DISABLE_EXITS_HLT))
+		vmcs_write(GUEST_ACTIVITY_STATE, GUEST_ACTIVITY_ACTIVE);
 	vmcs_write(VM_ENTRY_INTR_INFO_FIELD, info);
 }
 

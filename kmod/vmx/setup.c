@@ -22,7 +22,7 @@ module_param(pml, bool, 0444);
 MODULE_PARM_DESC(pml, "Let the CPU log the pages it writes, where VMX can (on)");
 
 struct vmx_features vmx_has __ro_after_init;
-u8 *vmx_msr_bitmap[2];
+u8 *vmx_msr_bitmap[KEEL_NR_MSR_MAPS];
 
 static bool ept = true;
 module_param(ept, bool, 0444);
@@ -386,10 +386,10 @@ static int make_msr_bitmaps(void)
 		if (!bitmap)
 			return -ENOMEM;
 		memset(bitmap, 0xff, PAGE_SIZE);
-		for (m = 0; m < ARRAY_SIZE(direct_msrs); m++)
+		for (m = 0; i != KEEL_MSRS_NONE && m < ARRAY_SIZE(direct_msrs); m++)
 			open_msr(bitmap, direct_msrs[m]);
 	}
-	open_msr(vmx_msr_bitmap[1], MSR_IA32_SPEC_CTRL);
+	open_msr(vmx_msr_bitmap[KEEL_MSRS_SPEC_CTRL], MSR_IA32_SPEC_CTRL);
 	return 0;
 }
 

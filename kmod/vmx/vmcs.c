@@ -80,7 +80,6 @@ static void vmcs_constant(struct vmx_vcpu *vmx)
 	vmcs_write(SECONDARY_VM_EXEC_CONTROL, cpu2);
 	vmcs_write(VM_EXIT_CONTROLS, vmx_has.exit_ctl);
 	vmcs_write(VM_ENTRY_CONTROLS, vmx->entry_ctl);
-	vmcs_write(EXCEPTION_BITMAP, EXCEPTIONS | (keel_hw.two_dim ? 0 : BIT(X86_TRAP_PF)));
 	vmcs_write(PAGE_FAULT_ERROR_CODE_MASK, 0);	/* so bit 14 of the bitmap says whether a #PF exits */
 	vmcs_write(PAGE_FAULT_ERROR_CODE_MATCH, 0);
 	vmcs_write(CR3_TARGET_COUNT, 0);
@@ -134,12 +133,18 @@ static void vmx_update_pml(struct vmx_vcpu *vmx)
 void vmx_update_intercepts(struct keel_vcpu *vcpu)
 {
 	struct vmx_vcpu *vmx = to_vmx(vcpu);
+	u32 off = vcpu->vm->exits_off;
 	u64 cr4 = keel_cr4(vcpu);	/* while the old mask tells where it is */
 
 	vmx->cr4_owned = keel_hw.two_dim ? CR4_OWNED & ~keel_cr4_reserved(vcpu) : 0;
 	vmcs_write(CR4_GUEST_HOST_MASK, ~vmx->cr4_owned);
 	vmx_set_cr4(vcpu, cr4);
-	vmcs_write(MSR_BITMAP, __pa(vmx_msr_bitmap[!!(vcpu->spec_ctrl_mode & KEEL_SPEC_OPEN)]));
+	vmcs_write(EXCEPTION_BITMAP, EXCEPTIONS | (keel_hw.two_dim ? 0 : BIT(X86_TRAP_PF)) |
+		   (vcpu->debug.control & KVM_GUESTDBG_USE_SW_BP ? BIT(X86_TRAP_BP) : 0) |
+		   (keel_has_quirk(vcpu->vm, KVM_X86_QUIRK_FIX_HYPERCALL_INSN) ? BIT(X86_TRAP_UD) : 0));
+	vmx_cpu_ctl(vmx, CPU_BASED_HLT_EXITING, !(off & KVM_X86_DISABLE_EXITS_HLT));
+	vmx_cpu_ctl(vmx, CPU_BASED_MWAIT_EXITING | CPU_BASED_MONITOR_EXITING, !(off & KVM_X86_DISABLE_EXITS_MWAIT));
+	vmcs_write(MSR_BITMAP, __pa(vmx_msr_bitmap[keel_msr_map(vcpu)]));
 	/* Without an in-kernel APIC the VMM must see the TPR fall. */
 	vmx_cpu_ctl(vmx, CPU_BASED_CR8_LOAD_EXITING | CPU_BASED_CR8_STORE_EXITING, !vcpu->apic);
 	vmx_update_pml(vmx);
@@ -445,7 +450,9 @@ int vmx_get_msr(struct keel_vcpu *vcpu, u32 msr, u64 *val)
 	struct vmx_vcpu *vmx = to_vmx(vcpu);
 	int i = vmx_switched_msr(msr);
 
-	if (i >= 0)
+	if (msr == MSR_KERNEL_GS_BASE && vcpu->atomic)
+		rdmsrq(msr, *val);	/* the guest's is in the CPU now, and SWAPGS changes it */
+	else if (i >= 0)
 		*val = vmx->msr_guest[i];
 	else if (msr == MSR_CSTAR)
 		*val = vmx->cstar;
@@ -463,7 +470,8 @@ int vmx_set_msr(struct keel_vcpu *vcpu, u32 msr, u64 val)
 
 	if (i >= 0) {
 		vmx->msr_guest[i] = val;
-		if (vcpu->atomic && vmx->syscall_loaded)	/* the guest's are in the CPU now */
+		/* The guest's are in the CPU now. */
+		if (vcpu->atomic && (vmx->syscall_loaded || msr == MSR_KERNEL_GS_BASE))
 			wrmsrq(msr, val);
 	} else if (msr == MSR_CSTAR) {
 		vmx->cstar = val;	/* kept, and never used: SYSCALL is #UD outside 64-bit mode */

@@ -67,7 +67,7 @@ struct vmx_features {
 };
 #define VMX_PML_ENTRIES	512
 extern struct vmx_features vmx_has;
-extern u8 *vmx_msr_bitmap[2];	/* by KEEL_SPEC_OPEN */
+extern u8 *vmx_msr_bitmap[KEEL_NR_MSR_MAPS];
 
 /* ------------------------------------------------------------- VMCS access
  * The VMCS reached is the one current on this CPU: every operation runs with its vCPU loaded.

@@ -345,7 +345,7 @@ static const struct emul_ops env_ops = {
 	.fetch = v_fetch, .pio_in = v_pio_in, .pio_out = v_pio_out,
 	.get_seg = v_get_seg, .set_seg = v_set_seg, .get_dt = v_get_dt, .set_dt = v_set_dt,
 	.get_cr = v_get_cr, .set_cr = v_set_cr, .get_dr = v_get_dr, .set_dr = v_set_dr,
-	.get_msr = v_get_msr, .set_msr = v_set_msr, .get_xcr = v_get_xcr,
+	.get_msr = v_get_msr, .set_msr = v_set_msr, .rdmsr = v_get_msr, .wrmsr = v_set_msr, .get_xcr = v_get_xcr,
 	.set_xcr = v_set_xcr, .cpuid = v_cpuid, .rdtsc = v_rdtsc, .rdpmc = v_rdpmc,
 	.invlpg = v_invlpg, .invpcid = v_invpcid, .sysop = v_sysop, .soft_int = v_soft_int,
 	.read_xmm = v_read_xmm, .write_xmm = v_write_xmm, .fpu = v_fpu,

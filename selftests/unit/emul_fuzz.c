@@ -255,7 +255,7 @@ static const struct emul_ops fuzz_ops = {
 	.fetch = f_fetch, .pio_in = f_pio_in, .pio_out = f_pio_out,
 	.get_seg = f_get_seg, .set_seg = f_set_seg, .get_dt = f_get_dt, .set_dt = f_set_dt,
 	.get_cr = f_get, .set_cr = f_set, .get_dr = f_get, .set_dr = f_set,
-	.get_msr = f_get, .set_msr = f_set, .get_xcr = f_get, .set_xcr = f_set,
+	.get_msr = f_get, .set_msr = f_set, .rdmsr = f_get, .wrmsr = f_set, .get_xcr = f_get, .set_xcr = f_set,
 	.cpuid = f_cpuid, .rdtsc = f_rdtsc, .rdpmc = f_get, .invlpg = f_invlpg,
 	.invpcid = f_invpcid, .sysop = f_sysop, .soft_int = f_soft_int, .read_xmm = f_read_xmm,
 	.write_xmm = f_write_xmm, .fpu = f_fpu,
@@ -266,7 +266,7 @@ static const struct emul_ops fuzz_ops_required = {
 	.fetch = f_fetch, .pio_in = f_pio_in, .pio_out = f_pio_out,
 	.get_seg = f_get_seg, .set_seg = f_set_seg, .get_dt = f_get_dt, .set_dt = f_set_dt,
 	.get_cr = f_get, .set_cr = f_set, .get_dr = f_get, .set_dr = f_set,
-	.get_msr = f_get, .set_msr = f_set, .cpuid = f_cpuid, .rdtsc = f_rdtsc,
+	.get_msr = f_get, .set_msr = f_set, .rdmsr = f_get, .wrmsr = f_set, .cpuid = f_cpuid, .rdtsc = f_rdtsc,
 	.rdpmc = f_get, .invlpg = f_invlpg, .invpcid = f_invpcid, .sysop = f_sysop,
 };
 
