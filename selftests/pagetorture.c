@@ -235,7 +235,7 @@ FIXTURE_TEARDOWN(pages)
 	vm_free(self->vm);
 }
 
-TEST_F_TIMEOUT(pages, torture, 3000)
+TEST_F_TIMEOUT(pages, torture, 20000)
 {
 	const char *given = getenv("TORTURE");
 	u64 count = given ? strtoul(given, NULL, 0) : 20000, gpa;
