@@ -31,6 +31,8 @@ void keel_cpuid_setup(void);
 void keel_cpuid(struct keel_vcpu *vcpu, u32 r[4]);
 void keel_cpuid_free(struct keel_vcpu *vcpu);
 bool keel_guest_has_mwait(struct keel_vcpu *vcpu);
+bool keel_mwait_is_ud(struct keel_vcpu *vcpu);
+bool keel_cpuid_faults(struct keel_vcpu *vcpu);	/* would the instruction, here? */
 SYS_IOCTL(keel_get_supported_cpuid);
 SYS_IOCTL(keel_get_emulated_cpuid);
 VCPU_IOCTL(keel_set_cpuid);

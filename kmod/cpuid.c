@@ -13,6 +13,7 @@
 #include <asm/kvm_para.h>
 #include <asm/processor.h>
 #include "ops.h"
+#include "trace.h"
 
 #define CPUID_MAX_ENTRIES	256	/* the ABI's limit on what a VMM may set */
 #define OFFERED_MAX		80
@@ -444,6 +445,54 @@ void keel_cpuid(struct keel_vcpu *vcpu, u32 r[4])
 	r[EDX] = e->edx;
 	if (function <= 0xd)
 		dynamic_bits(vcpu, function, index, r);
+}
+
+/* The guest's kernel has asked for faults instead of answers in user mode. */
+bool keel_cpuid_faults(struct keel_vcpu *vcpu)
+{
+	return unlikely(vcpu->msrs.misc_features & MSR_MISC_FEATURES_ENABLES_CPUID_FAULT) && keel_cpl(vcpu);
+}
+
+int keel_emulate_cpuid(struct keel_vcpu *vcpu)
+{
+	u32 function = vcpu->regs[KEEL_RAX], index = vcpu->regs[KEEL_RCX];
+	u32 out[4] = { function, 0, index, 0 };
+	u64 next;
+	int r = keel_next_rip(vcpu, &next);
+
+	if (r)
+		return r;
+	vcpu->stat.cpuid++;
+	if (keel_cpuid_faults(vcpu)) {
+		keel_raise_error(vcpu, X86_TRAP_GP, 0);
+		return KEEL_RESUME;
+	}
+	keel_cpuid(vcpu, out);
+	trace_keel_cpuid(vcpu, function, index, out[0], out[1], out[2], out[3]);
+	keel_set_reg(vcpu, KEEL_RAX, out[0]);
+	keel_set_reg(vcpu, KEEL_RBX, out[1]);
+	keel_set_reg(vcpu, KEEL_RCX, out[2]);
+	keel_set_reg(vcpu, KEEL_RDX, out[3]);
+	keel_advance(vcpu, next);
+	return KEEL_RESUME;
+}
+
+/* Some guests run MONITOR and MWAIT without asking CPUID: let them, unless the VMM says no. */
+bool keel_mwait_is_ud(struct keel_vcpu *vcpu)
+{
+	return !keel_has_quirk(vcpu->vm, KVM_X86_QUIRK_MWAIT_NEVER_UD_FAULTS) && !keel_guest_has_mwait(vcpu);
+}
+
+int keel_emulate_mwait(struct keel_vcpu *vcpu)
+{
+	int r;
+
+	if (keel_mwait_is_ud(vcpu)) {
+		keel_raise(vcpu, X86_TRAP_UD);
+		return KEEL_RESUME;
+	}
+	r = keel_skip(vcpu);
+	return r < 0 ? KEEL_RESUME : r;
 }
 
 void keel_cpuid_free(struct keel_vcpu *vcpu)

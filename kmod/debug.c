@@ -166,6 +166,13 @@ bool keel_debug_takes(struct keel_vcpu *vcpu, u8 vector, u64 dr6)
 	return true;
 }
 
+int keel_emulate_bp(struct keel_vcpu *vcpu)
+{
+	if (!keel_debug_takes(vcpu, X86_TRAP_BP, 0))
+		keel_raise_bp(vcpu);
+	return KEEL_RESUME;
+}
+
 int keel_debug_exit(struct keel_vcpu *vcpu)
 {
 	struct keel_debug *d = &vcpu->debug;

@@ -289,6 +289,20 @@ int keel_set_xcr0(struct keel_vcpu *vcpu, u64 val)
 	return 0;
 }
 
+int keel_emulate_xsetbv(struct keel_vcpu *vcpu)
+{
+	u64 next;
+	int r = keel_next_rip(vcpu, &next);
+
+	if (r)
+		return r;
+	if (keel_cpl(vcpu) || (u32)vcpu->regs[KEEL_RCX] || keel_set_xcr0(vcpu, keel_read_edx_eax(vcpu)))
+		keel_raise_error(vcpu, X86_TRAP_GP, 0);
+	else
+		keel_advance(vcpu, next);
+	return KEEL_RESUME;
+}
+
 /* ------------------------------------------------------------------ the area, seen from outside */
 
 /*

@@ -600,17 +600,11 @@ static enum emul_result op_set_xcr(struct emul *e, u32 nr, u64 val)
 	return nr || keel_set_xcr0(in->vcpu, val) ? gp_fault(e) : EMUL_OK;
 }
 
-/* The guest's kernel has asked for faults instead of answers in user mode. */
-static bool cpuid_faults(struct keel_vcpu *vcpu)
-{
-	return unlikely(vcpu->msrs.misc_features & MSR_MISC_FEATURES_ENABLES_CPUID_FAULT) && keel_cpl(vcpu);
-}
-
 static enum emul_result op_cpuid(struct emul *e, u32 r[4])
 {
 	struct keel_vcpu *vcpu = to_insn(e)->vcpu;
 
-	if (cpuid_faults(vcpu))
+	if (keel_cpuid_faults(vcpu))
 		return gp_fault(e);
 	keel_cpuid(vcpu, r);
 	return EMUL_OK;
@@ -657,12 +651,6 @@ static enum emul_result op_invpcid(struct emul *e, unsigned int type, u16 pcid, 
 	return EMUL_OK;
 }
 
-/* Some guests run MONITOR and MWAIT without asking CPUID: let them, unless the VMM says no. */
-static bool mwait_is_ud(struct keel_vcpu *vcpu)
-{
-	return !keel_has_quirk(vcpu->vm, KVM_X86_QUIRK_MWAIT_NEVER_UD_FAULTS) && !keel_guest_has_mwait(vcpu);
-}
-
 static enum emul_result op_sysop(struct emul *e, enum emul_sysop what)
 {
 	struct keel_insn *in = to_insn(e);
@@ -672,7 +660,7 @@ static enum emul_result op_sysop(struct emul *e, enum emul_sysop what)
 		in->halted = true;
 		return EMUL_OK;
 	case EMUL_SYS_MONITOR: case EMUL_SYS_MWAIT:
-		if (mwait_is_ud(in->vcpu))
+		if (keel_mwait_is_ud(in->vcpu))
 			return ud_fault(e);
 		fallthrough;
 	case EMUL_SYS_WBINVD: case EMUL_SYS_INVD: case EMUL_SYS_PAUSE:
@@ -1117,30 +1105,6 @@ int keel_pio(struct keel_vcpu *vcpu, u16 port, unsigned int size, bool in, u64 n
 	return KEEL_USER;
 }
 
-int keel_emulate_cpuid(struct keel_vcpu *vcpu)
-{
-	u32 function = vcpu->regs[KEEL_RAX], index = vcpu->regs[KEEL_RCX];
-	u32 out[4] = { function, 0, index, 0 };
-	u64 next;
-	int r = keel_next_rip(vcpu, &next);
-
-	if (r)
-		return r;
-	vcpu->stat.cpuid++;
-	if (cpuid_faults(vcpu)) {
-		keel_raise_error(vcpu, X86_TRAP_GP, 0);
-		return KEEL_RESUME;
-	}
-	keel_cpuid(vcpu, out);
-	trace_keel_cpuid(vcpu, function, index, out[0], out[1], out[2], out[3]);
-	keel_set_reg(vcpu, KEEL_RAX, out[0]);
-	keel_set_reg(vcpu, KEEL_RBX, out[1]);
-	keel_set_reg(vcpu, KEEL_RCX, out[2]);
-	keel_set_reg(vcpu, KEEL_RDX, out[3]);
-	keel_advance(vcpu, next);
-	return KEEL_RESUME;
-}
-
 static int msr_failed(struct keel_vcpu *vcpu, u32 why, u32 exit, u64 val, u64 next)
 {
 	if (!msr_to_user(vcpu, why, exit, vcpu->regs[KEEL_RCX], val)) {
@@ -1188,25 +1152,6 @@ int keel_emulate_wrmsr(struct keel_vcpu *vcpu)
 	return KEEL_RESUME;
 }
 
-int keel_emulate_mwait(struct keel_vcpu *vcpu)
-{
-	int r;
-
-	if (mwait_is_ud(vcpu)) {
-		keel_raise(vcpu, X86_TRAP_UD);
-		return KEEL_RESUME;
-	}
-	r = keel_skip(vcpu);
-	return r < 0 ? KEEL_RESUME : r;
-}
-
-int keel_emulate_bp(struct keel_vcpu *vcpu)
-{
-	if (!keel_debug_takes(vcpu, X86_TRAP_BP, 0))
-		keel_raise_bp(vcpu);
-	return KEEL_RESUME;
-}
-
 /*
  * A guest that was made on, or for, the other vendor's CPU: its hypercall instruction is replaced by the one that works
  * here, and runs again.  All else was no instruction.
@@ -1249,19 +1194,5 @@ int keel_emulate_ud(struct keel_vcpu *vcpu)
 	}
 ud:
 	keel_raise(vcpu, X86_TRAP_UD);
-	return KEEL_RESUME;
-}
-
-int keel_emulate_xsetbv(struct keel_vcpu *vcpu)
-{
-	u64 next;
-	int r = keel_next_rip(vcpu, &next);
-
-	if (r)
-		return r;
-	if (keel_cpl(vcpu) || (u32)vcpu->regs[KEEL_RCX] || keel_set_xcr0(vcpu, keel_read_edx_eax(vcpu)))
-		keel_raise_error(vcpu, X86_TRAP_GP, 0);
-	else
-		keel_advance(vcpu, next);
 	return KEEL_RESUME;
 }

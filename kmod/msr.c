@@ -3,8 +3,8 @@
  * msr.c - model specific registers: one table says which exist, who holds them and who may touch them.  What
  * is not in the table does not exist, and #GPs.
  *
- * Locks: a vCPU's MSRs belong to its own thread or whoever holds vcpu->mutex; the VM's filter changes while it is paused.  keel_get_msr() never sleeps;
- * keel_set_msr() does only for rows without M_FAST.
+ * Locks: a vCPU's MSRs belong to its own thread or whoever holds vcpu->mutex; the VM's filter changes while it is
+ * paused.  keel_get_msr() never sleeps; keel_set_msr() does only for rows without M_FAST.
  * SDM vol. 4, vol. 3 11.11 (MTRR), 11.12 (PAT), chapter 15 (machine check); APM vol. 2 appendix A.
  */
 #include <linux/slab.h>

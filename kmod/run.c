@@ -478,17 +478,19 @@ static long run_locked(struct keel_vcpu *vcpu)
 
 long keel_run(struct keel_vcpu *vcpu)
 {
-	sigset_t saved;
 	long r;
 
+	/* In real_blocked, or a signal that is blocked outside and deadly would kill the process at once. */
 	if (vcpu->sigset_active)
-		sigprocmask(SIG_SETMASK, &vcpu->sigset, &saved);
+		sigprocmask(SIG_SETMASK, &vcpu->sigset, &current->real_blocked);
 	r = run_locked(vcpu);
 	run_publish(vcpu);
 	if (unlikely(READ_ONCE(vcpu->run->kvm_valid_regs)))
 		sync_to_run(vcpu);
-	if (vcpu->sigset_active)
-		sigprocmask(SIG_SETMASK, &saved, NULL);
+	if (vcpu->sigset_active) {
+		sigprocmask(SIG_SETMASK, &current->real_blocked, NULL);
+		sigemptyset(&current->real_blocked);
+	}
 	return r;
 }
 

@@ -334,4 +334,36 @@ TEST_F(signals, thread_changes)
 	vcpu_done(self->v);
 }
 
+/* A deadly signal that only the run lets through ends the run, and not the process */
+static volatile int kicked;
+
+static void *kick_deadly(void *thread)
+{
+	while (!kicked) {
+		sleep_ms(20);
+		pthread_kill(*(pthread_t *)thread, SIGUSR2);
+	}
+	return NULL;
+}
+
+TEST_F(signals, deadly)
+{
+	pthread_t me = pthread_self(), other;
+	struct vcpu *v = self->v;
+	sigset_t set;
+	int sig;
+
+	sigemptyset(&set);
+	sigaddset(&set, SIGUSR2);
+	pthread_sigmask(SIG_BLOCK, &set, NULL);
+	EXPECT_EQ(0, set_mask(v, 0, 8));
+	vcpu_long(v, loop_guest, 0);
+	ASSERT_EQ(0, pthread_create(&other, NULL, kick_deadly, &me));
+	EXPECT_EQ(-EINTR, xioctl(v->fd, KVM_RUN, 0));
+	kicked = 1;
+	pthread_join(other, NULL);
+	EXPECT_EQ(0, sigwait(&set, &sig));
+	EXPECT_EQ(SIGUSR2, sig);
+}
+
 TEST_HARNESS_MAIN
