@@ -37,6 +37,20 @@
 #include <asm/cpuid/api.h>
 #endif
 
+/* What there is no way around. */
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 1, 0)
+#error keel needs Linux 6.1 or later
+#endif
+#ifndef CONFIG_X86_64
+#error keel needs a 64-bit kernel (CONFIG_X86_64)
+#endif
+#ifndef CONFIG_MMU_NOTIFIER
+#error keel needs a kernel with CONFIG_MMU_NOTIFIER, which CONFIG_KVM selects
+#endif
+#ifndef CONFIG_PREEMPT_NOTIFIERS
+#error keel needs a kernel with CONFIG_PREEMPT_NOTIFIERS, which CONFIG_KVM selects
+#endif
+
 /* 6.16 renamed the 64-bit MSR accessors; the new names are ours everywhere. */
 #if LINUX_VERSION_CODE < KERNEL_VERSION(6, 16, 0) && !defined(rdmsrq)
 #define rdmsrq(msr, val)	rdmsrl(msr, val)
@@ -239,7 +253,7 @@ static inline int keel_follow_pfn(struct vm_area_struct *vma, unsigned long addr
  * for kvm.ko: there a backend that needs a bit of CR4 says so and is not loaded.
  */
 #if LINUX_VERSION_CODE < KERNEL_VERSION(6, 19, 0)
-#define KEEL_MAY_SET_CR4	true
+#define KEEL_MAY_SET_CR4	1
 static inline void keel_cr4_set(unsigned long bit)
 {
 	cr4_set_bits(bit);
@@ -250,7 +264,7 @@ static inline void keel_cr4_clear(unsigned long bit)
 	cr4_clear_bits(bit);
 }
 #else
-#define KEEL_MAY_SET_CR4	false
+#define KEEL_MAY_SET_CR4	0
 static inline void keel_cr4_set(unsigned long bit) { }
 static inline void keel_cr4_clear(unsigned long bit) { }
 #endif

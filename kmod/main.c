@@ -12,6 +12,10 @@
 #include "ioctl.h"
 #include "mitigate.h"
 
+#if !KEEL_MAY_SET_CR4
+#pragma message("this kernel keeps CR4.VMXE to kvm.ko: keel.ko will run on AMD SVM, not on Intel VMX")
+#endif
+
 /* KVM_CHECK_EXTENSION: what is not in the table is not there, and answers 0. */
 static const struct keel_cap {
 	u32 cap;

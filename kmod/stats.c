@@ -318,7 +318,8 @@ static u32 stat_flags(bool instant)
 
 static struct stats_file *make_image(const char *const *names, unsigned int n, unsigned int nr_instant, const char *id)
 {
-	size_t desc_bytes = sizeof(struct kvm_stats_desc) + NAME_BYTES;
+	/* Where the name begins for userspace; in newer kernels' own view it is part of the structure. */
+	size_t desc_bytes = offsetof(struct kvm_stats_desc, name) + NAME_BYTES;
 	struct kvm_stats_header header = {
 		.name_size = NAME_BYTES,
 		.num_desc = n,
@@ -340,7 +341,7 @@ static struct stats_file *make_image(const char *const *names, unsigned int n, u
 		desc->flags = stat_flags(i < nr_instant);
 		desc->size = 1;
 		desc->offset = i * sizeof(u64);
-		strscpy((char *)(desc + 1), names[i], NAME_BYTES);
+		strscpy((char *)desc + offsetof(struct kvm_stats_desc, name), names[i], NAME_BYTES);
 	}
 	sf->n = n;
 	sf->data_at = header.data_offset;

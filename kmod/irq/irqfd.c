@@ -298,7 +298,7 @@ void irq_irqfds_release(struct keel_vm *vm)
 
 int irq_room_init(void)
 {
-	irqfd_wq = alloc_workqueue("keel-irqfd", 0, 0);
+	irqfd_wq = alloc_workqueue("keel-irqfd", WQ_UNBOUND, 0);
 	return irqfd_wq ? 0 : -ENOMEM;
 }
 
