@@ -38,7 +38,7 @@ static int namespace_error(int err)
 {
 	if (err == EPERM || err == EACCES)
 		return complain(EXIT_EXEC,
-				"this system does not let its users have user namespaces (sysctl kernel.unprivileged_userns_clone, kernel.apparmor_restrict_unprivileged_userns): run it as root");
+				"this system does not let its users have user namespaces (sysctl kernel.unprivileged_userns_clone, kernel.apparmor_restrict_unprivileged_userns), or this is a chroot: run it as root");
 	if (err == ENOSPC || err == EUSERS)
 		return complain(EXIT_EXEC, "no more user namespaces (sysctl user.max_user_namespaces): run it as root");
 	return complain(EXIT_EXEC, "no namespace: %s", strerror(err));
