@@ -48,6 +48,13 @@ TRACE_EVENT(keel_page_fault,
 	TP_printk("vcpu %u gpa 0x%llx error 0x%llx", __entry->id, __entry->gpa, __entry->error)
 );
 
+/* So that perf and trace-cmd, which read the format, know the numbers. */
+TRACE_DEFINE_ENUM(KEEL_EV_INTR);
+TRACE_DEFINE_ENUM(KEEL_EV_NMI);
+TRACE_DEFINE_ENUM(KEEL_EV_EXCEPTION);
+TRACE_DEFINE_ENUM(KEEL_EV_SOFT_INTR);
+TRACE_DEFINE_ENUM(KEEL_EV_SOFT_EXC);
+
 TRACE_EVENT(keel_inject,
 	TP_PROTO(struct keel_vcpu *vcpu, const struct keel_event *ev),
 	TP_ARGS(vcpu, ev),
