@@ -92,6 +92,9 @@ void vmx_set_shadow(struct keel_vcpu *vcpu, u8 mask)
 	u32 old = vmcs_read(GUEST_INTERRUPTIBILITY_INFO);
 	u32 state = old & ~(GUEST_INTR_STATE_STI | GUEST_INTR_STATE_MOV_SS);
 
+	/* A step that the VMM was told of is not to come again. */
+	if (unlikely(vcpu->debug.control & KVM_GUESTDBG_SINGLESTEP))
+		vmcs_write(GUEST_PENDING_DBG_EXCEPTIONS, 0);
 	if (likely(!mask && state == old))
 		return;
 	/* One of them at a time; MOV SS blocks more. */
