@@ -312,11 +312,17 @@ static inline bool keel_guest_mode_work_pending(void)
 	       task_work_pending(current);
 }
 
-/* Do it, or answer -EINTR: it is done on the way to user mode. */
+/*
+ * Do it, or answer -EINTR: there is a signal.  Queued work is done on the way to user mode, and nobody exports another
+ * place for it; userspace is not to hear of it, so -ERESTARTNOHAND has it make the same call again.  Kernels from 6.4 to
+ * 6.18 have such work for a busy thread ten times a second.
+ */
 static inline int keel_guest_mode_work(void)
 {
-	if (signal_pending(current) || task_work_pending(current))
+	if (signal_pending(current))
 		return -EINTR;
+	if (task_work_pending(current))
+		return -ERESTARTNOHAND;
 	cond_resched();
 	return 0;
 }

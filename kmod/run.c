@@ -47,6 +47,17 @@ static void run_abort_entry(struct keel_vcpu *vcpu)
 	}
 }
 
+static __always_inline void run_enter(struct keel_vcpu *vcpu)
+{
+	if (static_branch_unlikely(&keel_latency_on)) {
+		keel_latency_entry(&vcpu->stat);
+		keel_call(enter, vcpu);
+		keel_latency_exit(&vcpu->stat);
+	} else {
+		keel_call(enter, vcpu);
+	}
+}
+
 /* One entry.  False: something came up, the guest did not run. */
 static bool run_once(struct keel_vcpu *vcpu)
 {
@@ -65,14 +76,12 @@ static bool run_once(struct keel_vcpu *vcpu)
 		vcpu->ev.again = false;
 	}
 	trace_keel_entry(vcpu);
-	if (static_branch_unlikely(&keel_latency_on))
-		keel_latency_entry(&vcpu->stat);
 	if (unlikely(vcpu->fpu.swaps))
 		keel_fpu_swap_in(vcpu);
 	if (unlikely(vcpu->debug.armed || hw_breakpoint_active()))
 		keel_debug_swap_in(vcpu);
 	context_tracking_guest_enter();
-	keel_call(enter, vcpu);
+	run_enter(vcpu);
 	context_tracking_guest_exit();
 	if (unlikely(vcpu->debug.loaded || vcpu->debug.host_armed))
 		keel_debug_swap_out(vcpu);
@@ -344,8 +353,8 @@ static int run_loop(struct keel_vcpu *vcpu)
 				r = -EINTR;
 			if (r) {
 				vcpu->run->exit_reason = KVM_EXIT_INTR;
-				vcpu->stat.signal_exits++;
-				return -EINTR;
+				vcpu->stat.signal_exits += r == -EINTR;
+				return r;
 			}
 		}
 	}
@@ -491,6 +500,9 @@ long keel_run(struct keel_vcpu *vcpu)
 		sigprocmask(SIG_SETMASK, &current->real_blocked, NULL);
 		sigemptyset(&current->real_blocked);
 	}
+	/* Calls are made again where signals are looked for.  There is none, which puts this right as well. */
+	if (unlikely(r == -ERESTARTNOHAND))
+		set_thread_flag(TIF_SIGPENDING);
 	return r;
 }
 

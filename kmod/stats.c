@@ -237,9 +237,8 @@ void keel_latency_want(struct keel_vcpu_stats *stat)
 	smp_store_release(&stat->latency, l);	/* readers come without a lock; without memory there is nothing to read */
 }
 
-void keel_latency_exit(struct keel_vcpu_stats *stat, unsigned int slot)
+void keel_latency_exit(struct keel_vcpu_stats *stat)
 {
-	stat->exit_slot = slot;
 	stat->exit_period = atomic_read(&latency_period);
 	stat->exit_at = local_clock();
 }

@@ -21,7 +21,7 @@
 	S(pages_4k) S(pages_2m) S(pages_1g) S(table_pages) S(notifier_invalidations)	\
 	S(remote_tlb_flushes) S(memslot_changes) S(irqfd_signals) S(ioeventfd_signals)
 
-/* Exits of one kind, by the time from when the backend knew what it was until the guest is entered again. */
+/* Exits of one kind, by the time from the exit until the guest is entered again. */
 #define KEEL_LATENCY_BUCKETS	32
 
 struct keel_latency {
@@ -34,9 +34,9 @@ struct keel_vcpu_stats {
 	KEEL_VCPU_STATS(KEEL_STAT_MEMBER)
 	u64 *by_exit;		/* keel_hw.nr_exits counters: the backend counts its exit slots here */
 	struct keel_latency *latency;	/* the same for times; NULL until they are wanted */
-	u64 exit_at;		/* time of the exit that is being measured, 0: none is */
-	u32 exit_slot;
-	u32 exit_period;	/* of measuring, in which that was */
+	u32 exit_slot;		/* of the last exit */
+	u32 exit_period;	/* of measuring, in which exit_at was taken */
+	u64 exit_at;		/* when the last exit was, if it is being measured; 0: it is not */
 };
 
 struct keel_vm_stats {
@@ -45,15 +45,14 @@ struct keel_vm_stats {
 
 DECLARE_STATIC_KEY_FALSE(keel_latency_on);
 void keel_latency_want(struct keel_vcpu_stats *stat);
-void keel_latency_exit(struct keel_vcpu_stats *stat, unsigned int slot);
 void keel_latency_entry(struct keel_vcpu_stats *stat);
+void keel_latency_exit(struct keel_vcpu_stats *stat);
 
 /* The backend knows which exit it was. */
 static __always_inline void keel_count_exit(struct keel_vcpu_stats *stat, unsigned int slot)
 {
+	stat->exit_slot = slot;
 	stat->by_exit[slot]++;
-	if (static_branch_unlikely(&keel_latency_on))
-		keel_latency_exit(stat, slot);
 }
 
 int keel_stats_init(void);	/* module load, after the backend's setup: debugfs */

@@ -37,6 +37,7 @@ static __always_inline bool memo_holds(struct keel_vcpu *vcpu, const struct mmu_
 	const struct mmu_walk_env *was = &m->env;
 	u64 __user *const *at = m->at;
 	const u64 *entry = m->entry;
+	unsigned int left;
 	u64 diff, now;
 
 	diff = (gva & PAGE_MASK) ^ m->page;
@@ -54,9 +55,9 @@ static __always_inline bool memo_holds(struct keel_vcpu *vcpu, const struct mmu_
 	if (!user_read_access_begin(m->at[0], sizeof(now)))
 		return false;
 	/* By pointers: the check of an index would be a call, which is not for this place. */
-	for (; at < m->at + m->levels; at++, entry++) {
-		unsafe_get_user(now, *at, gone);
-		diff |= now ^ *entry;
+	for (left = m->levels; left; left--) {
+		unsafe_get_user(now, *at++, gone);
+		diff |= now ^ *entry++;
 	}
 	user_read_access_end();
 	return !diff;
