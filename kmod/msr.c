@@ -750,12 +750,12 @@ int keel_set_msr(struct keel_vcpu *vcpu, u32 msr, u64 val, bool host)
 }
 
 /* May the guest do so, by what the VMM said?  The x2APIC's registers are always the APIC's to judge. */
-static bool filter_allows(struct keel_vcpu *vcpu, u32 msr, u32 access)
+static noinline bool filter_allows(struct keel_vcpu *vcpu, u32 msr, u32 access)
 {
 	const struct kvm_msr_filter *filter = vcpu->vm->msr_filter;
 	unsigned int i;
 
-	if (likely(!filter) || msr - 0x800 < 0x100)
+	if (msr - 0x800 < 0x100)
 		return true;
 	for (i = 0; i < ARRAY_SIZE(filter->ranges); i++) {
 		const struct kvm_msr_filter_range *r = &filter->ranges[i];
@@ -767,21 +767,21 @@ static bool filter_allows(struct keel_vcpu *vcpu, u32 msr, u32 access)
 	return !(filter->flags & KVM_MSR_FILTER_DEFAULT_DENY);
 }
 
-static u32 why_refused(u32 msr)
+static noinline u32 why_refused(u32 msr)
 {
 	return find(msr) ? KVM_MSR_EXIT_REASON_INVAL : KVM_MSR_EXIT_REASON_UNKNOWN;
 }
 
 u32 keel_guest_rdmsr(struct keel_vcpu *vcpu, u32 msr, u64 *val)
 {
-	if (unlikely(!filter_allows(vcpu, msr, KVM_MSR_FILTER_READ)))
+	if (unlikely(vcpu->vm->msr_filter) && !filter_allows(vcpu, msr, KVM_MSR_FILTER_READ))
 		return KVM_MSR_EXIT_REASON_FILTER;
 	return keel_get_msr(vcpu, msr, val, false) ? why_refused(msr) : 0;
 }
 
 u32 keel_guest_wrmsr(struct keel_vcpu *vcpu, u32 msr, u64 val)
 {
-	if (unlikely(!filter_allows(vcpu, msr, KVM_MSR_FILTER_WRITE)))
+	if (unlikely(vcpu->vm->msr_filter) && !filter_allows(vcpu, msr, KVM_MSR_FILTER_WRITE))
 		return KVM_MSR_EXIT_REASON_FILTER;
 	return keel_set_msr(vcpu, msr, val, false) ? why_refused(msr) : 0;
 }
