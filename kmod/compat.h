@@ -90,44 +90,43 @@ static inline void vm_flags_clear(struct vm_area_struct *vma, vm_flags_t flags)
 }
 #endif
 
-/* 6.7 took over the allocation of shrinkers. */
+/* 6.7 took over the allocation of shrinkers.  NULL: no memory for it. */
+static inline struct shrinker *keel_shrinker_add(const char *name, int seeks,
+						 typeof(((struct shrinker *)0)->count_objects) count,
+						 typeof(((struct shrinker *)0)->scan_objects) scan)
+{
+	struct shrinker *shrinker;
+
 #if LINUX_VERSION_CODE < KERNEL_VERSION(6, 7, 0)
-static inline struct shrinker *keel_shrinker_alloc(const char *name)
-{
-	return kzalloc(sizeof(struct shrinker), GFP_KERNEL);
-}
-
-static inline int keel_shrinker_register(struct shrinker *shrinker, const char *name)
-{
-	int err = register_shrinker(shrinker, "%s", name);
-
-	if (err)
+	shrinker = kzalloc(sizeof(*shrinker), GFP_KERNEL);
+#else
+	shrinker = shrinker_alloc(0, "%s", name);
+#endif
+	if (!shrinker)
+		return NULL;
+	shrinker->count_objects = count;
+	shrinker->scan_objects = scan;
+	shrinker->seeks = seeks;
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 7, 0)
+	if (register_shrinker(shrinker, "%s", name)) {
 		kfree(shrinker);
-	return err;
+		return NULL;
+	}
+#else
+	shrinker_register(shrinker);
+#endif
+	return shrinker;
 }
 
 static inline void keel_shrinker_free(struct shrinker *shrinker)
 {
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 7, 0)
 	unregister_shrinker(shrinker);
 	kfree(shrinker);
-}
 #else
-static inline struct shrinker *keel_shrinker_alloc(const char *name)
-{
-	return shrinker_alloc(0, "%s", name);
-}
-
-static inline int keel_shrinker_register(struct shrinker *shrinker, const char *name)
-{
-	shrinker_register(shrinker);
-	return 0;
-}
-
-static inline void keel_shrinker_free(struct shrinker *shrinker)
-{
 	shrinker_free(shrinker);
-}
 #endif
+}
 
 /* Names of the hardware's structures and bits that have changed. */
 #ifdef SVM_MISC_ENABLE_NP

@@ -601,7 +601,6 @@ static void derive(struct keel_vcpu *vcpu)
 	m->efer_reserved = ~guest_efer(vcpu);
 }
 
-/* Takes over @entries (kvmalloc'd), whatever happens. */
 /* The same as far as the VMM chose it: what KVM_GET_CPUID2 gave may be set again. */
 static bool same_entry(struct keel_vcpu *vcpu, struct kvm_cpuid_entry2 a, struct kvm_cpuid_entry2 b)
 {
@@ -621,6 +620,7 @@ static bool same_table(struct keel_vcpu *vcpu, const struct kvm_cpuid_entry2 *en
 	return nent == m->nent;
 }
 
+/* Takes over @entries (kvmalloc'd), whatever happens. */
 static int install(struct keel_vcpu *vcpu, struct kvm_cpuid_entry2 *entries, int nent)
 {
 	struct keel_cpu_model *m = &vcpu->model;

@@ -752,15 +752,18 @@ void keel_insn_forget(struct keel_vcpu *vcpu)
 	in->nr_replay = in->nr_writes = 0;
 	in->want_read = in->want_msr = false;
 	in->pio_state = PIO_NONE;
+	vcpu->complete = NULL;
 }
 
 /*
  * VMMs read and set registers also between an exit and its answer, for reasons of their own.  The answer still counts,
  * but the instruction is decoded again, for its operands may be others.
  */
-void keel_insn_changed(struct keel_vcpu *vcpu)
+void keel_insn_changed(struct keel_vcpu *vcpu, bool moved)
 {
 	vcpu->insn->changed = true;
+	if (moved)
+		keel_insn_forget(vcpu);
 }
 
 static void load_state(struct keel_insn *in)

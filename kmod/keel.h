@@ -192,7 +192,6 @@ struct keel_vcpu {
 
 	/* continuation of an exit that userspace completes; run at the next KVM_RUN */
 	int (*complete)(struct keel_vcpu *vcpu);
-	u64 complete_rip;		/* linear, of that exit: elsewhere there is nothing to complete */
 	void *pio_data;			/* one page, mapped behind kvm_run */
 	struct keel_insn *insn;		/* instruction emulation in progress */
 
@@ -453,7 +452,8 @@ int keel_shadow_fault(struct keel_vcpu *vcpu, u64 gva, u32 error);
 int keel_insn_init(struct keel_vcpu *vcpu);
 void keel_insn_free(struct keel_vcpu *vcpu);
 void keel_insn_forget(struct keel_vcpu *vcpu);	/* what userspace was to answer is not waited for any more */
-void keel_insn_changed(struct keel_vcpu *vcpu);	/* userspace has set registers */
+/* Userspace has set registers; @moved: RIP is elsewhere, where there is nothing to complete. */
+void keel_insn_changed(struct keel_vcpu *vcpu, bool moved);
 /* One IN/OUT of @size bytes from/to RAX; the backend gives the next RIP. */
 int keel_pio(struct keel_vcpu *vcpu, u16 port, unsigned int size, bool in, u64 next_rip);
 int keel_emulate_bp(struct keel_vcpu *vcpu);	/* #BP, intercepted for the VMM's breakpoints */

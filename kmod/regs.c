@@ -305,13 +305,13 @@ VCPU_IOCTL(keel_set_regs)
 	const u64 *slot = (const u64 *)r;
 	unsigned int i;
 
+	keel_insn_changed(vcpu, r->rip != keel_reg(vcpu, KEEL_RIP));
 	for (i = 0; i < 16; i++)
 		keel_set_reg(vcpu, uapi_reg_order[i], slot[i]);
 	keel_set_reg(vcpu, KEEL_RIP, r->rip);
 	keel_set_rflags(vcpu, r->rflags);
 	/* New registers: an exception raised for the old ones has no place any more. */
 	vcpu->ev.exception.type = KEEL_EV_NONE;
-	keel_insn_changed(vcpu);
 	keel_request(KEEL_REQ_EVENT, vcpu);
 	return 0;
 }
@@ -385,6 +385,7 @@ static bool is_pae_paging(u64 cr0, u64 cr4, u64 efer)
 
 static int set_sregs_common(struct keel_vcpu *vcpu, const struct kvm_sregs *s)
 {
+	struct kvm_segment cs;
 	unsigned int i;
 	u64 cr0;
 
@@ -392,6 +393,8 @@ static int set_sregs_common(struct keel_vcpu *vcpu, const struct kvm_sregs *s)
 		return -EINVAL;
 	if (irq_apic_base_set(vcpu, s->apic_base, true))
 		return -EINVAL;
+	keel_call(get_segment, vcpu, &cs, KEEL_CS);
+	keel_insn_changed(vcpu, cs.base != s->cs.base);
 	keel_call(set_dt, vcpu, &s->idt, true);
 	keel_call(set_dt, vcpu, &s->gdt, false);
 	vcpu->cr2 = s->cr2;
@@ -411,7 +414,6 @@ static int set_sregs_common(struct keel_vcpu *vcpu, const struct kvm_sregs *s)
 	/* Where they cannot be read the guest faults later; it may not have its memory yet. */
 	if (is_pae_paging(s->cr0, s->cr4, s->efer))
 		(void)mmu_load_pdptrs(vcpu, s->cr3);
-	keel_insn_changed(vcpu);
 	paging_changed(vcpu);
 	keel_request(KEEL_REQ_EVENT, vcpu);
 	return 0;

@@ -422,8 +422,6 @@ static void run_publish(struct keel_vcpu *vcpu)
 	run->cr8 = vcpu->cr8;
 	run->apic_base = vcpu->apic_base;
 	run->flags = 0;
-	if (vcpu->complete)
-		vcpu->complete_rip = keel_linear_rip(vcpu);
 	run->ready_for_interrupt_injection = vcpu->vm->irq.mode == IRQCHIP_KERNEL ||
 		(vcpu->ev.user_vector < 0 && keel_irq_window_open(vcpu) &&
 		 (!vcpu->apic || irq_extint_accepted(vcpu)));
@@ -431,8 +429,8 @@ static void run_publish(struct keel_vcpu *vcpu)
 
 static long run_locked(struct keel_vcpu *vcpu)
 {
+	int (*complete)(struct keel_vcpu *vcpu);
 	struct kvm_run *run = vcpu->run;
-	int (*complete)(struct keel_vcpu *vcpu) = vcpu->complete;
 	int r;
 
 	if (unlikely(vcpu->mp_state == KVM_MP_STATE_UNINITIALIZED)) {
@@ -463,14 +461,9 @@ static long run_locked(struct keel_vcpu *vcpu)
 	}
 	if (run->request_interrupt_window)
 		keel_request(KEEL_REQ_EVENT, vcpu);
+	complete = vcpu->complete;
 	if (complete) {
 		vcpu->complete = NULL;
-		if (unlikely(keel_linear_rip(vcpu) != vcpu->complete_rip)) {
-			keel_insn_forget(vcpu);		/* the vCPU was put elsewhere meanwhile */
-			complete = NULL;
-		}
-	}
-	if (complete) {
 		r = complete(vcpu);
 		if (r <= 0)
 			return r;

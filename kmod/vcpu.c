@@ -193,6 +193,7 @@ void keel_vcpu_reset(struct keel_vcpu *vcpu, bool init)
 		vcpu->smbase = 0x30000;
 	}
 	keel_debug_reset(vcpu);
+	keel_insn_forget(vcpu);
 	if (vcpu->apic)
 		irq_lapic_reset(vcpu, init);
 	keel_call(vcpu_reset, vcpu, init);

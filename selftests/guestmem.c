@@ -879,7 +879,7 @@ TEST_F_TIMEOUT(guestmem, used_pages_stay, 200)
 	for (i = 0; i < 24; i++) {
 		u32 r = guest_var(self->vm, rounds)[0];
 
-		limited = sys_set(CGROUP "hot/memory.reclaim", "512K");
+		limited = sys_set(CGROUP "hot/memory.reclaim", "256K");
 		ASSERT_TRUE(wait_for(&guest_var(self->vm, rounds)[0], r + 3, 30000));
 	}
 	back = swapped_in() - back;

@@ -136,13 +136,8 @@ static int try_node(void)
 		return 0;
 	}
 	if (err == EBUSY) {
-		struct processes p;
-		const char *holder;
-		struct host h;
+		const char *holder = virt_holder_now();
 
-		host_read(&h);
-		processes_read(&p);
-		holder = virt_holder(&h, &p);
 		return complain(EXIT_EXEC, "the CPU's virtualization is in use by %s: end its VMs or unload it",
 				holder ? holder : "another hypervisor (kvm_amd, kvm_intel, VirtualBox?)");
 	}

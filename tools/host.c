@@ -319,6 +319,19 @@ const char *virt_holder(const struct host *h, const struct processes *p)
 	return NULL;
 }
 
+const char *virt_holder_now(void)
+{
+	struct processes p;
+	const char *holder;
+	struct host h;
+
+	host_read(&h);
+	processes_read(&p);
+	holder = virt_holder(&h, &p);
+	free(p.list);
+	return holder;
+}
+
 int node_error(int err)
 {
 	switch (err) {

@@ -85,16 +85,10 @@ static int load_error(int err, int log)
 /* What else would keep the first VM from starting */
 static void warn_of_others(void)
 {
-	struct processes p;
-	const char *holder;
-	struct host h;
+	const char *holder = virt_holder_now();
 
-	host_read(&h);
-	processes_read(&p);
-	holder = virt_holder(&h, &p);
 	if (holder && strcmp(holder, "keel"))
 		complain(0, "%s has the CPU's virtualization: until its VMs have ended (or it is unloaded) keel's cannot start", holder);
-	free(p.list);
 }
 
 int cmd_load(int argc, char **argv)

@@ -82,6 +82,7 @@ void process_name(pid_t pid, char *buf, size_t size);	/* the VM's if it has one,
 void process_user(pid_t pid, char *buf, size_t size);
 /* Who has the CPU's virtualization: a module's name, or NULL for nobody that is known of */
 const char *virt_holder(const struct host *h, const struct processes *p);
+const char *virt_holder_now(void);
 int node_error(int err);			/* why /dev/keel does not open, as a complaint; answers the exit status */
 
 /* ---------------------------------------------------------------- vms.c */

@@ -255,9 +255,9 @@ struct emul_ops {
 	enum emul_result (*rdtsc)(struct emul *e, u64 *tsc, u32 *aux);
 	enum emul_result (*rdpmc)(struct emul *e, u32 counter, u64 *val);
 	enum emul_result (*invlpg)(struct emul *e, u64 linear);
-	/* Instructions whose whole effect is outside the CPU registers; enum emul_sysop. */
 	/* INVPCID, type 0..3: one address of one context, all of one, all, all but global pages. */
 	enum emul_result (*invpcid)(struct emul *e, unsigned int type, u16 pcid, u64 linear);
+	/* Instructions whose whole effect is outside the CPU registers; enum emul_sysop. */
 	enum emul_result (*sysop)(struct emul *e, enum emul_sysop what);
 	/*
 	 * Deliver a software interrupt through a protected-mode IDT: queue it

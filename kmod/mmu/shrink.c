@@ -3,8 +3,8 @@
  * shrink.c - how much memory tables may hold.  All that is in them can be found again by faults, so they are given
  * back when the host is short of memory (a shrinker), or when a VM has more than it may (KVM_SET_NR_MMU_PAGES).
  *
- * Taken out are the tables that map small pages, in the order of guest addresses and round again: those above are a
- * 512th of them, and large pages have none.  Locks: keel_hw_lock for the list of VMs, only if it is free, since who
+ * Taken out are the tables that map small pages, in the order of guest addresses and round again: large pages have none,
+ * and those above are a 512th of them, unless memory lies scattered; then the VMM's own page tables are as many.  Locks: keel_hw_lock for the list of VMs, only if it is free, since who
  * holds it may be the one who needs the memory; mmu.lock for write.
  */
 #include "pte.h"
@@ -55,11 +55,14 @@ unsigned long mmu_shrink(struct keel_vm *vm, unsigned long n)
 
 VM_IOCTL(mmu_set_nr_pages)
 {
+	u64 have = READ_ONCE(vm->stat.table_pages);
+
 	if (arg < TABLES_LEAST || arg > UINT_MAX)
 		return -EINVAL;
 	WRITE_ONCE(vm->mmu.table_limit, arg);
-	while (READ_ONCE(vm->stat.table_pages) > arg && mmu_shrink(vm, MMU_SHRINK_BATCH))
-		;
+	/* Once: what vCPUs make anew meanwhile they bring down themselves. */
+	if (have > arg)
+		mmu_shrink(vm, have - arg);
 	return 0;
 }
 
@@ -77,16 +80,14 @@ static unsigned long shrink_scan(struct shrinker *shrinker, struct shrink_contro
 {
 	unsigned long freed = 0;
 	struct keel_vm *vm;
+	u64 all;
 
 	if (!mutex_trylock(&keel_hw_lock))
 		return SHRINK_STOP;
-	list_for_each_entry(vm, &keel_vms, list) {
-		freed += mmu_shrink(vm, sc->nr_to_scan - freed);
-		if (freed >= sc->nr_to_scan) {
-			list_move_tail(&vm->list, &keel_vms);	/* next time it is another's turn */
-			break;
-		}
-	}
+	/* Each its share of what is wanted. */
+	all = max(atomic_long_read(&mmu_tables), 1L);
+	list_for_each_entry(vm, &keel_vms, list)
+		freed += mmu_shrink(vm, DIV_ROUND_UP_ULL(sc->nr_to_scan * READ_ONCE(vm->stat.table_pages), all));
 	mutex_unlock(&keel_hw_lock);
 	return freed ?: SHRINK_STOP;
 }
@@ -95,13 +96,9 @@ static struct shrinker *mmu_shrinker;
 
 int mmu_shrinker_init(void)
 {
-	mmu_shrinker = keel_shrinker_alloc("keel-mmu");
-	if (!mmu_shrinker)
-		return -ENOMEM;
-	mmu_shrinker->count_objects = shrink_count;
-	mmu_shrinker->scan_objects = shrink_scan;
-	mmu_shrinker->seeks = 10 * DEFAULT_SEEKS;	/* each costs up to 512 faults */
-	return keel_shrinker_register(mmu_shrinker, "keel-mmu");
+	/* Each costs up to 512 faults to make again. */
+	mmu_shrinker = keel_shrinker_add("keel-mmu", 10 * DEFAULT_SEEKS, shrink_count, shrink_scan);
+	return mmu_shrinker ? 0 : -ENOMEM;
 }
 
 void mmu_shrinker_exit(void)

@@ -12,24 +12,8 @@
 #include <asm/ibt.h>
 #include <asm/nospec-branch.h>
 #include <asm/unwind_hints.h>
+#include "../enter_regs.S"
 #include "../mitigate_entry.S"
-
-/* Offsets in regs[], numbered as ModRM does */
-#define G_RAX	(0 * 8)
-#define G_RCX	(1 * 8)
-#define G_RDX	(2 * 8)
-#define G_RBX	(3 * 8)
-#define G_RBP	(5 * 8)
-#define G_RSI	(6 * 8)
-#define G_RDI	(7 * 8)
-#define G_R8	(8 * 8)
-#define G_R9	(9 * 8)
-#define G_R10	(10 * 8)
-#define G_R11	(11 * 8)
-#define G_R12	(12 * 8)
-#define G_R13	(13 * 8)
-#define G_R14	(14 * 8)
-#define G_R15	(15 * 8)
 
 #define FIELD_HOST_RSP	0x6c14
 
@@ -53,20 +37,7 @@ SYM_FUNC_START(vmx_vmenter)
 	/* In CF, which nothing below touches. */
 	bt	$0, %esi
 	mov	G_RAX(%rdi), %rax
-	mov	G_RCX(%rdi), %rcx
-	mov	G_RDX(%rdi), %rdx
-	mov	G_RBX(%rdi), %rbx
-	mov	G_RBP(%rdi), %rbp
-	mov	G_RSI(%rdi), %rsi
-	mov	G_R8(%rdi), %r8
-	mov	G_R9(%rdi), %r9
-	mov	G_R10(%rdi), %r10
-	mov	G_R11(%rdi), %r11
-	mov	G_R12(%rdi), %r12
-	mov	G_R13(%rdi), %r13
-	mov	G_R14(%rdi), %r14
-	mov	G_R15(%rdi), %r15
-	mov	G_RDI(%rdi), %rdi
+	KEEL_LOAD_GUEST_REGS
 
 	/* The exit comes with the stack as it is here. */
 	UNWIND_HINT_SAVE
@@ -91,20 +62,7 @@ SYM_INNER_LABEL(vmx_vmexit, SYM_L_GLOBAL)
 	push	%rax
 	mov	8(%rsp), %rax		/* regs */
 	pop	G_RAX(%rax)
-	mov	%rcx, G_RCX(%rax)
-	mov	%rdx, G_RDX(%rax)
-	mov	%rbx, G_RBX(%rax)
-	mov	%rbp, G_RBP(%rax)
-	mov	%rsi, G_RSI(%rax)
-	mov	%rdi, G_RDI(%rax)
-	mov	%r8, G_R8(%rax)
-	mov	%r9, G_R9(%rax)
-	mov	%r10, G_R10(%rax)
-	mov	%r11, G_R11(%rax)
-	mov	%r12, G_R12(%rax)
-	mov	%r13, G_R13(%rax)
-	mov	%r14, G_R14(%rax)
-	mov	%r15, G_R15(%rax)
+	KEEL_SAVE_GUEST_REGS
 	pop	%rdi
 
 	/* Nothing the guest left in the return predictor is to steer the returns below. */
@@ -114,15 +72,7 @@ SYM_INNER_LABEL(vmx_vmexit, SYM_L_GLOBAL)
 	KEEL_SPEC_CTRL_OUT %rdi
 	KEEL_CLEAR_BRANCH_HISTORY
 	mov	%ebx, %eax
-	/* The guest chose what is in these; the C code below may speculate with them. */
-	xor	%ecx, %ecx
-	xor	%edx, %edx
-	xor	%esi, %esi
-	xor	%edi, %edi
-	xor	%r8d, %r8d
-	xor	%r9d, %r9d
-	xor	%r10d, %r10d
-	xor	%r11d, %r11d
+	KEEL_CLEAR_GUEST_REGS
 
 	pop	%r15
 	pop	%r14
