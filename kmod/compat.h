@@ -290,6 +290,16 @@ static inline bool keel_wants_ibpb(void)
 #endif
 }
 
+/* How long this thread has waited for a CPU; sched_info_on() says whether that is known. */
+static inline u64 keel_run_delay(void)
+{
+#ifdef CONFIG_SCHED_INFO
+	return current->sched_info.run_delay;
+#else
+	return 0;
+#endif
+}
+
 /* IRQs off: this CPU has just been in a guest, where it holds no reference RCU could wait for. */
 static inline void keel_rcu_note_guest(void)
 {

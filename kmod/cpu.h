@@ -23,6 +23,7 @@ struct keel_cpu_model {
 	u64 xcr0_allowed;
 	u64 cr4_reserved;	/* bits #GP'd */
 	u64 efer_reserved;
+	u32 pv_features;	/* BIT(KVM_FEATURE_*) */
 };
 
 /* Module load, after keel_fpu_setup() and the backend's setup: what host and backend can do; also msr.c's tables. */

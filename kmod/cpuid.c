@@ -261,8 +261,7 @@ static void offer_hypervisor(void)
 	e->ecx = sig[1];
 	e->edx = sig[2];
 	e = offer(KVM_CPUID_FEATURES, 0, false);
-	e->eax = BIT(KVM_FEATURE_CLOCKSOURCE) | BIT(KVM_FEATURE_NOP_IO_DELAY) | BIT(KVM_FEATURE_CLOCKSOURCE2) |
-		 BIT(KVM_FEATURE_CLOCKSOURCE_STABLE_BIT);
+	e->eax = keel_pv_features();
 	e->ebx = 0;
 	e->ecx = 0;
 	e->edx = 0;
@@ -563,6 +562,20 @@ static u64 guest_efer(struct keel_vcpu *vcpu)
 	return allowed & keel_hw.efer_allowed;
 }
 
+/* KVM's leaves may stand behind those of another hypervisor that the guest is told of, too. */
+static struct kvm_cpuid_entry2 *find_kvm_features(const struct keel_cpu_model *m)
+{
+	u32 base;
+
+	for (base = HYPERVISOR_LEAF; base < HYPERVISOR_LEAF + 0x10000; base += 0x100) {
+		const struct kvm_cpuid_entry2 *e = find(m, base, 0);
+
+		if (e && !memcmp(&e->ebx, KVM_SIGNATURE, 3 * sizeof(u32)))
+			return (struct kvm_cpuid_entry2 *)find(m, base | (KVM_CPUID_FEATURES & 0xff), 0);
+	}
+	return NULL;
+}
+
 static void derive(struct keel_vcpu *vcpu)
 {
 	struct keel_cpu_model *m = &vcpu->model;
@@ -597,6 +610,8 @@ static void derive(struct keel_vcpu *vcpu)
 	for (i = 0; i < ARRAY_SIZE(cr4_rows); i++)
 		if (keel_guest_has(vcpu, cr4_rows[i].feature))
 			cr4 |= cr4_rows[i].bit;
+	e = find_kvm_features(m);
+	m->pv_features = e ? e->eax : 0;
 	m->cr4_reserved = ~(cr4 & keel_host_cr4_mask());
 	m->efer_reserved = ~guest_efer(vcpu);
 }
@@ -625,6 +640,7 @@ static int install(struct keel_vcpu *vcpu, struct kvm_cpuid_entry2 *entries, int
 {
 	struct keel_cpu_model *m = &vcpu->model;
 	struct keel_cpu_model probe = { .entries = entries, .nent = nent };
+	struct kvm_cpuid_entry2 *features;
 	const struct kvm_cpuid_entry2 *e;
 	int i, j, err = -EINVAL;
 
@@ -636,6 +652,10 @@ static int install(struct keel_vcpu *vcpu, struct kvm_cpuid_entry2 *entries, int
 			entries[j] = entries[j - 1];
 		entries[j] = cur;
 	}
+	features = find_kvm_features(&probe);
+	/* A vCPU whose HLT does not exit cannot be kicked out of it. */
+	if (features && vcpu->vm->exits_off & KVM_X86_DISABLE_EXITS_HLT)
+		features->eax &= ~BIT(KVM_FEATURE_PV_UNHALT);
 	/* A running guest's CPU does not change; the same table again is harmless, and VMMs do that. */
 	if (vcpu->has_run) {
 		if (same_table(vcpu, entries, nent))

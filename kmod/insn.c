@@ -1015,7 +1015,7 @@ int keel_emulate_cr(struct keel_vcpu *vcpu)
 /* @r: what the MMU said of the fault. */
 static int page_fault_done(struct keel_vcpu *vcpu, int r, u64 gpa, u32 access, u64 info)
 {
-	if (r == MMU_FIXED)
+	if (r == MMU_FIXED || r == MMU_TOLD)
 		return KEEL_RESUME;
 	if (r < 0)
 		return r;

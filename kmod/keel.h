@@ -60,6 +60,7 @@ struct keel_vcpu;
 #include "mmu/mmu.h"
 #include "irq/irq.h"
 #include "cpu.h"
+#include "pv.h"
 
 /* Habits of the ABI that a VMM may turn off (KVM_CAP_DISABLE_QUIRKS2); those of KVM's that are none here are not among them. */
 #define KEEL_QUIRKS	(KVM_X86_QUIRK_LINT0_REENABLED | KVM_X86_QUIRK_LAPIC_MMIO_HOLE |	\
@@ -89,6 +90,9 @@ enum keel_request {
 	KEEL_REQ_RING_FULL,	/* exit with KVM_EXIT_DIRTY_RING_FULL for as long as it is */
 	KEEL_REQ_MMU_RELOAD,	/* the root is gone: get one and load it */
 	KEEL_REQ_CLOCK,		/* write the guest's kvmclock page */
+	KEEL_REQ_STEAL,		/* see whether others left a flush, tell the guest of time stolen */
+	KEEL_REQ_APF,		/* see whether there is a page to tell the guest of */
+	KEEL_REQ_PV_EOI,	/* settle an offer that could not be in the fast loop */
 	KEEL_REQ_DEBUG,		/* exit with KVM_EXIT_DEBUG */
 	KEEL_REQ_TRIPLE_FAULT,	/* exit with KVM_EXIT_SHUTDOWN */
 	KEEL_REQ_IOAPIC_EOI,	/* split irqchip: exit with KVM_EXIT_IOAPIC_EOI */
@@ -179,7 +183,7 @@ struct keel_vcpu {
 	int cpu;			/* physical CPU it is loaded on, -1 if none */
 	bool in_loop;			/* between keel_vcpu_begin() and keel_vcpu_end() */
 	bool has_run;
-	bool preempted;
+	struct task_struct *preempted;	/* this thread was, and waits for a CPU; to be looked at under RCU */
 	u32 mp_state;			/* KVM_MP_STATE_* */
 	unsigned long mp_events;	/* bit per keel_mp_event, set atomically by senders */
 	u8 sipi_vector;
@@ -200,6 +204,7 @@ struct keel_vcpu {
 	struct keel_fpu fpu;
 	struct keel_debug debug;
 	struct keel_vcpu_clock clock;
+	struct keel_pv pv;
 	struct keel_vcpu_mmu mmu;
 	struct keel_dirty_ring ring;
 	struct keel_lapic *apic;	/* NULL without an in-kernel APIC */

@@ -8,6 +8,7 @@
 #include <linux/module.h>
 #include <linux/preempt.h>
 #include <linux/slab.h>
+#include <asm/kvm_para.h>
 #include "ops.h"
 #include "ioctl.h"
 #include "mitigate.h"
@@ -63,6 +64,9 @@ static const struct keel_cap {
 	{ KVM_CAP_MAX_VCPUS, KEEL_MAX_VCPUS },
 	{ KVM_CAP_MAX_VCPU_ID, KEEL_MAX_VCPU_ID },
 	{ KVM_CAP_KVMCLOCK_CTRL, 1 },
+	{ KVM_CAP_ASYNC_PF, 1 },
+	{ KVM_CAP_ASYNC_PF_INT, 1 },
+	{ KVM_CAP_ENFORCE_PV_FEATURE_CPUID, 1 },
 	{ KVM_CAP_READONLY_MEM, 1 },
 	{ KVM_CAP_SIGNAL_MSI, 1 },
 	{ KVM_CAP_CHECK_EXTENSION_VM, 1 },
@@ -106,6 +110,8 @@ int keel_check_extension(u32 cap)
 		return KVM_X86_DISABLE_EXITS_HLT | KVM_X86_DISABLE_EXITS_PAUSE |
 		       (boot_cpu_has(X86_FEATURE_MWAIT) && boot_cpu_has(X86_FEATURE_ARAT) &&
 			!boot_cpu_has_bug(X86_BUG_MONITOR) ? KVM_X86_DISABLE_EXITS_MWAIT : 0);
+	case KVM_CAP_STEAL_TIME:
+		return !!(keel_pv_features() & BIT(KVM_FEATURE_STEAL_TIME));
 	case KVM_CAP_TSC_CONTROL:
 	case KVM_CAP_VM_TSC_CONTROL:
 		return keel_hw.tsc_scaling;
@@ -231,9 +237,12 @@ static int __init keel_module_init(void)
 	err = mmu_init();
 	if (err)
 		goto objects;
-	err = irq_room_init();
+	err = keel_apf_setup();
 	if (err)
 		goto mmu;
+	err = irq_room_init();
+	if (err)
+		goto apf;
 	err = keel_stats_init();
 	if (err)
 		goto irq;
@@ -251,6 +260,8 @@ stats:
 	keel_stats_exit();
 irq:
 	irq_room_exit();
+apf:
+	keel_apf_exit();
 mmu:
 	mmu_exit();
 objects:
@@ -271,6 +282,7 @@ static void __exit keel_module_exit(void)
 	keel_clock_exit();
 	keel_stats_exit();
 	irq_room_exit();
+	keel_apf_exit();
 	mmu_exit();
 	keel_objects_exit();
 	keel_mitigate_exit();

@@ -20,6 +20,7 @@
 #define M_FEATURE	BIT(2)	/* describes the host: KVM_GET_MSR_FEATURE_INDEX_LIST */
 #define M_HOST		BIT(3)	/* not the guest's at all */
 #define M_NEEDS		BIT(4)	/* not the guest's without CPUID feature .feature */
+#define M_PV		BIT(5)	/* needs KVM_FEATURE_* .feature where the VMM enforces them */
 
 struct msr_access {
 	struct keel_vcpu *vcpu;
@@ -123,6 +124,16 @@ static int get_clock(const struct msr_access *a, u64 *val)
 static int set_clock(const struct msr_access *a, u64 val)
 {
 	return keel_clock_set_msr(a->vcpu, a->msr, val, a->host);
+}
+
+static int get_pv(const struct msr_access *a, u64 *val)
+{
+	return keel_pv_get_msr(a->vcpu, a->msr, val);
+}
+
+static int set_pv(const struct msr_access *a, u64 val)
+{
+	return keel_pv_set_msr(a->vcpu, a->msr, val);
 }
 
 /* ------------------------------------------------------------------ APIC */
@@ -561,6 +572,9 @@ VCPU_IOCTL(keel_set_mce)
 	  .set = set_backend, .valid = bits }
 #define CANONICAL(msr)									\
 	{ .first = msr, .count = 1, .flags = M_FAST | M_LIST, .get = get_backend, .set = set_canonical }
+#define PV(msr, f, name, by)								\
+	{ .first = msr, .count = 1, .flags = (f) | M_PV, .feature = KVM_FEATURE_##name,		\
+	  .get = get_##by, .set = set_##by }
 /* Reads as zero and forgets writes: guests poke these without asking CPUID first. */
 #define NOTHING(msr, n)		RANGE(msr, n, M_FAST, get_zero, set_ignore)
 
@@ -568,8 +582,8 @@ static const struct msr_row msr_rows[] = {
 	ONE(MSR_IA32_P5_MC_ADDR, M_FAST, get_zero, set_none),
 	ONE(MSR_IA32_P5_MC_TYPE, M_FAST, get_zero, set_none),
 	ONE(MSR_IA32_TSC, M_FAST | M_LIST, get_clock, set_clock),
-	ONE(MSR_KVM_WALL_CLOCK, M_LIST, get_clock, set_clock),
-	ONE(MSR_KVM_SYSTEM_TIME, M_LIST, get_clock, set_clock),
+	PV(MSR_KVM_WALL_CLOCK, M_LIST, CLOCKSOURCE, clock),
+	PV(MSR_KVM_SYSTEM_TIME, M_LIST, CLOCKSOURCE, clock),
 	ONE(MSR_IA32_APICBASE, M_LIST, get_apic_base, set_apic_base),
 	ONE(MSR_IA32_EBL_CR_POWERON, M_FAST, get_zero, set_ignore),
 	{ .first = MSR_SMI_COUNT, .count = 1, .flags = M_LIST | M_FAST, .get = get_mem, .set = set_host_only,
@@ -631,8 +645,16 @@ static const struct msr_row msr_rows[] = {
 	RANGE(0x800, 0x100, M_FAST, get_x2apic, set_x2apic),
 	{ .first = MSR_IA32_XSS, .count = 1, .flags = M_FAST | M_LIST | M_NEEDS, .feature = X86_FEATURE_XSAVES,
 	  .get = get_xss, .set = set_zero },
-	RANGE(MSR_KVM_WALL_CLOCK_NEW, 1, M_LIST, get_clock, set_clock),
-	RANGE(MSR_KVM_SYSTEM_TIME_NEW, 1, M_LIST, get_clock, set_clock),
+	PV(MSR_KVM_WALL_CLOCK_NEW, M_LIST, CLOCKSOURCE2, clock),
+	PV(MSR_KVM_SYSTEM_TIME_NEW, M_LIST, CLOCKSOURCE2, clock),
+	/* The vector stands before what turns it on: that is the order a VMM restores them in. */
+	PV(MSR_KVM_ASYNC_PF_INT, M_LIST, ASYNC_PF_INT, pv),
+	PV(MSR_KVM_ASYNC_PF_EN, M_LIST, ASYNC_PF, pv),
+	PV(MSR_KVM_ASYNC_PF_ACK, M_LIST | M_FAST, ASYNC_PF_INT, pv),
+	PV(MSR_KVM_STEAL_TIME, M_LIST, STEAL_TIME, pv),
+	PV(MSR_KVM_PV_EOI_EN, M_LIST, PV_EOI, pv),
+	PV(MSR_KVM_POLL_CONTROL, M_LIST | M_FAST, POLL_CONTROL, pv),
+	PV(MSR_KVM_MIGRATION_CONTROL, M_FAST, MIGRATION_CONTROL, pv),
 	ONE(MSR_EFER, M_LIST, get_efer, set_efer),
 	BACKEND(MSR_STAR, 0, ~0ULL),
 	CANONICAL(MSR_LSTAR),
@@ -728,6 +750,8 @@ bool keel_msr_fast(u32 msr)
 
 static bool may_access(const struct msr_access *a)
 {
+	if (a->row->flags & M_PV)
+		return keel_pv_has(a->vcpu, a->row->feature);
 	if (a->host)
 		return true;
 	if (a->row->flags & M_HOST)

@@ -152,6 +152,8 @@ static int run_fast(struct keel_vcpu *vcpu)
 	}
 
 	run_account_guest(false);
+	if (unlikely(vcpu->pv.steal) && next == KEEL_RESUME && keel_guest_mode_work_pending())
+		keel_pv_preempted(vcpu);
 	vcpu->atomic = false;
 	pagefault_enable();
 	keel_call(end, vcpu);
@@ -164,13 +166,32 @@ static int run_fast(struct keel_vcpu *vcpu)
 
 /* ------------------------------------------------------------- sleeping */
 
+/* Something that ends a HLT. */
+static bool run_awake(struct keel_vcpu *vcpu)
+{
+	return keel_events_pending(vcpu) || READ_ONCE(vcpu->pv.unhalted);
+}
+
+/* The HLT has ended. */
+static void run_go_on(struct keel_vcpu *vcpu)
+{
+	vcpu->mp_state = KVM_MP_STATE_RUNNABLE;
+	WRITE_ONCE(vcpu->pv.unhalted, false);
+	keel_request(KEEL_REQ_EVENT, vcpu);
+}
+
+/*
+ * Requests a sleeping vCPU need not wake for: the first group goes by with the events, the other is for when it runs.
+ */
+#define RUN_ASLEEP_REQS	(KEEL_FAST_REQS | BIT(KEEL_REQ_STEAL))
+
 bool keel_vcpu_runnable(struct keel_vcpu *vcpu)
 {
 	if (vcpu->mp_state == KVM_MP_STATE_RUNNABLE)
 		return true;
-	if (READ_ONCE(vcpu->requests) & ~(BIT(KEEL_REQ_EVENT) | KEEL_FAST_REQS))
+	if (READ_ONCE(vcpu->requests) & ~RUN_ASLEEP_REQS)
 		return true;
-	return vcpu->mp_state == KVM_MP_STATE_HALTED && keel_events_pending(vcpu);
+	return vcpu->mp_state == KVM_MP_STATE_HALTED && run_awake(vcpu);
 }
 
 /* Halted, or waiting for INIT and SIPI.  KEEL_RESUME, or -EINTR. */
@@ -178,15 +199,19 @@ static int run_sleep(struct keel_vcpu *vcpu)
 {
 	int err;
 
+	/* Asleep it looks at no guest memory, not even to find out what is in service. */
+	if (irq_eoi_offered(vcpu))
+		irq_pv_eoi_settle(vcpu);
+	if (vcpu->pv.steal)
+		keel_pv_preempted(vcpu);
 	/* Asleep, the vCPU holds nobody up: pausing the VM need not wake it. */
 	keel_vcpu_end(vcpu);
 	err = rcuwait_wait_event(&vcpu->wait, keel_vcpu_runnable(vcpu), TASK_INTERRUPTIBLE);
 	if (keel_vcpu_begin(vcpu))
 		return -EINTR;
-	if (vcpu->mp_state == KVM_MP_STATE_HALTED && keel_events_pending(vcpu)) {
-		vcpu->mp_state = KVM_MP_STATE_RUNNABLE;
+	if (vcpu->mp_state == KVM_MP_STATE_HALTED && run_awake(vcpu)) {
 		vcpu->stat.halt_wakeups++;
-		keel_request(KEEL_REQ_EVENT, vcpu);
+		run_go_on(vcpu);
 	}
 	return err ? -EINTR : KEEL_RESUME;
 }
@@ -198,8 +223,8 @@ int keel_emulate_hlt(struct keel_vcpu *vcpu)
 		vcpu->run->exit_reason = KVM_EXIT_HLT;
 		return KEEL_USER;
 	}
-	if (keel_events_pending(vcpu)) {
-		keel_request(KEEL_REQ_EVENT, vcpu);
+	if (run_awake(vcpu)) {
+		run_go_on(vcpu);
 		return KEEL_RESUME;
 	}
 	vcpu->mp_state = KVM_MP_STATE_HALTED;
@@ -265,6 +290,12 @@ static int run_slow_requests(struct keel_vcpu *vcpu)
 	}
 	if (keel_take_request(KEEL_REQ_CLOCK, vcpu))
 		keel_clock_update(vcpu);
+	if (keel_take_request(KEEL_REQ_STEAL, vcpu))
+		keel_pv_steal_update(vcpu);
+	if (keel_take_request(KEEL_REQ_PV_EOI, vcpu) && irq_eoi_offered(vcpu))
+		irq_pv_eoi_settle(vcpu);
+	if (keel_take_request(KEEL_REQ_APF, vcpu))
+		keel_apf_ready(vcpu);
 	if (keel_take_request(KEEL_REQ_DEBUG, vcpu))
 		return keel_debug_exit(vcpu);
 	if (keel_take_request(KEEL_REQ_TRIPLE_FAULT, vcpu)) {
@@ -329,9 +360,8 @@ static int run_loop(struct keel_vcpu *vcpu)
 			return KEEL_USER;
 		}
 		if (vcpu->mp_state != KVM_MP_STATE_RUNNABLE) {
-			if (vcpu->mp_state == KVM_MP_STATE_HALTED && keel_events_pending(vcpu)) {
-				vcpu->mp_state = KVM_MP_STATE_RUNNABLE;
-				keel_request(KEEL_REQ_EVENT, vcpu);
+			if (vcpu->mp_state == KVM_MP_STATE_HALTED && run_awake(vcpu)) {
+				run_go_on(vcpu);
 				continue;
 			}
 			r = signal_pending(current) ? -EINTR : run_sleep(vcpu);
@@ -486,6 +516,8 @@ long keel_run(struct keel_vcpu *vcpu)
 	if (vcpu->sigset_active)
 		sigprocmask(SIG_SETMASK, &vcpu->sigset, &current->real_blocked);
 	r = run_locked(vcpu);
+	if (unlikely(irq_eoi_offered(vcpu)))	/* userspace may save the LAPIC, or the page */
+		irq_pv_eoi_settle(vcpu);
 	run_publish(vcpu);
 	if (unlikely(READ_ONCE(vcpu->run->kvm_valid_regs)))
 		sync_to_run(vcpu);

@@ -25,13 +25,15 @@ static void vcpu_load_on(struct keel_vcpu *vcpu, int cpu)
 	keel_predict_barrier(vcpu->serial);
 	keel_call(load, vcpu, cpu);
 	keel_clock_load(vcpu, cpu);
+	if (vcpu->pv.steal)
+		keel_request(KEEL_REQ_STEAL, vcpu);
 }
 
 static void vcpu_sched_in(struct preempt_notifier *pn, int cpu)
 {
 	struct keel_vcpu *vcpu = container_of(pn, struct keel_vcpu, pn);
 
-	vcpu->preempted = false;
+	WRITE_ONCE(vcpu->preempted, NULL);
 	vcpu_load_on(vcpu, cpu);
 }
 
@@ -39,7 +41,8 @@ static void vcpu_sched_out(struct preempt_notifier *pn, struct task_struct *next
 {
 	struct keel_vcpu *vcpu = container_of(pn, struct keel_vcpu, pn);
 
-	vcpu->preempted = true;
+	if (task_is_running(current))	/* else it sleeps by its own will */
+		WRITE_ONCE(vcpu->preempted, current);
 	vcpu->stat.preemptions++;
 	keel_call(put, vcpu);
 }
@@ -194,6 +197,7 @@ void keel_vcpu_reset(struct keel_vcpu *vcpu, bool init)
 	}
 	keel_debug_reset(vcpu);
 	keel_insn_forget(vcpu);
+	keel_pv_reset(vcpu);
 	if (vcpu->apic)
 		irq_lapic_reset(vcpu, init);
 	keel_call(vcpu_reset, vcpu, init);
@@ -238,6 +242,8 @@ static VCPU_IOCTL(vcpu_get_mp_state)
 	/* What arrived before the question is part of the answer. */
 	keel_take_mp_events(vcpu);
 	mp->mp_state = vcpu->mp_state;
+	if (vcpu->mp_state == KVM_MP_STATE_HALTED && READ_ONCE(vcpu->pv.unhalted))
+		mp->mp_state = KVM_MP_STATE_RUNNABLE;
 	return 0;
 }
 
@@ -294,8 +300,12 @@ static VCPU_IOCTL(vcpu_set_signal_mask)
 
 static VCPU_IOCTL(vcpu_enable_cap)
 {
-	/* None of the vCPU capabilities of x86 is offered so far. */
-	return -EINVAL;
+	const struct kvm_enable_cap *cap = buf;
+
+	if (cap->flags || cap->cap != KVM_CAP_ENFORCE_PV_FEATURE_CPUID)
+		return -EINVAL;
+	vcpu->pv.enforce = cap->args[0];
+	return 0;
 }
 
 static VCPU_IOCTL(vcpu_run)
@@ -444,6 +454,7 @@ void keel_vcpu_free(struct keel_vcpu *vcpu)
 {
 	keel_stats_fold_vcpu(vcpu);
 	keel_clock_vcpu_destroy(vcpu);
+	keel_apf_off(vcpu);
 	irq_lapic_destroy(vcpu);
 	mmu_vcpu_destroy(vcpu);
 	keel_ring_free(vcpu);

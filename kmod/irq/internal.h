@@ -88,6 +88,12 @@ int irq_map_add(struct keel_lapic *apic);
 void irq_map_remove(struct keel_lapic *apic);
 
 /* ------------------------------------------------------------- lapic.c */
+enum irq_eoi_offer {
+	EOI_NONE,
+	EOI_OFFERED,		/* the guest may end what is in service by clearing a bit */
+	EOI_WITHDRAWN,		/* no more, but the bit has still to be cleared */
+};
+
 struct keel_lapic {
 	struct keel_vcpu *vcpu;
 	u8 *regs;			/* the register page */
@@ -109,9 +115,13 @@ struct keel_lapic {
 	u64 armed;			/* deadline the timer was started for; it may have been put off since */
 
 	u64 vapic_addr;			/* vapic.c; 0: none */
+
+	/* pv_eoi.c */
+	u64 pv_eoi;			/* MSR_KVM_PV_EOI_EN */
+	u8 eoi_offer;			/* enum irq_eoi_offer */
 };
 
-int irq_highest_irr(struct keel_lapic *apic);
+int irq_highest_irr(struct keel_lapic *apic);	/* -1 none */
 
 static inline u32 apic_reg(const struct keel_lapic *apic, unsigned int reg)
 {
@@ -150,6 +160,12 @@ static inline u32 apic_x2_ldr(const struct keel_lapic *apic)
 int irq_apic_accept(struct keel_lapic *apic, const struct irq_msg *msg);
 /* An interrupt source inside the LAPIC: @lvt is the register offset.  Any context. */
 void irq_apic_local(struct keel_lapic *apic, unsigned int lvt);
+
+void irq_apic_eoi(struct keel_lapic *apic);	/* of what is in service; the vCPU's thread */
+
+/* pv_eoi.c */
+void irq_pv_eoi_offer(struct keel_lapic *apic);
+void irq_pv_eoi_written(struct keel_lapic *apic);
 
 /* lapic_timer.c */
 void apic_timer_init(struct keel_lapic *apic);

@@ -206,6 +206,38 @@ int irq_deliver(struct keel_vm *vm, struct keel_lapic *src, const struct irq_msg
 	return ret;
 }
 
+long irq_send_ipis(struct keel_vcpu *vcpu, const u64 mask[2], unsigned int width, u32 first, u32 icr)
+{
+	struct irq_msg msg = {
+		.mode = icr & APIC_MODE_MASK,
+		.vector = icr & APIC_VECTOR_MASK,
+		.level = (icr & APIC_MODE_MASK) == APIC_DM_INIT && icr & APIC_INT_LEVELTRIG,
+		.assert = icr & APIC_INT_ASSERT,
+	};
+	const struct irq_apics *all;
+	struct keel_lapic *apic;
+	unsigned int i;
+	long taken = 0;
+
+	rcu_read_lock();
+	all = rcu_dereference(vcpu->vm->irq.apics);
+	for (i = 0; all && i < 2; i++) {
+		u64 left = mask[i];
+
+		for (; left; left &= left - 1) {
+			u64 id = (u64)first + i * width + __ffs64(left);
+
+			if (id >= all->size)
+				break;
+			apic = READ_ONCE(all->apic[id]);
+			if (apic && apic_on(apic) && irq_apic_accept(apic, &msg) >= 0)
+				taken++;
+		}
+	}
+	rcu_read_unlock();
+	return taken;
+}
+
 /* Enter @apic into the map; false if it does not fit in with those already there. */
 static bool map_logical(struct keel_lapic **map, u8 *kind, struct keel_lapic *apic)
 {

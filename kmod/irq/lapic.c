@@ -10,6 +10,7 @@
  * is set after the IRR bit and cleared only by the vCPU's thread, which looks at the word once more after that.
  */
 #include <linux/slab.h>
+#include <asm/kvm_para.h>
 #include <asm/msr-index.h>
 #include "internal.h"
 
@@ -181,6 +182,8 @@ static int apic_pending(struct keel_lapic *apic)
 
 	if (!READ_ONCE(apic->irr_words) || !apic->enabled)
 		return -1;
+	if (unlikely(apic->eoi_offer))
+		irq_pv_eoi_settle(apic->vcpu);
 	vector = irq_highest_irr(apic);
 	return vector >= 0 && (vector & 0xf0) > (apic->ppr & 0xf0) ? vector : -1;
 }
@@ -211,6 +214,16 @@ static int take_user_vector(struct keel_vcpu *vcpu)
 	return vector;
 }
 
+/* Is the end of what has just come into service nobody's business but the guest's? */
+static bool ends_unnoticed(struct keel_lapic *apic, u8 vector)
+{
+	struct keel_vm *vm = apic->vcpu->vm;
+
+	if (irq_highest_irr(apic) >= 0 || test_bit(vector & 31, apic_vec_word(apic, APIC_TMR, vector)))
+		return false;
+	return vm->irq.mode != IRQCHIP_KERNEL || !irq_ioapic_wants_eoi(vm, vector);
+}
+
 int irq_ack(struct keel_vcpu *vcpu)
 {
 	struct keel_lapic *apic = vcpu->apic;
@@ -230,6 +243,8 @@ int irq_ack(struct keel_vcpu *vcpu)
 	__set_bit(vector & 31, apic_vec_word(apic, APIC_ISR, vector));
 	apic->isr_top = vector;		/* above all in service, or the PPR would have held it back */
 	update_ppr(apic);
+	if (unlikely(apic->pv_eoi & KVM_MSR_ENABLED) && ends_unnoticed(apic, vector))
+		irq_pv_eoi_offer(apic);
 	return vector;
 }
 
@@ -240,6 +255,21 @@ int irq_pending_class(struct keel_vcpu *vcpu)
 	if (!apic || !READ_ONCE(apic->irr_words) || !apic->enabled)
 		return -1;
 	return irq_highest_irr(apic) >> 4;	/* -1 stays -1 */
+}
+
+bool irq_takes_fixed(struct keel_vcpu *vcpu)
+{
+	return READ_ONCE(vcpu->apic->enabled);
+}
+
+void irq_deliver_self(struct keel_vcpu *vcpu, u8 vector)
+{
+	accept_vector(vcpu->apic, vector, false);
+}
+
+bool irq_eoi_offered(const struct keel_vcpu *vcpu)
+{
+	return vcpu->apic && vcpu->apic->eoi_offer;
 }
 
 bool irq_extint_accepted(struct keel_vcpu *vcpu)
@@ -285,7 +315,7 @@ static void update_enabled(struct keel_lapic *apic)
 }
 
 /* ------------------------------------------------------------- what a guest does to it */
-static void apic_eoi(struct keel_lapic *apic)
+void irq_apic_eoi(struct keel_lapic *apic)
 {
 	struct keel_vm *vm = apic->vcpu->vm;
 	int vector = apic->isr_top;
@@ -367,7 +397,9 @@ static void write_reg(struct keel_lapic *apic, unsigned int reg, u32 val)
 {
 	switch (reg) {
 	case APIC_EOI:
-		apic_eoi(apic);
+		if (unlikely(apic->eoi_offer))
+			irq_pv_eoi_written(apic);
+		irq_apic_eoi(apic);
 		break;
 	case APIC_TASKPRI:
 		set_tpr(apic, val);
@@ -412,6 +444,9 @@ static u32 read_reg(struct keel_lapic *apic, unsigned int reg)
 {
 	if (reg == APIC_TMCCT)
 		return apic_timer_count(apic);
+	/* Only these tell what is in service. */
+	if (unlikely(apic->eoi_offer) && (reg == APIC_PROCPRI || (reg >= APIC_ISR && reg < APIC_TMR)))
+		irq_pv_eoi_settle(apic->vcpu);
 	return apic_reg(apic, reg);
 }
 
@@ -579,6 +614,8 @@ void irq_lapic_reset(struct keel_vcpu *vcpu, bool init)
 	apic->esr = 0;
 	apic->isr_top = -1;
 	apic->ppr = 0;
+	apic->pv_eoi = 0;
+	apic->eoi_offer = EOI_NONE;
 
 	if (apic_is_x2(apic))
 		set_x2_ids(apic);

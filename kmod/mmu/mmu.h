@@ -54,6 +54,7 @@ enum mmu_result {
 	MMU_MMIO,	/* no memory there, or a write to a read-only slot: emulate */
 	MMU_SLOW,	/* needs to sleep; only in the fast loop */
 	MMU_GUEST,	/* shadow paging: the guest's own fault */
+	MMU_TOLD,	/* the guest has been told that this page takes a while */
 };
 
 int mmu_init(void);			/* module load/unload: caches */
@@ -73,8 +74,14 @@ int mmu_load(struct keel_vcpu *vcpu);
 int mmu_fault(struct keel_vcpu *vcpu, u64 gpa, u32 access);
 
 /*
- * Shadow paging (shadow.c), where the CPU has no two-dimensional: a page fault of the guest at linear @gva with the CPU's
- * error code.  As mmu_fault(), with where the access goes in *gpa and *access for MMU_MMIO; MMU_GUEST: *fault.
+ * Take the fault the user of @mm would at @hva.  0; -EFAULT; -EINTR, since a signal ends the wait for a page; without
+ * @wait -EAGAIN if there would be one.
+ */
+int mmu_touch(struct mm_struct *mm, unsigned long hva, bool write, bool wait);
+
+/*
+ * Shadow paging (shadow.c), where the CPU has no two-dimensional: a page fault of the guest at linear @gva with the
+ * CPU's error code.  As mmu_fault(), with where the access goes in *gpa and *access for MMU_MMIO; MMU_GUEST: *fault.
  */
 int mmu_shadow_fault(struct keel_vcpu *vcpu, u64 gva, u32 error, u64 *gpa, u32 *access, struct emul_fault *fault);
 void mmu_shadow_drop(struct keel_vcpu *vcpu);			/* forget all */

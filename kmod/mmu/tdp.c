@@ -530,8 +530,7 @@ static int mmu_find_pfnmap(struct mm_struct *mm, struct mmu_map *map)
 	return 0;
 }
 
-/* Take the fault the user would.  A signal ends the wait for a page: 0, -EINTR, or -EFAULT. */
-static int mmu_touch(struct mm_struct *mm, unsigned long hva, bool write)
+int mmu_touch(struct mm_struct *mm, unsigned long hva, bool write, bool wait)
 {
 	unsigned int flags = FAULT_FLAG_ALLOW_RETRY | FAULT_FLAG_KILLABLE | FAULT_FLAG_INTERRUPTIBLE;
 	struct vm_area_struct *vma;
@@ -539,6 +538,8 @@ static int mmu_touch(struct mm_struct *mm, unsigned long hva, bool write)
 
 	if (write)
 		flags |= FAULT_FLAG_WRITE;
+	if (!wait)
+		flags |= FAULT_FLAG_RETRY_NOWAIT;
 	for (;;) {
 		mmap_read_lock(mm);
 		vma = vma_lookup(mm, hva);
@@ -546,12 +547,12 @@ static int mmu_touch(struct mm_struct *mm, unsigned long hva, bool write)
 			fault = VM_FAULT_SIGSEGV;
 		else
 			fault = handle_mm_fault(vma, hva, flags, NULL);
-		/* The lock is let go for both of these. */
+		/* The lock is let go for this, and for a wait. */
 		if (fault & VM_FAULT_COMPLETED)
 			return 0;
-		if (!(fault & VM_FAULT_RETRY)) {
+		if (!(fault & VM_FAULT_RETRY) || !wait) {
 			mmap_read_unlock(mm);
-			return fault & VM_FAULT_ERROR ? -EFAULT : 0;
+			return fault & VM_FAULT_RETRY ? -EAGAIN : fault & VM_FAULT_ERROR ? -EFAULT : 0;
 		}
 		if (signal_pending(current))
 			return -EINTR;
@@ -559,14 +560,21 @@ static int mmu_touch(struct mm_struct *mm, unsigned long hva, bool write)
 	}
 }
 
-static int mmu_find_slow(struct keel_vm *vm, struct mmu_map *map)
+static int mmu_find_slow(struct keel_vcpu *vcpu, struct mmu_map *map)
 {
 	bool write = map->access & MMU_ACC_WRITE;
+	struct keel_vm *vm = vcpu->vm;
 	struct mmu_user_entry u;
-	long n;
+	long n = -EAGAIN;
 
 	/* A plain fault and a look at the user's tables is a third of get_user_pages(), which knows more. */
-	n = mmu_touch(vm->mm, map->hva, write);
+	if (vcpu->pv.apf) {
+		n = mmu_touch(vm->mm, map->hva, write, false);
+		if (n == -EAGAIN && keel_apf_start(vcpu, map->gfn, map->hva, write))
+			return n;
+	}
+	if (n == -EAGAIN)
+		n = mmu_touch(vm->mm, map->hva, write, true);
 	if (n == -EINTR)
 		return n;
 	if (!n && !mmu_find_fast(vm->mm, map))
@@ -663,6 +671,8 @@ static int mmu_fault_error(struct keel_vcpu *vcpu, const struct mmu_map *map, in
 		/* The memory is broken: the VMM learns it by signal, and KVM_RUN returns for that. */
 		send_sig_mceerr(BUS_MCEERR_AR, (void __user *)map->hva, PAGE_SHIFT, current);
 		return MMU_FIXED;
+	case -EAGAIN:
+		return MMU_TOLD;
 	case -EINTR:
 		vcpu->run->exit_reason = KVM_EXIT_INTR;
 		return -EINTR;
@@ -706,7 +716,7 @@ int mmu_fault(struct keel_vcpu *vcpu, u64 gpa, u32 access)
 		if (vcpu->atomic)
 			return MMU_SLOW;
 		vcpu->mmu.fresh_gfn = map.gfn + 1;
-		err = mmu_find_slow(vcpu->vm, &map);
+		err = mmu_find_slow(vcpu, &map);
 		if (err)
 			return mmu_fault_error(vcpu, &map, err);
 	}

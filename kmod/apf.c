@@ -1,0 +1,235 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * apf.c - asynchronous page faults (Documentation/virt/kvm/x86/msr.rst, MSR_KVM_ASYNC_PF_EN): where the vCPU's thread
+ * would have to wait for a page, a worker does.  The guest gets a #PF with a token in CR2, and lets another of its
+ * tasks run; an interrupt with the same token tells it that the page is there.
+ *
+ * A worker may have to wait for as long as whoever serves the user's fault likes, so nothing waits for a worker: what
+ * it needs it holds references to, and the vCPU may be gone when it is done.
+ *
+ * Lock: apf->lock, below all others in keel.h, for the pages and for the way to the vCPU.
+ */
+#include <linux/kref.h>
+#include <linux/list.h>
+#include <linux/sched/mm.h>
+#include <linux/slab.h>
+#include <linux/workqueue.h>
+#include <asm/kvm_para.h>
+#include "ops.h"
+
+#define APF_MAX_PAGES	64	/* of one vCPU, those waited for and those it has not been told of */
+#define APF_TOKEN_ALL	(~0U)	/* wakes everyone: of those who waited before, none will be told */
+
+struct keel_apf {
+	struct kref ref;
+	spinlock_t lock;
+	struct keel_vcpu *vcpu;		/* NULL: nobody wants to know any more */
+	struct list_head awaited, there;
+	unsigned int count;
+	u32 last_token;
+	bool wake_all;			/* the vCPU's own */
+};
+
+struct apf_page {
+	struct work_struct work;
+	struct list_head node;
+	struct keel_apf *apf;
+	struct mm_struct *mm;
+	u64 gfn;
+	unsigned long hva;
+	u32 token;
+	bool write;
+};
+
+static struct workqueue_struct *apf_workers;
+
+static void apf_release(struct kref *ref)
+{
+	kfree(container_of(ref, struct keel_apf, ref));
+}
+
+static void apf_work(struct work_struct *work)
+{
+	struct apf_page *page = container_of(work, struct apf_page, work);
+	struct mm_struct *mm = page->mm;
+	struct keel_apf *apf = page->apf;
+
+	if (mmget_not_zero(mm)) {
+		/* Whatever comes of it, the guest tries again, and then it is the vCPU's to deal with. */
+		mmu_touch(mm, page->hva, page->write, true);
+		mmput(mm);
+	}
+	mmdrop(mm);
+
+	spin_lock(&apf->lock);
+	list_del(&page->node);
+	if (apf->vcpu) {
+		list_add_tail(&page->node, &apf->there);
+		keel_request(KEEL_REQ_APF, apf->vcpu);
+		keel_vcpu_kick(apf->vcpu);
+		page = NULL;
+	}
+	spin_unlock(&apf->lock);
+	kfree(page);
+	kref_put(&apf->ref, apf_release);
+}
+
+static u64 apf_gpa(const struct keel_vcpu *vcpu)
+{
+	return vcpu->pv.apf_en & ~GENMASK_ULL(5, 0);
+}
+
+/* Could the guest take a #PF that is not its own, between two instructions, and run something else? */
+static bool may_tell(struct keel_vcpu *vcpu)
+{
+	if (vcpu->ev.exception.type || vcpu->ev.injected.type || keel_call(event_blocked, vcpu, KEEL_EV_INTR))
+		return false;
+	return vcpu->pv.apf_en & KVM_ASYNC_PF_SEND_ALWAYS || keel_cpl(vcpu);
+}
+
+static bool awaited_already(struct keel_apf *apf, u64 gfn)
+{
+	struct apf_page *page;
+
+	lockdep_assert_held(&apf->lock);
+	list_for_each_entry(page, &apf->awaited, node)
+		if (page->gfn == gfn)
+			return true;
+	return false;
+}
+
+/* The word in the guest's memory that tells this #PF from others: false if it is not free, or not there. */
+static bool mark_not_present(struct keel_vcpu *vcpu)
+{
+	u64 gpa = apf_gpa(vcpu) + offsetof(struct kvm_vcpu_pv_apf_data, flags);
+	u32 flags;
+
+	if (keel_vcpu_read(vcpu, gpa, &flags, sizeof(flags)) || flags)
+		return false;
+	flags = KVM_PV_REASON_PAGE_NOT_PRESENT;
+	return !keel_vcpu_write(vcpu, gpa, &flags, sizeof(flags));
+}
+
+bool keel_apf_start(struct keel_vcpu *vcpu, u64 gfn, unsigned long hva, bool write)
+{
+	struct keel_apf *apf = vcpu->pv.apf;
+	struct apf_page *page;
+	bool start;
+
+	if (!may_tell(vcpu))
+		return false;
+	page = kzalloc(sizeof(*page), GFP_KERNEL_ACCOUNT);
+	if (!page)
+		return false;
+	spin_lock(&apf->lock);
+	start = apf->count < APF_MAX_PAGES && !awaited_already(apf, gfn);
+	spin_unlock(&apf->lock);
+	if (!start || !mark_not_present(vcpu)) {
+		kfree(page);
+		return false;
+	}
+	INIT_WORK(&page->work, apf_work);
+	page->apf = apf;
+	page->mm = vcpu->vm->mm;
+	page->gfn = gfn;
+	page->hva = hva;
+	page->write = write;
+	/* Neither 0, which is a free slot, nor APF_TOKEN_ALL; the id tells vCPUs' apart. */
+	apf->last_token = apf->last_token % (U32_MAX / KEEL_MAX_VCPU_ID - 1) + 1;
+	page->token = apf->last_token * KEEL_MAX_VCPU_ID + vcpu->id;
+	mmgrab(page->mm);
+	kref_get(&apf->ref);
+	spin_lock(&apf->lock);
+	list_add_tail(&page->node, &apf->awaited);
+	apf->count++;
+	spin_unlock(&apf->lock);
+	keel_raise_pf(vcpu, page->token, 0);
+	vcpu->stat.async_faults++;
+	queue_work(apf_workers, &page->work);
+	return true;
+}
+
+/* The next token to tell; the page's part in it ends here. */
+static bool next_token(struct keel_apf *apf, u32 *token)
+{
+	struct apf_page *page;
+
+	if (apf->wake_all) {
+		apf->wake_all = false;
+		*token = APF_TOKEN_ALL;
+		return true;
+	}
+	spin_lock(&apf->lock);
+	page = list_first_entry_or_null(&apf->there, struct apf_page, node);
+	if (page) {
+		list_del(&page->node);
+		apf->count--;
+	}
+	spin_unlock(&apf->lock);
+	if (page)
+		*token = page->token;
+	kfree(page);
+	return page;
+}
+
+/* One at a time: the guest asks for the next by MSR_KVM_ASYNC_PF_ACK, once the slot is free again. */
+void keel_apf_ready(struct keel_vcpu *vcpu)
+{
+	u64 gpa = apf_gpa(vcpu) + offsetof(struct kvm_vcpu_pv_apf_data, token);
+	struct keel_apf *apf = vcpu->pv.apf;
+	u32 token;
+
+	if (!apf || keel_vcpu_read(vcpu, gpa, &token, sizeof(token)) || token)
+		return;
+	if (!irq_takes_fixed(vcpu) || !next_token(apf, &token) || keel_vcpu_write(vcpu, gpa, &token, sizeof(token)))
+		return;
+	irq_deliver_self(vcpu, vcpu->pv.apf_vector);
+}
+
+int keel_apf_on(struct keel_vcpu *vcpu)
+{
+	struct keel_apf *apf = vcpu->pv.apf;
+
+	if (!apf) {
+		apf = kzalloc(sizeof(*apf), GFP_KERNEL_ACCOUNT);
+		if (!apf)
+			return -ENOMEM;
+		kref_init(&apf->ref);
+		spin_lock_init(&apf->lock);
+		INIT_LIST_HEAD(&apf->awaited);
+		INIT_LIST_HEAD(&apf->there);
+		apf->vcpu = vcpu;
+		vcpu->pv.apf = apf;
+	}
+	/* Tasks may wait for what was begun before this, or on another host. */
+	apf->wake_all = true;
+	keel_request(KEEL_REQ_APF, vcpu);
+	return 0;
+}
+
+void keel_apf_off(struct keel_vcpu *vcpu)
+{
+	struct keel_apf *apf = vcpu->pv.apf;
+	struct apf_page *page, *next;
+
+	if (!apf)
+		return;
+	vcpu->pv.apf = NULL;
+	spin_lock(&apf->lock);
+	apf->vcpu = NULL;
+	spin_unlock(&apf->lock);
+	list_for_each_entry_safe(page, next, &apf->there, node)
+		kfree(page);
+	kref_put(&apf->ref, apf_release);
+}
+
+int keel_apf_setup(void)
+{
+	apf_workers = alloc_workqueue("keel_apf", WQ_UNBOUND, 0);
+	return apf_workers ? 0 : -ENOMEM;
+}
+
+void keel_apf_exit(void)
+{
+	destroy_workqueue(apf_workers);
+}
