@@ -183,7 +183,7 @@ void keel_apf_ready(struct keel_vcpu *vcpu)
 		return;
 	if (!irq_takes_fixed(vcpu) || !next_token(apf, &token) || keel_vcpu_write(vcpu, gpa, &token, sizeof(token)))
 		return;
-	irq_deliver_self(vcpu, vcpu->pv.apf_vector);
+	irq_deliver_fixed(vcpu, vcpu->pv.apf_vector);
 }
 
 int keel_apf_on(struct keel_vcpu *vcpu)

@@ -266,6 +266,33 @@ static u64 clock_at(const struct keel_clock *vc, const struct host_time *now)
 	return vc->master_ns + mul_u64_u32_div(now->tsc - vc->master_tsc, 1000000, tsc_khz);
 }
 
+u64 keel_clock_ns(struct keel_vm *vm)
+{
+	struct host_time now;
+	u64 ns;
+
+	spin_lock(&vm->clock.lock);
+	refresh(vm);
+	now = host_now();
+	ns = clock_at(&vm->clock, &now);
+	spin_unlock(&vm->clock.lock);
+	return ns;
+}
+
+bool keel_clock_line(struct keel_vcpu *vcpu, u64 *tsc, u64 *ns)
+{
+	struct keel_clock *vc = &vcpu->vm->clock;
+	bool stable;
+
+	spin_lock(&vc->lock);
+	refresh(vcpu->vm);
+	stable = vc->stable;
+	*tsc = keel_guest_tsc_at(vcpu, vc->master_tsc);
+	*ns = vc->master_ns;
+	spin_unlock(&vc->lock);
+	return stable;
+}
+
 /* ------------------------------------------------------------------ clock pages */
 
 static int write_page(struct keel_vcpu *vcpu, u64 gpa, struct pvclock_vcpu_time_info *page)
@@ -348,17 +375,20 @@ static void write_wall_clock(struct keel_vcpu *vcpu, u64 gpa)
 	keel_vcpu_write(vcpu, gpa, &wall.version, sizeof(wall.version));
 }
 
+void keel_clock_watch(struct keel_vm *vm, bool on)
+{
+	spin_lock(&vm->clock.lock);
+	vm->clock.enabled += on ? 1 : -1;
+	spin_unlock(&vm->clock.lock);
+}
+
 static void set_clock_page(struct keel_vcpu *vcpu, u64 val)
 {
-	struct keel_clock *vc = &vcpu->vm->clock;
 	bool was = vcpu->clock.time_msr & CLOCK_ENABLED, is = val & CLOCK_ENABLED;
 
 	vcpu->clock.time_msr = val;
-	if (was != is) {
-		spin_lock(&vc->lock);
-		vc->enabled += is ? 1 : -1;
-		spin_unlock(&vc->lock);
-	}
+	if (was != is)
+		keel_clock_watch(vcpu->vm, is);
 	if (is)
 		keel_request(KEEL_REQ_CLOCK, vcpu);
 }

@@ -22,6 +22,11 @@
 #include <linux/task_work.h>
 #include <linux/timekeeping.h>
 #include <linux/version.h>
+#ifdef KEEL_HAS_HVHDK			/* 6.14's names for it */
+#include <hyperv/hvhdk.h>
+#else
+#include <asm/hyperv-tlfs.h>
+#endif
 #include <asm/msr.h>
 #include <asm/processor.h>
 #include <asm/svm.h>

@@ -24,6 +24,8 @@ struct keel_cpu_model {
 	u64 cr4_reserved;	/* bits #GP'd */
 	u64 efer_reserved;
 	u32 pv_features;	/* BIT(KVM_FEATURE_*) */
+	bool is_hyperv;		/* the guest is told so... */
+	u32 hv[HV_WORDS];	/* ...and what it may do */
 };
 
 /* Module load, after keel_fpu_setup() and the backend's setup: what host and backend can do; also msr.c's tables. */
@@ -178,7 +180,7 @@ struct keel_clock {		/* of the VM */
 	bool stable;		/* all vCPUs' clocks are one line, through the master pair */
 	u64 master_tsc;		/* host TSC ... */
 	u64 master_ns;		/* ... when kvmclock showed this */
-	unsigned int enabled;	/* vCPUs with a clock page */
+	unsigned int enabled;	/* clock pages, and others that follow this clock */
 	u64 wall_msr;
 	u32 default_khz;	/* of vCPUs yet to be created */
 	/* The last TSC value userspace wrote on any vCPU, to recognize writes that mean "in step". */
@@ -204,6 +206,10 @@ void keel_clock_vcpu_init(struct keel_vcpu *vcpu);	/* guest TSC starts in step w
 void keel_clock_vcpu_destroy(struct keel_vcpu *vcpu);
 void keel_clock_load(struct keel_vcpu *vcpu, int cpu);	/* preemption off, vCPU moved to this CPU */
 void keel_clock_update(struct keel_vcpu *vcpu);		/* KEEL_REQ_CLOCK: write the guest's page; may sleep */
+u64 keel_clock_ns(struct keel_vm *vm);			/* kvmclock */
+/* Do all vCPUs' clocks show one line?  A point of it, in this vCPU's TSC and kvmclock. */
+bool keel_clock_line(struct keel_vcpu *vcpu, u64 *tsc, u64 *ns);
+void keel_clock_watch(struct keel_vm *vm, bool on);	/* KEEL_REQ_CLOCK when that changes, without a page, too */
 u64 keel_guest_tsc(struct keel_vcpu *vcpu);
 u64 keel_guest_tsc_at(struct keel_vcpu *vcpu, u64 host_tsc);
 u64 keel_guest_tsc_to_ns(struct keel_vcpu *vcpu, u64 cycles);

@@ -576,6 +576,34 @@ static struct kvm_cpuid_entry2 *find_kvm_features(const struct keel_cpu_model *m
 	return NULL;
 }
 
+static bool is_hyperv(const struct keel_cpu_model *m)
+{
+	const struct kvm_cpuid_entry2 *e = find(m, HYPERV_CPUID_INTERFACE, 0);
+
+	return e && e->eax == HV_SIGNATURE;
+}
+
+static void derive_hyperv(struct keel_cpu_model *m)
+{
+	const struct kvm_cpuid_entry2 *e;
+
+	m->is_hyperv = is_hyperv(m);
+	memset(m->hv, 0, sizeof(m->hv));
+	if (!m->is_hyperv)
+		return;
+	e = find(m, HYPERV_CPUID_FEATURES, 0);
+	if (e) {
+		m->hv[HV_FEAT_EAX] = e->eax;
+		m->hv[HV_FEAT_EBX] = e->ebx;
+		m->hv[HV_FEAT_EDX] = e->edx;
+	}
+	e = find(m, HYPERV_CPUID_ENLIGHTMENT_INFO, 0);
+	if (e) {
+		m->hv[HV_REC_EAX] = e->eax;
+		m->hv[HV_REC_EBX] = e->ebx;
+	}
+}
+
 static void derive(struct keel_vcpu *vcpu)
 {
 	struct keel_cpu_model *m = &vcpu->model;
@@ -612,6 +640,7 @@ static void derive(struct keel_vcpu *vcpu)
 			cr4 |= cr4_rows[i].bit;
 	e = find_kvm_features(m);
 	m->pv_features = e ? e->eax : 0;
+	derive_hyperv(m);
 	m->cr4_reserved = ~(cr4 & keel_host_cr4_mask());
 	m->efer_reserved = ~guest_efer(vcpu);
 }
@@ -667,6 +696,11 @@ static int install(struct keel_vcpu *vcpu, struct kvm_cpuid_entry2 *entries, int
 		u8 linear = e->eax >> 8;
 
 		if (linear != 48 && linear != 57 && linear != 0)
+			goto discard;
+	}
+	if (is_hyperv(&probe)) {
+		err = keel_hv_enable(vcpu);
+		if (err)
 			goto discard;
 	}
 	kvfree(m->entries);

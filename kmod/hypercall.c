@@ -116,6 +116,8 @@ int keel_emulate_hypercall(struct keel_vcpu *vcpu)
 	long ret = 0;
 	int r;
 
+	if (unlikely(vcpu->vm->hv) && keel_hv_takes_hypercalls(vcpu))
+		return keel_hv_hypercall(vcpu);
 	if (!is64)
 		nr = (u32)nr;
 	/* First, for the instruction may have to be tried again: what it does is done once. */

@@ -59,6 +59,7 @@ struct keel_vcpu;
 #include "memslot.h"
 #include "mmu/mmu.h"
 #include "irq/irq.h"
+#include "hyperv/hyperv.h"
 #include "cpu.h"
 #include "pv.h"
 
@@ -92,6 +93,7 @@ enum keel_request {
 	KEEL_REQ_CLOCK,		/* write the guest's kvmclock page */
 	KEEL_REQ_STEAL,		/* see whether others left a flush, tell the guest of time stolen */
 	KEEL_REQ_APF,		/* see whether there is a page to tell the guest of */
+	KEEL_REQ_HV,		/* Hyper-V's timers, and what its guest has to say to userspace */
 	KEEL_REQ_PV_EOI,	/* settle an offer that could not be in the fast loop */
 	KEEL_REQ_DEBUG,		/* exit with KVM_EXIT_DEBUG */
 	KEEL_REQ_TRIPLE_FAULT,	/* exit with KVM_EXIT_SHUTDOWN */
@@ -205,6 +207,7 @@ struct keel_vcpu {
 	struct keel_debug debug;
 	struct keel_vcpu_clock clock;
 	struct keel_pv pv;
+	struct keel_hv_vcpu *hv;	/* NULL until it is used */
 	struct keel_vcpu_mmu mmu;
 	struct keel_dirty_ring ring;
 	struct keel_lapic *apic;	/* NULL without an in-kernel APIC */
@@ -241,6 +244,7 @@ struct keel_vm {
 	struct kvm_msr_filter *msr_filter;	/* bitmaps copied; NULL: all are allowed */
 	struct list_head list;		/* all VMs, under hw_lock */
 	u64 serial;			/* tells it from all other VMs since the module was loaded */
+	struct keel_hv *hv;		/* NULL until it is used */
 	struct keel_vm_stats stat;
 	pid_t owner;
 };
@@ -278,6 +282,8 @@ static inline bool keel_take_request(enum keel_request req, struct keel_vcpu *vc
 void keel_vcpu_kick(struct keel_vcpu *vcpu);
 /* Sets @req on every vCPU and kicks; with @wait returns only when none is still in the guest. */
 void keel_request_all(struct keel_vm *vm, enum keel_request req, bool wait);
+/* The same for some, by creation order. */
+void keel_request_some(struct keel_vm *vm, enum keel_request req, const unsigned long *which, bool wait);
 static inline void keel_flush_tlbs(struct keel_vm *vm)
 {
 	keel_request_all(vm, KEEL_REQ_TLB_FLUSH, true);

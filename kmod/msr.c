@@ -131,6 +131,16 @@ static int get_pv(const struct msr_access *a, u64 *val)
 	return keel_pv_get_msr(a->vcpu, a->msr, val);
 }
 
+static int get_hv(const struct msr_access *a, u64 *val)
+{
+	return keel_hv_get_msr(a->vcpu, a->msr, val, a->host);
+}
+
+static int set_hv(const struct msr_access *a, u64 val)
+{
+	return keel_hv_set_msr(a->vcpu, a->msr, val, a->host);
+}
+
 static int set_pv(const struct msr_access *a, u64 val)
 {
 	return keel_pv_set_msr(a->vcpu, a->msr, val);
@@ -645,6 +655,17 @@ static const struct msr_row msr_rows[] = {
 	RANGE(0x800, 0x100, M_FAST, get_x2apic, set_x2apic),
 	{ .first = MSR_IA32_XSS, .count = 1, .flags = M_FAST | M_LIST | M_NEEDS, .feature = X86_FEATURE_XSAVES,
 	  .get = get_xss, .set = set_zero },
+	RANGE(HV_X64_MSR_GUEST_OS_ID, 2, M_LIST, get_hv, set_hv),	/* in this order */
+	RANGE(HV_X64_MSR_VP_INDEX, 2, M_LIST | M_FAST, get_hv, set_hv),
+	ONE(HV_X64_MSR_VP_RUNTIME, M_LIST | M_FAST, get_hv, set_hv),
+	RANGE(HV_X64_MSR_TIME_REF_COUNT, 4, M_LIST, get_hv, set_hv),
+	RANGE(HV_X64_MSR_EOI, 3, M_FAST, get_hv, set_hv),
+	ONE(HV_X64_MSR_VP_ASSIST_PAGE, M_LIST, get_hv, set_hv),
+	RANGE(HV_X64_MSR_SCONTROL, 4, M_LIST, get_hv, set_hv),
+	ONE(HV_X64_MSR_EOM, M_FAST, get_hv, set_hv),
+	RANGE(HV_X64_MSR_SINT0, HV_SYNIC_SINT_COUNT, M_LIST | M_FAST, get_hv, set_hv),
+	RANGE(HV_X64_MSR_STIMER0_CONFIG, 2 * HV_SYNIC_STIMER_COUNT, M_LIST | M_FAST, get_hv, set_hv),
+	RANGE(HV_X64_MSR_CRASH_P0, HV_X64_MSR_CRASH_PARAMS + 1, M_LIST | M_FAST, get_hv, set_hv),
 	PV(MSR_KVM_WALL_CLOCK_NEW, M_LIST, CLOCKSOURCE2, clock),
 	PV(MSR_KVM_SYSTEM_TIME_NEW, M_LIST, CLOCKSOURCE2, clock),
 	/* The vector stands before what turns it on: that is the order a VMM restores them in. */
@@ -691,7 +712,7 @@ static const struct msr_row msr_rows[] = {
  * MSR number to row in one step: a few windows of the number space, a byte for each number (row + 1, 0: none).
  * Filled at load.
  */
-static u8 window_low[0xe00], window_kvm[0x10], window_c000[0x180], window_c001[0x1100];
+static u8 window_low[0xe00], window_hv[0x110], window_kvm[0x10], window_c000[0x180], window_c001[0x1100];
 static const struct msr_window {
 	u32 first, count;
 	u8 *row;
@@ -700,6 +721,7 @@ static const struct msr_window {
 	{ 0xc0000000, ARRAY_SIZE(window_c000), window_c000 },
 	{ 0xc0010000, ARRAY_SIZE(window_c001), window_c001 },
 	{ MSR_KVM_WALL_CLOCK_NEW, ARRAY_SIZE(window_kvm), window_kvm },
+	{ HV_X64_MSR_GUEST_OS_ID, ARRAY_SIZE(window_hv), window_hv },
 };
 
 static const struct msr_row *find(u32 msr)

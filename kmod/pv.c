@@ -119,13 +119,11 @@ void keel_pv_kick(struct keel_vcpu *vcpu, u32 apic_id)
 	keel_vcpu_kick(target);
 }
 
-void keel_pv_yield_to(struct keel_vcpu *vcpu, u32 apic_id)
+/* False: it does not wait for a CPU. */
+static bool yield_to_vcpu(struct keel_vcpu *target)
 {
-	struct keel_vcpu *target = keel_vcpu_by_id(vcpu->vm, apic_id);
 	struct task_struct *task;
 
-	if (!target || target == vcpu)
-		return;
 	/* Seen here it was in KVM_RUN a moment ago: it may be gone by now, but not its task_struct. */
 	rcu_read_lock();
 	task = READ_ONCE(target->preempted);
@@ -133,9 +131,28 @@ void keel_pv_yield_to(struct keel_vcpu *vcpu, u32 apic_id)
 		get_task_struct(task);
 	rcu_read_unlock();
 	if (!task)
-		return;
+		return false;
 	yield_to(task, true);
 	put_task_struct(task);
+	return true;
+}
+
+void keel_pv_yield_to(struct keel_vcpu *vcpu, u32 apic_id)
+{
+	struct keel_vcpu *target = keel_vcpu_by_id(vcpu->vm, apic_id);
+
+	if (target && target != vcpu)
+		yield_to_vcpu(target);
+}
+
+/* Somebody holds what this vCPU waits for: the next one that does not run, in turn. */
+void keel_pv_yield_any(struct keel_vcpu *vcpu)
+{
+	unsigned int n = smp_load_acquire(&vcpu->vm->nr_vcpus), i;
+
+	for (i = 1; i < n; i++)
+		if (yield_to_vcpu(keel_vcpu_by_idx(vcpu->vm, (vcpu->idx + i) % n)))
+			return;
 }
 
 /* ------------------------------------------------------------------ MSRs */
@@ -187,7 +204,7 @@ int keel_pv_get_msr(struct keel_vcpu *vcpu, u32 msr, u64 *val)
 		*val = vcpu->pv.steal;
 		return 0;
 	case MSR_KVM_PV_EOI_EN:
-		*val = irq_pv_eoi_get(vcpu);
+		*val = vcpu->pv.eoi;
 		return 0;
 	case MSR_KVM_POLL_CONTROL:
 		*val = !vcpu->pv.poll_off;

@@ -18,6 +18,7 @@ struct keel_pv {
 	pid_t delay_of;		/* the thread run_delay is about */
 	u64 run_delay;		/* what of the thread's time waiting for a CPU the guest knows of */
 	u64 steal;		/* MSR_KVM_STEAL_TIME */
+	u64 eoi;		/* MSR_KVM_PV_EOI_EN */
 	u64 apf_en;		/* MSR_KVM_ASYNC_PF_EN, _INT */
 	u8 apf_vector;
 	struct keel_apf *apf;	/* NULL: not on */
@@ -35,6 +36,7 @@ void keel_pv_preempted(struct keel_vcpu *vcpu);
 void keel_pv_steal_update(struct keel_vcpu *vcpu);	/* KEEL_REQ_STEAL; may sleep */
 void keel_pv_kick(struct keel_vcpu *vcpu, u32 apic_id);
 void keel_pv_yield_to(struct keel_vcpu *vcpu, u32 apic_id);	/* may sleep */
+void keel_pv_yield_any(struct keel_vcpu *vcpu);			/* may sleep */
 
 /*
  * A page of the guest's would have to be waited for.  True: a thread of ours waits, and the guest has been told, to do

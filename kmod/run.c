@@ -288,14 +288,22 @@ static int run_slow_requests(struct keel_vcpu *vcpu)
 			return r;
 		}
 	}
-	if (keel_take_request(KEEL_REQ_CLOCK, vcpu))
+	if (keel_take_request(KEEL_REQ_CLOCK, vcpu)) {
 		keel_clock_update(vcpu);
+		if (vcpu->vm->hv)
+			keel_hv_clock_update(vcpu);
+	}
 	if (keel_take_request(KEEL_REQ_STEAL, vcpu))
 		keel_pv_steal_update(vcpu);
 	if (keel_take_request(KEEL_REQ_PV_EOI, vcpu) && irq_eoi_offered(vcpu))
 		irq_pv_eoi_settle(vcpu);
 	if (keel_take_request(KEEL_REQ_APF, vcpu))
 		keel_apf_ready(vcpu);
+	if (keel_take_request(KEEL_REQ_HV, vcpu)) {
+		r = keel_hv_request(vcpu);
+		if (r != KEEL_RESUME)
+			return r;
+	}
 	if (keel_take_request(KEEL_REQ_DEBUG, vcpu))
 		return keel_debug_exit(vcpu);
 	if (keel_take_request(KEEL_REQ_TRIPLE_FAULT, vcpu)) {

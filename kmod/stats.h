@@ -15,7 +15,7 @@
 	S(pio) S(pio_user) S(mmio) S(mmio_user) S(page_faults) S(page_faults_fast)	\
 	S(emulated) S(emulation_fail) S(cpuid) S(msr_reads) S(msr_writes) S(hypercalls)	\
 	S(injected_irqs) S(injected_nmis) S(injected_exceptions) S(irq_windows)	\
-	S(tlb_flushes) S(kicks) S(signal_exits) S(preemptions) S(async_faults)
+	S(tlb_flushes) S(kicks) S(signal_exits) S(preemptions) S(async_faults) S(pv_eois)
 
 #define KEEL_VM_STATS(S)							\
 	S(pages_4k) S(pages_2m) S(pages_1g) S(table_pages) S(notifier_invalidations)	\

@@ -94,6 +94,11 @@ static DEFINE_PER_CPU(struct cpumask, kick_mask);
 
 void keel_request_all(struct keel_vm *vm, enum keel_request req, bool wait)
 {
+	keel_request_some(vm, req, NULL, wait);
+}
+
+void keel_request_some(struct keel_vm *vm, enum keel_request req, const unsigned long *which, bool wait)
+{
 	struct cpumask *mask;
 	struct keel_vcpu *vcpu;
 	unsigned int i;
@@ -104,6 +109,8 @@ void keel_request_all(struct keel_vm *vm, enum keel_request req, bool wait)
 	keel_for_each_vcpu(vcpu, i, vm) {
 		int cpu;
 
+		if (which && !test_bit(i, which))
+			continue;
 		keel_request(req, vcpu);
 		if (!wait)
 			rcuwait_wake_up(&vcpu->wait);
@@ -198,6 +205,7 @@ void keel_vcpu_reset(struct keel_vcpu *vcpu, bool init)
 	keel_debug_reset(vcpu);
 	keel_insn_forget(vcpu);
 	keel_pv_reset(vcpu);
+	keel_hv_vcpu_reset(vcpu);
 	if (vcpu->apic)
 		irq_lapic_reset(vcpu, init);
 	keel_call(vcpu_reset, vcpu, init);
@@ -298,14 +306,46 @@ static VCPU_IOCTL(vcpu_set_signal_mask)
 	return 0;
 }
 
+static long vcpu_cap_enforce_pv(struct keel_vcpu *vcpu, u64 arg)
+{
+	vcpu->pv.enforce = arg;
+	return 0;
+}
+
+static long vcpu_cap_synic(struct keel_vcpu *vcpu, u64 arg)
+{
+	return keel_hv_enable_synic(vcpu, false);
+}
+
+static long vcpu_cap_synic2(struct keel_vcpu *vcpu, u64 arg)
+{
+	return arg ? -EINVAL : keel_hv_enable_synic(vcpu, true);
+}
+
+static long vcpu_cap_enforce_hv(struct keel_vcpu *vcpu, u64 arg)
+{
+	return keel_hv_enforce_cpuid(vcpu, arg);
+}
+
+static const struct vcpu_cap {
+	u32 cap;
+	long (*enable)(struct keel_vcpu *vcpu, u64 arg);
+} vcpu_caps[] = {
+	{ KVM_CAP_HYPERV_SYNIC, vcpu_cap_synic },
+	{ KVM_CAP_HYPERV_SYNIC2, vcpu_cap_synic2 },
+	{ KVM_CAP_ENFORCE_PV_FEATURE_CPUID, vcpu_cap_enforce_pv },
+	{ KVM_CAP_HYPERV_ENFORCE_CPUID, vcpu_cap_enforce_hv },
+};
+
 static VCPU_IOCTL(vcpu_enable_cap)
 {
 	const struct kvm_enable_cap *cap = buf;
+	unsigned int i;
 
-	if (cap->flags || cap->cap != KVM_CAP_ENFORCE_PV_FEATURE_CPUID)
-		return -EINVAL;
-	vcpu->pv.enforce = cap->args[0];
-	return 0;
+	for (i = 0; !cap->flags && i < ARRAY_SIZE(vcpu_caps); i++)
+		if (vcpu_caps[i].cap == cap->cap)
+			return vcpu_caps[i].enable(vcpu, cap->args[0]);
+	return -EINVAL;
 }
 
 static VCPU_IOCTL(vcpu_run)
@@ -357,6 +397,7 @@ static const struct keel_ioctl vcpu_ioctls[] = {
 	VCPU_ENTRY(KVM_GET_DEVICE_ATTR, LOCK_VCPU, keel_vcpu_get_attr),
 	VCPU_ENTRY(KVM_SET_DEVICE_ATTR, LOCK_VCPU, keel_vcpu_set_attr),
 	VCPU_ENTRY(KVM_TRANSLATE, LOCK_VCPU, mmu_translate),
+	VCPU_ENTRY(KVM_GET_SUPPORTED_HV_CPUID, LOCK_VCPU | ARG_RAW, keel_vcpu_get_supported_hv_cpuid),
 	VCPU_ENTRY(KVM_SET_SIGNAL_MASK, LOCK_VCPU | ARG_RAW, vcpu_set_signal_mask),
 	VCPU_ENTRY(KVM_ENABLE_CAP, LOCK_VCPU, vcpu_enable_cap),
 	VCPU_ENTRY(KVM_GET_STATS_FD, LOCK_NONE, keel_vcpu_stats_fd),
@@ -455,6 +496,7 @@ void keel_vcpu_free(struct keel_vcpu *vcpu)
 	keel_stats_fold_vcpu(vcpu);
 	keel_clock_vcpu_destroy(vcpu);
 	keel_apf_off(vcpu);
+	keel_hv_vcpu_free(vcpu);
 	irq_lapic_destroy(vcpu);
 	mmu_vcpu_destroy(vcpu);
 	keel_ring_free(vcpu);

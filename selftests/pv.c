@@ -142,14 +142,15 @@ TEST_F(pv, msr_limits)
 	EXPECT_EQ(0, val);
 }
 
-/* Without a LAPIC here, what ends in an interrupt can only be off */
+/* Without a LAPIC here, what ends in an interrupt can only be off; there are no offers of an end to one, either */
 TEST(no_lapic)
 {
 	struct vm *vm = vm_new(VM_PLAIN);
 	struct vcpu *v = vcpu_new(vm, 0);
 
 	EXPECT_EQ(1, vcpu_set_msr(v, MSR_KVM_PV_EOI_EN, 0));
-	EXPECT_EQ(0, vcpu_set_msr(v, MSR_KVM_PV_EOI_EN, 0x1001));
+	EXPECT_EQ(1, vcpu_set_msr(v, MSR_KVM_PV_EOI_EN, 0x1001));
+	EXPECT_EQ(0, vcpu_set_msr(v, MSR_KVM_PV_EOI_EN, 0x1003));
 	EXPECT_EQ(1, vcpu_set_msr(v, MSR_KVM_ASYNC_PF_EN, 0));
 	EXPECT_EQ(0, vcpu_set_msr(v, MSR_KVM_ASYNC_PF_EN, 0x1009));
 	EXPECT_EQ(1, vcpu_set_msr(v, MSR_KVM_ASYNC_PF_INT, 0));

@@ -117,7 +117,6 @@ struct keel_lapic {
 	u64 vapic_addr;			/* vapic.c; 0: none */
 
 	/* pv_eoi.c */
-	u64 pv_eoi;			/* MSR_KVM_PV_EOI_EN */
 	u8 eoi_offer;			/* enum irq_eoi_offer */
 };
 

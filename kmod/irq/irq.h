@@ -135,16 +135,20 @@ int irq_pending_class(struct keel_vcpu *vcpu);	/* class (vector >> 4) of highest
 bool irq_extint_accepted(struct keel_vcpu *vcpu); /* does this vCPU take ExtINT (LVT0, or APIC off)? */
 void irq_lapic_timer_sync(struct keel_vcpu *vcpu); /* the guest's TSC offset changed: re-arm the deadline */
 int irq_ioapic_eoi_exit(struct keel_vcpu *vcpu);	/* KEEL_REQ_IOAPIC_EOI: fills kvm_run; KEEL_USER */
-/* A fixed interrupt for this vCPU from itself, and whether its LAPIC would take it. */
+/* A fixed interrupt for this vCPU, from anywhere, and whether its LAPIC, which it must have, would take it. */
 bool irq_takes_fixed(struct keel_vcpu *vcpu);
-void irq_deliver_self(struct keel_vcpu *vcpu, u8 vector);
+void irq_deliver_fixed(struct keel_vcpu *vcpu, u8 vector);
+/* EOI, ICR and TPR in the form of one 64-bit register each, in either mode: 0, or 1 if that cannot be. */
+int irq_lapic_read(struct keel_vcpu *vcpu, unsigned int reg, u64 *val);
+int irq_lapic_write(struct keel_vcpu *vcpu, unsigned int reg, u64 val);
+/* What came from a synthetic interrupt source has been acknowledged.  Any context. */
+void irq_sint_acked(struct keel_vm *vm, u32 vp_index, u32 sint);
 /*
  * One message to many, as KVM_HC_SEND_IPI has it: bit n of mask[i] is the APIC with id @first + i * @width + n, n <
  * @width. How many took it.
  */
 long irq_send_ipis(struct keel_vcpu *vcpu, const u64 mask[2], unsigned int width, u32 first, u32 icr);
 /* End of interrupt without an exit. */
-u64 irq_pv_eoi_get(struct keel_vcpu *vcpu);
 int irq_pv_eoi_set(struct keel_vcpu *vcpu, u64 val);	/* 0, or 1 for #GP; may sleep */
 void irq_pv_eoi_settle(struct keel_vcpu *vcpu);		/* outside the fast loop always, inside at best */
 bool irq_eoi_offered(const struct keel_vcpu *vcpu);

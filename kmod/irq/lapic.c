@@ -219,7 +219,8 @@ static bool ends_unnoticed(struct keel_lapic *apic, u8 vector)
 {
 	struct keel_vm *vm = apic->vcpu->vm;
 
-	if (irq_highest_irr(apic) >= 0 || test_bit(vector & 31, apic_vec_word(apic, APIC_TMR, vector)))
+	if (irq_highest_irr(apic) >= 0 || test_bit(vector & 31, apic_vec_word(apic, APIC_TMR, vector)) ||
+	    (apic->vcpu->hv && keel_hv_is_sint(apic->vcpu, vector)))
 		return false;
 	return vm->irq.mode != IRQCHIP_KERNEL || !irq_ioapic_wants_eoi(vm, vector);
 }
@@ -240,10 +241,14 @@ int irq_ack(struct keel_vcpu *vcpu)
 	if (vector < 0)
 		return -1;
 	clear_bit(vector & 31, apic_vec_word(apic, APIC_IRR, vector));
+	if (unlikely(vcpu->hv) && keel_hv_auto_eoi(vcpu, vector)) {
+		keel_hv_eoi(vcpu, vector);
+		return vector;
+	}
 	__set_bit(vector & 31, apic_vec_word(apic, APIC_ISR, vector));
 	apic->isr_top = vector;		/* above all in service, or the PPR would have held it back */
 	update_ppr(apic);
-	if (unlikely(apic->pv_eoi & KVM_MSR_ENABLED) && ends_unnoticed(apic, vector))
+	if (unlikely(vcpu->pv.eoi & KVM_MSR_ENABLED) && ends_unnoticed(apic, vector))
 		irq_pv_eoi_offer(apic);
 	return vector;
 }
@@ -262,7 +267,7 @@ bool irq_takes_fixed(struct keel_vcpu *vcpu)
 	return READ_ONCE(vcpu->apic->enabled);
 }
 
-void irq_deliver_self(struct keel_vcpu *vcpu, u8 vector)
+void irq_deliver_fixed(struct keel_vcpu *vcpu, u8 vector)
 {
 	accept_vector(vcpu->apic, vector, false);
 }
@@ -327,6 +332,8 @@ void irq_apic_eoi(struct keel_lapic *apic)
 	apic->isr_top = highest_vector(apic, APIC_ISR, vector >> 5);
 	update_ppr(apic);
 
+	if (unlikely(apic->vcpu->hv))
+		keel_hv_eoi(apic->vcpu, vector);
 	level = test_bit(vector & 31, apic_vec_word(apic, APIC_TMR, vector));
 	if (vm->irq.mode == IRQCHIP_KERNEL) {
 		if (level || irq_ioapic_wants_eoi(vm, vector))
@@ -525,6 +532,32 @@ static int x2apic_write(struct keel_lapic *apic, u32 msr, u64 val)
 	return 0;
 }
 
+int irq_lapic_read(struct keel_vcpu *vcpu, unsigned int reg, u64 *val)
+{
+	struct keel_lapic *apic = vcpu->apic;
+
+	if (!apic || !apic_on(apic) || !(readable[0] & R(reg)))
+		return 1;
+	*val = read_reg(apic, reg);
+	if (reg == APIC_ICR)
+		*val |= (u64)apic_reg(apic, APIC_ICR2) << 32;
+	return 0;
+}
+
+int irq_lapic_write(struct keel_vcpu *vcpu, unsigned int reg, u64 val)
+{
+	struct keel_lapic *apic = vcpu->apic;
+
+	if (!apic || !apic_on(apic))
+		return 1;
+	if (reg == APIC_ICR && apic_is_x2(apic))
+		return x2apic_write(apic, APIC_BASE_MSR + (APIC_ICR >> 4), val);
+	if (reg == APIC_ICR)
+		write_reg(apic, APIC_ICR2, val >> 32);
+	write_reg(apic, reg, val);
+	return 0;
+}
+
 int irq_lapic_get_msr(struct keel_vcpu *vcpu, u32 msr, u64 *val)
 {
 	struct keel_lapic *apic = vcpu->apic;
@@ -614,7 +647,6 @@ void irq_lapic_reset(struct keel_vcpu *vcpu, bool init)
 	apic->esr = 0;
 	apic->isr_top = -1;
 	apic->ppr = 0;
-	apic->pv_eoi = 0;
 	apic->eoi_offer = EOI_NONE;
 
 	if (apic_is_x2(apic))

@@ -17,7 +17,7 @@
 
 static u64 gpa(const struct keel_lapic *apic)
 {
-	return apic->pv_eoi & ~(u64)KVM_MSR_ENABLED;
+	return apic->vcpu->pv.eoi & ~(u64)KVM_MSR_ENABLED;
 }
 
 void irq_pv_eoi_offer(struct keel_lapic *apic)
@@ -44,8 +44,10 @@ void irq_pv_eoi_settle(struct keel_vcpu *vcpu)
 	}
 	/* A page that went away takes the offer with it. */
 	apic->eoi_offer = EOI_NONE;
-	if (!err && !(val & KVM_PV_EOI_MASK))
+	if (!err && !(val & KVM_PV_EOI_MASK)) {
+		vcpu->stat.pv_eois++;
 		irq_apic_eoi(apic);
+	}
 }
 
 /*
@@ -59,24 +61,17 @@ void irq_pv_eoi_written(struct keel_lapic *apic)
 		apic->eoi_offer = EOI_WITHDRAWN;
 }
 
-u64 irq_pv_eoi_get(struct keel_vcpu *vcpu)
-{
-	return vcpu->apic ? vcpu->apic->pv_eoi : 0;
-}
-
+/* Without a LAPIC here the guest may say it as well: nothing is ever offered. */
 int irq_pv_eoi_set(struct keel_vcpu *vcpu, u64 val)
 {
-	struct keel_lapic *apic = vcpu->apic;
 	u8 probe;
 
 	if (!IS_ALIGNED(val & ~(u64)KVM_MSR_ENABLED, 4))
 		return 1;
-	if (!apic)
-		return val != 0;
 	if (val & KVM_MSR_ENABLED && keel_vcpu_read(vcpu, val & ~(u64)KVM_MSR_ENABLED, &probe, sizeof(probe)))
 		return 1;
-	if (apic->eoi_offer)
+	if (irq_eoi_offered(vcpu))
 		irq_pv_eoi_settle(vcpu);
-	apic->pv_eoi = val;
+	vcpu->pv.eoi = val;
 	return 0;
 }

@@ -11,9 +11,12 @@
 
 struct irq_route {
 	u32 gsi;
-	enum { ROUTE_PIC, ROUTE_IOAPIC, ROUTE_MSI } type;
+	enum { ROUTE_PIC, ROUTE_IOAPIC, ROUTE_MSI, ROUTE_SINT } type;
 	union {
 		u32 pin;
+		struct {
+			u32 vp_index, nr;
+		} sint;
 		struct {
 			u32 address_lo, address_hi, data;
 		} msi;
@@ -24,6 +27,7 @@ struct irq_routes {
 	struct rcu_head rcu;
 	u32 nr_gsis;
 	u32 nr;
+	bool has_sint;
 	s16 pin_gsi[CHIP_COUNT][IRQ_IOAPIC_PINS];	/* -1: no GSI leads there */
 	u32 *start;					/* nr_gsis + 1 indices into route[] */
 	struct irq_route route[];			/* by GSI; start[] lies behind it */
@@ -63,6 +67,8 @@ int irq_set_gsi(struct keel_vm *vm, enum irq_source source, u32 gsi, bool level)
 
 			if (e->type == ROUTE_MSI)
 				r = level ? set_msi(vm, e->msi.address_lo, e->msi.address_hi, e->msi.data) : -1;
+			else if (e->type == ROUTE_SINT)
+				r = level ? keel_hv_set_sint(vm, e->sint.vp_index, e->sint.nr) : -1;
 			else if (e->type == ROUTE_PIC)
 				r = irq_pic_set(vm, e->pin, source, level);
 			else
@@ -110,6 +116,22 @@ void irq_acked(struct keel_vm *vm, enum irq_chip chip, unsigned int pin)
 	rcu_read_unlock();
 }
 
+void irq_sint_acked(struct keel_vm *vm, u32 vp_index, u32 sint)
+{
+	const struct irq_routes *t;
+	u32 i;
+
+	rcu_read_lock();
+	t = rcu_dereference(vm->irq.routes);
+	for (i = 0; t && t->has_sint && i < t->nr; i++) {
+		const struct irq_route *e = &t->route[i];
+
+		if (e->type == ROUTE_SINT && e->sint.vp_index == vp_index && e->sint.nr == sint)
+			irq_resample(vm, e->gsi);
+	}
+	rcu_read_unlock();
+}
+
 /* ------------------------------------------------------------- the table */
 static int route_from_user(struct keel_vm *vm, struct irq_route *e, const struct kvm_irq_routing_entry *u)
 {
@@ -145,6 +167,13 @@ static int route_from_user(struct keel_vm *vm, struct irq_route *e, const struct
 		e->msi.address_hi = u->u.msi.address_hi;
 		e->msi.data = u->u.msi.data;
 		return 0;
+	case KVM_IRQ_ROUTING_HV_SINT:
+		if (u->flags || u->u.hv_sint.sint >= HV_SYNIC_SINT_COUNT)
+			return -EINVAL;
+		e->type = ROUTE_SINT;
+		e->sint.vp_index = u->u.hv_sint.vcpu;
+		e->sint.nr = u->u.hv_sint.sint;
+		return 0;
 	}
 	return -EINVAL;
 }
@@ -157,7 +186,7 @@ static int check_gsi(const struct irq_routes *t, u32 gsi)
 	for (i = t->start[gsi]; i < t->start[gsi + 1]; i++) {
 		const struct irq_route *e = &t->route[i];
 
-		if (e->type == ROUTE_MSI)
+		if (e->type == ROUTE_MSI || e->type == ROUTE_SINT)
 			chip = 0xff;
 		else if (e->type == ROUTE_IOAPIC)
 			chip = BIT(2);
@@ -199,6 +228,8 @@ static struct irq_routes *routes_build(const struct irq_route *in, u32 nr)
 			t->pin_gsi[CHIP_PIC][in[i].pin] = in[i].gsi;
 		else if (in[i].type == ROUTE_IOAPIC)
 			t->pin_gsi[CHIP_IOAPIC][in[i].pin] = in[i].gsi;
+		else if (in[i].type == ROUTE_SINT)
+			t->has_sint = true;
 	}
 	for (g = 0; g < nr_gsis; g++) {
 		if (check_gsi(t, g)) {

@@ -1,0 +1,562 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * hyperv.c - what a guest finds that looks for Microsoft's hypervisor: CPUID leaves, MSRs, time (TLFS 2, 7, 12,
+ * appendix).
+ */
+#include <linux/eventfd.h>
+#include <linux/math64.h>
+#include <linux/slab.h>
+#include <linux/uaccess.h>
+#include <asm/kvm_para.h>
+#include "internal.h"
+
+#define HV_MAX_LEAF	HYPERV_CPUID_IMPLEMENT_LIMITS
+#define HV_BUILD	0x3839		/* of the version that had all of what is offered */
+#define HV_MAJOR_MINOR	0x000a0000
+#define NEVER_NOTIFY	U32_MAX		/* of long spins */
+
+/* ------------------------------------------------------------------ life */
+
+static struct keel_hv *hv_vm(struct keel_vm *vm)
+{
+	struct keel_hv *hv = READ_ONCE(vm->hv), *other;
+
+	if (hv)
+		return hv;
+	hv = kzalloc(sizeof(*hv), GFP_KERNEL_ACCOUNT);
+	if (!hv)
+		return NULL;
+	mutex_init(&hv->lock);
+	xa_init_flags(&hv->events, XA_FLAGS_ACCOUNT);
+	other = cmpxchg(&vm->hv, NULL, hv);
+	if (!other)
+		return hv;
+	kfree(hv);
+	return other;
+}
+
+int keel_hv_enable(struct keel_vcpu *vcpu)
+{
+	struct keel_hv_vcpu *hv;
+
+	if (vcpu->hv)
+		return 0;
+	if (!hv_vm(vcpu->vm))
+		return -ENOMEM;
+	hv = kzalloc(sizeof(*hv), GFP_KERNEL_ACCOUNT);
+	if (!hv)
+		return -ENOMEM;
+	hv->vcpu = vcpu;
+	hv->vp_index = vcpu->idx;
+	hv_synic_init(hv);
+	smp_store_release(&vcpu->hv, hv);
+	return 0;
+}
+
+void keel_hv_vcpu_reset(struct keel_vcpu *vcpu)
+{
+	/* The rest outlasts an INIT; a VMM resets it with the machine, through the MSRs. */
+	if (vcpu->hv)
+		vcpu->hv->assist = 0;		/* and so does the LAPIC forget it */
+}
+
+void keel_hv_vcpu_free(struct keel_vcpu *vcpu)
+{
+	if (vcpu->hv)
+		hv_stimers_stop(vcpu->hv);
+	kfree(vcpu->hv);
+	vcpu->hv = NULL;
+}
+
+void keel_hv_free(struct keel_vm *vm)
+{
+	struct eventfd_ctx *ctx;
+	unsigned long id;
+
+	if (!vm->hv)
+		return;
+	xa_for_each(&vm->hv->events, id, ctx)
+		eventfd_ctx_put(ctx);
+	xa_destroy(&vm->hv->events);
+	kfree(vm->hv);
+	vm->hv = NULL;
+}
+
+struct keel_vcpu *hv_vcpu_by_vp(struct keel_vm *vm, u32 vp_index)
+{
+	struct keel_vcpu *vcpu = keel_vcpu_by_idx(vm, vp_index);
+	unsigned int i;
+
+	if (vcpu && vcpu->hv && READ_ONCE(vcpu->hv->vp_index) == vp_index)
+		return vcpu;
+	keel_for_each_vcpu(vcpu, i, vm)
+		if (vcpu->hv && READ_ONCE(vcpu->hv->vp_index) == vp_index)
+			return vcpu;
+	return NULL;
+}
+
+/* ------------------------------------------------------------------ time */
+
+u64 hv_time(struct keel_vcpu *vcpu)
+{
+	struct keel_hv *hv = vcpu->vm->hv;
+
+	/* Who reads both shall not see two clocks. */
+	if (READ_ONCE(hv->tsc_written))
+		return mul_u64_u64_shr(keel_guest_tsc(vcpu), hv->tsc_scale, 64) + hv->tsc_offset;
+	return div_u64(keel_clock_ns(vcpu->vm), 100);
+}
+
+/* 2^64 times the units of 100 ns in a cycle. */
+static u64 tsc_scale(u32 khz)
+{
+	u64 units = 10000ULL << 32;
+	u32 rem;
+	u64 high = div_u64_rem(units, khz, &rem);
+
+	return high << 32 | div_u64((u64)rem << 32, khz);
+}
+
+/* Sequence 0 says: not valid, ask the MSR. */
+static void write_tsc_page(struct keel_vcpu *vcpu, struct keel_hv *hv, u32 sequence)
+{
+	u64 gpa = hv->tsc_page & PAGE_MASK;
+	struct ms_hyperv_tsc_page page = { .tsc_scale = hv->tsc_scale, .tsc_offset = hv->tsc_offset };
+	size_t behind = offsetof(struct ms_hyperv_tsc_page, tsc_scale);
+	u32 none = 0;
+
+	if (keel_vcpu_write(vcpu, gpa, &none, sizeof(none)) || !sequence)
+		return;
+	smp_wmb();	/* readers on other vCPUs: not valid before it changes */
+	if (keel_vcpu_write(vcpu, gpa + behind, (void *)&page + behind, sizeof(page) - behind))
+		return;
+	smp_wmb();	/* readers on other vCPUs: valid once it has changed */
+	keel_vcpu_write(vcpu, gpa, &sequence, sizeof(sequence));
+}
+
+void keel_hv_clock_update(struct keel_vcpu *vcpu)
+{
+	struct keel_hv *hv = vcpu->vm->hv;
+	u64 tsc, ns, scale;
+	s64 offset;
+
+	mutex_lock(&hv->lock);
+	if (!(hv->tsc_page & HV_X64_MSR_TSC_REFERENCE_ENABLE))
+		goto out;
+	if (!keel_clock_line(vcpu, &tsc, &ns) || vcpu->clock.tsc_khz <= 10000) {
+		WRITE_ONCE(hv->tsc_written, false);
+		write_tsc_page(vcpu, hv, 0);
+		goto out;
+	}
+	scale = tsc_scale(vcpu->clock.tsc_khz);
+	offset = div_u64(ns, 100) - mul_u64_u64_shr(tsc, scale, 64);
+	/* All vCPUs come here after a change, and find the same. */
+	if (hv->tsc_written && hv->tsc_scale == scale && hv->tsc_offset == offset)
+		goto out;
+	WRITE_ONCE(hv->tsc_written, false);
+	smp_wmb();	/* with hv_time() on other vCPUs: not by half of these */
+	hv->tsc_scale = scale;
+	hv->tsc_offset = offset;
+	hv->tsc_sequence = hv->tsc_sequence % (U32_MAX - 1) + 1;	/* neither 0 nor the highest */
+	write_tsc_page(vcpu, hv, hv->tsc_sequence);
+	smp_store_release(&hv->tsc_written, true);
+out:
+	mutex_unlock(&hv->lock);
+}
+
+static HV_SET(set_tsc_page)
+{
+	struct keel_hv *vm = hv->vcpu->vm->hv;
+	bool was, is = val & HV_X64_MSR_TSC_REFERENCE_ENABLE;
+
+	mutex_lock(&vm->lock);
+	was = vm->tsc_page & HV_X64_MSR_TSC_REFERENCE_ENABLE;
+	vm->tsc_page = val;
+	WRITE_ONCE(vm->tsc_written, false);
+	if (was != is)
+		keel_clock_watch(hv->vcpu->vm, is);
+	mutex_unlock(&vm->lock);
+	keel_request(KEEL_REQ_CLOCK, hv->vcpu);
+	return 0;
+}
+
+static HV_GET(get_tsc_page)
+{
+	*val = hv->vcpu->vm->hv->tsc_page;
+	return 0;
+}
+
+static HV_GET(get_time)
+{
+	*val = hv_time(hv->vcpu);
+	return 0;
+}
+
+static HV_GET(get_frequency)
+{
+	*val = n ? NSEC_PER_SEC : hv->vcpu->clock.tsc_khz * 1000ULL;	/* of the APIC, of the TSC */
+	return 0;
+}
+
+static u64 thread_100ns(void)
+{
+	return div_u64(current->se.sum_exec_runtime, 100);
+}
+
+static HV_GET(get_runtime)
+{
+	*val = thread_100ns() + hv->runtime_base;
+	return 0;
+}
+
+static HV_SET(set_runtime)
+{
+	if (!host)
+		return 1;
+	hv->runtime_base = val - thread_100ns();
+	return 0;
+}
+
+/* ------------------------------------------------------------------ the other MSRs */
+
+static HV_SET(set_read_only)
+{
+	return !host;	/* a VMM restores what it was given */
+}
+
+static HV_GET(get_zero)
+{
+	*val = 0;
+	return 0;
+}
+
+static HV_GET(get_os_id)
+{
+	*val = hv->vcpu->vm->hv->guest_os_id;
+	return 0;
+}
+
+static HV_SET(set_os_id)
+{
+	struct keel_hv *vm = hv->vcpu->vm->hv;
+
+	mutex_lock(&vm->lock);
+	WRITE_ONCE(vm->guest_os_id, val);
+	if (!val)
+		vm->hypercall &= ~(u64)HV_X64_MSR_HYPERCALL_ENABLE;
+	mutex_unlock(&vm->lock);
+	return 0;
+}
+
+static HV_GET(get_hypercall)
+{
+	*val = hv->vcpu->vm->hv->hypercall;
+	return 0;
+}
+
+/* The call, and a return from it, where the guest wants to have them. */
+static int write_hypercall_page(struct keel_vcpu *vcpu, u64 gpa)
+{
+	u8 code[4];
+
+	keel_call(hypercall_insn, code);
+	code[3] = 0xc3;
+	return keel_vcpu_write(vcpu, gpa, code, sizeof(code));
+}
+
+static HV_SET(set_hypercall)
+{
+	struct keel_hv *vm = hv->vcpu->vm->hv;
+	int err = 0;
+
+	mutex_lock(&vm->lock);
+	/* Nobody can call who has not said who he is. */
+	if (vm->guest_os_id || host) {
+		if (vm->guest_os_id && val & HV_X64_MSR_HYPERCALL_ENABLE)
+			err = write_hypercall_page(hv->vcpu, val & HV_X64_MSR_HYPERCALL_PAGE_ADDRESS_MASK);
+		if (!err)
+			vm->hypercall = val;
+	}
+	mutex_unlock(&vm->lock);
+	return !!err;
+}
+
+static HV_GET(get_vp_index)
+{
+	*val = hv->vp_index;
+	return 0;
+}
+
+static HV_SET(set_vp_index)
+{
+	if (!host || val >= KEEL_MAX_VCPUS)
+		return 1;
+	WRITE_ONCE(hv->vp_index, val);
+	return 0;
+}
+
+static HV_SET(set_reset)
+{
+	if (val == 1 && !host) {
+		hv->reset_wanted = true;
+		keel_request(KEEL_REQ_HV, hv->vcpu);
+	}
+	return 0;
+}
+
+static HV_GET(get_crash)
+{
+	*val = hv->vcpu->vm->hv->crash[n];
+	return 0;
+}
+
+static HV_SET(set_crash)
+{
+	WRITE_ONCE(hv->vcpu->vm->hv->crash[n], val);
+	return 0;
+}
+
+static HV_GET(get_crash_ctl)
+{
+	*val = hv->vcpu->vm->hv->crash_ctl;
+	return 0;
+}
+
+/* The VMM says that it wants to know; the guest, that it is lost. */
+static HV_SET(set_crash_ctl)
+{
+	if (host) {
+		WRITE_ONCE(hv->vcpu->vm->hv->crash_ctl, val & HV_CRASH_CTL_CRASH_NOTIFY);
+	} else if (val & HV_CRASH_CTL_CRASH_NOTIFY) {
+		hv->crash_wanted = true;
+		keel_request(KEEL_REQ_HV, hv->vcpu);
+	}
+	return 0;
+}
+
+/* EOI, ICR, TPR */
+static const u16 apic_regs[] = { APIC_EOI, APIC_ICR, APIC_TASKPRI };
+
+static HV_GET(get_apic)
+{
+	return irq_lapic_read(hv->vcpu, apic_regs[n], val);
+}
+
+static HV_SET(set_apic)
+{
+	return irq_lapic_write(hv->vcpu, apic_regs[n], val);
+}
+
+static HV_GET(get_assist)
+{
+	*val = hv->assist;
+	return 0;
+}
+
+/* Of the page one bit is used: an end of interrupt that needs no exit, as irq/pv_eoi.c has it. */
+static HV_SET(set_assist)
+{
+	u64 gpa = val & HV_X64_MSR_VP_ASSIST_PAGE_ADDRESS_MASK;
+	u32 none = 0;
+
+	if (val & HV_X64_MSR_VP_ASSIST_PAGE_ENABLE) {
+		if (!hv->vcpu->apic || keel_vcpu_write(hv->vcpu, gpa, &none, sizeof(none)) ||
+		    irq_pv_eoi_set(hv->vcpu, gpa | KVM_MSR_ENABLED))
+			return 1;
+	} else {
+		irq_pv_eoi_set(hv->vcpu, 0);
+	}
+	hv->assist = val;
+	return 0;
+}
+
+static const struct hv_msr {
+	u32 first, count;
+	enum keel_hv_word word;		/* of CPUID, that says with these bits that the guest has it */
+	u32 bits;
+	HV_GET((*get));
+	HV_SET((*set));
+} hv_msrs[] = {
+#define MSRS(msr, n, where, what, getter, setter)	{ HV_X64_MSR_##msr, n, HV_FEAT_##where, what, getter, setter }
+	MSRS(GUEST_OS_ID, 1, EAX, HV_MSR_HYPERCALL_AVAILABLE, get_os_id, set_os_id),
+	MSRS(HYPERCALL, 1, EAX, HV_MSR_HYPERCALL_AVAILABLE, get_hypercall, set_hypercall),
+	MSRS(VP_INDEX, 1, EAX, HV_MSR_VP_INDEX_AVAILABLE, get_vp_index, set_vp_index),
+	MSRS(RESET, 1, EAX, HV_MSR_RESET_AVAILABLE, get_zero, set_reset),
+	MSRS(VP_RUNTIME, 1, EAX, HV_MSR_VP_RUNTIME_AVAILABLE, get_runtime, set_runtime),
+	MSRS(TIME_REF_COUNT, 1, EAX, HV_MSR_TIME_REF_COUNT_AVAILABLE, get_time, set_read_only),
+	MSRS(REFERENCE_TSC, 1, EAX, HV_MSR_REFERENCE_TSC_AVAILABLE, get_tsc_page, set_tsc_page),
+	MSRS(TSC_FREQUENCY, 2, EAX, HV_ACCESS_FREQUENCY_MSRS, get_frequency, set_read_only),
+	MSRS(EOI, 3, EAX, HV_MSR_APIC_ACCESS_AVAILABLE, get_apic, set_apic),
+	MSRS(VP_ASSIST_PAGE, 1, EAX, HV_MSR_APIC_ACCESS_AVAILABLE, get_assist, set_assist),
+	MSRS(SCONTROL, 5, EAX, HV_MSR_SYNIC_AVAILABLE, hv_get_synic, hv_set_synic),
+	MSRS(SINT0, HV_SYNIC_SINT_COUNT, EAX, HV_MSR_SYNIC_AVAILABLE, hv_get_sint, hv_set_sint),
+	MSRS(STIMER0_CONFIG, 2 * HV_SYNIC_STIMER_COUNT, EAX, HV_MSR_SYNTIMER_AVAILABLE, hv_get_stimer, hv_set_stimer),
+	MSRS(CRASH_P0, HV_X64_MSR_CRASH_PARAMS, EDX, HV_FEATURE_GUEST_CRASH_MSR_AVAILABLE, get_crash, set_crash),
+	MSRS(CRASH_CTL, 1, EDX, HV_FEATURE_GUEST_CRASH_MSR_AVAILABLE, get_crash_ctl, set_crash_ctl),
+};
+
+/* NULL: none, or not this guest's. */
+static const struct hv_msr *find_msr(struct keel_vcpu *vcpu, u32 msr, bool host)
+{
+	unsigned int i;
+
+	if (!host && (!vcpu->hv || !vcpu->model.is_hyperv))
+		return NULL;
+	for (i = 0; i < ARRAY_SIZE(hv_msrs); i++) {
+		const struct hv_msr *row = &hv_msrs[i];
+
+		if (msr - row->first < row->count)
+			return host || hv_has(vcpu->hv, row->word, row->bits) ? row : NULL;
+	}
+	return NULL;
+}
+
+/* What a vCPU that has no such part would have in it, for a VMM that saves all MSRs there are. */
+static u64 untouched(struct keel_vcpu *vcpu, const struct hv_msr *row)
+{
+	if (row->first == HV_X64_MSR_VP_INDEX)
+		return vcpu->idx;
+	if (row->first == HV_X64_MSR_SINT0)
+		return HV_SYNIC_SINT_MASKED;
+	return 0;
+}
+
+int keel_hv_get_msr(struct keel_vcpu *vcpu, u32 msr, u64 *val, bool host)
+{
+	const struct hv_msr *row = find_msr(vcpu, msr, host);
+
+	if (!row)
+		return 1;
+	if (!vcpu->hv) {
+		*val = untouched(vcpu, row);
+		return 0;
+	}
+	return row->get(vcpu->hv, msr - row->first, val, host);
+}
+
+int keel_hv_set_msr(struct keel_vcpu *vcpu, u32 msr, u64 val, bool host)
+{
+	const struct hv_msr *row = find_msr(vcpu, msr, host);
+
+	if (!row)
+		return 1;
+	if (!vcpu->hv) {
+		if (val == untouched(vcpu, row))
+			return 0;
+		if (keel_hv_enable(vcpu))
+			return 1;
+	}
+	return row->set(vcpu->hv, msr - row->first, val, host);
+}
+
+/* ------------------------------------------------------------------ exits to userspace */
+
+int keel_hv_request(struct keel_vcpu *vcpu)
+{
+	struct keel_hv_vcpu *hv = vcpu->hv;
+	struct kvm_run *run = vcpu->run;
+
+	if (READ_ONCE(hv->pending))
+		hv_stimers_process(hv);
+	if (hv->exit_wanted) {
+		hv->exit_wanted = false;
+		run->exit_reason = KVM_EXIT_HYPERV;
+		run->hyperv = hv->exit;
+	} else if (hv->reset_wanted || hv->crash_wanted) {
+		run->exit_reason = KVM_EXIT_SYSTEM_EVENT;
+		run->system_event.type = hv->crash_wanted ? KVM_SYSTEM_EVENT_CRASH : KVM_SYSTEM_EVENT_RESET;
+		run->system_event.ndata = 0;
+		*(hv->crash_wanted ? &hv->crash_wanted : &hv->reset_wanted) = false;
+	} else {
+		return KEEL_RESUME;
+	}
+	if (hv->exit_wanted || hv->reset_wanted || hv->crash_wanted)
+		keel_request(KEEL_REQ_HV, vcpu);
+	return KEEL_USER;
+}
+
+/* ------------------------------------------------------------------ CPUID, capabilities */
+
+static long supported(unsigned long arg, bool direct_timers)
+{
+	struct kvm_cpuid_entry2 e[] = {
+		{ .function = HYPERV_CPUID_VENDOR_AND_MAX_FUNCTIONS, .eax = HV_MAX_LEAF },
+		{ .function = HYPERV_CPUID_INTERFACE, .eax = HV_SIGNATURE },
+		{ .function = HYPERV_CPUID_VERSION, .eax = HV_BUILD, .ebx = HV_MAJOR_MINOR },
+		{ .function = HYPERV_CPUID_FEATURES,
+		  .eax = HV_MSR_VP_RUNTIME_AVAILABLE | HV_MSR_TIME_REF_COUNT_AVAILABLE | HV_MSR_SYNIC_AVAILABLE |
+			 HV_MSR_SYNTIMER_AVAILABLE | HV_MSR_APIC_ACCESS_AVAILABLE | HV_MSR_HYPERCALL_AVAILABLE |
+			 HV_MSR_VP_INDEX_AVAILABLE | HV_MSR_RESET_AVAILABLE | HV_MSR_REFERENCE_TSC_AVAILABLE |
+			 HV_ACCESS_FREQUENCY_MSRS,
+		  .ebx = HV_POST_MESSAGES | HV_SIGNAL_EVENTS,
+		  .edx = HV_X64_HYPERCALL_XMM_INPUT_AVAILABLE | HV_FEATURE_FREQUENCY_MSRS_AVAILABLE |
+			 HV_FEATURE_GUEST_CRASH_MSR_AVAILABLE | (direct_timers ? HV_STIMER_DIRECT_MODE_AVAILABLE : 0) },
+		{ .function = HYPERV_CPUID_ENLIGHTMENT_INFO,
+		  .eax = HV_X64_REMOTE_TLB_FLUSH_RECOMMENDED | HV_X64_APIC_ACCESS_RECOMMENDED |
+			 HV_X64_RELAXED_TIMING_RECOMMENDED | HV_X64_CLUSTER_IPI_RECOMMENDED |
+			 HV_X64_EX_PROCESSOR_MASKS_RECOMMENDED,
+		  .ebx = NEVER_NOTIFY },
+		{ .function = HYPERV_CPUID_IMPLEMENT_LIMITS, .eax = KEEL_MAX_VCPUS, .ebx = 64 /* logical CPUs */ },
+	};
+	struct kvm_cpuid2 __user *user = (void __user *)arg;
+	u32 name[3], room;
+
+	memcpy(name, "Linux keel  ", sizeof(name));
+	e[0].ebx = name[0];
+	e[0].ecx = name[1];
+	e[0].edx = name[2];
+	if (get_user(room, &user->nent))
+		return -EFAULT;
+	if (room < ARRAY_SIZE(e))
+		return -E2BIG;
+	if (copy_to_user(user->entries, e, sizeof(e)) || put_user((u32)ARRAY_SIZE(e), &user->nent))
+		return -EFAULT;
+	return 0;
+}
+
+SYS_IOCTL(keel_get_supported_hv_cpuid)
+{
+	return supported(arg, true);
+}
+
+VCPU_IOCTL(keel_vcpu_get_supported_hv_cpuid)
+{
+	return supported(arg, vcpu->apic);
+}
+
+long keel_hv_enforce_cpuid(struct keel_vcpu *vcpu, bool on)
+{
+	int err = keel_hv_enable(vcpu);
+
+	if (!err)
+		vcpu->hv->enforce = on;
+	return err;
+}
+
+VM_IOCTL(keel_hv_eventfd)
+{
+	const struct kvm_hyperv_eventfd *args = buf;
+	struct eventfd_ctx *ctx;
+	struct keel_hv *hv;
+	int err;
+
+	if (args->flags & ~KVM_HYPERV_EVENTFD_DEASSIGN || args->conn_id & ~KVM_HYPERV_CONN_ID_MASK)
+		return -EINVAL;
+	hv = hv_vm(vm);
+	if (!hv)
+		return -ENOMEM;
+	if (args->flags & KVM_HYPERV_EVENTFD_DEASSIGN) {
+		ctx = xa_erase(&hv->events, args->conn_id);
+		if (!ctx)
+			return -ENOENT;
+		eventfd_ctx_put(ctx);
+		return 0;
+	}
+	ctx = eventfd_ctx_fdget(args->fd);
+	if (IS_ERR(ctx))
+		return PTR_ERR(ctx);
+	err = xa_insert(&hv->events, args->conn_id, ctx, GFP_KERNEL_ACCOUNT);
+	if (err)
+		eventfd_ctx_put(ctx);
+	return err == -EBUSY ? -EEXIST : err;
+}

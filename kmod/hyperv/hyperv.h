@@ -1,0 +1,51 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * hyperv.h - the interface of Microsoft's hypervisor, for guests that expect it (Hypervisor Top-Level Functional
+ * Specification, TLFS): hyperv.c has CPUID, MSRs and time, hypercall.c the calls, synic.c messages, their interrupts
+ * and the timers that send them.
+ *
+ * A vCPU has a part of its own once its CPUID says "Hv#1" or the VMM uses one of these features, and its VM has one
+ * then.
+ *
+ * Locks: hv->lock, a mutex below slots_lock, for what the VM's vCPUs share.  A vCPU's part belongs to its thread, but
+ * for sint, which senders read, and pending, which timers set.
+ */
+#ifndef KEEL_HYPERV_H
+#define KEEL_HYPERV_H
+
+#include <linux/types.h>
+
+struct keel_hv;
+struct keel_hv_vcpu;
+
+#define HV_SIGNATURE	0x31237648	/* "Hv#1", in EAX of leaf 1 */
+
+/* Of leaves 3 and 4, in the guest's CPUID: privileges and recommendations. */
+enum keel_hv_word { HV_FEAT_EAX, HV_FEAT_EBX, HV_FEAT_EDX, HV_REC_EAX, HV_REC_EBX, HV_WORDS };
+
+int keel_hv_enable(struct keel_vcpu *vcpu);		/* 0 or -ENOMEM; the vCPU's thread */
+void keel_hv_vcpu_reset(struct keel_vcpu *vcpu);
+void keel_hv_vcpu_free(struct keel_vcpu *vcpu);
+void keel_hv_free(struct keel_vm *vm);
+/* Called by msr.c: 0, or 1 for #GP.  May sleep, but for those msr.c calls fast. */
+int keel_hv_get_msr(struct keel_vcpu *vcpu, u32 msr, u64 *val, bool host);
+int keel_hv_set_msr(struct keel_vcpu *vcpu, u32 msr, u64 val, bool host);
+SYS_IOCTL(keel_get_supported_hv_cpuid);
+VCPU_IOCTL(keel_vcpu_get_supported_hv_cpuid);
+VM_IOCTL(keel_hv_eventfd);				/* KVM_HYPERV_EVENTFD */
+long keel_hv_enable_synic(struct keel_vcpu *vcpu, bool keep_pages);
+long keel_hv_enforce_cpuid(struct keel_vcpu *vcpu, bool on);
+
+bool keel_hv_takes_hypercalls(struct keel_vcpu *vcpu);
+int keel_hv_hypercall(struct keel_vcpu *vcpu);		/* exit handler; fast loop safe */
+int keel_hv_request(struct keel_vcpu *vcpu);		/* KEEL_REQ_HV: timers, exits to userspace; may sleep */
+void keel_hv_clock_update(struct keel_vcpu *vcpu);	/* KEEL_REQ_CLOCK, where vm->hv; may sleep */
+
+/* For the LAPIC, of a vCPU with such a part: */
+bool keel_hv_auto_eoi(struct keel_vcpu *vcpu, u8 vector);	/* it ends when it is delivered */
+bool keel_hv_is_sint(struct keel_vcpu *vcpu, u8 vector);	/* somebody wants to know when it ends */
+void keel_hv_eoi(struct keel_vcpu *vcpu, u8 vector);
+/* From a GSI: as irq_set_gsi().  Any context. */
+int keel_hv_set_sint(struct keel_vm *vm, u32 vp_index, u32 sint);
+
+#endif

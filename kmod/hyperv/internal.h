@@ -1,0 +1,70 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* internal.h - what the files of the Hyper-V room share.  Locks: hyperv.h. */
+#ifndef KEEL_HYPERV_INTERNAL_H
+#define KEEL_HYPERV_INTERNAL_H
+
+#include <linux/hrtimer.h>
+#include <linux/xarray.h>
+#include "../ops.h"
+
+struct keel_hv {
+	struct mutex lock;
+	u64 guest_os_id;
+	u64 hypercall;			/* page of the call's instruction */
+	u64 tsc_page;
+	u32 tsc_sequence;
+	bool tsc_written;		/* the page says what these two do: */
+	u64 tsc_scale;
+	s64 tsc_offset;
+	u64 crash[HV_X64_MSR_CRASH_PARAMS], crash_ctl;
+	struct xarray events;		/* eventfd_ctx by connection id; used under its own lock */
+};
+
+struct hv_stimer {
+	struct hrtimer timer;
+	struct keel_hv_vcpu *hv;
+	union hv_stimer_config config;
+	u64 count;
+	u64 expires;			/* 0: not started */
+	bool msg_waits;			/* its message found the slot taken */
+};
+
+struct keel_hv_vcpu {
+	struct keel_vcpu *vcpu;
+	bool enforce;			/* privileges are what CPUID says */
+	u32 vp_index;
+	u64 assist;
+	u64 runtime_base;		/* what VP_RUNTIME is ahead of the thread's own time */
+	bool exit_wanted, reset_wanted, crash_wanted;
+	struct kvm_hyperv_exit exit;
+
+	bool synic;
+	bool keep_pages;		/* the guest's pages are not cleared when it gives them */
+	u64 control, version, siefp, simp;
+	u64 sint[HV_SYNIC_SINT_COUNT];
+	struct hv_stimer stimer[HV_SYNIC_STIMER_COUNT];
+	unsigned long pending;		/* bit per stimer to be looked at */
+};
+
+static inline bool hv_has(const struct keel_hv_vcpu *hv, enum keel_hv_word word, u32 bits)
+{
+	return !hv->enforce || (hv->vcpu->model.hv[word] & bits) == bits;
+}
+
+u64 hv_time(struct keel_vcpu *vcpu);	/* the reference counter: 100 ns */
+struct keel_vcpu *hv_vcpu_by_vp(struct keel_vm *vm, u32 vp_index);
+
+/* synic.c: as a row of hyperv.c's table wants them; @n: which of its MSRs */
+#define HV_GET(fn)	int fn(struct keel_hv_vcpu *hv, unsigned int n, u64 *val, bool host)
+#define HV_SET(fn)	int fn(struct keel_hv_vcpu *hv, unsigned int n, u64 val, bool host)
+HV_GET(hv_get_synic);
+HV_SET(hv_set_synic);
+HV_GET(hv_get_sint);
+HV_SET(hv_set_sint);
+HV_GET(hv_get_stimer);
+HV_SET(hv_set_stimer);
+void hv_synic_init(struct keel_hv_vcpu *hv);
+void hv_stimers_stop(struct keel_hv_vcpu *hv);
+void hv_stimers_process(struct keel_hv_vcpu *hv);	/* may sleep */
+
+#endif
