@@ -163,6 +163,16 @@ static inline bool keel_immediate_exit(const struct kvm_run *run)
 #endif
 }
 
+/* 6.4 makes flags of what was the guest's mode alone. */
+static inline void keel_hypercall_mode(struct kvm_run *run, bool is64)
+{
+#ifdef KVM_EXIT_HYPERCALL_LONG_MODE
+	run->hypercall.flags = is64 ? KVM_EXIT_HYPERCALL_LONG_MODE : 0;
+#else
+	run->hypercall.longmode = is64;
+#endif
+}
+
 /* 7.2 takes a snapshot of one clock beside the raw one, of our choice. */
 struct keel_time {
 	u64 cycles;		/* of the clock source */

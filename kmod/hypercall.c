@@ -47,7 +47,7 @@ static HYPERCALL(map_gpa_range)
 	run->hypercall.args[0] = gpa;
 	run->hypercall.args[1] = pages;
 	run->hypercall.args[2] = a[2];
-	run->hypercall.longmode = is64;
+	keel_hypercall_mode(run, is64);
 	vcpu->complete = complete_hypercall;
 	return KEEL_USER;
 }
