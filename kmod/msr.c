@@ -666,6 +666,7 @@ static const struct msr_row msr_rows[] = {
 	RANGE(HV_X64_MSR_SINT0, HV_SYNIC_SINT_COUNT, M_LIST | M_FAST, get_hv, set_hv),
 	RANGE(HV_X64_MSR_STIMER0_CONFIG, 2 * HV_SYNIC_STIMER_COUNT, M_LIST | M_FAST, get_hv, set_hv),
 	RANGE(HV_X64_MSR_CRASH_P0, HV_X64_MSR_CRASH_PARAMS + 1, M_LIST | M_FAST, get_hv, set_hv),
+	RANGE(HV_X64_MSR_REENLIGHTENMENT_CONTROL, 3, M_LIST | M_FAST, get_hv, set_hv),
 	PV(MSR_KVM_WALL_CLOCK_NEW, M_LIST, CLOCKSOURCE2, clock),
 	PV(MSR_KVM_SYSTEM_TIME_NEW, M_LIST, CLOCKSOURCE2, clock),
 	/* The vector stands before what turns it on: that is the order a VMM restores them in. */
@@ -772,6 +773,8 @@ bool keel_msr_fast(u32 msr)
 
 static bool may_access(const struct msr_access *a)
 {
+	if (likely(!(a->row->flags & (M_HOST | M_NEEDS | M_PV))))
+		return true;
 	if (a->row->flags & M_PV)
 		return keel_pv_has(a->vcpu, a->row->feature);
 	if (a->host)

@@ -35,6 +35,10 @@
 #define MSR_CRASH_P0	0x40000100
 #define MSR_CRASH_CTL	0x40000105
 
+#define MSR_REENLIGHTEN	0x40000106
+#define MSR_EMULATION	0x40000107
+#define MSR_EMUL_STATUS	0x40000108
+
 #define FLUSH_SPACE	2
 #define FLUSH_LIST	3
 #define LONG_SPIN	8
@@ -250,7 +254,7 @@ static void msrs_guest(u64 arg)
 	wrmsr(MSR_RESET, 1);
 	guest_eq(rdmsr_try(0x40000004, &v), GP0);
 	guest_eq(rdmsr_try(0x40000085, &v), GP0);
-	guest_eq(rdmsr_try(0x40000106, &v), GP0);
+	guest_eq(rdmsr_try(0x40000109, &v), GP0);
 	guest_done(0);
 }
 
@@ -288,7 +292,7 @@ static const struct {
 	{ MSR_OS_ID, 5 }, { MSR_HYPERCALL, 5 }, { MSR_VP_INDEX, 6 }, { MSR_RESET, 7 }, { MSR_VP_RUNTIME, 0 },
 	{ MSR_TIME, 1 }, { MSR_TSC_PAGE, 9 }, { MSR_TSC_FREQ, 11 }, { MSR_APIC_FREQ, 11 }, { MSR_TPR, 4 },
 	{ MSR_ASSIST, 4 }, { MSR_SCONTROL, 2 }, { MSR_SINT0 + 15, 2 }, { MSR_STIMER0 + 7, 3 },
-	{ MSR_CRASH_P0, 10, true }, { MSR_CRASH_CTL, 10, true },
+	{ MSR_CRASH_P0, 10, true }, { MSR_CRASH_CTL, 10, true }, { MSR_REENLIGHTEN, 13 }, { MSR_EMULATION, 13 },
 };
 
 static void read_guest(u64 msr)
@@ -668,6 +672,21 @@ static void tsc_guest(u64 arg)
 	t = page_time();
 	guest_assert(t >= 5000 * 10000000UL && t < 5100 * 10000000UL);
 	guest_assert(rdmsr(MSR_TIME) >= t);
+	/* kept as it is, whatever the clock does, and taken over as it is restored */
+	wrmsr(MSR_REENLIGHTEN, 0x100ff);
+	guest_eq(rdmsr(MSR_REENLIGHTEN), 0x100ff);
+	wrmsr(MSR_EMULATION, 1);
+	guest_eq(wrmsr_try(MSR_EMUL_STATUS, 1), GP0);
+	sequence = p->sequence;
+	for (i = 3; i < 5; i++) {
+		guest_sync(i);
+		t = page_time();
+		guest_eq(p->sequence, sequence);
+		guest_assert(t < 5100 * 10000000UL);
+		last = rdmsr(MSR_TIME);
+		guest_assert(last >= t && last - t < 100 * 10000000UL);
+	}
+	wrmsr(MSR_EMULATION, 0);
 	/* off */
 	wrmsr(MSR_TSC_PAGE, 0);
 	p->sequence = 0x1234;
@@ -687,6 +706,11 @@ TEST_F(hv, tsc_page)
 		SKIP(return, "the host does not keep time by its TSC");
 	EXPECT_EQ(1, vcpu_sync(v));
 	must(ioctl(self->vm->fd, KVM_SET_CLOCK, &c));
+	c.clock *= 2;
+	EXPECT_EQ(3, vcpu_sync(v));
+	must(ioctl(self->vm->fd, KVM_SET_CLOCK, &c));
+	EXPECT_EQ(4, vcpu_sync(v));
+	EXPECT_EQ(1, vcpu_set_msr(v, MSR_TSC_PAGE, (u64)page | ENABLE));
 	EXPECT_EQ(2, vcpu_sync(v));
 	c.clock *= 2;
 	must(ioctl(self->vm->fd, KVM_SET_CLOCK, &c));

@@ -3,6 +3,7 @@
  * hyperv.c - what a guest finds that looks for Microsoft's hypervisor: CPUID leaves, MSRs, time (TLFS 2, 7, 12,
  * appendix).
  */
+#include <linux/cpu.h>
 #include <linux/eventfd.h>
 #include <linux/math64.h>
 #include <linux/slab.h>
@@ -134,6 +135,30 @@ static void write_tsc_page(struct keel_vcpu *vcpu, struct keel_hv *hv, u32 seque
 	keel_vcpu_write(vcpu, gpa, &sequence, sizeof(sequence));
 }
 
+enum { REENLIGHTENMENT, EMULATION_CONTROL, EMULATION_STATUS };
+
+/*
+ * A guest that has the TSC emulated, which here it always is if need be, wants to go on by the page as it is, also on
+ * another host: what it says there is the time.
+ */
+static bool keeps_tsc_page(struct keel_vcpu *vcpu, struct keel_hv *hv)
+{
+	struct ms_hyperv_tsc_page page;
+
+	if (!(hv->reenlightenment[EMULATION_CONTROL] & 1))
+		return false;
+	if (hv->tsc_written)
+		return true;
+	if (!hv->tsc_restored || keel_vcpu_read(vcpu, hv->tsc_page & PAGE_MASK, &page, sizeof(page)) ||
+	    !page.tsc_sequence)
+		return false;
+	hv->tsc_sequence = page.tsc_sequence;
+	hv->tsc_scale = page.tsc_scale;
+	hv->tsc_offset = page.tsc_offset;
+	smp_store_release(&hv->tsc_written, true);	/* with hv_time() */
+	return true;
+}
+
 void keel_hv_clock_update(struct keel_vcpu *vcpu)
 {
 	struct keel_hv *hv = vcpu->vm->hv;
@@ -141,7 +166,7 @@ void keel_hv_clock_update(struct keel_vcpu *vcpu)
 	s64 offset;
 
 	mutex_lock(&hv->lock);
-	if (!(hv->tsc_page & HV_X64_MSR_TSC_REFERENCE_ENABLE))
+	if (!(hv->tsc_page & HV_X64_MSR_TSC_REFERENCE_ENABLE) || keeps_tsc_page(vcpu, hv))
 		goto out;
 	if (!keel_clock_line(vcpu, &tsc, &ns) || vcpu->clock.tsc_khz <= 10000) {
 		WRITE_ONCE(hv->tsc_written, false);
@@ -159,7 +184,7 @@ void keel_hv_clock_update(struct keel_vcpu *vcpu)
 	hv->tsc_offset = offset;
 	hv->tsc_sequence = hv->tsc_sequence % (U32_MAX - 1) + 1;	/* neither 0 nor the highest */
 	write_tsc_page(vcpu, hv, hv->tsc_sequence);
-	smp_store_release(&hv->tsc_written, true);
+	smp_store_release(&hv->tsc_written, true);	/* with hv_time() */
 out:
 	mutex_unlock(&hv->lock);
 }
@@ -172,6 +197,7 @@ static HV_SET(set_tsc_page)
 	mutex_lock(&vm->lock);
 	was = vm->tsc_page & HV_X64_MSR_TSC_REFERENCE_ENABLE;
 	vm->tsc_page = val;
+	vm->tsc_restored = host;
 	WRITE_ONCE(vm->tsc_written, false);
 	if (was != is)
 		keel_clock_watch(hv->vcpu->vm, is);
@@ -183,6 +209,21 @@ static HV_SET(set_tsc_page)
 static HV_GET(get_tsc_page)
 {
 	*val = hv->vcpu->vm->hv->tsc_page;
+	return 0;
+}
+
+static HV_GET(get_reenlightenment)
+{
+	*val = hv->vcpu->vm->hv->reenlightenment[n];
+	return 0;
+}
+
+static HV_SET(set_reenlightenment)
+{
+	/* That emulation is under way is not the guest's to say. */
+	if (n == EMULATION_STATUS && val && !host)
+		return 1;
+	WRITE_ONCE(hv->vcpu->vm->hv->reenlightenment[n], val);
 	return 0;
 }
 
@@ -393,6 +434,7 @@ static const struct hv_msr {
 	MSRS(STIMER0_CONFIG, 2 * HV_SYNIC_STIMER_COUNT, EAX, HV_MSR_SYNTIMER_AVAILABLE, hv_get_stimer, hv_set_stimer),
 	MSRS(CRASH_P0, HV_X64_MSR_CRASH_PARAMS, EDX, HV_FEATURE_GUEST_CRASH_MSR_AVAILABLE, get_crash, set_crash),
 	MSRS(CRASH_CTL, 1, EDX, HV_FEATURE_GUEST_CRASH_MSR_AVAILABLE, get_crash_ctl, set_crash_ctl),
+	MSRS(REENLIGHTENMENT_CONTROL, 3, EAX, HV_ACCESS_REENLIGHTENMENT, get_reenlightenment, set_reenlightenment),
 };
 
 /* NULL: none, or not this guest's. */
@@ -487,14 +529,15 @@ static long supported(unsigned long arg, bool direct_timers)
 		  .eax = HV_MSR_VP_RUNTIME_AVAILABLE | HV_MSR_TIME_REF_COUNT_AVAILABLE | HV_MSR_SYNIC_AVAILABLE |
 			 HV_MSR_SYNTIMER_AVAILABLE | HV_MSR_APIC_ACCESS_AVAILABLE | HV_MSR_HYPERCALL_AVAILABLE |
 			 HV_MSR_VP_INDEX_AVAILABLE | HV_MSR_RESET_AVAILABLE | HV_MSR_REFERENCE_TSC_AVAILABLE |
-			 HV_ACCESS_FREQUENCY_MSRS,
+			 HV_ACCESS_FREQUENCY_MSRS | HV_ACCESS_REENLIGHTENMENT,
 		  .ebx = HV_POST_MESSAGES | HV_SIGNAL_EVENTS,
 		  .edx = HV_X64_HYPERCALL_XMM_INPUT_AVAILABLE | HV_FEATURE_FREQUENCY_MSRS_AVAILABLE |
 			 HV_FEATURE_GUEST_CRASH_MSR_AVAILABLE | (direct_timers ? HV_STIMER_DIRECT_MODE_AVAILABLE : 0) },
 		{ .function = HYPERV_CPUID_ENLIGHTMENT_INFO,
 		  .eax = HV_X64_REMOTE_TLB_FLUSH_RECOMMENDED | HV_X64_APIC_ACCESS_RECOMMENDED |
 			 HV_X64_RELAXED_TIMING_RECOMMENDED | HV_X64_CLUSTER_IPI_RECOMMENDED |
-			 HV_X64_EX_PROCESSOR_MASKS_RECOMMENDED,
+			 HV_X64_EX_PROCESSOR_MASKS_RECOMMENDED |
+			 (cpu_smt_possible() ? 0 : HV_X64_NO_NONARCH_CORESHARING),
 		  .ebx = NEVER_NOTIFY },
 		{ .function = HYPERV_CPUID_IMPLEMENT_LIMITS, .eax = KEEL_MAX_VCPUS, .ebx = 64 /* logical CPUs */ },
 	};

@@ -16,6 +16,8 @@ struct keel_hv {
 	bool tsc_written;		/* the page says what these two do: */
 	u64 tsc_scale;
 	s64 tsc_offset;
+	bool tsc_restored;		/* the page is a VMM's to restore: its content is older than this VM */
+	u64 reenlightenment[3];		/* control, and that of emulation of the TSC: control, status */
 	u64 crash[HV_X64_MSR_CRASH_PARAMS], crash_ctl;
 	struct xarray events;		/* eventfd_ctx by connection id; used under its own lock */
 };

@@ -56,7 +56,7 @@ static void apic_error(struct keel_lapic *apic, u32 error)
 		irq_apic_local(apic, APIC_LVTERR);
 }
 
-static int accept_vector(struct keel_lapic *apic, u8 vector, bool level)
+static __always_inline int accept_vector(struct keel_lapic *apic, u8 vector, bool level)
 {
 	unsigned int bit = vector & 31;
 	unsigned long *tmr;
@@ -176,7 +176,7 @@ static void update_ppr(struct keel_lapic *apic)
 		keel_request(KEEL_REQ_EVENT, apic->vcpu);
 }
 
-static int apic_pending(struct keel_lapic *apic)
+static __always_inline int apic_pending(struct keel_lapic *apic)
 {
 	int vector;
 
@@ -320,7 +320,7 @@ static void update_enabled(struct keel_lapic *apic)
 }
 
 /* ------------------------------------------------------------- what a guest does to it */
-void irq_apic_eoi(struct keel_lapic *apic)
+static __always_inline void apic_eoi(struct keel_lapic *apic)
 {
 	struct keel_vm *vm = apic->vcpu->vm;
 	int vector = apic->isr_top;
@@ -342,6 +342,11 @@ void irq_apic_eoi(struct keel_lapic *apic)
 		apic->eoi_vector = vector;
 		keel_request(KEEL_REQ_IOAPIC_EOI, apic->vcpu);
 	}
+}
+
+void irq_apic_eoi(struct keel_lapic *apic)
+{
+	apic_eoi(apic);
 }
 
 static void apic_send(struct keel_lapic *apic, u32 icr, u32 dest)
@@ -406,7 +411,7 @@ static void write_reg(struct keel_lapic *apic, unsigned int reg, u32 val)
 	case APIC_EOI:
 		if (unlikely(apic->eoi_offer))
 			irq_pv_eoi_written(apic);
-		irq_apic_eoi(apic);
+		apic_eoi(apic);
 		break;
 	case APIC_TASKPRI:
 		set_tpr(apic, val);
