@@ -627,6 +627,40 @@ TEST_F(hv, send_ipi)
 		vcpu_join(self->v[i]);
 }
 
+/* The VMM may number them as it likes: IPIs and flushes go by that */
+static void renumbered_guest(u64 arg)
+{
+	apic_on();
+	guest_on(VEC, count_ipi);
+	say_who();
+	spin_until(&ready, 2);
+	guest_eq(call(SEND_IPI | FAST, VEC, 6), 0);
+	guest_eq(call_in(SEND_IPI_EX | VAR(1), VEC, SPARSE, 1, -1UL & ~1UL, 0), 0);
+	guest_eq(call_in(SEND_IPI_EX | VAR(2), VEC, SPARSE, 1 << 1 | 1 << 15, 1 << 6, 1UL << 63), 0);
+	spin_until(&ipis[1], 1);
+	spin_until(&ipis[2], 1);
+	guest_eq(call_in(FLUSH_SPACE_EX | VAR(2), 0, 0, SPARSE, 1 << 1 | 1 << 15, 1 << 6), 0);
+	guest_eq(ipis[0] + ipis[1] + ipis[2], 2);
+	phase = 100;
+	guest_done(0);
+}
+
+TEST_F(hv, renumbered)
+{
+	u32 i;
+
+	EXPECT_EQ(1, vcpu_set_msr(self->v[1], MSR_VP_INDEX, 70));
+	EXPECT_EQ(1, vcpu_set_msr(self->v[2], MSR_VP_INDEX, 1023));
+	vcpu_long(self->v[0], renumbered_guest, 0);
+	for (i = 1; i < NR; i++)
+		vcpu_long(self->v[i], target_guest, 0);
+	guest_var(self->vm, guest_handlers)[VEC] = count_ipi;
+	for (i = 0; i < NR; i++)
+		vcpu_start(self->v[i]);
+	for (i = 0; i < NR; i++)
+		vcpu_join(self->v[i]);
+}
+
 /* ---- the reference TSC ---- */
 
 struct tsc_page {

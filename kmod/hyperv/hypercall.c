@@ -53,23 +53,25 @@ static int read_input(struct hv_call *c, unsigned int first, u64 *to, unsigned i
 
 /* ------------------------------------------------------------------ sets of virtual processors */
 
+#define BANKS		(KEEL_MAX_VCPUS / 64)	/* that there can be somebody in */
+#define MAX_BANKS	64			/* that can be named */
+
 struct vp_set {
 	bool all;
-	DECLARE_BITMAP(vcpus, KEEL_MAX_VCPUS);		/* by creation order */
+	u64 bank[BANKS];
 };
 
-static void add_bank(struct keel_vm *vm, struct vp_set *set, unsigned int bank, u64 mask)
+static bool in_set(const struct vp_set *set, const struct keel_vcpu *vcpu)
 {
-	struct keel_vcpu *vcpu;
+	u32 vp;
 
-	for (; mask && bank < KEEL_MAX_VCPUS / 64; mask &= mask - 1) {
-		vcpu = hv_vcpu_by_vp(vm, bank * 64 + __ffs64(mask));
-		if (vcpu)
-			__set_bit(vcpu->idx, set->vcpus);
-	}
+	if (set->all)
+		return true;
+	if (!vcpu->hv)
+		return false;
+	vp = READ_ONCE(vcpu->hv->vp_index);	/* below KEEL_MAX_VCPUS */
+	return set->bank[vp / 64] & BIT_ULL(vp % 64);
 }
-
-#define MAX_BANKS	64
 
 /* A set in the sparse format, at quad word @at of the input: format, which banks, and those. */
 static int read_sparse_set(struct hv_call *c, unsigned int at, struct vp_set *set)
@@ -91,8 +93,8 @@ static int read_sparse_set(struct hv_call *c, unsigned int at, struct vp_set *se
 	r = read_input(c, at + 2, banks, c->var);
 	if (r)
 		return r;
-	for (i = 0; valid; valid &= valid - 1, i++)
-		add_bank(c->hv->vcpu->vm, set, __ffs64(valid), banks[i]);
+	for (i = 0; valid && __ffs64(valid) < BANKS; valid &= valid - 1, i++)
+		set->bank[__ffs64(valid)] = banks[i];
 	return 0;
 }
 
@@ -101,10 +103,17 @@ static int read_sparse_set(struct hv_call *c, unsigned int at, struct vp_set *se
 /* Address spaces and addresses are not told apart: each CPU forgets all it knows. */
 static int flush(struct hv_call *c, u64 flags, struct vp_set *set)
 {
-	if (flags & HV_FLUSH_ALL_PROCESSORS || set->all)
-		keel_request_all(c->hv->vcpu->vm, KEEL_REQ_TLB_FLUSH, true);
-	else
-		keel_request_some(c->hv->vcpu->vm, KEEL_REQ_TLB_FLUSH, set->vcpus, true);
+	DECLARE_BITMAP(which, KEEL_MAX_VCPUS) = {};
+	struct keel_vm *vm = c->hv->vcpu->vm;
+	struct keel_vcpu *vcpu;
+	unsigned int i;
+
+	if (flags & HV_FLUSH_ALL_PROCESSORS)
+		set->all = true;
+	keel_for_each_vcpu(vcpu, i, vm)
+		if (in_set(set, vcpu))
+			__set_bit(i, which);
+	keel_request_some(vm, KEEL_REQ_TLB_FLUSH, which, true);
 	return HV_STATUS_SUCCESS;
 }
 
@@ -118,7 +127,7 @@ static int call_flush(struct hv_call *c)
 		return r;
 	/* Windows Server 2012 means all by none. */
 	set.all = !in[2];
-	add_bank(c->hv->vcpu->vm, &set, 0, in[2]);
+	set.bank[0] = in[2];
 	return flush(c, in[1], &set);
 }
 
@@ -142,7 +151,7 @@ static int send(struct hv_call *c, u64 vector, struct vp_set *set)
 	if (vector < HV_IPI_LOW_VECTOR || vector > HV_IPI_HIGH_VECTOR)
 		return HV_STATUS_INVALID_HYPERCALL_INPUT;
 	keel_for_each_vcpu(vcpu, i, c->hv->vcpu->vm)
-		if (vcpu->apic && (set->all || test_bit(i, set->vcpus)))
+		if (vcpu->apic && in_set(set, vcpu))
 			irq_deliver_fixed(vcpu, vector);
 	return HV_STATUS_SUCCESS;
 }
@@ -155,7 +164,7 @@ static int call_send_ipi(struct hv_call *c)
 
 	if (r)
 		return r;
-	add_bank(c->hv->vcpu->vm, &set, 0, in[1]);
+	set.bank[0] = in[1];
 	return send(c, in[0], &set);
 }
 

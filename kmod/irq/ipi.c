@@ -9,6 +9,7 @@
  *
  * Locks: table of LAPICs: RCU, written under irq.lock.  Logical map: map_lock, read without.
  */
+#include <linux/nospec.h>
 #include <linux/slab.h>
 #include "internal.h"
 
@@ -229,7 +230,7 @@ long irq_send_ipis(struct keel_vcpu *vcpu, const u64 mask[2], unsigned int width
 
 			if (id >= all->size)
 				break;
-			apic = READ_ONCE(all->apic[id]);
+			apic = READ_ONCE(all->apic[array_index_nospec(id, all->size)]);
 			if (apic && apic_on(apic) && irq_apic_accept(apic, &msg) >= 0)
 				taken++;
 		}

@@ -241,10 +241,8 @@ int irq_ack(struct keel_vcpu *vcpu)
 	if (vector < 0)
 		return -1;
 	clear_bit(vector & 31, apic_vec_word(apic, APIC_IRR, vector));
-	if (unlikely(vcpu->hv) && keel_hv_auto_eoi(vcpu, vector)) {
-		keel_hv_eoi(vcpu, vector);
-		return vector;
-	}
+	if (unlikely(vcpu->hv) && keel_hv_auto_eoi(vcpu, vector))
+		return vector;	/* never in service: its end is told by EOM alone */
 	__set_bit(vector & 31, apic_vec_word(apic, APIC_ISR, vector));
 	apic->isr_top = vector;		/* above all in service, or the PPR would have held it back */
 	update_ppr(apic);
