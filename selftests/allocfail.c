@@ -108,6 +108,20 @@ static long set_cpuid(struct place *p)
 	return ioctl(p->vcpu, KVM_SET_CPUID2, p->cpuid);
 }
 
+static long enable_synic(struct place *p)
+{
+	struct kvm_enable_cap cap = { .cap = KVM_CAP_HYPERV_SYNIC2 };
+
+	return ioctl(p->vcpu, KVM_ENABLE_CAP, &cap);
+}
+
+static long add_hyperv_event(struct place *p)
+{
+	struct kvm_hyperv_eventfd e = { .conn_id = 77, .fd = p->event };
+
+	return ioctl(p->vm, KVM_HYPERV_EVENTFD, &e);
+}
+
 static long set_routing(struct place *p)
 {
 	struct {
@@ -154,6 +168,7 @@ static const struct {
 } steps[] = {
 	{ "KVM_CREATE_VM", create_vm }, { "KVM_CREATE_IRQCHIP", create_irqchip }, { "KVM_CREATE_PIT2", create_pit },
 	{ "KVM_SET_USER_MEMORY_REGION", add_slot }, { "KVM_CREATE_VCPU", create_vcpu }, { "KVM_SET_CPUID2", set_cpuid },
+	{ "KVM_HYPERV_EVENTFD", add_hyperv_event }, { "KVM_ENABLE_CAP", enable_synic },
 	{ "KVM_SET_GSI_ROUTING", set_routing }, { "KVM_IRQFD", add_irqfd }, { "KVM_IOEVENTFD", add_ioeventfd },
 	{ "KVM_RUN", run },
 };

@@ -219,20 +219,23 @@ static void stimer_stop(struct hv_stimer *t)
 	t->expires = 0;
 }
 
+/* A guest may not keep the host busy with timer interrupts: no periodic timer is faster than this (100 ns). */
+#define MIN_PERIOD	2000
+
 static void stimer_start(struct hv_stimer *t)
 {
-	u64 now = hv_time(t->hv->vcpu), left;
+	u64 now = hv_time(t->hv->vcpu), period = max_t(u64, t->count, MIN_PERIOD), left;
 
 	if (!t->config.periodic) {
 		t->expires = t->count;
 	} else if (!t->expires) {
-		t->expires = now + t->count;
+		t->expires = now + period;
 	} else if (now >= t->expires) {
 		/* Ticks that went by unseen are not made up for. */
 		u64 late;
 
-		div64_u64_rem(now - t->expires, t->count, &late);
-		t->expires = now + t->count - late;
+		div64_u64_rem(now - t->expires, period, &late);
+		t->expires = now + period - late;
 	}
 	if (now >= t->expires) {
 		look_at_timer(t);
