@@ -382,6 +382,20 @@ void keel_clock_watch(struct keel_vm *vm, bool on)
 	spin_unlock(&vm->clock.lock);
 }
 
+int keel_clock_pair(struct keel_vcpu *vcpu, u64 gpa)
+{
+	struct kvm_clock_pairing pair = {};
+	struct host_time now = host_now();
+	u32 nsec;
+
+	if (!now.exact)
+		return -EOPNOTSUPP;
+	pair.sec = div_u64_rem(now.real, NSEC_PER_SEC, &nsec);
+	pair.nsec = nsec;
+	pair.tsc = keel_guest_tsc_at(vcpu, now.tsc);
+	return keel_vcpu_write(vcpu, gpa, &pair, sizeof(pair));
+}
+
 static void set_clock_page(struct keel_vcpu *vcpu, u64 val)
 {
 	bool was = vcpu->clock.time_msr & CLOCK_ENABLED, is = val & CLOCK_ENABLED;

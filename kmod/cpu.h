@@ -209,6 +209,8 @@ void keel_clock_update(struct keel_vcpu *vcpu);		/* KEEL_REQ_CLOCK: write the gu
 u64 keel_clock_ns(struct keel_vm *vm);			/* kvmclock */
 /* Do all vCPUs' clocks show one line?  A point of it, in this vCPU's TSC and kvmclock. */
 bool keel_clock_line(struct keel_vcpu *vcpu, u64 *tsc, u64 *ns);
+/* Wall-clock time and this vCPU's TSC at one instant, to guest memory.  -EOPNOTSUPP, or as keel_vcpu_write(). */
+int keel_clock_pair(struct keel_vcpu *vcpu, u64 gpa);
 void keel_clock_watch(struct keel_vm *vm, bool on);	/* KEEL_REQ_CLOCK when that changes, without a page, too */
 u64 keel_guest_tsc(struct keel_vcpu *vcpu);
 u64 keel_guest_tsc_at(struct keel_vcpu *vcpu, u64 host_tsc);

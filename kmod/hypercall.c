@@ -8,6 +8,7 @@
 #include <linux/nospec.h>
 #include <uapi/linux/kvm_para.h>
 #include <asm/apicdef.h>
+#include <asm/kvm_para.h>
 #include "ops.h"
 #include "trace.h"
 
@@ -58,6 +59,16 @@ static HYPERCALL(kick_cpu)
 	return KEEL_RESUME;
 }
 
+static HYPERCALL(clock_pairing)
+{
+	int err = a[1] == KVM_CLOCK_PAIRING_WALLCLOCK ? keel_clock_pair(vcpu, a[0]) : -EOPNOTSUPP;
+
+	if (err == -EAGAIN)
+		return KEEL_SLOW;
+	*ret = err == -EOPNOTSUPP ? -KVM_EOPNOTSUPP : err ? -KVM_EFAULT : 0;
+	return KEEL_RESUME;
+}
+
 static HYPERCALL(send_ipi)
 {
 	u64 mask[2] = { a[0], a[1] };
@@ -85,6 +96,7 @@ static const struct hypercall_row {
 	u8 feature;		/* KVM_FEATURE_*, or ALWAYS */
 } hypercalls[] = {
 	[KVM_HC_KICK_CPU]	= { kick_cpu, KVM_FEATURE_PV_UNHALT },
+	[KVM_HC_CLOCK_PAIRING]	= { clock_pairing, ALWAYS },
 	[KVM_HC_SEND_IPI]	= { send_ipi, KVM_FEATURE_PV_SEND_IPI },
 	[KVM_HC_SCHED_YIELD]	= { sched_yield, KVM_FEATURE_PV_SCHED_YIELD },
 	[KVM_HC_MAP_GPA_RANGE]	= { map_gpa_range, ALWAYS },

@@ -9,6 +9,7 @@
 
 #include <linux/userfaultfd.h>
 #include <sched.h>
+#include <time.h>
 #include <sys/syscall.h>
 
 #define NR	3
@@ -762,6 +763,43 @@ TEST_F(pv, yield)
 	stop = 1;
 	pthread_join(burner, NULL);
 	EXPECT_LT(0, vcpu_stat(self->v[0], "hypercalls"));
+}
+
+/* ---- two clocks at once ---- */
+
+static struct kvm_clock_pairing pairing[2];
+static volatile u64 told_sec;
+
+static void pairing_guest(u64 arg)
+{
+	u64 before = rdtsc();
+	long r;
+
+	guest_eq(hypercall4(KVM_HC_CLOCK_PAIRING, (u64)&pairing[0], 1, 0, 0), -95L);
+	r = hypercall4(KVM_HC_CLOCK_PAIRING, (u64)&pairing[0], KVM_CLOCK_PAIRING_WALLCLOCK, 0, 0);
+	if (r == -95)
+		guest_done(1);
+	guest_eq(r, 0);
+	guest_eq(hypercall4(KVM_HC_CLOCK_PAIRING, HOLE_GPA, KVM_CLOCK_PAIRING_WALLCLOCK, 0, 0), -14L);
+	guest_eq(hypercall4(KVM_HC_CLOCK_PAIRING, (u64)&pairing[1], KVM_CLOCK_PAIRING_WALLCLOCK, 0, 0), 0);
+	guest_assert(pairing[0].tsc >= before && pairing[0].tsc < pairing[1].tsc && pairing[1].tsc <= rdtsc());
+	guest_assert(pairing[0].sec < pairing[1].sec ||
+		     (pairing[0].sec == pairing[1].sec && pairing[0].nsec < pairing[1].nsec));
+	guest_assert(pairing[0].nsec < 1000000000);
+	guest_eq(pairing[0].flags, 0);
+	told_sec = pairing[0].sec;
+	guest_done(0);
+}
+
+TEST_F(pv, clock_pairing)
+{
+	time_t before = time(NULL);
+
+	vcpu_long(self->v[0], pairing_guest, 0);
+	if (vcpu_done(self->v[0]))
+		SKIP(return, "the host does not keep time by its TSC");
+	EXPECT_LE(before, guest_var(self->vm, told_sec));
+	EXPECT_GE(time(NULL), guest_var(self->vm, told_sec));
 }
 
 /* ---- asynchronous page faults ---- */
