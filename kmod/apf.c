@@ -5,12 +5,13 @@
  * tasks run; an interrupt with the same token tells it that the page is there.
  *
  * A worker may have to wait for as long as whoever serves the user's fault likes, so nothing waits for a worker: what
- * it needs it holds references to, and the vCPU may be gone when it is done.
+ * it needs it holds references to, the module among them, and the vCPU may be gone when it is done.
  *
  * Lock: apf->lock, below all others in keel.h, for the pages and for the way to the vCPU.
  */
 #include <linux/kref.h>
 #include <linux/list.h>
+#include <linux/module.h>
 #include <linux/sched/mm.h>
 #include <linux/slab.h>
 #include <linux/workqueue.h>
@@ -72,6 +73,7 @@ static void apf_work(struct work_struct *work)
 	spin_unlock(&apf->lock);
 	kfree(page);
 	kref_put(&apf->ref, apf_release);
+	module_put(THIS_MODULE);	/* keel_apf_exit() waits for the rest */
 }
 
 static u64 apf_gpa(const struct keel_vcpu *vcpu)
@@ -143,6 +145,7 @@ bool keel_apf_start(struct keel_vcpu *vcpu, u64 gfn, unsigned long hva, bool wri
 	list_add_tail(&page->node, &apf->awaited);
 	apf->count++;
 	spin_unlock(&apf->lock);
+	__module_get(THIS_MODULE);
 	keel_raise_pf(vcpu, page->token, 0);
 	vcpu->stat.async_faults++;
 	queue_work(apf_workers, &page->work);
