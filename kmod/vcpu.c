@@ -76,8 +76,8 @@ void keel_vcpu_kick(struct keel_vcpu *vcpu)
 {
 	int me, cpu;
 
-	/* Orders the caller's request before the look at mode; the vCPU does it the other way round. */
-	if (rcuwait_wake_up(&vcpu->wait))
+	smp_mb();	/* the caller's request before the looks at wait and mode; the vCPU does it the other way round */
+	if (rcuwait_active(&vcpu->wait) && rcuwait_wake_up(&vcpu->wait))
 		return;
 	me = get_cpu();
 	cpu = READ_ONCE(vcpu->cpu);

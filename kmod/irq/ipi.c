@@ -179,32 +179,43 @@ static int deliver_lowest(struct targets *t, const struct irq_msg *msg)
 	return -1;	/* one was switched off in between */
 }
 
-int irq_deliver(struct keel_vm *vm, struct keel_lapic *src, const struct irq_msg *msg)
+static int deliver_many(struct keel_vm *vm, struct keel_lapic *src, const struct irq_msg *msg)
 {
 	struct keel_lapic *apic;
 	struct targets t;
 	int ret = -1, r;
 
-	if (msg->shorthand == APIC_DEST_SELF)
-		return irq_apic_accept(src, msg);
-
 	rcu_read_lock();
-	apic = one_target(vm, msg);
-	if (apic) {
-		ret = irq_apic_accept(apic, msg);
-	} else if (targets_init(&t, vm, src, msg)) {
-		if (msg->lowest && (msg->mode == APIC_DM_LOWEST || msg->mode == APIC_DM_FIXED)) {
-			ret = deliver_lowest(&t, msg);
-		} else {
-			while ((apic = next_target(&t))) {
-				r = irq_apic_accept(apic, msg);
-				if (r >= 0)
-					ret = max(ret, 0) + r;
-			}
+	if (!targets_init(&t, vm, src, msg)) {
+		/* no LAPIC yet */
+	} else if (msg->lowest && (msg->mode == APIC_DM_LOWEST || msg->mode == APIC_DM_FIXED)) {
+		ret = deliver_lowest(&t, msg);
+	} else {
+		while ((apic = next_target(&t))) {
+			r = irq_apic_accept(apic, msg);
+			if (r >= 0)
+				ret = max(ret, 0) + r;
 		}
 	}
 	rcu_read_unlock();
 	return ret;
+}
+
+int irq_deliver(struct keel_vm *vm, struct keel_lapic *src, const struct irq_msg *msg)
+{
+	struct keel_lapic *apic;
+	int ret = -1;
+
+	if (msg->shorthand == APIC_DEST_SELF)
+		return irq_apic_accept(src, msg);
+
+	/* For one target this is the cheaper read side of RCU. */
+	preempt_disable();
+	apic = one_target(vm, msg);
+	if (apic)
+		ret = irq_apic_accept(apic, msg);
+	preempt_enable();
+	return apic ? ret : deliver_many(vm, src, msg);
 }
 
 long irq_send_ipis(struct keel_vcpu *vcpu, const u64 mask[2], unsigned int width, u32 first, u32 icr)
