@@ -209,6 +209,7 @@ VCPU_IOCTL(keel_set_guest_debug)
 	if (d->control & KVM_GUESTDBG_SINGLESTEP)
 		keel_set_rflags(vcpu, keel_rflags(vcpu) & ~(u64)X86_EFLAGS_TF);
 	d->control = in->control & KVM_GUESTDBG_ENABLE ? in->control & ~inject : 0;
+	irq_apicv_check(vcpu);
 	memcpy(d->user_dr, in->arch.debugreg, sizeof(d->user_dr));
 	d->user_dr7 = make_dr7(vcpu, in->arch.debugreg[7]) & ~(u64)DR7_GD;
 	keel_debug_set_dr7(vcpu, d->dr7);

@@ -239,7 +239,7 @@ bool keel_events_pending(struct keel_vcpu *vcpu)
 		return true;
 	if ((q->nmi_pending || atomic_read(&q->nmi_queued)) && !keel_call(get_nmi_mask, vcpu))
 		return true;
-	return (keel_rflags(vcpu) & X86_EFLAGS_IF) && next_irq(vcpu) >= 0;
+	return (keel_rflags(vcpu) & X86_EFLAGS_IF) && (vcpu->apic ? irq_wakes(vcpu) : vcpu->ev.user_vector >= 0);
 }
 
 bool keel_irq_window_open(struct keel_vcpu *vcpu)

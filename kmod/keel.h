@@ -90,6 +90,7 @@ enum keel_request {
 	KEEL_REQ_PAUSE,		/* leave the run loop until the VM is resumed */
 	KEEL_REQ_RING_FULL,	/* exit with KVM_EXIT_DIRTY_RING_FULL for as long as it is */
 	KEEL_REQ_MMU_RELOAD,	/* the root is gone: get one and load it */
+	KEEL_REQ_APICV,		/* may the CPU run the LAPIC by itself? */
 	KEEL_REQ_CLOCK,		/* write the guest's kvmclock page */
 	KEEL_REQ_STEAL,		/* see whether others left a flush, tell the guest of time stolen */
 	KEEL_REQ_APF,		/* see whether there is a page to tell the guest of */

@@ -12,6 +12,14 @@
 #include "keel.h"
 
 /* What the backend can do, filled by setup(). */
+/* A CPU that runs LAPICs in x2APIC mode by itself, on the page of their registers: irq/apicv.c.  vCPU loaded. */
+struct keel_lapic_hw {
+	void (*run)(struct keel_vcpu *vcpu, bool on);
+	void (*set_requested)(struct keel_vcpu *vcpu, int vector);	/* the highest in the IRR, -1: none */
+	void (*set_in_service)(struct keel_vcpu *vcpu, int vector);	/* the highest in the ISR, -1: none */
+	void (*set_watched)(struct keel_vcpu *vcpu, const unsigned long vectors[]);	/* EOIs that exit, a bit each */
+};
+
 struct keel_hw_caps {
 	const char *name;		/* for log lines and stats */
 	size_t vcpu_size, vm_size;	/* of the backend's structs, which embed ours at offset 0 */
@@ -23,6 +31,7 @@ struct keel_hw_caps {
 	unsigned int root_levels;	/* of the two-dimensional table */
 	const struct mmu_format *mmu_fmt;	/* its entries: mmu/pte.h */
 	unsigned int dirty_log_size;	/* pages written that the CPU lists by itself until an exit; 0: it does not */
+	const struct keel_lapic_hw *lapic;	/* NULL: no help with LAPICs */
 	bool tsc_scaling;
 	u64 max_tsc_ratio;
 	u8 tsc_frac_bits;

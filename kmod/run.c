@@ -288,6 +288,8 @@ static int run_slow_requests(struct keel_vcpu *vcpu)
 			return r;
 		}
 	}
+	if (keel_take_request(KEEL_REQ_APICV, vcpu))
+		irq_apicv_update(vcpu);
 	if (keel_take_request(KEEL_REQ_CLOCK, vcpu)) {
 		keel_clock_update(vcpu);
 		if (vcpu->vm->hv)

@@ -251,9 +251,12 @@ static void level_handler(struct guest_frame *f)
 	apic_eoi();
 }
 
-static void ioapic_level_guest(u64 arg)
+static void ioapic_level_guest(u64 x2)
 {
-	apic_on();
+	if (x2)
+		x2apic_on();
+	else
+		apic_on();
 	guest_on(0x46, level_handler);
 	ioapic_entry(6, 0x46 | IOAPIC_LEVEL);
 	irq_on();
@@ -264,22 +267,32 @@ static void ioapic_level_guest(u64 arg)
 }
 
 /* Asserted still at EOI, it comes again */
-TEST_F(irqchip, ioapic_level)
+static void run_ioapic_level(struct __test_metadata *_metadata, struct vm *vm, struct vcpu *v, u64 x2)
 {
 	struct kvm_irqchip c = { .chip_id = KVM_IRQCHIP_IOAPIC };
-	struct vcpu *v = self->v;
 
-	vcpu_long(v, ioapic_level_guest, 0);
+	vcpu_long(v, ioapic_level_guest, x2);
 	EXPECT_EQ(0, vcpu_sync(v));
-	irq_line(self->vm, 6, 1);
+	irq_line(vm, 6, 1);
 	EXPECT_EQ(101, vcpu_sync(v));
-	must(ioctl(self->vm->fd, KVM_GET_IRQCHIP, &c));
+	must(ioctl(vm->fd, KVM_GET_IRQCHIP, &c));
 	EXPECT_EQ(0x4000, c.chip.ioapic.redirtbl[6].bits & 0x4000);
 	EXPECT_EQ(1 << 6, c.chip.ioapic.irr & 1 << 6);
 	EXPECT_EQ(102, vcpu_sync(v));
 	EXPECT_EQ(103, vcpu_sync(v));
-	irq_line(self->vm, 6, 0);
+	irq_line(vm, 6, 0);
 	vcpu_done(v);
+}
+
+TEST_F(irqchip, ioapic_level)
+{
+	run_ioapic_level(_metadata, self->vm, self->v, 0);
+}
+
+/* The CPU may run the LAPIC; the EOI is still heard of */
+TEST_F(irqchip, ioapic_level_x2apic)
+{
+	run_ioapic_level(_metadata, self->vm, self->v, 1);
 }
 
 /* IRQ_LINE_STATUS: how many took it, or that nobody has such a line */
@@ -459,9 +472,13 @@ TEST_F(irqchip, interrupt_ioctl)
 
 /* ---- split ---- */
 
-static void split_guest(u64 arg)
+static void split_guest(u64 x2)
 {
 	virtual_wire();
+	if (x2) {
+		x2apic_on();
+		apic_write(0x350, 0x700);
+	}
 	guest_on(0x40, guest_count_eoi);
 	guest_on(0x60, guest_count_eoi);
 	guest_on(0x61, guest_count_eoi);
@@ -478,7 +495,7 @@ static void split_guest(u64 arg)
 	guest_done(0);
 }
 
-TEST(split)
+static void run_split(struct __test_metadata *_metadata, u64 x2)
 {
 	struct vm *vm = vm_new(VM_SPLIT);
 	struct vcpu *v = vcpu_new(vm, 0);
@@ -500,7 +517,7 @@ TEST(split)
 		.gsi = 4, .type = KVM_IRQ_ROUTING_MSI,
 		.u.msi = { .address_lo = 0xfee00000, .data = 0x61 } };
 	EXPECT_EQ(0, set_routing(vm, &r));
-	vcpu_long(v, split_guest, 0);
+	vcpu_long(v, split_guest, x2);
 	EXPECT_EQ(0, vcpu_sync(v));
 	irq_line(vm, 3, 1);
 	/* its EOI is the VMM's business */
@@ -516,6 +533,16 @@ TEST(split)
 	*vcpu_expect_io(v, KVM_EXIT_IO_IN, 0x21, 1, 1) = 0x66;
 	vcpu_done(v);
 	vm_free(vm);
+}
+
+TEST(split)
+{
+	run_split(_metadata, 0);
+}
+
+TEST(split_x2apic)
+{
+	run_split(_metadata, 1);
 }
 
 /* Halted with the split irqchip, too, is in the kernel */

@@ -572,6 +572,98 @@ TEST_F(lapic, sti_fault)
 	RUN(sti_fault_guest);
 }
 
+/*
+ * In x2APIC mode the CPU may do it all by itself: delivery, priorities, EOI,
+ * self-IPI and reads, none of which exits then.
+ */
+#define ROUNDS	1000
+
+static void by_cpu_handler(struct guest_frame *f)
+{
+	/* this one is in service, and nothing that is requested is above it */
+	guest_eq(rdmsr(0x80a), f->vec & 0xf0);
+	guest_eq(rdmsr(0x810 + f->vec / 32) >> f->vec % 32 & 1, 1);
+	guest_eq(rdmsr(0x820 + f->vec / 32) >> f->vec % 32 & 1, 0);
+	atomic_add(&guest_irqs[f->vec], 1);
+	wrmsr(0x80b, 0);
+}
+
+static void by_cpu_guest(u64 arg)
+{
+	u64 cr8;
+	u32 i;
+
+	x2apic_on();
+	guest_on(0x70, by_cpu_handler);
+	guest_on(0x80, by_cpu_handler);
+	irq_on();
+	guest_sync(0);
+	for (i = 1; i <= ROUNDS; i++) {
+		wrmsr(0x83f, 0x70);
+		guest_eq(guest_irqs[0x70], i);
+		/* held back by the TPR, which then lets the higher one through */
+		wrmsr(0x808, 0x85);
+		wrmsr(0x83f, 0x70);
+		wrmsr(0x83f, 0x80);
+		guest_eq(guest_irqs[0x70], i);
+		guest_eq(guest_irqs[0x80], i - 1);
+		guest_eq(rdmsr(0x808), 0x85);
+		wrmsr(0x808, 0x72);
+		asm volatile("mov %%cr8, %0" : "=r"(cr8));
+		guest_eq(cr8, 7);
+		guest_eq(guest_irqs[0x80], i);
+		guest_eq(guest_irqs[0x70], i);
+		/* and back to where this round began */
+		wrmsr(0x808, 0);
+		guest_eq(guest_irqs[0x70], i + 1);
+		atomic_add(&guest_irqs[0x70], -1);
+	}
+	guest_sync(1);
+	/* an illegal vector goes nowhere, and is an error */
+	wrmsr(0x83f, 5);
+	wrmsr(0x828, 0);
+	guest_assert(rdmsr(0x828) & 0x60);
+	/* what the VMM puts into the IRR is delivered */
+	irq_off();
+	guest_sync(2);
+	guest_eq(rdmsr(0x820 + 0x80 / 32) & 1, 1);
+	irq_on();
+	guest_eq(guest_irqs[0x80], ROUNDS + 1);
+	/* so is what waits while the APIC is off for a moment, and the CPU's help with it */
+	irq_off();
+	wrmsr(0x83f, 0x70);
+	wrmsr(0x80f, 0xff);
+	wrmsr(0x80f, 0x1ff);
+	irq_on();
+	guest_eq(guest_irqs[0x70], ROUNDS + 1);
+	guest_done(0);
+}
+
+TEST_F(lapic, by_the_cpu)
+{
+	struct kvm_lapic_state s;
+	u64 exits;
+
+	if (!variant->x2apic)
+		SKIP(return, "in x2APIC mode only");
+	vcpu_long(self->v, by_cpu_guest, 0);
+	EXPECT_EQ(0, vcpu_sync(self->v));
+	exits = fd_stat(self->v->fd, "exits");
+	EXPECT_EQ(1, vcpu_sync(self->v));
+	exits = fd_stat(self->v->fd, "exits") - exits;
+	/* the host's interrupts exit, and nothing else; else each of more than ten steps does */
+	if (lapics_by_cpu()) {
+		EXPECT_GT(ROUNDS, exits);
+	} else {
+		EXPECT_LT(10 * ROUNDS, exits);
+	}
+	EXPECT_EQ(2, vcpu_sync(self->v));
+	must(ioctl(self->v->fd, KVM_GET_LAPIC, &s));
+	*(u32 *)(s.regs + IRR + 0x80 / 32 * 0x10) |= 1;
+	must(ioctl(self->v->fd, KVM_SET_LAPIC, &s));
+	vcpu_done(self->v);
+}
+
 /* Every form of access to the page that a guest may use on it */
 static void mmio_forms_guest(u64 x2)
 {

@@ -51,6 +51,7 @@ int keel_hv_enable(struct keel_vcpu *vcpu)
 	hv->vp_index = vcpu->idx;
 	hv_synic_init(hv);
 	smp_store_release(&vcpu->hv, hv);
+	irq_apicv_check(vcpu);
 	return 0;
 }
 

@@ -118,9 +118,19 @@ struct keel_lapic {
 
 	/* pv_eoi.c */
 	u8 eoi_offer;			/* enum irq_eoi_offer */
+
+	/* apicv.c */
+	bool by_cpu;			/* the CPU runs this LAPIC */
+	bool watched_stale;		/* it has not been told of watched[] yet */
+	DECLARE_BITMAP(posted, 256);	/* arrived, and not in the IRR yet; set by anyone */
+	DECLARE_BITMAP(watched, 256);	/* vectors whose EOI exits */
 };
 
 int irq_highest_irr(struct keel_lapic *apic);	/* -1 none */
+int irq_highest(struct keel_lapic *apic, unsigned int base);	/* of the ISR or IRR as the page has it, -1 none */
+/* Is the end of this interrupt nobody's business but the guest's? */
+bool irq_ends_unnoticed(struct keel_lapic *apic, u8 vector);
+void irq_rebuild_copies(struct keel_lapic *apic);	/* of what the page says of priorities */
 
 static inline u32 apic_reg(const struct keel_lapic *apic, unsigned int reg)
 {
@@ -161,6 +171,12 @@ int irq_apic_accept(struct keel_lapic *apic, const struct irq_msg *msg);
 void irq_apic_local(struct keel_lapic *apic, unsigned int lvt);
 
 void irq_apic_eoi(struct keel_lapic *apic);	/* of what is in service; the vCPU's thread */
+
+/* apicv.c */
+int irq_apicv_post(struct keel_lapic *apic, u8 vector);	/* as irq_set_gsi(); any context, in a read section of RCU */
+void irq_apicv_fold(struct keel_lapic *apic);		/* what was posted is in the IRR */
+void irq_apicv_sync(struct keel_lapic *apic);		/* and the CPU knows; vCPU loaded */
+bool irq_apicv_pending(struct keel_lapic *apic);
 
 /* pv_eoi.c */
 void irq_pv_eoi_offer(struct keel_lapic *apic);

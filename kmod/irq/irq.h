@@ -130,6 +130,7 @@ void irq_lapic_set_tpr(struct keel_vcpu *vcpu, u64 cr8);	/* priority class 0..15
 /* Highest vector (LAPIC, or ExtINT from PIC / KVM_INTERRUPT when the LAPIC lets it through) that could be
  * delivered with the present TPR; -1 none.  Does not look at RFLAGS.IF. */
 int irq_pending(struct keel_vcpu *vcpu);
+bool irq_wakes(struct keel_vcpu *vcpu);		/* the same, where the CPU delivers by itself, too */
 int irq_ack(struct keel_vcpu *vcpu);		/* takes it: IRR to ISR, or PIC INTA; -1 if it went away */
 int irq_pending_class(struct keel_vcpu *vcpu);	/* class (vector >> 4) of highest IRR entry the TPR masks or not; -1 */
 bool irq_extint_accepted(struct keel_vcpu *vcpu); /* does this vCPU take ExtINT (LVT0, or APIC off)? */
@@ -148,6 +149,18 @@ void irq_sint_acked(struct keel_vm *vm, u32 vp_index, u32 sint);
  * @width. How many took it.
  */
 long irq_send_ipis(struct keel_vcpu *vcpu, const u64 mask[2], unsigned int width, u32 first, u32 icr);
+/*
+ * A LAPIC the CPU runs by itself (apicv.c).  Something changed that decides whether it may: / KEEL_REQ_APICV, may
+ * sleep. / The guest ended an interrupt with somebody waiting for that. / It wrote a register that is not the CPU's.
+ */
+void irq_apicv_check(struct keel_vcpu *vcpu);
+void irq_apicv_update(struct keel_vcpu *vcpu);
+void irq_apicv_ended(struct keel_vcpu *vcpu, u8 vector);
+void irq_apicv_written(struct keel_vcpu *vcpu, unsigned int reg);
+/* Is this x2APIC MSR one of those the CPU can read, or write, right without us? */
+bool irq_x2apic_by_cpu(u32 msr, bool write);
+u8 *irq_lapic_page(struct keel_vcpu *vcpu);		/* the registers; NULL: no LAPIC */
+void irq_lapic_tpr_written(struct keel_vcpu *vcpu, u64 cr8);	/* by the CPU, in that page */
 /* End of interrupt without an exit. */
 int irq_pv_eoi_set(struct keel_vcpu *vcpu, u64 val);	/* 0, or 1 for #GP; may sleep */
 void irq_pv_eoi_settle(struct keel_vcpu *vcpu);		/* outside the fast loop always, inside at best */

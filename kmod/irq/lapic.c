@@ -74,6 +74,8 @@ static __always_inline int accept_vector(struct keel_lapic *apic, u8 vector, boo
 		else
 			clear_bit(bit, tmr);
 	}
+	if (READ_ONCE(apic->by_cpu))
+		return irq_apicv_post(apic, vector);
 	if (test_and_set_bit(bit, apic_vec_word(apic, APIC_IRR, vector)))
 		return 0;	/* coalesced; who set it also told the vCPU */
 	if (!test_bit(vector >> 5, &apic->irr_words))
@@ -141,6 +143,11 @@ static int highest_vector(struct keel_lapic *apic, unsigned int base, int word)
 	return -1;
 }
 
+int irq_highest(struct keel_lapic *apic, unsigned int base)
+{
+	return highest_vector(apic, base, 7);
+}
+
 int irq_highest_irr(struct keel_lapic *apic)
 {
 	unsigned long words;
@@ -203,7 +210,18 @@ int irq_pending(struct keel_vcpu *vcpu)
 		return vcpu->ev.user_vector;
 	if (extint_pending(vcpu))
 		return max(vcpu->ev.user_vector, 0);	/* the PIC tells its vector only when asked in irq_ack() */
+	if (vcpu->apic->by_cpu) {
+		irq_apicv_sync(vcpu->apic);
+		return -1;
+	}
 	return apic_pending(vcpu->apic);
+}
+
+bool irq_wakes(struct keel_vcpu *vcpu)
+{
+	if (extint_pending(vcpu))
+		return true;
+	return vcpu->apic->by_cpu ? irq_apicv_pending(vcpu->apic) : apic_pending(vcpu->apic) >= 0;
 }
 
 static int take_user_vector(struct keel_vcpu *vcpu)
@@ -214,12 +232,11 @@ static int take_user_vector(struct keel_vcpu *vcpu)
 	return vector;
 }
 
-/* Is the end of what has just come into service nobody's business but the guest's? */
-static bool ends_unnoticed(struct keel_lapic *apic, u8 vector)
+bool irq_ends_unnoticed(struct keel_lapic *apic, u8 vector)
 {
 	struct keel_vm *vm = apic->vcpu->vm;
 
-	if (irq_highest_irr(apic) >= 0 || test_bit(vector & 31, apic_vec_word(apic, APIC_TMR, vector)) ||
+	if (test_bit(vector & 31, apic_vec_word(apic, APIC_TMR, vector)) ||
 	    (apic->vcpu->hv && keel_hv_is_sint(apic->vcpu, vector)))
 		return false;
 	return vm->irq.mode != IRQCHIP_KERNEL || !irq_ioapic_wants_eoi(vm, vector);
@@ -246,7 +263,7 @@ int irq_ack(struct keel_vcpu *vcpu)
 	__set_bit(vector & 31, apic_vec_word(apic, APIC_ISR, vector));
 	apic->isr_top = vector;		/* above all in service, or the PPR would have held it back */
 	update_ppr(apic);
-	if (unlikely(vcpu->pv.eoi & KVM_MSR_ENABLED) && ends_unnoticed(apic, vector))
+	if (unlikely(vcpu->pv.eoi & KVM_MSR_ENABLED) && irq_highest_irr(apic) < 0 && irq_ends_unnoticed(apic, vector))
 		irq_pv_eoi_offer(apic);
 	return vector;
 }
@@ -255,7 +272,7 @@ int irq_pending_class(struct keel_vcpu *vcpu)
 {
 	struct keel_lapic *apic = vcpu->apic;
 
-	if (!apic || !READ_ONCE(apic->irr_words) || !apic->enabled)
+	if (!apic || !READ_ONCE(apic->irr_words) || !apic->enabled || apic->by_cpu)
 		return -1;
 	return irq_highest_irr(apic) >> 4;	/* -1 stays -1 */
 }
@@ -285,12 +302,26 @@ static void set_tpr(struct keel_lapic *apic, u32 val)
 {
 	apic_set_reg(apic, APIC_TASKPRI, val & APIC_TPRI_MASK);
 	apic->vcpu->cr8 = val >> 4 & 0xf;
+	if (apic->by_cpu)
+		apic->isr_top = highest_vector(apic, APIC_ISR, 7);
 	update_ppr(apic);
 }
 
 void irq_lapic_set_tpr(struct keel_vcpu *vcpu, u64 cr8)
 {
 	set_tpr(vcpu->apic, (cr8 & 0xf) << 4);
+}
+
+void irq_lapic_tpr_written(struct keel_vcpu *vcpu, u64 cr8)
+{
+	vcpu->cr8 = cr8;
+	if (!vcpu->apic->by_cpu)
+		update_ppr(vcpu->apic);
+}
+
+u8 *irq_lapic_page(struct keel_vcpu *vcpu)
+{
+	return vcpu->apic ? vcpu->apic->regs : NULL;
 }
 
 /* What irr_words is to say, from the IRR itself. */
@@ -315,20 +346,15 @@ static void update_enabled(struct keel_lapic *apic)
 	WRITE_ONCE(apic->extint, !apic_on(apic) || (!(lvt0 & APIC_LVT_MASKED) &&
 						    (lvt0 & APIC_MODE_MASK) == APIC_DM_EXTINT));
 	keel_request(KEEL_REQ_EVENT, apic->vcpu);
+	irq_apicv_check(apic->vcpu);
 }
 
 /* ------------------------------------------------------------- what a guest does to it */
-static __always_inline void apic_eoi(struct keel_lapic *apic)
+/* @vector is no longer in service: those who wait for that. */
+static __always_inline void ended(struct keel_lapic *apic, u8 vector)
 {
 	struct keel_vm *vm = apic->vcpu->vm;
-	int vector = apic->isr_top;
 	bool level;
-
-	if (vector < 0)
-		return;
-	__clear_bit(vector & 31, apic_vec_word(apic, APIC_ISR, vector));
-	apic->isr_top = highest_vector(apic, APIC_ISR, vector >> 5);
-	update_ppr(apic);
 
 	if (unlikely(apic->vcpu->hv))
 		keel_hv_eoi(apic->vcpu, vector);
@@ -340,6 +366,23 @@ static __always_inline void apic_eoi(struct keel_lapic *apic)
 		apic->eoi_vector = vector;
 		keel_request(KEEL_REQ_IOAPIC_EOI, apic->vcpu);
 	}
+}
+
+static __always_inline void apic_eoi(struct keel_lapic *apic)
+{
+	int vector = apic->isr_top;
+
+	if (vector < 0)
+		return;
+	__clear_bit(vector & 31, apic_vec_word(apic, APIC_ISR, vector));
+	apic->isr_top = highest_vector(apic, APIC_ISR, vector >> 5);
+	update_ppr(apic);
+	ended(apic, vector);
+}
+
+void irq_apicv_ended(struct keel_vcpu *vcpu, u8 vector)
+{
+	ended(vcpu->apic, vector);
 }
 
 void irq_apic_eoi(struct keel_lapic *apic)
@@ -561,6 +604,25 @@ int irq_lapic_write(struct keel_vcpu *vcpu, unsigned int reg, u64 val)
 	return 0;
 }
 
+bool irq_x2apic_by_cpu(u32 msr, bool write)
+{
+	unsigned int reg = (msr - APIC_BASE_MSR) << 4;
+
+	if (reg >= 0x400)
+		return false;
+	if (write)
+		return reg == APIC_TASKPRI || reg == APIC_EOI || reg == APIC_SELF_IPI;
+	/* The one is computed, the other of two halves that are not side by side. */
+	return readable[1] & R(reg) && reg != APIC_TMCCT && reg != APIC_ICR;
+}
+
+/* An illegal vector, of which the CPU makes nothing. */
+void irq_apicv_written(struct keel_vcpu *vcpu, unsigned int reg)
+{
+	if (reg == APIC_SELF_IPI)
+		write_reg(vcpu->apic, reg, apic_reg(vcpu->apic, reg));
+}
+
 int irq_lapic_get_msr(struct keel_vcpu *vcpu, u32 msr, u64 *val)
 {
 	struct keel_lapic *apic = vcpu->apic;
@@ -651,6 +713,7 @@ void irq_lapic_reset(struct keel_vcpu *vcpu, bool init)
 	apic->isr_top = -1;
 	apic->ppr = 0;
 	apic->eoi_offer = EOI_NONE;
+	bitmap_zero(apic->posted, 256);
 
 	if (apic_is_x2(apic))
 		set_x2_ids(apic);
@@ -713,6 +776,8 @@ VCPU_IOCTL(irq_get_lapic)
 
 	if (!apic)
 		return -EINVAL;
+	if (apic->by_cpu)
+		irq_apicv_fold(apic);
 	memcpy(s->regs, apic->regs, sizeof(s->regs));
 	*(u32 *)(s->regs + APIC_TMCCT) = apic_timer_count(apic);
 	if (apic_is_x2(apic) && !vcpu->vm->irq.x2apic_32bit_ids)
@@ -720,15 +785,13 @@ VCPU_IOCTL(irq_get_lapic)
 	return 0;
 }
 
-static void rebuild_caches(struct keel_lapic *apic)
+void irq_rebuild_copies(struct keel_lapic *apic)
 {
 	apic->irr_words = 0;
 	find_irr_words(apic);
 	apic->isr_top = highest_vector(apic, APIC_ISR, 7);
-	apic->esr = 0;
 	update_ppr(apic);
 	apic_set_reg(apic, APIC_PROCPRI, apic->ppr);
-	update_enabled(apic);
 }
 
 VCPU_IOCTL(irq_set_lapic)
@@ -745,6 +808,7 @@ VCPU_IOCTL(irq_set_lapic)
 		return -EINVAL;
 
 	apic_timer_stop(apic);
+	bitmap_zero(apic->posted, 256);
 	memcpy(apic->regs, s->regs, sizeof(s->regs));
 	apic_set_reg(apic, APIC_LVR, 0x14 | (LVT_COUNT - 1) << 16 |
 		     (vcpu->vm->irq.mode == IRQCHIP_SPLIT ? APIC_LVR_DIRECTED_EOI : 0));
@@ -757,7 +821,9 @@ VCPU_IOCTL(irq_set_lapic)
 	apic_set_reg(apic, APIC_TDCR, apic_reg(apic, APIC_TDCR) & 0xb);
 	count = apic_reg(apic, APIC_TMCCT);
 	apic_set_reg(apic, APIC_TMCCT, 0);
-	rebuild_caches(apic);
+	apic->esr = 0;
+	irq_rebuild_copies(apic);
+	update_enabled(apic);
 	apic_timer_restore(apic, count);
 	irq_map_update(vcpu->vm);
 	keel_vcpu_kick(vcpu);

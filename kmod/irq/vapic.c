@@ -21,6 +21,7 @@ VCPU_IOCTL(irq_set_vapic_addr)
 	if (va->vapic_addr && keel_vcpu_read(vcpu, va->vapic_addr, &probe, 1))
 		return -EINVAL;
 	vcpu->apic->vapic_addr = va->vapic_addr;
+	irq_apicv_check(vcpu);
 	return 0;
 }
 

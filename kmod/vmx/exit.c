@@ -56,25 +56,24 @@ static void vmx_flush_regs(struct vmx_vcpu *vmx)
 	vcpu->dirty = 0;
 }
 
-static void vmx_load_tpr(struct vmx_vcpu *vmx)
+/* An entry is refused where the TPR is below already. */
+static void vmx_fix_threshold(struct vmx_vcpu *vmx)
 {
-	u8 *vtpr = vmx->vapic + APIC_TASKPRI, class = vmx->vcpu.cr8;
-
-	if (likely(*vtpr >> 4 == class))
+	if (likely(vmx->tpr_threshold <= vmx->vcpu.cr8))
 		return;
-	*vtpr = class << 4;
-	if (vmx->tpr_threshold > class) {
-		vmx->tpr_threshold = class;
-		vmcs_write(TPR_THRESHOLD, class);
-	}
+	vmx->tpr_threshold = vmx->vcpu.cr8;
+	vmcs_write(TPR_THRESHOLD, vmx->tpr_threshold);
 }
 
 static void vmx_save_tpr(struct vmx_vcpu *vmx)
 {
-	u8 class = vmx->vapic[APIC_TASKPRI] >> 4;
+	u8 class;
 
-	if (unlikely(class != vmx->vcpu.cr8) && vmx->vcpu.apic)
-		irq_lapic_set_tpr(&vmx->vcpu, class);
+	if (!vmx->vapic)
+		return;
+	class = vmx->vapic[APIC_TASKPRI] >> 4;
+	if (unlikely(class != vmx->vcpu.cr8))
+		irq_lapic_tpr_written(&vmx->vcpu, class);
 }
 
 static void vmx_host_refresh(struct vmx_vcpu *vmx)
@@ -137,7 +136,7 @@ void vmx_enter(struct keel_vcpu *vcpu)
 	struct vmx_vcpu *vmx = to_vmx(vcpu);
 
 	vmx_flush_regs(vmx);
-	vmx_load_tpr(vmx);
+	vmx_fix_threshold(vmx);
 	if (unlikely(vmx->tsc_stale))
 		vmx_load_tsc(vmx);
 	vmx_host_refresh(vmx);
@@ -355,6 +354,8 @@ static const struct vmx_exit {
 	R(MWAIT_INSTRUCTION)	= { BOTH(keel_emulate_mwait), "mwait" },
 	R(MONITOR_INSTRUCTION)	= { BOTH(keel_emulate_mwait), "monitor" },
 	R(TPR_BELOW_THRESHOLD)	= { BOTH(vmx_resume), "tpr_below" },	/* vmx_save_tpr() has seen to it */
+	R(EOI_INDUCED)		= { BOTH(vmx_eoi_exit), "eoi" },
+	R(APIC_WRITE)		= { BOTH(vmx_apic_write_exit), "apic_write" },
 	R(EPT_VIOLATION)	= { BOTH(vmx_ept_violation), "page_fault" },
 	R(INVEPT)		= { BOTH(vmx_ud), "invept" },
 	R(INVVPID)		= { BOTH(vmx_ud), "invvpid" },

@@ -21,8 +21,12 @@ static bool pml = true;
 module_param(pml, bool, 0444);
 MODULE_PARM_DESC(pml, "Let the CPU log the pages it writes, where VMX can (on)");
 
+static bool apicv = true;
+module_param(apicv, bool, 0444);
+MODULE_PARM_DESC(apicv, "Let the CPU run guests' LAPICs in x2APIC mode, where VMX can (on)");
+
 struct vmx_features vmx_has __ro_after_init;
-u8 *vmx_msr_bitmap[KEEL_NR_MSR_MAPS];
+u8 *vmx_msr_bitmap[2][KEEL_NR_MSR_MAPS];
 
 static bool ept = true;
 module_param(ept, bool, 0444);
@@ -241,7 +245,7 @@ static const struct {
 	{ MSR_IA32_VMX_PROCBASED_CTLS2, "secondary controls", 0,
 	  VMX_TWO_DIM | SECONDARY_EXEC_ENABLE_VPID | SECONDARY_EXEC_ENABLE_RDTSCP | SECONDARY_EXEC_ENABLE_INVPCID |
 	  SECONDARY_EXEC_WBINVD_EXITING | SECONDARY_EXEC_XSAVES | SECONDARY_EXEC_TSC_SCALING |
-	  SECONDARY_EXEC_ENABLE_PML, &vmx_has.cpu2_ctl },
+	  SECONDARY_EXEC_ENABLE_PML | VMX_APICV, &vmx_has.cpu2_ctl },
 	{ MSR_IA32_VMX_TRUE_EXIT_CTLS, "exit controls",
 	  VM_EXIT_HOST_ADDR_SPACE_SIZE | VM_EXIT_LOAD_IA32_EFER, 0, &vmx_has.exit_ctl },
 	{ MSR_IA32_VMX_TRUE_ENTRY_CTLS, "entry controls",
@@ -354,9 +358,11 @@ static void vmx_free(void)
 			__free_page(vc->vmxon);
 		vc->vmxon = NULL;
 	}
-	for (i = 0; i < ARRAY_SIZE(vmx_msr_bitmap); i++) {
-		free_page((unsigned long)vmx_msr_bitmap[i]);
-		vmx_msr_bitmap[i] = NULL;
+	for (i = 0; i < 2 * KEEL_NR_MSR_MAPS; i++) {
+		u8 **bitmap = &vmx_msr_bitmap[i / KEEL_NR_MSR_MAPS][i % KEEL_NR_MSR_MAPS];
+
+		free_page((unsigned long)*bitmap);
+		*bitmap = NULL;
 	}
 }
 
@@ -367,29 +373,44 @@ static const u32 direct_msrs[] = {
 };
 
 /* SDM 24.6.9: a bit an MSR, set for an exit; reads of 0 and of 0xc0000000 on, then writes of the same. */
-static void open_msr(u8 *bitmap, u32 msr)
+static void open_msr(u8 *bitmap, u32 msr, bool write)
 {
-	u8 *half = bitmap + (msr & 0xc0000000 ? 1024 : 0);
+	u8 *half = bitmap + (msr & 0xc0000000 ? 1024 : 0) + (write ? 2048 : 0);
 
 	__clear_bit(msr & 0x1fff, (unsigned long *)half);
-	__clear_bit(msr & 0x1fff, (unsigned long *)(half + 2048));
+}
+
+static void fill_msr_bitmap(u8 *bitmap, enum keel_msr_map map, bool x2apic)
+{
+	unsigned int write, m;
+
+	memset(bitmap, 0xff, PAGE_SIZE);
+	for (write = 0; write < 2; write++) {
+		for (m = 0; map != KEEL_MSRS_NONE && m < ARRAY_SIZE(direct_msrs); m++)
+			open_msr(bitmap, direct_msrs[m], write);
+		if (map == KEEL_MSRS_SPEC_CTRL)
+			open_msr(bitmap, MSR_IA32_SPEC_CTRL, write);
+		/* No filter of a VMM's is asked about these. */
+		for (m = APIC_BASE_MSR; x2apic && m < APIC_BASE_MSR + 0x100; m++)
+			if (irq_x2apic_by_cpu(m, write))
+				open_msr(bitmap, m, write);
+	}
 }
 
 static int make_msr_bitmaps(void)
 {
-	unsigned int i, m;
+	unsigned int x2apic, map;
 
-	for (i = 0; i < ARRAY_SIZE(vmx_msr_bitmap); i++) {
-		u8 *bitmap = (u8 *)__get_free_page(GFP_KERNEL);
+	for (x2apic = 0; x2apic <= vmx_has.apicv; x2apic++) {
+		for (map = 0; map < KEEL_NR_MSR_MAPS; map++) {
+			u8 *bitmap = (u8 *)__get_free_page(GFP_KERNEL);
 
-		vmx_msr_bitmap[i] = bitmap;
-		if (!bitmap)
-			return -ENOMEM;
-		memset(bitmap, 0xff, PAGE_SIZE);
-		for (m = 0; i != KEEL_MSRS_NONE && m < ARRAY_SIZE(direct_msrs); m++)
-			open_msr(bitmap, direct_msrs[m]);
+			vmx_msr_bitmap[x2apic][map] = bitmap;
+			if (!bitmap)
+				return -ENOMEM;
+			fill_msr_bitmap(bitmap, map, x2apic);
+		}
 	}
-	open_msr(vmx_msr_bitmap[KEEL_MSRS_SPEC_CTRL], MSR_IA32_SPEC_CTRL);
 	return 0;
 }
 
@@ -442,6 +463,11 @@ static int vmx_setup(struct keel_ops *ops, const char **why)
 	for (i = 0; i < ARRAY_SIZE(guest_insns); i++)
 		if (!(vmx_has.cpu2_ctl & guest_insns[i].ctl))
 			caps->features_off[guest_insns[i].feature / 32] |= BIT(guest_insns[i].feature & 31);
+	/* What an emulated guest is to be interrupted by is not the CPU's to deliver. */
+	vmx_has.apicv = apicv && caps->two_dim && !(VMX_APICV & ~vmx_has.cpu2_ctl);
+	vmx_has.cpu2_ctl &= ~VMX_APICV;
+	apicv = vmx_has.apicv;
+	caps->lapic = vmx_has.apicv ? &vmx_lapic_hw : NULL;
 	rdmsrq(MSR_IA32_VMX_CR4_FIXED0, vmx_has.cr4_fixed0);
 	vmx_host_setup();
 

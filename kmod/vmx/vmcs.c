@@ -35,10 +35,9 @@ int vmx_vcpu_init(struct keel_vcpu *vcpu)
 
 	vmx->vmcs_cpu = vmx->last_cpu = -1;
 	vmx->vmcs = alloc_page(GFP_KERNEL_ACCOUNT | __GFP_ZERO);
-	vmx->vapic = (void *)get_zeroed_page(GFP_KERNEL_ACCOUNT);
 	if (vmx_has.pml)
 		vmx->pml = (void *)get_zeroed_page(GFP_KERNEL_ACCOUNT);
-	if (!vmx->vmcs || !vmx->vapic || (vmx_has.pml && !vmx->pml))
+	if (!vmx->vmcs || (vmx_has.pml && !vmx->pml))
 		return -ENOMEM;
 	*(u32 *)page_address(vmx->vmcs) = vmx_has.revision;
 	vmx->vpid = vmx_vpid_alloc();
@@ -54,7 +53,6 @@ void vmx_vcpu_destroy(struct keel_vcpu *vcpu)
 		vmx_vmcs_forget(vmx);
 		__free_page(vmx->vmcs);
 	}
-	free_page((unsigned long)vmx->vapic);
 	free_page((unsigned long)vmx->pml);
 	vmx_vpid_free(vmx->vpid);
 }
@@ -86,7 +84,9 @@ static void vmcs_constant(struct vmx_vcpu *vmx)
 	vmcs_write(VM_EXIT_MSR_STORE_COUNT, 0);
 	vmcs_write(VM_EXIT_MSR_LOAD_COUNT, 0);
 	vmcs_write(VM_ENTRY_MSR_LOAD_COUNT, 0);
-	vmcs_write(VIRTUAL_APIC_PAGE_ADDR, __pa(vmx->vapic));
+	vmx->vapic = irq_lapic_page(&vmx->vcpu);
+	if (vmx->vapic)
+		vmcs_write(VIRTUAL_APIC_PAGE_ADDR, __pa(vmx->vapic));
 	vmcs_write(VMCS_LINK_POINTER, ~0ULL);
 	if (cpu2 & SECONDARY_EXEC_XSAVES)
 		vmcs_write(XSS_EXIT_BITMAP, 0);
@@ -119,6 +119,12 @@ void vmx_vcpu_reset(struct keel_vcpu *vcpu, bool init)
 	vmx_update_intercepts(vcpu);
 }
 
+void vmx_write_cpu2(struct vmx_vcpu *vmx)
+{
+	vmcs_write(SECONDARY_VM_EXEC_CONTROL, vmx->cpu2_ctl | (vmx->pml_on ? SECONDARY_EXEC_ENABLE_PML : 0) |
+		   (vmx->apicv_on ? VMX_APICV : 0));
+}
+
 /* Pages written are listed while the VM has a slot that wants to know. */
 static void vmx_update_pml(struct vmx_vcpu *vmx)
 {
@@ -127,7 +133,7 @@ static void vmx_update_pml(struct vmx_vcpu *vmx)
 	if (on == vmx->pml_on)
 		return;
 	vmx->pml_on = on;
-	vmcs_write(SECONDARY_VM_EXEC_CONTROL, vmx->cpu2_ctl | (on ? SECONDARY_EXEC_ENABLE_PML : 0));
+	vmx_write_cpu2(vmx);
 }
 
 void vmx_update_intercepts(struct keel_vcpu *vcpu)
@@ -144,9 +150,10 @@ void vmx_update_intercepts(struct keel_vcpu *vcpu)
 		   (keel_has_quirk(vcpu->vm, KVM_X86_QUIRK_FIX_HYPERCALL_INSN) ? BIT(X86_TRAP_UD) : 0));
 	vmx_cpu_ctl(vmx, CPU_BASED_HLT_EXITING, !(off & KVM_X86_DISABLE_EXITS_HLT));
 	vmx_cpu_ctl(vmx, CPU_BASED_MWAIT_EXITING | CPU_BASED_MONITOR_EXITING, !(off & KVM_X86_DISABLE_EXITS_MWAIT));
-	vmcs_write(MSR_BITMAP, __pa(vmx_msr_bitmap[keel_msr_map(vcpu)]));
+	vmcs_write(MSR_BITMAP, __pa(vmx_msr_bitmap[vmx->apicv_on][keel_msr_map(vcpu)]));
 	/* Without an in-kernel APIC the VMM must see the TPR fall. */
-	vmx_cpu_ctl(vmx, CPU_BASED_CR8_LOAD_EXITING | CPU_BASED_CR8_STORE_EXITING, !vcpu->apic);
+	vmx_cpu_ctl(vmx, CPU_BASED_CR8_LOAD_EXITING | CPU_BASED_CR8_STORE_EXITING, !vmx->vapic);
+	vmx_cpu_ctl(vmx, CPU_BASED_TPR_SHADOW, vmx->vapic);
 	vmx_update_pml(vmx);
 }
 

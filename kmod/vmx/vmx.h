@@ -26,11 +26,12 @@ struct vmx_vcpu {
 	u64 eptp;
 	u64 *pml;			/* page-modification log: here the CPU lists what it writes, NULL: it cannot */
 	bool pml_on;
-	u8 *vapic;			/* virtual-APIC page: CR8 is its TPR, the rest is unused */
+	u8 *vapic;			/* virtual-APIC page: the LAPIC's registers, of which CR8 is one; NULL: no LAPIC here */
+	bool apicv_on;			/* the CPU runs the LAPIC */
 
 	/* Copies of what the VMCS holds, so that it is written only when it changes. */
 	u32 cpu_ctl;			/* CPU_BASED_VM_EXEC_CONTROL */
-	u32 cpu2_ctl;			/* SECONDARY_VM_EXEC_CONTROL, but for pml_on */
+	u32 cpu2_ctl;			/* SECONDARY_VM_EXEC_CONTROL, but for pml_on and apicv_on */
 	u32 entry_ctl;
 	u32 tpr_threshold;
 	u64 cr0_owned, cr4_owned;	/* bits the guest changes without an exit */
@@ -63,11 +64,14 @@ struct vmx_features {
 	u32 revision;			/* first word of VMXON regions and VMCSs */
 	u32 pin_ctl, cpu_ctl, cpu2_ctl, exit_ctl, entry_ctl;
 	u64 cr4_fixed0;			/* CR4 bits that must be 1 in VMX operation */
-	bool ept_ad, invept_single, pml;
+	bool ept_ad, invept_single, pml, apicv;
 };
+/* What runs a LAPIC, all on or all off. */
+#define VMX_APICV	(SECONDARY_EXEC_VIRTUALIZE_X2APIC_MODE | SECONDARY_EXEC_APIC_REGISTER_VIRT | \
+			 SECONDARY_EXEC_VIRTUAL_INTR_DELIVERY)
 #define VMX_PML_ENTRIES	512
 extern struct vmx_features vmx_has;
-extern u8 *vmx_msr_bitmap[KEEL_NR_MSR_MAPS];
+extern u8 *vmx_msr_bitmap[2][KEEL_NR_MSR_MAPS];	/* the second with x2APIC registers that the CPU runs */
 
 /* ------------------------------------------------------------- VMCS access
  * The VMCS reached is the one current on this CPU: every operation runs with its vCPU loaded.
@@ -145,6 +149,13 @@ void vmx_load_root(struct keel_vcpu *vcpu, u64 root_pa);
 void vmx_flush_tlb(struct keel_vcpu *vcpu);
 void vmx_set_tsc(struct keel_vcpu *vcpu, u64 offset, u64 ratio);
 void vmx_dump(struct keel_vcpu *vcpu);
+
+void vmx_write_cpu2(struct vmx_vcpu *vmx);
+
+/* apicv.c */
+extern const struct keel_lapic_hw vmx_lapic_hw;
+int vmx_eoi_exit(struct keel_vcpu *vcpu);
+int vmx_apic_write_exit(struct keel_vcpu *vcpu);
 
 /* inject.c */
 void vmx_inject(struct keel_vcpu *vcpu, const struct keel_event *ev);

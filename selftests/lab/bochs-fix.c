@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Preloaded into Bochs 2.7, for two errors in its VMX that no hypervisor can
+ * Preloaded into Bochs 2.7, for four errors in its VMX that no hypervisor can
  * do anything about.
  *
  * Whether an interrupt is looked at is decided when EFLAGS.IF changes or a
@@ -13,6 +13,14 @@
  * The page modification log gets addresses of bytes instead of pages, at which
  * kvm_intel warns each time.
  *
+ * A virtual interrupt whose delivery faults in the second dimension leaves the
+ * event before it as what was in delivery. Where such an interrupt is to be
+ * delivered it is noted first, as a software interrupt, of which the type is
+ * then taken away: noting an external one would exit.
+ *
+ * With both an interrupt of the host's and a virtual one waiting, the latter is
+ * delivered, also to a guest that has IF clear. That guest exits instead.
+ *
  * On request (BOCHS_SPEC_CTRL in the environment) the Skylake it emulates gets
  * what its microcode brought real ones: CPUID tells of SPEC_CTRL with IBRS,
  * STIBP and SSBD, and the register keeps what is written to it. Nothing
@@ -23,6 +31,7 @@
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -83,6 +92,51 @@ static void redirect(unsigned char *from, unsigned char *to, const void *first, 
 	mprotect(at, 8192, PROT_READ | PROT_WRITE | PROT_EXEC);
 	memcpy(p + 1, &rel, 4);
 	mprotect(at, 8192, PROT_READ | PROT_EXEC);
+}
+
+#define SOFTWARE_INTERRUPT	4
+
+static void (*note_event)(void *cpu, unsigned int type, unsigned int vector, uint16_t error, bool has_error, uint64_t info);
+static void (*interrupt)(void *cpu, uint8_t vector, unsigned int type, bool soft, uint16_t error);
+
+/* Where in the CPU's state the vectoring information is, which has the error code beside it */
+static uint32_t *find_noted(void *cpu)
+{
+	uint32_t *p = cpu, *end = p + (1 << 16), want;
+
+	note_event(cpu, SOFTWARE_INTERRUPT, 0xa7, 0x5a3c, true, 0);
+	want = 0xa7 | SOFTWARE_INTERRUPT << 8 | 1 << 11;
+	for (p++; p < end; p++)
+		if (*p == want && (p[1] == 0x5a3c || p[-1] == 0x5a3c))
+			return p;
+	fprintf(stderr, "bochs-fix: not the Bochs that was expected, vectoring information is left as it is\n");
+	return NULL;
+}
+
+static void virtual_interrupt(void *cpu, uint8_t vector, unsigned int type, bool soft, uint16_t error)
+{
+	static uint32_t *noted;
+	static bool searched;
+
+	if (!searched)
+		noted = find_noted(cpu);
+	searched = true;
+	note_event(cpu, SOFTWARE_INTERRUPT, vector, 0, false, 0);
+	if (noted)
+		*noted = vector;
+	interrupt(cpu, vector, type, soft, error);
+}
+
+static uint32_t (*flags)(void *cpu);
+static void (*deliver)(void *cpu);
+static void (*host_interrupt)(void *cpu);
+
+static void deliver_or_exit(void *cpu)
+{
+	if (flags(cpu) & 1 << 9)
+		deliver(cpu);
+	else
+		host_interrupt(cpu);
 }
 
 #define SPEC_CTRL	0x48
@@ -168,6 +222,18 @@ __attribute__((constructor)) static void fix(void)
 		 dlsym(RTLD_DEFAULT, INSIDE "29vmx_page_modification_loggingEmj"),
 		 "\x48\x81\xe6\x00\xf0\xff\xff", 7,
 		 dlsym(RTLD_DEFAULT, INSIDE "29vmx_page_modification_loggingEmj"));
+	note_event = dlsym(RTLD_DEFAULT, INSIDE "12VMexit_EventEjjtbm");
+	interrupt = dlsym(RTLD_DEFAULT, INSIDE "9interruptEhjbt");
+	deliver = dlsym(RTLD_DEFAULT, INSIDE "29VMX_Deliver_Virtual_InterruptEv");
+	flags = dlsym(RTLD_DEFAULT, INSIDE "11force_flagsEv");
+	host_interrupt = dlsym(RTLD_DEFAULT, INSIDE "19VMexit_ExtInterruptEv");
+	if (!note_event || !interrupt || !deliver || !flags || !host_interrupt) {
+		fprintf(stderr, "bochs-fix: not the Bochs that was expected, virtual interrupts are left as they are\n");
+	} else {
+		code = NULL;
+		redirect((void *)deliver, (void *)interrupt, "", 0, virtual_interrupt);
+		redirect(dlsym(RTLD_DEFAULT, INSIDE "20InterruptAcknowledgeEv"), (void *)deliver, "", 0, deliver_or_exit);
+	}
 	if (getenv("BOCHS_SPEC_CTRL"))
 		add_spec_ctrl();
 }

@@ -428,6 +428,16 @@ void vcpu_prot(struct vcpu *v, const void *code, size_t size)
 	vcpu_flat(v, code, size);
 }
 
+bool lapics_by_cpu(void)
+{
+	FILE *f = fopen("/sys/module/keel/parameters/apicv", "r");
+	bool on = f && fgetc(f) == 'Y' && __builtin_cpu_is("intel");
+
+	if (f)
+		fclose(f);
+	return on;
+}
+
 u64 fd_stat(int of, const char *name)
 {
 	struct kvm_stats_header h;

@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * apicv.c - a LAPIC in x2APIC mode that the CPU runs by itself, on our register page (SDM volume 3C, "APIC
+ * Virtualization and Virtual Interrupts"): it delivers what is in the IRR when priorities allow, and does EOI, TPR,
+ * self-IPIs and reads without an exit.  What is left here is to tell it what has arrived, and to hear of those ends of
+ * interrupts that others wait for.
+ *
+ * While a guest runs its page is the CPU's.  Senders leave vectors in posted[], and the vCPU's thread moves them to the
+ * IRR before the next entry.  Of lapic.c's copies (isr_top, ppr, irr_words) none holds then; irq_apicv_update() makes
+ * them anew when the CPU's help ends.  It does where software has a say in each delivery or end: with a SynIC, the
+ * VAPIC page, or interrupts held back by a debugger.
+ *
+ * Lock: none; the vCPU's thread, but for irq_apicv_post().
+ */
+#include <linux/rcupdate.h>
+#include "../ops.h"
+#include "internal.h"
+
+int irq_apicv_post(struct keel_lapic *apic, u8 vector)
+{
+	bool waiting = test_bit(vector & 31, apic_vec_word(apic, APIC_IRR, vector));
+
+	if (test_and_set_bit(vector, apic->posted))
+		return 0;	/* who set it also told the vCPU */
+	keel_request(KEEL_REQ_EVENT, apic->vcpu);
+	keel_vcpu_kick(apic->vcpu);
+	return !waiting;
+}
+
+/* Has @vector's end to be heard of?  It is asked when it arrives, and may be told in vain. */
+static void watch_end(struct keel_lapic *apic, u8 vector)
+{
+	bool watch = !irq_ends_unnoticed(apic, vector);
+
+	if (test_bit(vector, apic->watched) == watch)
+		return;
+	__change_bit(vector, apic->watched);
+	apic->watched_stale = true;
+}
+
+void irq_apicv_fold(struct keel_lapic *apic)
+{
+	unsigned int i, bit;
+
+	for (i = 0; i < ARRAY_SIZE(apic->posted); i++) {
+		unsigned long new = READ_ONCE(apic->posted[i]) ? xchg(&apic->posted[i], 0) : 0;
+
+		for_each_set_bit(bit, &new, BITS_PER_LONG) {
+			u8 vector = i * BITS_PER_LONG + bit;
+
+			__set_bit(vector & 31, apic_vec_word(apic, APIC_IRR, vector));
+			watch_end(apic, vector);
+		}
+	}
+}
+
+static void tell_watched(struct keel_lapic *apic)
+{
+	apic->watched_stale = false;
+	keel_hw.lapic->set_watched(apic->vcpu, apic->watched);
+}
+
+void irq_apicv_sync(struct keel_lapic *apic)
+{
+	irq_apicv_fold(apic);
+	if (unlikely(apic->watched_stale))
+		tell_watched(apic);
+	keel_hw.lapic->set_requested(apic->vcpu, irq_highest(apic, APIC_IRR));
+}
+
+/* Would the CPU deliver something now?  Asked of a vCPU that sleeps. */
+bool irq_apicv_pending(struct keel_lapic *apic)
+{
+	int isr, irr;
+
+	irq_apicv_fold(apic);
+	isr = irq_highest(apic, APIC_ISR);
+	irr = irq_highest(apic, APIC_IRR);
+	return irr >= 0 && irr >> 4 > max_t(int, isr >> 4, apic_reg(apic, APIC_TASKPRI) >> 4 & 0xf);
+}
+
+static bool wanted(const struct keel_lapic *apic)
+{
+	const struct keel_vcpu *vcpu = apic->vcpu;
+
+	return apic->enabled && apic_is_x2(apic) && !vcpu->hv && !apic->vapic_addr &&
+	       !(vcpu->debug.control & KVM_GUESTDBG_BLOCKIRQ);
+}
+
+void irq_apicv_check(struct keel_vcpu *vcpu)
+{
+	if (keel_hw.lapic && vcpu->apic)
+		keel_request(KEEL_REQ_APICV, vcpu);
+}
+
+void irq_apicv_update(struct keel_vcpu *vcpu)
+{
+	struct keel_lapic *apic = vcpu->apic;
+	bool was = apic->by_cpu, on = wanted(apic);
+	unsigned int vector;
+
+	if (unlikely(apic->eoi_offer))
+		irq_pv_eoi_settle(vcpu);
+	if (was != on) {
+		WRITE_ONCE(apic->by_cpu, on);
+		synchronize_rcu_expedited();	/* senders who saw it as it was are through */
+	}
+	irq_apicv_fold(apic);
+	irq_rebuild_copies(apic);
+	keel_request(KEEL_REQ_EVENT, vcpu);
+	if (on) {
+		for (vector = 16; vector < 256; vector++)
+			if (test_bit(vector & 31, apic_vec_word(apic, APIC_IRR, vector)) ||
+			    test_bit(vector & 31, apic_vec_word(apic, APIC_ISR, vector)))
+				watch_end(apic, vector);
+		keel_hw.lapic->run(vcpu, true);
+		keel_hw.lapic->set_in_service(vcpu, apic->isr_top);
+		tell_watched(apic);
+	} else if (was) {
+		keel_hw.lapic->run(vcpu, false);
+	}
+}
