@@ -10,7 +10,7 @@
  * them anew when the CPU's help ends.  It does where software has a say in each delivery or end: with a SynIC, the
  * VAPIC page, or interrupts held back by a debugger.
  *
- * Lock: none; the vCPU's thread, but for irq_apicv_post().
+ * Lock: none; the vCPU's thread. Senders are in a read section of RCU.
  */
 #include <linux/rcupdate.h>
 #include "../ops.h"
@@ -18,13 +18,11 @@
 
 int irq_apicv_post(struct keel_lapic *apic, u8 vector)
 {
-	bool waiting = test_bit(vector & 31, apic_vec_word(apic, APIC_IRR, vector));
-
 	if (test_and_set_bit(vector, apic->posted))
 		return 0;	/* who set it also told the vCPU */
 	keel_request(KEEL_REQ_EVENT, apic->vcpu);
 	keel_vcpu_kick(apic->vcpu);
-	return !waiting;
+	return !test_bit(vector & 31, apic_vec_word(apic, APIC_IRR, vector));
 }
 
 /* Has @vector's end to be heard of?  It is asked when it arrives, and may be told in vain. */
@@ -71,12 +69,9 @@ void irq_apicv_sync(struct keel_lapic *apic)
 /* Would the CPU deliver something now?  Asked of a vCPU that sleeps. */
 bool irq_apicv_pending(struct keel_lapic *apic)
 {
-	int isr, irr;
-
 	irq_apicv_fold(apic);
-	isr = irq_highest(apic, APIC_ISR);
-	irr = irq_highest(apic, APIC_IRR);
-	return irr >= 0 && irr >> 4 > max_t(int, isr >> 4, apic_reg(apic, APIC_TASKPRI) >> 4 & 0xf);
+	/* The PPR is kept by the CPU, too. */
+	return irq_highest(apic, APIC_IRR) >> 4 > (int)(apic_reg(apic, APIC_PROCPRI) >> 4);
 }
 
 static bool wanted(const struct keel_lapic *apic)

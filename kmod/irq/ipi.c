@@ -83,11 +83,15 @@ static struct keel_lapic *one_target(const struct keel_vm *vm, const struct irq_
 	const struct irq_apics *all = rcu_dereference_check(vm->irq.apics, !preemptible());
 	u32 dest = msg->dest;
 	struct keel_lapic *apic;
+	u64 base;
 
 	if (msg->shorthand || msg->logical || dest == 0xff || !all || dest >= all->size || READ_ONCE(vm->irq.ids_moved))
 		return NULL;
 	apic = READ_ONCE(all->apic[dest]);
-	return apic && apic_on(apic) && matches_physical(apic, dest, apic_is_x2(apic)) ? apic : NULL;
+	if (!apic)
+		return NULL;
+	base = READ_ONCE(apic->vcpu->apic_base);
+	return base & XAPIC_ENABLE && matches_physical(apic, dest, base & X2APIC_ENABLE) ? apic : NULL;
 }
 
 static struct keel_lapic *next_target(struct targets *t)

@@ -89,8 +89,9 @@ int irq_apic_accept(struct keel_lapic *apic, const struct irq_msg *msg)
 {
 	struct keel_vcpu *vcpu = apic->vcpu;
 
+	if (likely(msg->mode == APIC_DM_FIXED))
+		return accept_vector(apic, msg->vector, msg->level);
 	switch (msg->mode) {
-	case APIC_DM_FIXED:
 	case APIC_DM_LOWEST:
 		return accept_vector(apic, msg->vector, msg->level);
 	case APIC_DM_NMI:
