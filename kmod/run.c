@@ -181,9 +181,9 @@ static void run_go_on(struct keel_vcpu *vcpu)
 }
 
 /*
- * Requests a sleeping vCPU need not wake for: the first group goes by with the events, the other is for when it runs.
+ * Requests a sleeping vCPU need not wake for: the first group goes by with the events, the others are for when it runs.
  */
-#define RUN_ASLEEP_REQS	(KEEL_FAST_REQS | BIT(KEEL_REQ_STEAL))
+#define RUN_ASLEEP_REQS	(KEEL_FAST_REQS | BIT(KEEL_REQ_STEAL) | BIT(KEEL_REQ_APICV))
 
 bool keel_vcpu_runnable(struct keel_vcpu *vcpu)
 {
