@@ -12,6 +12,7 @@
 # make tools            the command keel, in build/tools
 # make deb              Debian packages, in build/deb
 # make package-test     installs, uses, upgrades and purges them in a Debian of their own
+# make libvirt-test     libvirt on keel, and live migration between two hosts
 # make matrix           builds for the kernels of three Debian releases, and boots them where there is a machine for it
 # make docs             the pictures in docs/img, from the .dot files beside them
 # make load / unload    the module, on this machine
@@ -26,7 +27,7 @@ KDIR ?= /lib/modules/$(KVER)/build
 # Two builds in one directory spoil each other: the second waits.
 kmake = mkdir -p build && flock build/.lock $(MAKE) -C $(KDIR) M=$(top)
 
-.PHONY: all clean install load unload tools deb docs deps demo check bench kvm-selftests shell package-test matrix cscope
+.PHONY: all clean install load unload tools deb docs deps demo check bench kvm-selftests shell package-test libvirt-test matrix cscope
 all:
 	+@[ -e "$(KDIR)/Makefile" ] || { echo "no kernel build tree at '$(KDIR)': make deps, or give KVER= or KDIR="; exit 1; }
 	+@$(kmake) modules
@@ -61,5 +62,5 @@ docs: $(patsubst %.dot,%.svg,$(wildcard docs/img/*.dot))
 deb:
 	+@debian/make-debs
 
-deps demo check bench kvm-selftests shell package-test matrix:
+deps demo check bench kvm-selftests shell package-test libvirt-test matrix:
 	+@$(lab)/$@
