@@ -24,7 +24,7 @@
 struct keel_apf {
 	struct kref ref;
 	spinlock_t lock;
-	struct keel_vcpu *vcpu;		/* NULL: nobody wants to know any more */
+	struct keel_vcpu *vcpu;		/* NULL: there is none any more */
 	struct list_head awaited, there;
 	unsigned int count;
 	u32 last_token;
@@ -40,6 +40,7 @@ struct apf_page {
 	unsigned long hva;
 	u32 token;
 	bool write;
+	bool forgotten;			/* the guest does not want to be told of it any more */
 };
 
 static struct workqueue_struct *apf_workers;
@@ -64,11 +65,13 @@ static void apf_work(struct work_struct *work)
 
 	spin_lock(&apf->lock);
 	list_del(&page->node);
-	if (apf->vcpu) {
+	if (apf->vcpu && !page->forgotten) {
 		list_add_tail(&page->node, &apf->there);
 		keel_request(KEEL_REQ_APF, apf->vcpu);
 		keel_vcpu_kick(apf->vcpu);
 		page = NULL;
+	} else {
+		apf->count--;
 	}
 	spin_unlock(&apf->lock);
 	kfree(page);
@@ -95,7 +98,7 @@ static bool awaited_already(struct keel_apf *apf, u64 gfn)
 
 	lockdep_assert_held(&apf->lock);
 	list_for_each_entry(page, &apf->awaited, node)
-		if (page->gfn == gfn)
+		if (page->gfn == gfn && !page->forgotten)
 			return true;
 	return false;
 }
@@ -191,7 +194,7 @@ void keel_apf_ready(struct keel_vcpu *vcpu)
 
 int keel_apf_on(struct keel_vcpu *vcpu)
 {
-	struct keel_apf *apf = vcpu->pv.apf;
+	struct keel_apf *apf = vcpu->pv.apf_kept;
 
 	if (!apf) {
 		apf = kzalloc(sizeof(*apf), GFP_KERNEL_ACCOUNT);
@@ -202,14 +205,16 @@ int keel_apf_on(struct keel_vcpu *vcpu)
 		INIT_LIST_HEAD(&apf->awaited);
 		INIT_LIST_HEAD(&apf->there);
 		apf->vcpu = vcpu;
-		vcpu->pv.apf = apf;
+		vcpu->pv.apf_kept = apf;
 	}
+	vcpu->pv.apf = apf;
 	/* Tasks may wait for what was begun before this, or on another host. */
 	apf->wake_all = true;
 	keel_request(KEEL_REQ_APF, vcpu);
 	return 0;
 }
 
+/* Pages that are waited for still count: a guest that turns this off and on has no more workers than another. */
 void keel_apf_off(struct keel_vcpu *vcpu)
 {
 	struct keel_apf *apf = vcpu->pv.apf;
@@ -219,10 +224,27 @@ void keel_apf_off(struct keel_vcpu *vcpu)
 		return;
 	vcpu->pv.apf = NULL;
 	spin_lock(&apf->lock);
+	list_for_each_entry(page, &apf->awaited, node)
+		page->forgotten = true;
+	list_for_each_entry_safe(page, next, &apf->there, node) {
+		list_del(&page->node);
+		apf->count--;
+		kfree(page);
+	}
+	spin_unlock(&apf->lock);
+}
+
+void keel_apf_free(struct keel_vcpu *vcpu)
+{
+	struct keel_apf *apf = vcpu->pv.apf_kept;
+
+	if (!apf)
+		return;
+	keel_apf_off(vcpu);
+	vcpu->pv.apf_kept = NULL;
+	spin_lock(&apf->lock);
 	apf->vcpu = NULL;
 	spin_unlock(&apf->lock);
-	list_for_each_entry_safe(page, next, &apf->there, node)
-		kfree(page);
 	kref_put(&apf->ref, apf_release);
 }
 

@@ -69,15 +69,15 @@ void keel_pv_steal_update(struct keel_vcpu *vcpu)
 {
 	u64 gpa = steal_gpa(vcpu), stolen;
 	struct kvm_steal_time st;
+	int r, tries = 8;
 	u8 none = 0;
-	int r;
 
 	if (!(vcpu->pv.steal & KVM_MSR_ENABLED) || keel_vcpu_read(vcpu, gpa, &st, sizeof(st)))
 		return;
 	if (st.preempted) {
 		do {
 			r = keel_vcpu_cmpxchg(vcpu, preempted_gpa(vcpu), &st.preempted, &none, sizeof(none));
-		} while (r == 1);
+		} while (r == 1 && --tries);	/* a guest that writes there all the time harms itself */
 		if (r || st.preempted & KVM_VCPU_FLUSH_TLB)
 			keel_request(KEEL_REQ_TLB_FLUSH, vcpu);
 	}
@@ -262,5 +262,5 @@ void keel_pv_reset(struct keel_vcpu *vcpu)
 	struct keel_pv *pv = &vcpu->pv;
 
 	keel_apf_off(vcpu);
-	*pv = (struct keel_pv){ .enforce = pv->enforce };
+	*pv = (struct keel_pv){ .enforce = pv->enforce, .apf_kept = pv->apf_kept };
 }

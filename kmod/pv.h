@@ -22,6 +22,7 @@ struct keel_pv {
 	u64 apf_en;		/* MSR_KVM_ASYNC_PF_EN, _INT */
 	u8 apf_vector;
 	struct keel_apf *apf;	/* NULL: not on */
+	struct keel_apf *apf_kept; /* the same, also while it is off */
 };
 
 u32 keel_pv_features(void);	/* KVM_FEATURE_* bits for KVM_GET_SUPPORTED_CPUID */
@@ -46,6 +47,7 @@ bool keel_apf_start(struct keel_vcpu *vcpu, u64 gfn, unsigned long hva, bool wri
 void keel_apf_ready(struct keel_vcpu *vcpu);	/* KEEL_REQ_APF: tell of a page that is there; may sleep */
 int keel_apf_on(struct keel_vcpu *vcpu);	/* 0 or -ENOMEM */
 void keel_apf_off(struct keel_vcpu *vcpu);
+void keel_apf_free(struct keel_vcpu *vcpu);
 int keel_apf_setup(void);	/* module load / unload */
 void keel_apf_exit(void);
 

@@ -495,7 +495,7 @@ void keel_vcpu_free(struct keel_vcpu *vcpu)
 {
 	keel_stats_fold_vcpu(vcpu);
 	keel_clock_vcpu_destroy(vcpu);
-	keel_apf_off(vcpu);
+	keel_apf_free(vcpu);
 	keel_hv_vcpu_free(vcpu);
 	irq_lapic_destroy(vcpu);
 	mmu_vcpu_destroy(vcpu);

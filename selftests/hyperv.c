@@ -995,6 +995,15 @@ static void timer_guest(u64 arg)
 	guest_assert(rdmsr(MSR_TIME) - before >= 2 * MS);
 	wrmsr(COUNT(1), 0);
 	guest_eq(rdmsr(CONFIG(1)) & ENABLE, 0);
+	/* nor does the longest period end before it begins */
+	wrmsr(CONFIG(1), ENABLE | PERIODIC | DIRECT(VEC2));
+	t = guest_irqs[VEC2];
+	wrmsr(COUNT(1), ~0UL);
+	before = rdmsr(MSR_TIME) + 20 * MS;
+	while (rdmsr(MSR_TIME) < before)
+		pause_cpu();
+	guest_eq(guest_irqs[VEC2], t);
+	wrmsr(COUNT(1), 0);
 
 	/* by message */
 	wrmsr(CONFIG(3), ENABLE | SINT(2));

@@ -1040,4 +1040,40 @@ TEST(async_page_faults_outstanding)
 	sleep_ms(50);
 }
 
+/* Turned off and on it is no way to more workers than a vCPU may have: at some point it waits itself */
+static void again_and_again_guest(u64 arg)
+{
+	u32 v, n;
+
+	apf_on(APF_INT | KVM_ASYNC_PF_SEND_ALWAYS);
+	irq_on();
+	for (n = 0; n < 200 && !touch(UFFD_GPA, &v); n++) {
+		wrmsr(MSR_KVM_ASYNC_PF_EN, 0);
+		wrmsr(MSR_KVM_ASYNC_PF_EN, (u64)&apf | APF_INT | KVM_ASYNC_PF_SEND_ALWAYS);
+	}
+	guest_done(n);
+}
+
+TEST(async_page_faults_are_bounded)
+{
+	struct vm *vm = vm_new(VM_IRQCHIP);
+	struct vcpu *v = vcpu_new(vm, 0);
+	struct uffd u;
+	u64 n;
+	int i;
+
+	NEED_UFFD(&u, vm);
+	vcpu_long(v, again_and_again_guest, 0);
+	vcpu_start(v);
+	for (i = 0; i < 1000 && vcpu_stat(v, "async_faults") < 64; i++)
+		sleep_ms(10);
+	sleep_ms(100);
+	n = vcpu_stat(v, "async_faults");
+	uffd_serve(&u, 0);
+	EXPECT_EQ(n, vcpu_join(v));
+	EXPECT_EQ(64, n);
+	vm_free(vm);
+	close(u.fd);
+}
+
 TEST_HARNESS_MAIN

@@ -5,6 +5,7 @@
  */
 #include <linux/bitmap.h>
 #include <linux/eventfd.h>
+#include <linux/nospec.h>
 #include "internal.h"
 #include "../trace.h"
 
@@ -94,7 +95,7 @@ static int read_sparse_set(struct hv_call *c, unsigned int at, struct vp_set *se
 	if (r)
 		return r;
 	for (i = 0; valid && __ffs64(valid) < BANKS; valid &= valid - 1, i++)
-		set->bank[__ffs64(valid)] = banks[i];
+		set->bank[array_index_nospec(__ffs64(valid), BANKS)] = banks[i];
 	return 0;
 }
 

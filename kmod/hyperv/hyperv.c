@@ -6,6 +6,7 @@
 #include <linux/cpu.h>
 #include <linux/eventfd.h>
 #include <linux/math64.h>
+#include <linux/nospec.h>
 #include <linux/slab.h>
 #include <linux/uaccess.h>
 #include <asm/kvm_para.h>
@@ -454,6 +455,12 @@ static const struct hv_msr *find_msr(struct keel_vcpu *vcpu, u32 msr, bool host)
 	return NULL;
 }
 
+/* Which of the row's, also when the CPU only guesses that the row is the right one: it is an index then. */
+static unsigned int nth_msr(const struct hv_msr *row, u32 msr)
+{
+	return array_index_nospec(msr - row->first, row->count);
+}
+
 /* What a vCPU that has no such part would have in it, for a VMM that saves all MSRs there are. */
 static u64 untouched(struct keel_vcpu *vcpu, const struct hv_msr *row)
 {
@@ -474,7 +481,7 @@ int keel_hv_get_msr(struct keel_vcpu *vcpu, u32 msr, u64 *val, bool host)
 		*val = untouched(vcpu, row);
 		return 0;
 	}
-	return row->get(vcpu->hv, msr - row->first, val, host);
+	return row->get(vcpu->hv, nth_msr(row, msr), val, host);
 }
 
 int keel_hv_set_msr(struct keel_vcpu *vcpu, u32 msr, u64 val, bool host)
@@ -489,7 +496,7 @@ int keel_hv_set_msr(struct keel_vcpu *vcpu, u32 msr, u64 val, bool host)
 		if (keel_hv_enable(vcpu))
 			return 1;
 	}
-	return row->set(vcpu->hv, msr - row->first, val, host);
+	return row->set(vcpu->hv, nth_msr(row, msr), val, host);
 }
 
 /* ------------------------------------------------------------------ exits to userspace */

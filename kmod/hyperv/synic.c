@@ -219,12 +219,16 @@ static void stimer_stop(struct hv_stimer *t)
 	t->expires = 0;
 }
 
-/* A guest may not keep the host busy with timer interrupts: no periodic timer is faster than this (100 ns). */
-#define MIN_PERIOD	2000
+/*
+ * A guest may not keep the host busy with timer interrupts: no periodic timer is faster than this (100 ns); nor does
+ * one come around, which the longest period would from now on.
+ */
+#define MIN_PERIOD	2000ULL
+#define MAX_PERIOD	(U64_MAX / 4)
 
 static void stimer_start(struct hv_stimer *t)
 {
-	u64 now = hv_time(t->hv->vcpu), period = max_t(u64, t->count, MIN_PERIOD), left;
+	u64 now = hv_time(t->hv->vcpu), period = clamp_t(u64, t->count, MIN_PERIOD, MAX_PERIOD), left;
 
 	if (!t->config.periodic) {
 		t->expires = t->count;
