@@ -42,6 +42,8 @@ VCPU_IOCTL(keel_set_cpuid);
 VCPU_IOCTL(keel_set_cpuid2);
 VCPU_IOCTL(keel_get_cpuid2);
 u64 keel_supported_xcr0(void);
+SYS_IOCTL(keel_sys_has_attr);		/* KVM_{HAS,GET}_DEVICE_ATTR on the node: KVM_X86_XCOMP_GUEST_SUPP */
+SYS_IOCTL(keel_sys_get_attr);
 u64 keel_host_cr4_mask(void);	/* CR4 bits a guest may have at all on this host */
 
 /* ------------------------------------------------------------------- msr.c */

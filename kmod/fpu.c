@@ -133,6 +133,25 @@ u64 keel_supported_xcr0(void)
 	return host.features;
 }
 
+static bool is_supported_xcr0(const struct kvm_device_attr *attr)
+{
+	return !attr->group && attr->attr == KVM_X86_XCOMP_GUEST_SUPP;
+}
+
+SYS_IOCTL(keel_sys_has_attr)
+{
+	return is_supported_xcr0(buf) ? 0 : -ENXIO;
+}
+
+SYS_IOCTL(keel_sys_get_attr)
+{
+	const struct kvm_device_attr *attr = buf;
+
+	if (!is_supported_xcr0(attr))
+		return -ENXIO;
+	return put_user(keel_supported_xcr0(), (u64 __user *)(unsigned long)attr->addr);
+}
+
 size_t keel_xsave_size(void)
 {
 	return sizeof(struct kvm_xsave);

@@ -107,6 +107,10 @@ static const struct keel_cap {
 	{ KVM_CAP_BINARY_STATS_FD, 1 },
 	{ KVM_CAP_SET_BOOT_CPU_ID, 1 },
 	{ KVM_CAP_VCPU_ATTRIBUTES, 1 },
+	{ KVM_CAP_SYS_ATTRIBUTES, 1 },
+	{ KVM_CAP_SYSTEM_EVENT_DATA, 1 },
+	{ KVM_CAP_IOAPIC_POLARITY_IGNORED, 1 },
+	{ KVM_CAP_X86_ROBUST_SINGLESTEP, 1 },
 };
 
 int keel_check_extension(u32 cap)
@@ -166,6 +170,8 @@ static const struct keel_ioctl sys_ioctls[] = {
 	SYS_ENTRY(KVM_GET_MSR_INDEX_LIST, LOCK_NONE | ARG_RAW, keel_get_msr_index_list),
 	SYS_ENTRY(KVM_GET_MSR_FEATURE_INDEX_LIST, LOCK_NONE | ARG_RAW, keel_get_msr_feature_index_list),
 	SYS_ENTRY(KVM_GET_MSRS, LOCK_NONE | ARG_RAW, keel_get_system_msrs),
+	SYS_ENTRY(KVM_HAS_DEVICE_ATTR, LOCK_NONE, keel_sys_has_attr),
+	SYS_ENTRY(KVM_GET_DEVICE_ATTR, LOCK_NONE, keel_sys_get_attr),
 	SYS_ENTRY(KVM_X86_GET_MCE_CAP_SUPPORTED, LOCK_NONE, keel_get_mce_cap_supported),
 };
 

@@ -264,15 +264,19 @@ TEST_F(hv, msrs)
 	u64 val, i;
 
 	EXPECT_EQ(1, vcpu_set_msr(v, MSR_CRASH_CTL, -1ULL));
+	v->run->system_event.ndata = 99;
 	vcpu_long(v, msrs_guest, 0);
 	vcpu_expect(v, KVM_EXIT_SYSTEM_EVENT);
 	EXPECT_EQ(KVM_SYSTEM_EVENT_CRASH, v->run->system_event.type);
+	EXPECT_EQ(0, v->run->system_event.ndata);	/* KVM_CAP_SYSTEM_EVENT_DATA */
+	v->run->system_event.ndata = 99;
 	for (i = 0; i < 5; i++) {
 		EXPECT_EQ(1, vcpu_get_msr(v, MSR_CRASH_P0 + i, &val));
 		EXPECT_EQ(0x100 + i, val);
 	}
 	vcpu_expect(v, KVM_EXIT_SYSTEM_EVENT);
 	EXPECT_EQ(KVM_SYSTEM_EVENT_RESET, v->run->system_event.type);
+	EXPECT_EQ(0, v->run->system_event.ndata);
 	vcpu_done(v);
 	/* the VMM may number them as it likes, within limits */
 	EXPECT_EQ(1, vcpu_set_msr(v, MSR_VP_INDEX, 2));

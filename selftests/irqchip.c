@@ -197,6 +197,7 @@ TEST_F(irqchip, pic)
 
 /* ---- IOAPIC ---- */
 
+#define IOAPIC_LOW	(1 << 13)	/* the line is active when low */
 #define IOAPIC_LEVEL	(1 << 15)
 #define IOAPIC_MASK	(1 << 16)
 
@@ -251,14 +252,15 @@ static void level_handler(struct guest_frame *f)
 	apic_eoi();
 }
 
-static void ioapic_level_guest(u64 x2)
+/* how: 1 for an x2APIC, and bits of the IOAPIC's entry */
+static void ioapic_level_guest(u64 how)
 {
-	if (x2)
+	if (how & 1)
 		x2apic_on();
 	else
 		apic_on();
 	guest_on(0x46, level_handler);
-	ioapic_entry(6, 0x46 | IOAPIC_LEVEL);
+	ioapic_entry(6, 0x46 | IOAPIC_LEVEL | (how & IOAPIC_LOW));
 	irq_on();
 	guest_sync(0);
 	guest_eq(guest_irqs[0x46], 3);
@@ -267,11 +269,11 @@ static void ioapic_level_guest(u64 x2)
 }
 
 /* Asserted still at EOI, it comes again */
-static void run_ioapic_level(struct __test_metadata *_metadata, struct vm *vm, struct vcpu *v, u64 x2)
+static void run_ioapic_level(struct __test_metadata *_metadata, struct vm *vm, struct vcpu *v, u64 how)
 {
 	struct kvm_irqchip c = { .chip_id = KVM_IRQCHIP_IOAPIC };
 
-	vcpu_long(v, ioapic_level_guest, x2);
+	vcpu_long(v, ioapic_level_guest, how);
 	EXPECT_EQ(0, vcpu_sync(v));
 	irq_line(vm, 6, 1);
 	EXPECT_EQ(101, vcpu_sync(v));
@@ -287,6 +289,12 @@ static void run_ioapic_level(struct __test_metadata *_metadata, struct vm *vm, s
 TEST_F(irqchip, ioapic_level)
 {
 	run_ioapic_level(_metadata, self->vm, self->v, 0);
+}
+
+/* KVM_CAP_IOAPIC_POLARITY_IGNORED: a guest's IOAPIC calls a line active when the VMM does */
+TEST_F(irqchip, ioapic_level_polarity)
+{
+	run_ioapic_level(_metadata, self->vm, self->v, IOAPIC_LOW);
 }
 
 /* The CPU may run the LAPIC; the EOI is still heard of */

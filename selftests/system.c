@@ -94,7 +94,9 @@ TEST_F(node, extensions)
 		KVM_CAP_GET_MSR_FEATURES, KVM_CAP_SREGS2,
 		KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2, KVM_CAP_VCPU_ATTRIBUTES,
 		KVM_CAP_NR_MEMSLOTS, KVM_CAP_NR_VCPUS, KVM_CAP_MAX_VCPUS,
-		KVM_CAP_MAX_VCPU_ID,
+		KVM_CAP_MAX_VCPU_ID, KVM_CAP_SYS_ATTRIBUTES,
+		KVM_CAP_SYSTEM_EVENT_DATA, KVM_CAP_IOAPIC_POLARITY_IGNORED,
+		KVM_CAP_X86_ROBUST_SINGLESTEP,
 	};
 	struct vm *vm = vm_new(VM_PLAIN);
 	int i;
@@ -314,6 +316,8 @@ TEST_F(node, mce_capabilities)
 
 TEST_F(node, system_attributes)
 {
+	struct kvm_cpuid2 *c = cpuid_room(256);
+	struct kvm_cpuid_entry2 *e;
 	u64 val = 0;
 	struct kvm_device_attr a = {
 		.group = 0,
@@ -325,6 +329,18 @@ TEST_F(node, system_attributes)
 		SKIP(return, "no KVM_CAP_SYS_ATTRIBUTES");
 	EXPECT_EQ(0, xioctl(self->fd, KVM_HAS_DEVICE_ATTR, &a));
 	EXPECT_EQ(0, xioctl(self->fd, KVM_GET_DEVICE_ATTR, &a));
+	/* the same states of XSAVE as CPUID says a guest may have; none on a host without */
+	ASSERT_EQ(0, xioctl(self->fd, KVM_GET_SUPPORTED_CPUID, c));
+	e = cpuid_find(c, 0xd, 0);
+	if (e && e->eax) {
+		EXPECT_EQ(e->eax | (u64)e->edx << 32, val);
+	}
+	a.addr = 8;
+	EXPECT_EQ(-EFAULT, xioctl(self->fd, KVM_GET_DEVICE_ATTR, &a));
+	EXPECT_EQ(0, xioctl(self->fd, KVM_HAS_DEVICE_ATTR, &a));
+	EXPECT_EQ(-EFAULT, xioctl(self->fd, KVM_HAS_DEVICE_ATTR, 8));
+	/* nothing there can be set */
+	EXPECT_TRUE(unknown(xioctl(self->fd, KVM_SET_DEVICE_ATTR, &a)));
 	a.attr = 99;
 	EXPECT_EQ(-ENXIO, xioctl(self->fd, KVM_HAS_DEVICE_ATTR, &a));
 	EXPECT_EQ(-ENXIO, xioctl(self->fd, KVM_GET_DEVICE_ATTR, &a));
