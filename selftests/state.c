@@ -780,6 +780,115 @@ TEST_F(state, mce)
 	EXPECT_EQ(-EINVAL, xioctl(fd, KVM_X86_SETUP_MCE, &cap));
 }
 
+#define MC0(n)		(0x400 + (n))		/* CTL, STATUS, ADDR, MISC */
+#define MCI_VAL		(1ULL << 63)
+#define MCI_OVER	(1ULL << 62)
+#define MCI_UC		(1ULL << 61)
+#define MCI_EN		(1ULL << 60)
+#define MCG_RIPV	(1ULL << 0)
+#define MCG_MCIP	(1ULL << 2)
+#define CR4_MCE		(1ULL << 6)
+
+static u64 msr_of(struct vcpu *v, u32 msr)
+{
+	u64 val = 0;
+
+	must(vcpu_get_msr(v, msr, &val) == 1 ? 0 : -1);
+	return val;
+}
+
+static volatile u64 mc_status, mc_addr, mc_mcg;
+
+static void mc_handler(struct guest_frame *f)
+{
+	mc_status = rdmsr(MC0(1));
+	mc_addr = rdmsr(MC0(2));
+	mc_mcg = rdmsr(MSR_IA32_MCG_STATUS);
+	wrmsr(MC0(1), 0);
+	wrmsr(MSR_IA32_MCG_STATUS, 0);
+}
+
+static void mc_guest(u64 takes_them)
+{
+	u64 cr4;
+
+	guest_on(18, mc_handler);
+	if (takes_them)
+		asm volatile("mov %%cr4,%0; or $0x40,%0; mov %0,%%cr4" : "=&r"(cr4));
+	guest_sync(0);
+	guest_eq(mc_status, MCI_VAL | MCI_UC | MCI_EN | 0x151);
+	guest_eq(mc_addr, 0x2000);
+	guest_eq(mc_mcg, MCG_RIPV | MCG_MCIP);
+	guest_sync(1);
+	guest_done(1);
+}
+
+/* What becomes of an error by its kind, and by what the guest has enabled */
+TEST_F(state, mce_kinds)
+{
+	u64 cap = 10 | 1 << 8;
+	struct kvm_x86_mce ce = { .status = MCI_VAL | MCI_EN | 0x150, .addr = 0x1000, .misc = 0x11 };
+	struct kvm_x86_mce ue = { .status = MCI_VAL | MCI_UC | MCI_EN | 0x151, .addr = 0x2000,
+				  .mcg_status = MCG_RIPV | MCG_MCIP };
+	struct vcpu *v = self->v;
+	int fd = v->fd;
+
+	vcpu_long(v, mc_guest, 1);
+	EXPECT_EQ(0, xioctl(fd, KVM_X86_SETUP_MCE, &cap));
+	EXPECT_EQ(0, vcpu_sync(v));
+
+	/* corrected ones are noted, and the second tells that one was lost; nobody is interrupted */
+	EXPECT_EQ(0, xioctl(fd, KVM_X86_SET_MCE, &ce));
+	EXPECT_EQ(ce.status, msr_of(v, MC0(1)));
+	EXPECT_EQ(0x11, msr_of(v, MC0(3)));
+	ce.addr = 0x1800;
+	EXPECT_EQ(0, xioctl(fd, KVM_X86_SET_MCE, &ce));
+	EXPECT_EQ(ce.status | MCI_OVER, msr_of(v, MC0(1)));
+	EXPECT_EQ(0x1800, msr_of(v, MC0(2)));
+	EXPECT_EQ(1, vcpu_set_msr(v, MC0(1), 0));
+
+	/* an uncorrected one is lost where the bank's CTL or MCG_CTL is off */
+	EXPECT_EQ(1, vcpu_set_msr(v, MC0(0), 0));
+	EXPECT_EQ(0, xioctl(fd, KVM_X86_SET_MCE, &ue));
+	EXPECT_EQ(0, msr_of(v, MC0(1)));
+	EXPECT_EQ(1, vcpu_set_msr(v, MC0(0), -1ULL));
+	EXPECT_EQ(1, vcpu_set_msr(v, MSR_IA32_MCG_CTL, 0));
+	EXPECT_EQ(0, xioctl(fd, KVM_X86_SET_MCE, &ue));
+	EXPECT_EQ(0, msr_of(v, MC0(1)));
+	EXPECT_EQ(0, msr_of(v, MSR_IA32_MCG_STATUS));
+	EXPECT_EQ(1, vcpu_set_msr(v, MSR_IA32_MCG_CTL, -1ULL));
+
+	/* else it is a #MC; a corrected one that follows does not take its place */
+	EXPECT_EQ(0, xioctl(fd, KVM_X86_SET_MCE, &ue));
+	EXPECT_EQ(0, xioctl(fd, KVM_X86_SET_MCE, &ce));
+	EXPECT_EQ(ue.status | MCI_OVER, msr_of(v, MC0(1)));
+	EXPECT_EQ(0x2000, msr_of(v, MC0(2)));
+	EXPECT_EQ(1, vcpu_set_msr(v, MC0(1), ue.status));
+	EXPECT_EQ(1, vcpu_sync(v));
+
+	/* one while another is handled is the end */
+	EXPECT_EQ(1, vcpu_set_msr(v, MSR_IA32_MCG_STATUS, MCG_MCIP));
+	EXPECT_EQ(0, xioctl(fd, KVM_X86_SET_MCE, &ue));
+	EXPECT_EQ(0, msr_of(v, MC0(1)));
+	vcpu_expect(v, KVM_EXIT_SHUTDOWN);
+}
+
+/* Nobody is there to take it */
+TEST_F(state, mce_without_cr4)
+{
+	u64 cap = 10;
+	struct kvm_x86_mce ue = { .status = MCI_VAL | MCI_UC | MCI_EN | 0x151, .mcg_status = MCG_RIPV | MCG_MCIP };
+	struct kvm_sregs s;
+
+	EXPECT_EQ(0, xioctl(self->v->fd, KVM_X86_SETUP_MCE, &cap));
+	vcpu_long(self->v, mc_guest, 0);
+	EXPECT_EQ(0, vcpu_sync(self->v));
+	must(ioctl(self->v->fd, KVM_GET_SREGS, &s));
+	EXPECT_EQ(0, s.cr4 & CR4_MCE);
+	EXPECT_EQ(0, xioctl(self->v->fd, KVM_X86_SET_MCE, &ue));
+	vcpu_expect(self->v, KVM_EXIT_SHUTDOWN);
+}
+
 static void lots_guest(u64 arg)
 {
 	guest_sync(1);
