@@ -6,9 +6,9 @@
  *
  * The loader has put this at 1 MiB (a kernel that says it cannot be relocated
  * goes nowhere else) and enters at the first byte in 32-bit mode without
- * paging, %esi at the boot parameters.  DEST, SIZE and END come from the
- * assembler's command line: where the kernel is linked to run, how much of it
- * there is, and where what it wants zeroed ends.
+ * paging, %esi at the boot parameters.  DEST, ENTRY, SIZE and END come from the
+ * assembler's command line: where the kernel is linked to run, where it wants
+ * to be entered, how much of it there is, and where what it wants zeroed ends.
  */
 	.code32
 	.globl	_start
@@ -66,7 +66,7 @@ _start:
 	movl	%eax, %es
 	movl	%eax, %ss
 	movl	%ebp, %esi
-	movl	$DEST, %eax
+	movl	$ENTRY, %eax
 	jmp	*%rax
 
 	/* The selectors the boot protocol prescribes: code 0x10, data 0x18. */
