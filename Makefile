@@ -49,7 +49,7 @@ unload:
 
 clean:
 	+@[ ! -e "$(KDIR)/Makefile" ] || $(kmake) clean
-	rm -rf build
+	rm -rf --one-file-system build
 	+@for d in selftests selftests/unit selftests/bench; do [ ! -e $$d/Makefile ] || $(MAKE) -s -C $$d clean; done
 
 tools:
