@@ -878,7 +878,7 @@ TEST_F_TIMEOUT(guestmem, used_pages_stay, 200)
 	 * In steps, so that the guest can say in between what it uses.  In the
 	 * first the host may look at a page twice before the guest has run.
 	 */
-	for (i = 0; i < 24; i++) {
+	for (i = 0; i < 12; i++) {
 		u32 r = guest_var(self->vm, rounds)[0];
 
 		limited = sys_set(CGROUP "hot/memory.reclaim", "256K");
