@@ -183,7 +183,8 @@ static int deliver_lowest(struct targets *t, const struct irq_msg *msg)
 	return -1;	/* one was switched off in between */
 }
 
-static int deliver_many(struct keel_vm *vm, struct keel_lapic *src, const struct irq_msg *msg)
+/* Apart, so that what one target takes has no more of a frame than it needs. */
+static noinline int deliver_many(struct keel_vm *vm, struct keel_lapic *src, const struct irq_msg *msg)
 {
 	struct keel_lapic *apic;
 	struct targets t;
