@@ -119,14 +119,20 @@ u64 keel_guest_tsc(struct keel_vcpu *vcpu)
 	return keel_guest_tsc_at(vcpu, rdtsc());
 }
 
+/* A result of more than 64 bits is a divide error to the kernel's own function, and as much as there is here. */
+static u64 mul_div(u64 a, u32 mul, u32 div)
+{
+	return mul_u64_u64_shr(a, mul, 64) < div ? mul_u64_u32_div(a, mul, div) : U64_MAX;
+}
+
 u64 keel_guest_tsc_to_ns(struct keel_vcpu *vcpu, u64 cycles)
 {
-	return mul_u64_u32_div(cycles, 1000000, vcpu->clock.tsc_khz);
+	return mul_div(cycles, 1000000, vcpu->clock.tsc_khz);
 }
 
 static u64 ns_to_cycles(u64 ns, u32 khz)
 {
-	return mul_u64_u32_div(ns, khz, 1000000);
+	return mul_div(ns, khz, 1000000);
 }
 
 static void load_tsc(struct keel_vcpu *vcpu)
@@ -155,10 +161,12 @@ static void write_tsc_in_step(struct keel_vcpu *vcpu, u64 val)
 {
 	struct keel_clock *vc = &vcpu->vm->clock;
 	struct keel_vcpu_clock *c = &vcpu->clock;
-	struct host_time now = host_now();
-	u64 offset = val - scale(c, now.tsc);
+	struct host_time now;
+	u64 offset;
 
 	spin_lock(&vc->lock);
+	now = host_now();	/* not before what another vCPU has left here */
+	offset = val - scale(c, now.tsc);
 	if (vc->written && vc->last_khz == c->tsc_khz) {
 		u64 expected = vc->last_tsc + ns_to_cycles(now.ns - vc->last_ns, c->tsc_khz);
 		u64 second = c->tsc_khz * 1000ULL;
@@ -213,7 +221,7 @@ static int set_khz(struct keel_vcpu *vcpu, u32 khz)
 	if (khz < tsc_khz - tolerance || khz > tsc_khz + tolerance) {
 		if (!keel_hw.tsc_scaling)
 			return -EINVAL;
-		ratio = mul_u64_u32_div(1ULL << keel_hw.tsc_frac_bits, khz, tsc_khz);
+		ratio = mul_div(1ULL << keel_hw.tsc_frac_bits, khz, tsc_khz);
 		if (!ratio || ratio >= keel_hw.max_tsc_ratio)
 			return -EINVAL;
 	}
@@ -263,7 +271,10 @@ static u64 clock_at(const struct keel_clock *vc, const struct host_time *now)
 {
 	if (!vc->stable || !now->exact)
 		return now->ns + vc->offset;
-	return vc->master_ns + mul_u64_u32_div(now->tsc - vc->master_tsc, 1000000, tsc_khz);
+	/* CPUs' TSCs may be a little apart: @now's may be behind. */
+	if ((s64)(now->tsc - vc->master_tsc) < 0)
+		return vc->master_ns;
+	return vc->master_ns + mul_div(now->tsc - vc->master_tsc, 1000000, tsc_khz);
 }
 
 u64 keel_clock_ns(struct keel_vm *vm)
@@ -361,9 +372,9 @@ static void write_wall_clock(struct keel_vcpu *vcpu, u64 gpa)
 
 	if (keel_vcpu_read(vcpu, gpa, &wall.version, sizeof(wall.version)))
 		return;
-	now = host_now();
 	spin_lock(&vc->lock);
 	refresh(vcpu->vm);
+	now = host_now();
 	boot = now.real - clock_at(vc, &now);
 	spin_unlock(&vc->lock);
 	wall.sec = div_u64_rem(boot, NSEC_PER_SEC, &wall.nsec);
@@ -555,7 +566,7 @@ VM_IOCTL(keel_vm_set_tsc_khz)
 	if (khz != tsc_khz && !keel_hw.tsc_scaling)
 		return -EINVAL;
 	if (keel_hw.tsc_scaling &&
-	    mul_u64_u32_div(1ULL << keel_hw.tsc_frac_bits, khz, tsc_khz) >= keel_hw.max_tsc_ratio)
+	    mul_div(1ULL << keel_hw.tsc_frac_bits, khz, tsc_khz) >= keel_hw.max_tsc_ratio)
 		return -EINVAL;
 	WRITE_ONCE(vm->clock.default_khz, khz);
 	return 0;
@@ -617,8 +628,8 @@ VCPU_IOCTL(keel_vcpu_set_attr)
 		return -ENXIO;
 	if (get_user(offset, (u64 __user *)(unsigned long)attr->addr))
 		return -EFAULT;
-	now = host_now();
 	spin_lock(&vc->lock);
+	now = host_now();
 	vc->written = true;
 	vc->last_tsc = scale(&vcpu->clock, now.tsc) + offset;
 	vc->last_ns = now.ns;

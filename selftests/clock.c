@@ -288,6 +288,37 @@ TEST_F(clock, wall_old_msr)
 	run_wall(_metadata, self->vm, self->v, MSR_WALL_OLD);
 }
 
+/*
+ * The wall clock, when nothing has worked out the VM's clock since it was set:
+ * the instant it is read at must not be before that of the working out.
+ */
+static void wall_only_guest(u64 arg)
+{
+	for (;;) {
+		wrmsr(MSR_WALL, (u64)&wall);
+		guest_sync(0);
+	}
+}
+
+TEST_F(clock, wall_after_set)
+{
+	struct kvm_clock_data c = { .clock = 1000 * SECOND };
+	struct timespec ts;
+	u64 w, host;
+	int i;
+
+	vcpu_long(self->v, wall_only_guest, 0);
+	for (i = 0; i < 100; i++) {
+		must(ioctl(self->vm->fd, KVM_SET_CLOCK, &c));
+		vcpu_sync(self->v);
+		clock_gettime(CLOCK_REALTIME, &ts);
+		host = ts.tv_sec * SECOND + ts.tv_nsec;
+		w = guest_var(self->vm, wall).sec * SECOND + guest_var(self->vm, wall).nsec + 1000 * SECOND;
+		ASSERT_LT(w, host + 5 * SECOND);
+		ASSERT_GT(w + 60 * SECOND, host);
+	}
+}
+
 static void stopped_guest(u64 arg)
 {
 	wrmsr(MSR_TIME, (u64)&times[0] | 1);
@@ -442,6 +473,63 @@ TEST_F(clock, tsc_offset)
 	a.attr = 0;
 	a.group = 99;
 	EXPECT_EQ(-ENXIO, xioctl(fd, KVM_HAS_DEVICE_ATTR, &a));
+}
+
+/* Writing their TSCs, threads overtake each other */
+static u32 tsc_writes;
+
+static void *writes_tsc(void *arg)
+{
+	struct vcpu *v = arg;
+	u32 i;
+
+	for (i = 0; i < tsc_writes; i++)
+		vcpu_set_msr(v, MSR_IA32_TSC, 1 << 20);
+	return NULL;
+}
+
+TEST_F(clock, tsc_written_by_many)
+{
+	u64 a, b, khz = xioctl(self->v->fd, KVM_GET_TSC_KHZ, 0);
+	struct vcpu *v = vcpu_new(self->vm, 1);
+	pthread_t t;
+
+	tsc_writes = 20000;
+	must(pthread_create(&t, NULL, writes_tsc, v));
+	writes_tsc(self->v);
+	pthread_join(t, NULL);
+	EXPECT_EQ(1, vcpu_get_msr(self->v, MSR_IA32_TSC, &a));
+	EXPECT_EQ(1, vcpu_get_msr(v, MSR_IA32_TSC, &b));
+	EXPECT_LT(b, a + khz * 60000);
+	EXPECT_LT(a, b + khz * 60000);
+}
+
+/* A deadline that is further away than nanoseconds can be counted */
+static void far_guest(u64 arg)
+{
+	x2apic_on();
+	wrmsr(0x832, 2 << 17 | 0x40);
+	wrmsr(0x6e0, ~0UL);
+	guest_assert(rdmsr(0x6e0) == ~0UL);
+	wrmsr(0x6e0, 1UL << 63);
+	wrmsr(0x6e0, 0);
+	guest_done(0);
+}
+
+TEST_F(clock, far_deadline)
+{
+	struct kvm_cpuid_entry2 *e = cpuid_find(self->vm->cpuid, 1, 0);
+	struct vcpu *v;
+
+	if (!vm_cap(self->vm, KVM_CAP_TSC_DEADLINE_TIMER))
+		SKIP(return, "no TSC deadline");
+	e->ecx |= 1 << 24;
+	v = vcpu_new(self->vm, 1);
+	vcpu_long(v, far_guest, 0);
+	/* the slower the guest's TSC, the further, where it can be made slow */
+	if (vm_cap(self->vm, KVM_CAP_TSC_CONTROL))
+		EXPECT_EQ(0, xioctl(v->fd, KVM_SET_TSC_KHZ, 1000UL));
+	vcpu_done(v);
 }
 
 /* vCPUs made together have one TSC, give or take the making */
