@@ -997,10 +997,7 @@ int keel_emulate(struct keel_vcpu *vcpu)
 	return emulate(vcpu, false);
 }
 
-/*
- * A MOV to or from a control register.  A TPR that falls is the VMM's to know where it has the interrupt
- * controllers.
- */
+/* A MOV to or from a control register.  A TPR that falls is to be known to a VMM that has the interrupt controllers. */
 int keel_emulate_cr(struct keel_vcpu *vcpu)
 {
 	u64 before = vcpu->cr8;

@@ -11,7 +11,6 @@
 #include <linux/static_call.h>
 #include "keel.h"
 
-/* What the backend can do, filled by setup(). */
 /* A CPU that runs LAPICs in x2APIC mode by itself, on the page of their registers: irq/apicv.c.  vCPU loaded. */
 struct keel_lapic_hw {
 	void (*run)(struct keel_vcpu *vcpu, bool on);
@@ -20,6 +19,7 @@ struct keel_lapic_hw {
 	void (*set_watched)(struct keel_vcpu *vcpu, const unsigned long vectors[]);	/* EOIs that exit, a bit each */
 };
 
+/* What the backend can do, filled by setup(). */
 struct keel_hw_caps {
 	const char *name;		/* for log lines and stats */
 	size_t vcpu_size, vm_size;	/* of the backend's structs, which embed ours at offset 0 */

@@ -200,7 +200,7 @@ static int run_sleep(struct keel_vcpu *vcpu)
 	int err;
 
 	/* Asleep it looks at no guest memory, not even to find out what is in service. */
-	if (unlikely(vcpu->pv.eoi) && irq_eoi_offered(vcpu))
+	if (unlikely(vcpu->pv.eoi))
 		irq_pv_eoi_settle(vcpu);
 	if (vcpu->pv.steal)
 		keel_pv_preempted(vcpu);
@@ -297,7 +297,7 @@ static int run_slow_requests(struct keel_vcpu *vcpu)
 	}
 	if (keel_take_request(KEEL_REQ_STEAL, vcpu))
 		keel_pv_steal_update(vcpu);
-	if (keel_take_request(KEEL_REQ_PV_EOI, vcpu) && irq_eoi_offered(vcpu))
+	if (keel_take_request(KEEL_REQ_PV_EOI, vcpu))
 		irq_pv_eoi_settle(vcpu);
 	if (keel_take_request(KEEL_REQ_APF, vcpu))
 		keel_apf_ready(vcpu);
@@ -526,7 +526,7 @@ long keel_run(struct keel_vcpu *vcpu)
 	if (vcpu->sigset_active)
 		sigprocmask(SIG_SETMASK, &vcpu->sigset, &current->real_blocked);
 	r = run_locked(vcpu);
-	if (unlikely(vcpu->pv.eoi) && irq_eoi_offered(vcpu))	/* userspace may save the LAPIC, or the page */
+	if (unlikely(vcpu->pv.eoi))	/* userspace may save the LAPIC, or the page */
 		irq_pv_eoi_settle(vcpu);
 	run_publish(vcpu);
 	if (unlikely(READ_ONCE(vcpu->run->kvm_valid_regs)))

@@ -504,34 +504,6 @@ TEST_F(clock, tsc_written_by_many)
 	EXPECT_LT(a, b + khz * 60000);
 }
 
-/* A deadline that is further away than nanoseconds can be counted */
-static void far_guest(u64 arg)
-{
-	x2apic_on();
-	wrmsr(0x832, 2 << 17 | 0x40);
-	wrmsr(0x6e0, ~0UL);
-	guest_assert(rdmsr(0x6e0) == ~0UL);
-	wrmsr(0x6e0, 1UL << 63);
-	wrmsr(0x6e0, 0);
-	guest_done(0);
-}
-
-TEST_F(clock, far_deadline)
-{
-	struct kvm_cpuid_entry2 *e = cpuid_find(self->vm->cpuid, 1, 0);
-	struct vcpu *v;
-
-	if (!vm_cap(self->vm, KVM_CAP_TSC_DEADLINE_TIMER))
-		SKIP(return, "no TSC deadline");
-	e->ecx |= 1 << 24;
-	v = vcpu_new(self->vm, 1);
-	vcpu_long(v, far_guest, 0);
-	/* the slower the guest's TSC, the further, where it can be made slow */
-	if (vm_cap(self->vm, KVM_CAP_TSC_CONTROL))
-		EXPECT_EQ(0, xioctl(v->fd, KVM_SET_TSC_KHZ, 1000UL));
-	vcpu_done(v);
-}
-
 /* vCPUs made together have one TSC, give or take the making */
 TEST_F(clock, tsc_in_step)
 {

@@ -343,17 +343,45 @@ static void deadline_guest(u64 x2)
 	guest_done(0);
 }
 
+/* It is the VMM that offers it */
+static struct vcpu *deadline_vcpu(struct vm *vm)
+{
+	cpuid_find(vm->cpuid, 1, 0)->ecx |= 1 << 24;
+	return vcpu_new(vm, 1);
+}
+
 TEST_F(lapic, tsc_deadline)
 {
-	struct kvm_cpuid_entry2 *e = cpuid_find(self->vm->cpuid, 1, 0);
 	struct vcpu *v;
 
-	if (!vm_cap(self->vm, KVM_CAP_TSC_DEADLINE_TIMER))
-		SKIP(return, "no TSC deadline");
-	/* it is the VMM that offers it */
-	e->ecx |= 1 << 24;
-	v = vcpu_new(self->vm, 1);
+	NEED_CAP(self->vm, KVM_CAP_TSC_DEADLINE_TIMER);
+	v = deadline_vcpu(self->vm);
 	vcpu_long(v, deadline_guest, variant->x2apic);
+	vcpu_done(v);
+}
+
+/* A deadline that is further away than nanoseconds can be counted */
+static void far_guest(u64 x2)
+{
+	on(x2);
+	apic_write(LVTT, DEADLINE | 0x40);
+	wrmsr(MSR_IA32_TSC_DEADLINE, ~0UL);
+	guest_assert(rdmsr(MSR_IA32_TSC_DEADLINE) == ~0UL);
+	wrmsr(MSR_IA32_TSC_DEADLINE, 1UL << 63);
+	wrmsr(MSR_IA32_TSC_DEADLINE, 0);
+	guest_done(0);
+}
+
+TEST_F(lapic, far_deadline)
+{
+	struct vcpu *v;
+
+	NEED_CAP(self->vm, KVM_CAP_TSC_DEADLINE_TIMER);
+	v = deadline_vcpu(self->vm);
+	vcpu_long(v, far_guest, variant->x2apic);
+	/* the slower the guest's TSC, the further, where it can be made slow */
+	if (vm_cap(self->vm, KVM_CAP_TSC_CONTROL))
+		EXPECT_EQ(0, xioctl(v->fd, KVM_SET_TSC_KHZ, 1000UL));
 	vcpu_done(v);
 }
 
@@ -629,39 +657,52 @@ static void by_cpu_guest(u64 arg)
 	guest_eq(rdmsr(0x820 + 0x80 / 32) & 1, 1);
 	irq_on();
 	guest_eq(guest_irqs[0x80], ROUNDS + 1);
+	/* or lets through, of a vCPU that is halted, by lowering its TPR */
+	wrmsr(0x808, 0x85);
+	wrmsr(0x83f, 0x70);
+	guest_sync(3);
+	guest_eq(guest_irqs[0x70], ROUNDS + 1);
 	/* so is what waits while the APIC is off for a moment, and the CPU's help with it */
 	irq_off();
 	wrmsr(0x83f, 0x70);
 	wrmsr(0x80f, 0xff);
 	wrmsr(0x80f, 0x1ff);
 	irq_on();
-	guest_eq(guest_irqs[0x70], ROUNDS + 1);
+	guest_eq(guest_irqs[0x70], ROUNDS + 2);
 	guest_done(0);
 }
 
-TEST_F(lapic, by_the_cpu)
+TEST(run_by_the_cpu)
 {
+	struct kvm_mp_state halted = { .mp_state = KVM_MP_STATE_HALTED };
+	struct vm *vm = vm_new(VM_IRQCHIP);
+	struct vcpu *v = vcpu_new(vm, 0);
 	struct kvm_lapic_state s;
+	struct kvm_sregs sregs;
 	u64 exits;
 
-	if (!variant->x2apic)
-		SKIP(return, "in x2APIC mode only");
-	vcpu_long(self->v, by_cpu_guest, 0);
-	EXPECT_EQ(0, vcpu_sync(self->v));
-	exits = fd_stat(self->v->fd, "exits");
-	EXPECT_EQ(1, vcpu_sync(self->v));
-	exits = fd_stat(self->v->fd, "exits") - exits;
+	vcpu_long(v, by_cpu_guest, 0);
+	EXPECT_EQ(0, vcpu_sync(v));
+	exits = fd_stat(v->fd, "exits");
+	EXPECT_EQ(1, vcpu_sync(v));
+	exits = fd_stat(v->fd, "exits") - exits;
 	/* the host's interrupts exit, and nothing else; else each of more than ten steps does */
 	if (lapics_by_cpu()) {
 		EXPECT_GT(ROUNDS, exits);
 	} else {
 		EXPECT_LT(10 * ROUNDS, exits);
 	}
-	EXPECT_EQ(2, vcpu_sync(self->v));
-	must(ioctl(self->v->fd, KVM_GET_LAPIC, &s));
+	EXPECT_EQ(2, vcpu_sync(v));
+	must(ioctl(v->fd, KVM_GET_LAPIC, &s));
 	*(u32 *)(s.regs + IRR + 0x80 / 32 * 0x10) |= 1;
-	must(ioctl(self->v->fd, KVM_SET_LAPIC, &s));
-	vcpu_done(self->v);
+	must(ioctl(v->fd, KVM_SET_LAPIC, &s));
+	EXPECT_EQ(3, vcpu_sync(v));
+	must(ioctl(v->fd, KVM_SET_MP_STATE, &halted));
+	vcpu_get_sregs(v, &sregs);
+	sregs.cr8 = 0;
+	vcpu_set_sregs(v, &sregs);
+	vcpu_done(v);
+	vm_free(vm);
 }
 
 /* Every form of access to the page that a guest may use on it */

@@ -87,9 +87,11 @@ static int read_sparse_set(struct hv_call *c, unsigned int at, struct vp_set *se
 		return HV_STATUS_INVALID_PARAMETER;
 	set->all = head[0] == HV_GENERIC_SET_ALL;
 	valid = head[1];
-	if (c->var != (set->all ? c->var : hweight64(valid)))
+	if (set->all)
+		return 0;
+	if (c->var != hweight64(valid))		/* at most MAX_BANKS */
 		return HV_STATUS_INVALID_HYPERCALL_INPUT;
-	if (set->all || !c->var)
+	if (!valid)
 		return 0;
 	r = read_input(c, at + 2, banks, c->var);
 	if (r)

@@ -94,8 +94,7 @@ void irq_apicv_update(struct keel_vcpu *vcpu)
 	bool was = apic->by_cpu, on = wanted(apic);
 	unsigned int vector;
 
-	if (unlikely(apic->eoi_offer))
-		irq_pv_eoi_settle(vcpu);
+	irq_pv_eoi_settle(vcpu);
 	if (was != on) {
 		WRITE_ONCE(apic->by_cpu, on);
 		synchronize_rcu_expedited();	/* senders who saw it as it was are through */

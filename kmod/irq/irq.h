@@ -128,9 +128,10 @@ int irq_lapic_set_msr(struct keel_vcpu *vcpu, u32 msr, u64 val);
 int irq_apic_base_set(struct keel_vcpu *vcpu, u64 val, bool host);
 void irq_lapic_set_tpr(struct keel_vcpu *vcpu, u64 cr8);	/* priority class 0..15; vcpu->cr8 shows it */
 /* Highest vector (LAPIC, or ExtINT from PIC / KVM_INTERRUPT when the LAPIC lets it through) that could be
- * delivered with the present TPR; -1 none.  Does not look at RFLAGS.IF. */
+ * delivered with the present TPR; -1 none.  Does not look at RFLAGS.IF.  Of a LAPIC that the CPU runs: -1, and the CPU
+ * is told what has arrived. */
 int irq_pending(struct keel_vcpu *vcpu);
-bool irq_wakes(struct keel_vcpu *vcpu);		/* the same, where the CPU delivers by itself, too */
+bool irq_wakes(struct keel_vcpu *vcpu);		/* is there one, whoever delivers it? */
 int irq_ack(struct keel_vcpu *vcpu);		/* takes it: IRR to ISR, or PIC INTA; -1 if it went away */
 int irq_pending_class(struct keel_vcpu *vcpu);	/* class (vector >> 4) of highest IRR entry the TPR masks or not; -1 */
 bool irq_extint_accepted(struct keel_vcpu *vcpu); /* does this vCPU take ExtINT (LVT0, or APIC off)? */
@@ -163,8 +164,7 @@ u8 *irq_lapic_page(struct keel_vcpu *vcpu);		/* the registers; NULL: no LAPIC */
 void irq_lapic_tpr_written(struct keel_vcpu *vcpu, u64 cr8);	/* by the CPU, in that page */
 /* End of interrupt without an exit. */
 int irq_pv_eoi_set(struct keel_vcpu *vcpu, u64 val);	/* 0, or 1 for #GP; may sleep */
-void irq_pv_eoi_settle(struct keel_vcpu *vcpu);		/* outside the fast loop always, inside at best */
-bool irq_eoi_offered(const struct keel_vcpu *vcpu);
+void irq_pv_eoi_settle(struct keel_vcpu *vcpu);		/* if there is an offer; inside the fast loop it may have to wait */
 /* The VAPIC page, outside the fast loop: before the guest runs, after it did. */
 bool irq_vapic_used(struct keel_vcpu *vcpu);
 void irq_vapic_enter(struct keel_vcpu *vcpu);

@@ -89,11 +89,9 @@ int irq_apic_accept(struct keel_lapic *apic, const struct irq_msg *msg)
 {
 	struct keel_vcpu *vcpu = apic->vcpu;
 
-	if (likely(msg->mode == APIC_DM_FIXED))
+	if (likely(msg->mode <= APIC_DM_LOWEST))	/* or fixed, which is 0 */
 		return accept_vector(apic, msg->vector, msg->level);
 	switch (msg->mode) {
-	case APIC_DM_LOWEST:
-		return accept_vector(apic, msg->vector, msg->level);
 	case APIC_DM_NMI:
 		keel_queue_nmi(vcpu);
 		return 1;
@@ -288,11 +286,6 @@ void irq_deliver_fixed(struct keel_vcpu *vcpu, u8 vector)
 	accept_vector(vcpu->apic, vector, false);
 }
 
-bool irq_eoi_offered(const struct keel_vcpu *vcpu)
-{
-	return vcpu->apic && vcpu->apic->eoi_offer;
-}
-
 bool irq_extint_accepted(struct keel_vcpu *vcpu)
 {
 	return !vcpu->apic || READ_ONCE(vcpu->apic->extint);
@@ -304,8 +297,9 @@ static void set_tpr(struct keel_lapic *apic, u32 val)
 	apic_set_reg(apic, APIC_TASKPRI, val & APIC_TPRI_MASK);
 	apic->vcpu->cr8 = val >> 4 & 0xf;
 	if (apic->by_cpu)
-		apic->isr_top = highest_vector(apic, APIC_ISR, 7);
-	update_ppr(apic);
+		irq_rebuild_copies(apic);	/* the page has changed behind them */
+	else
+		update_ppr(apic);
 }
 
 void irq_lapic_set_tpr(struct keel_vcpu *vcpu, u64 cr8)

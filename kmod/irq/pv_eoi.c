@@ -34,6 +34,8 @@ void irq_pv_eoi_settle(struct keel_vcpu *vcpu)
 	u8 val = KVM_PV_EOI_MASK, clear = 0;
 	int err = 0;
 
+	if (!apic || apic->eoi_offer == EOI_NONE)
+		return;
 	if (apic->eoi_offer == EOI_OFFERED)
 		err = keel_vcpu_read(vcpu, gpa(apic), &val, sizeof(val));
 	if (!err && val & KVM_PV_EOI_MASK)
@@ -70,8 +72,7 @@ int irq_pv_eoi_set(struct keel_vcpu *vcpu, u64 val)
 		return 1;
 	if (val & KVM_MSR_ENABLED && keel_vcpu_read(vcpu, val & ~(u64)KVM_MSR_ENABLED, &probe, sizeof(probe)))
 		return 1;
-	if (irq_eoi_offered(vcpu))
-		irq_pv_eoi_settle(vcpu);
+	irq_pv_eoi_settle(vcpu);
 	vcpu->pv.eoi = val;
 	return 0;
 }

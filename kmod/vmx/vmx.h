@@ -149,7 +149,6 @@ void vmx_load_root(struct keel_vcpu *vcpu, u64 root_pa);
 void vmx_flush_tlb(struct keel_vcpu *vcpu);
 void vmx_set_tsc(struct keel_vcpu *vcpu, u64 offset, u64 ratio);
 void vmx_dump(struct keel_vcpu *vcpu);
-
 void vmx_write_cpu2(struct vmx_vcpu *vmx);
 
 /* apicv.c */
