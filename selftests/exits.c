@@ -901,4 +901,31 @@ TEST_F(exits, faults)
 	vcpu_done(self->v);
 }
 
+/*
+ * What was compared is no flag: not behind an instruction that only sets ZF, nor behind an exit.  (An emulator that got
+ * this wrong made kernels clear memory downwards.)
+ */
+static void flags_guest(u64 arg)
+{
+	u64 mem[2] __attribute__((aligned(16))) = { 1, 2 }, before, behind;
+
+	asm volatile("pushfq; popq %%rax; pushq %%rax; popfq\n"
+		     "movl $0xc1277633,%%r9d; movl $5,%%r8d; movl $1,%%eax; movl $2,%%edx; movl $3,%%ebx; movl $4,%%ecx\n"
+		     "cmpq %%r9,%%r8; lock cmpxchg16b %2\n"
+		     "pushfq; popq %0; xorl %%eax,%%eax; pushq %0; popfq; cpuid; pushfq; popq %1"
+		     : "=&m"(before), "=&m"(behind), "+m"(mem) :: "rax", "rbx", "rcx", "rdx", "r8", "r9", "cc", "memory");
+	guest_eq(before & ~0x8d5UL, X86_EFLAGS_FIXED);
+	guest_eq(before & X86_EFLAGS_ZF, X86_EFLAGS_ZF);
+	guest_eq(behind & ~0x8d5UL, X86_EFLAGS_FIXED);
+	guest_eq(mem[0], 3);
+	guest_eq(mem[1], 4);
+	guest_done(0);
+}
+
+TEST_F(exits, flags)
+{
+	vcpu_long(self->v, flags_guest, 0);
+	vcpu_done(self->v);
+}
+
 TEST_HARNESS_MAIN
