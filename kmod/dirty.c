@@ -25,7 +25,7 @@ static struct keel_slot *logged_slot(struct keel_vm *vm, u32 id)
 	struct keel_slot *slot;
 
 	lockdep_assert_held(&vm->slots_lock);
-	if ((u16)id >= KEEL_MAX_MEMSLOTS || id >> 16)
+	if (!keel_slot_id_valid(id))
 		return ERR_PTR(-EINVAL);
 	slot = xa_load(&vm->slots.by_id, id);
 	if (!slot || !slot->dirty)

@@ -194,6 +194,11 @@ void keel_events_deliver(struct keel_vcpu *vcpu)
 	bool irq = next_irq(vcpu) >= 0;
 
 	nmis_collect(vcpu);
+	/* An SMI goes before all but what is in delivery or raised already, and needs the slow loop. */
+	if (unlikely(vcpu->smi_pending) && keel_smi_due(vcpu) && !q->injected.type && !q->exception.type) {
+		keel_request(KEEL_REQ_SMI, vcpu);
+		return;
+	}
 	if (q->injected.type) {
 		/* in delivery before: it goes first */
 	} else if (q->exception.type) {
@@ -220,7 +225,8 @@ void keel_events_deliver(struct keel_vcpu *vcpu)
 
 	/* What still waits gets a window; the one for interrupts also serves a VMM that asked for it. */
 	q->again = q->injected.type &&
-		   (q->exception.type || (q->nmi_pending && !keel_call(get_nmi_mask, vcpu)));
+		   (q->exception.type || (q->nmi_pending && !keel_call(get_nmi_mask, vcpu)) ||
+		    (unlikely(vcpu->smi_pending) && keel_smi_due(vcpu)));
 	if (q->nmi_pending && !q->again)
 		keel_call(open_window, vcpu, KEEL_EV_NMI);
 	if (irq || (vcpu->run->request_interrupt_window && vcpu->vm->irq.mode != IRQCHIP_KERNEL &&
@@ -318,13 +324,33 @@ VCPU_IOCTL(keel_get_events)
 	e->nmi.pending = q->nmi_pending;
 	e->nmi.masked = keel_call(get_nmi_mask, vcpu);
 	e->sipi_vector = vcpu->sipi_vector;
-	e->smi.latched_init = 0;
+	e->smi.smm = vcpu->smm;
+	e->smi.pending = READ_ONCE(vcpu->smi_pending);
+	e->smi.smm_inside_nmi = vcpu->smm_in_nmi;
+	e->smi.latched_init = vcpu->apic && test_bit(KEEL_MP_INIT, &vcpu->mp_events);
 	e->flags |= KVM_VCPUEVENT_VALID_NMI_PENDING | KVM_VCPUEVENT_VALID_SHADOW | KVM_VCPUEVENT_VALID_SMM;
 	if (vcpu->vm->triple_fault_event) {
 		e->triple_fault.pending = test_bit(KEEL_REQ_TRIPLE_FAULT, &vcpu->requests);
 		e->flags |= KVM_VCPUEVENT_VALID_TRIPLE_FAULT;
 	}
 	return 0;
+}
+
+static void events_set_smi(struct keel_vcpu *vcpu, const struct kvm_vcpu_events *e)
+{
+	keel_smm_set(vcpu, e->smi.smm);
+	vcpu->smm_in_nmi = e->smi.smm && e->smi.smm_inside_nmi;
+	WRITE_ONCE(vcpu->smi_pending, e->smi.pending);
+	if (e->smi.pending)
+		keel_request(KEEL_REQ_SMI, vcpu);
+	if (!vcpu->apic)
+		return;
+	if (e->smi.latched_init) {
+		set_bit(KEEL_MP_INIT, &vcpu->mp_events);
+		keel_request(KEEL_REQ_MP_EVENT, vcpu);
+	} else {
+		clear_bit(KEEL_MP_INIT, &vcpu->mp_events);
+	}
 }
 
 VCPU_IOCTL(keel_set_events)
@@ -346,8 +372,10 @@ VCPU_IOCTL(keel_set_events)
 		return -EINVAL;
 	if ((injected || pending) && (e->exception.nr > 31 || e->exception.nr == X86_TRAP_NMI))
 		return -EINVAL;
-	if ((e->flags & KVM_VCPUEVENT_VALID_SMM) && (e->smi.smm || e->smi.pending || e->smi.smm_inside_nmi))
-		return -EINVAL;		/* KVM_CAP_X86_SMM is not offered */
+	/* INIT waits for the end of system management mode. */
+	if ((e->flags & KVM_VCPUEVENT_VALID_SMM) && (e->smi.smm || e->smi.pending) &&
+	    vcpu->mp_state == KVM_MP_STATE_INIT_RECEIVED)
+		return -EINVAL;
 
 	q->exception.type = q->injected.type = KEEL_EV_NONE;
 	if (injected || pending) {
@@ -378,6 +406,8 @@ VCPU_IOCTL(keel_set_events)
 	keel_call(set_nmi_mask, vcpu, e->nmi.masked);
 	if (e->flags & KVM_VCPUEVENT_VALID_SIPI_VECTOR)
 		vcpu->sipi_vector = e->sipi_vector;
+	if (e->flags & KVM_VCPUEVENT_VALID_SMM)
+		events_set_smi(vcpu, e);
 	if (e->flags & KVM_VCPUEVENT_VALID_TRIPLE_FAULT) {
 		if (e->triple_fault.pending)
 			keel_request(KEEL_REQ_TRIPLE_FAULT, vcpu);

@@ -16,7 +16,7 @@ static struct keel_slot *slot_lookup(struct keel_vcpu *vcpu, u64 gfn)
 	struct keel_vcpu_mmu *mmu = &vcpu->mmu;
 	struct keel_slot *slot;
 
-	slot = keel_slot_find(vcpu->vm, gfn);
+	slot = keel_slot_find(vcpu->vm, vcpu->smm, gfn);
 	if (mmu->slots_gen != vcpu->vm->slots.generation) {
 		mmu->slots_gen = vcpu->vm->slots.generation;
 		mmu->slots[0] = NULL;

@@ -659,6 +659,13 @@ static enum emul_result op_sysop(struct emul *e, enum emul_sysop what)
 	case EMUL_SYS_HLT:
 		in->halted = true;
 		return EMUL_OK;
+	case EMUL_SYS_RSM:
+		if (!in->vcpu->smm)
+			return ud_fault(e);
+		if (in->vcpu->atomic)
+			return need_slow(in);
+		keel_smm_rsm(in->vcpu);
+		return EMUL_RETRY;	/* where it was interrupted, not behind RSM */
 	case EMUL_SYS_MONITOR: case EMUL_SYS_MWAIT:
 		if (keel_mwait_is_ud(in->vcpu))
 			return ud_fault(e);
@@ -1152,6 +1159,15 @@ int keel_emulate_wrmsr(struct keel_vcpu *vcpu)
 	return KEEL_RESUME;
 }
 
+static bool at_rsm(struct keel_vcpu *vcpu)
+{
+	struct keel_insn *in = vcpu->insn;
+
+	in->gpa = NO_GPA;
+	load_state(in);
+	return emul_decode(&in->e) == EMUL_OK && in->e.insn.map == 1 && in->e.insn.opcode == 0xaa;
+}
+
 /*
  * A guest that was made on, or for, the other vendor's CPU: its hypercall instruction is replaced by the one that works
  * here, and runs again.  All else was no instruction.
@@ -1167,10 +1183,15 @@ int keel_emulate_ud(struct keel_vcpu *vcpu)
 
 	if (vcpu->atomic)
 		return KEEL_SLOW;
+	/* In system management mode RSM is an instruction, which the CPU does not know: it is not in that mode. */
+	if (unlikely(vcpu->smm) && at_rsm(vcpu))
+		return keel_emulate(vcpu);
 	keel_insn_forget(vcpu);
 	in->gpa = NO_GPA;
 	load_state(in);
 	linear = keel_linear_rip(vcpu);
+	if (!keel_has_quirk(vcpu->vm, KVM_X86_QUIRK_FIX_HYPERCALL_INSN))
+		goto ud;
 	for (; have < sizeof(right); have += n) {
 		n = sizeof(right) - have;
 		if (op_fetch(e, linear + have, insn + have, &n) != EMUL_OK)

@@ -100,6 +100,7 @@ enum keel_request {
 	KEEL_REQ_TRIPLE_FAULT,	/* exit with KVM_EXIT_SHUTDOWN */
 	KEEL_REQ_IOAPIC_EOI,	/* split irqchip: exit with KVM_EXIT_IOAPIC_EOI */
 	KEEL_REQ_MP_EVENT,	/* INIT or SIPI latched in vcpu->mp_events */
+	KEEL_REQ_SMI,		/* enter system management mode, if nothing is in the way */
 	KEEL_REQ_VM_DEAD,	/* host error in this VM: KVM_RUN answers -EIO */
 };
 #define KEEL_FAST_REQS	GENMASK(KEEL_REQ_FAST_LAST, 0)
@@ -213,7 +214,11 @@ struct keel_vcpu {
 	struct keel_dirty_ring ring;
 	struct keel_lapic *apic;	/* NULL without an in-kernel APIC */
 	u64 apic_base;
+	/* System management mode (smm.c); smm is also the number of the address space it looks into. */
 	u64 smbase;
+	bool smm;
+	bool smm_in_nmi;		/* NMIs were blocked when it began */
+	bool smi_pending;		/* set by any thread */
 };
 
 /* ----------------------------------------------------------------------- VM */
@@ -312,6 +317,14 @@ int keel_exit_fail_entry(struct keel_vcpu *vcpu, u64 reason);
 int keel_exit_internal_error(struct keel_vcpu *vcpu, u32 suberror, int ndata, const u64 *data);
 void keel_take_mp_events(struct keel_vcpu *vcpu);	/* INIT and SIPI that have arrived */
 int keel_emulate_hlt(struct keel_vcpu *vcpu);	/* HLT was skipped already: sleep or exit */
+
+/* smm.c: system management mode */
+void keel_queue_smi(struct keel_vcpu *vcpu);		/* any context */
+bool keel_smi_due(struct keel_vcpu *vcpu);		/* one waits, and is not held back by the mode */
+void keel_smm_take(struct keel_vcpu *vcpu);		/* KEEL_REQ_SMI */
+void keel_smm_set(struct keel_vcpu *vcpu, bool on);	/* only the mode and what follows from it */
+void keel_smm_rsm(struct keel_vcpu *vcpu);		/* out of it; a state that cannot be is a shutdown */
+VCPU_IOCTL(keel_ioctl_smi);
 
 /* hw.c: virtualization on the physical CPUs */
 int keel_hw_get(struct keel_vm *vm);	/* first VM turns it on; -EBUSY if someone else has it */
@@ -422,6 +435,10 @@ int keel_next_rip(struct keel_vcpu *vcpu, u64 *next);
  * KEEL_SLOW to try again outside the fast loop, -1 if a fault was queued instead. */
 int keel_skip(struct keel_vcpu *vcpu);
 
+/* All of sregs at once, checked as a whole: 0 or -EINVAL with nothing changed. */
+int keel_put_sregs(struct keel_vcpu *vcpu, const struct kvm_sregs *s);
+void keel_take_sregs(struct keel_vcpu *vcpu, struct kvm_sregs *s);
+void keel_put_regs(struct keel_vcpu *vcpu, const struct kvm_regs *r);
 VCPU_IOCTL(keel_get_regs);
 VCPU_IOCTL(keel_set_regs);
 VCPU_IOCTL(keel_get_sregs);

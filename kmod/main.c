@@ -111,6 +111,8 @@ static const struct keel_cap {
 	{ KVM_CAP_SYSTEM_EVENT_DATA, 1 },
 	{ KVM_CAP_IOAPIC_POLARITY_IGNORED, 1 },
 	{ KVM_CAP_X86_ROBUST_SINGLESTEP, 1 },
+	{ KVM_CAP_X86_SMM, 1 },
+	{ KVM_CAP_MULTI_ADDRESS_SPACE, KEEL_SPACES },
 };
 
 int keel_check_extension(u32 cap)

@@ -16,9 +16,14 @@
 #define SLOT_FLAGS	(KVM_MEM_LOG_DIRTY_PAGES | KVM_MEM_READONLY)
 #define SLOT_MAX_PAGES	((1ULL << 31) - 1)
 
-struct keel_slot *keel_slot_find(struct keel_vm *vm, u64 gfn)
+bool keel_slot_id_valid(u32 id)
 {
-	struct rb_node *node = vm->slots.by_gfn.rb_node;
+	return (u16)id < KEEL_MAX_MEMSLOTS && id >> 16 < KEEL_SPACES;
+}
+
+struct keel_slot *keel_slot_find(struct keel_vm *vm, unsigned int space, u64 gfn)
+{
+	struct rb_node *node = vm->slots.by_gfn[space].rb_node;
 
 	while (node) {
 		struct keel_slot *slot = rb_entry(node, struct keel_slot, gfn_node);
@@ -33,10 +38,10 @@ struct keel_slot *keel_slot_find(struct keel_vm *vm, u64 gfn)
 	return NULL;
 }
 
-/* Does a slot other than @self hold one of these pages? */
-static bool slot_overlaps(struct keel_vm *vm, const struct keel_slot *self, u64 gfn, u64 npages)
+/* Does a slot of @space other than @self hold one of these pages? */
+static bool slot_overlaps(struct keel_vm *vm, unsigned int space, const struct keel_slot *self, u64 gfn, u64 npages)
 {
-	struct rb_node *node = vm->slots.by_gfn.rb_node, *first = NULL;
+	struct rb_node *node = vm->slots.by_gfn[space].rb_node, *first = NULL;
 
 	/* The first slot that ends behind gfn; those after it only start later. */
 	while (node) {
@@ -76,7 +81,7 @@ static void slots_change_end(struct keel_vm *vm)
 static void slot_link(struct keel_vm *vm, struct keel_slot *slot)
 {
 	write_lock(&vm->mmu.lock);
-	rb_add(&slot->gfn_node, &vm->slots.by_gfn, slot_before);
+	rb_add(&slot->gfn_node, &vm->slots.by_gfn[keel_slot_space(slot)], slot_before);
 	interval_tree_insert(&slot->hva_node, &vm->slots.by_hva);
 	write_unlock(&vm->mmu.lock);
 }
@@ -84,7 +89,7 @@ static void slot_link(struct keel_vm *vm, struct keel_slot *slot)
 static void slot_unlink(struct keel_vm *vm, struct keel_slot *slot)
 {
 	write_lock(&vm->mmu.lock);
-	rb_erase(&slot->gfn_node, &vm->slots.by_gfn);
+	rb_erase(&slot->gfn_node, &vm->slots.by_gfn[keel_slot_space(slot)]);
 	interval_tree_remove(&slot->hva_node, &vm->slots.by_hva);
 	write_unlock(&vm->mmu.lock);
 }
@@ -213,7 +218,7 @@ static int region_check(const struct kvm_userspace_memory_region *mem)
 {
 	u64 end_gfn = (mem->guest_phys_addr + mem->memory_size) >> PAGE_SHIFT;
 
-	if ((u16)mem->slot >= KEEL_MAX_MEMSLOTS || mem->slot >> 16)
+	if (!keel_slot_id_valid(mem->slot))
 		return -EINVAL;
 	if (mem->flags & ~SLOT_FLAGS)
 		return -EINVAL;
@@ -252,7 +257,7 @@ static int region_set(struct keel_vm *vm, const struct kvm_userspace_memory_regi
 	} else if (vm->slots.total_pages + npages > LONG_MAX >> PAGE_SHIFT) {
 		return -EINVAL;
 	}
-	if (slot_overlaps(vm, slot, base_gfn, npages))
+	if (slot_overlaps(vm, mem->slot >> 16, slot, base_gfn, npages))
 		return -EEXIST;
 	if (slot)
 		return slot_change(vm, slot, base_gfn, mem->flags);
@@ -275,7 +280,7 @@ VM_IOCTL(keel_set_memory_region)
 
 void keel_memslots_init(struct keel_vm *vm)
 {
-	vm->slots.by_gfn = RB_ROOT;
+	memset(vm->slots.by_gfn, 0, sizeof(vm->slots.by_gfn));
 	vm->slots.by_hva = RB_ROOT_CACHED;
 	xa_init(&vm->slots.by_id);
 	vm->slots.generation = 1;	/* a vCPU's zero means it knows no slot */
@@ -288,7 +293,7 @@ void keel_memslots_free(struct keel_vm *vm)
 
 	/* The notifier may still look at the tree until it is put. */
 	write_lock(&vm->mmu.lock);
-	vm->slots.by_gfn = RB_ROOT;
+	memset(vm->slots.by_gfn, 0, sizeof(vm->slots.by_gfn));
 	vm->slots.by_hva = RB_ROOT_CACHED;
 	write_unlock(&vm->mmu.lock);
 	xa_for_each(&vm->slots.by_id, id, slot)

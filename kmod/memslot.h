@@ -9,6 +9,12 @@
 #include <linux/interval_tree.h>
 #include <linux/rbtree.h>
 
+/*
+ * Two address spaces (KVM_CAP_MULTI_ADDRESS_SPACE): what a vCPU sees, and what it sees in system management mode.  A
+ * slot's number has its space in the upper half.
+ */
+#define KEEL_SPACES	2
+
 struct keel_slot {
 	struct rb_node gfn_node;		/* by base_gfn, slots never overlap */
 	struct interval_tree_node hva_node;	/* by host virtual address, may overlap */
@@ -16,12 +22,12 @@ struct keel_slot {
 	u64 npages;
 	unsigned long hva;
 	u32 flags;				/* KVM_MEM_* */
-	u16 id;
+	u32 id;
 	unsigned long *dirty;			/* one bit a page, with KVM_MEM_LOG_DIRTY_PAGES */
 };
 
 struct keel_memslots {
-	struct rb_root by_gfn;
+	struct rb_root by_gfn[KEEL_SPACES];
 	struct rb_root_cached by_hva;
 	struct xarray by_id;
 	unsigned int count;
@@ -47,7 +53,14 @@ static inline unsigned long keel_slot_hva(const struct keel_slot *slot, u64 gfn)
 	return slot->hva + ((gfn - slot->base_gfn) << PAGE_SHIFT);
 }
 
-struct keel_slot *keel_slot_find(struct keel_vm *vm, u64 gfn);		/* NULL: no memory there */
+static inline unsigned int keel_slot_space(const struct keel_slot *slot)
+{
+	return slot->id >> 16;
+}
+
+/* A slot's number as the ABI has it: could there be such a one? */
+bool keel_slot_id_valid(u32 id);
+struct keel_slot *keel_slot_find(struct keel_vm *vm, unsigned int space, u64 gfn);	/* NULL: no memory there */
 struct keel_slot *keel_vcpu_slot(struct keel_vcpu *vcpu, u64 gfn);	/* the same, remembers the last ones */
 void keel_memslots_init(struct keel_vm *vm);
 void keel_memslots_free(struct keel_vm *vm);

@@ -259,12 +259,12 @@ static int get_xss(const struct msr_access *a, u64 *val)
 static int get_smbase(const struct msr_access *a, u64 *val)
 {
 	*val = a->vcpu->smbase;
-	return 0;
+	return !a->host && !a->vcpu->smm;
 }
 
 static int set_smbase(const struct msr_access *a, u64 val)
 {
-	if (val >> 32)
+	if (!a->host || val >> 32)
 		return 1;
 	a->vcpu->smbase = val;
 	return 0;
@@ -606,7 +606,7 @@ static const struct msr_row msr_rows[] = {
 	/* Guests write zero before they ask for it, as Intel's manual tells them to. */
 	{ .first = MSR_IA32_UCODE_REV, .count = 1, .flags = M_FAST | M_LIST | M_FEATURE, .get = get_mem,
 	  .set = set_host_or_ignore, .offset = offsetof(struct keel_vcpu, msrs.ucode_rev), .valid = ~0ULL },
-	ONE(MSR_IA32_SMBASE, M_LIST | M_HOST, get_smbase, set_smbase),
+	ONE(MSR_IA32_SMBASE, M_LIST, get_smbase, set_smbase),
 	RANGE(MSR_P6_PERFCTR0, 2, M_FAST, get_zero, set_zero),
 	{ .first = MSR_PLATFORM_INFO, .count = 1, .flags = M_LIST, .get = get_platform_info,
 	  .set = set_platform_info, .offset = offsetof(struct keel_vcpu, msrs.platform_info), .valid = ~0ULL },

@@ -299,9 +299,8 @@ VCPU_IOCTL(keel_get_regs)
 	return 0;
 }
 
-VCPU_IOCTL(keel_set_regs)
+void keel_put_regs(struct keel_vcpu *vcpu, const struct kvm_regs *r)
 {
-	const struct kvm_regs *r = buf;
 	const u64 *slot = (const u64 *)r;
 	unsigned int i;
 
@@ -313,6 +312,11 @@ VCPU_IOCTL(keel_set_regs)
 	/* New registers: an exception raised for the old ones has no place any more. */
 	vcpu->ev.exception.type = KEEL_EV_NONE;
 	keel_request(KEEL_REQ_EVENT, vcpu);
+}
+
+VCPU_IOCTL(keel_set_regs)
+{
+	keel_put_regs(vcpu, buf);
 	return 0;
 }
 
@@ -326,7 +330,7 @@ static const struct { u16 offset; u8 seg; } sregs_segs[] = {
 #define SAME_PLACE(f) static_assert(offsetof(struct kvm_sregs, f) == offsetof(struct kvm_sregs2, f))
 SAME_PLACE(cs); SAME_PLACE(ldt); SAME_PLACE(gdt); SAME_PLACE(idt); SAME_PLACE(cr0); SAME_PLACE(apic_base);
 
-static void get_sregs_common(struct keel_vcpu *vcpu, struct kvm_sregs *s)
+void keel_take_sregs(struct keel_vcpu *vcpu, struct kvm_sregs *s)
 {
 	unsigned int i;
 
@@ -349,7 +353,7 @@ VCPU_IOCTL(keel_get_sregs)
 	const struct keel_event *ev = &vcpu->ev.injected;
 
 	memset(s, 0, sizeof(*s));
-	get_sregs_common(vcpu, s);
+	keel_take_sregs(vcpu, s);
 	if (ev->type == KEEL_EV_INTR)
 		set_bit(ev->vector, (unsigned long *)s->interrupt_bitmap);
 	else if (!vcpu->apic && vcpu->ev.user_vector >= 0)
@@ -383,7 +387,7 @@ static bool is_pae_paging(u64 cr0, u64 cr4, u64 efer)
 	return (cr0 & X86_CR0_PG) && (cr4 & X86_CR4_PAE) && !(efer & EFER_LMA);
 }
 
-static int set_sregs_common(struct keel_vcpu *vcpu, const struct kvm_sregs *s)
+int keel_put_sregs(struct keel_vcpu *vcpu, const struct kvm_sregs *s)
 {
 	struct kvm_segment cs;
 	unsigned int i;
@@ -423,7 +427,7 @@ VCPU_IOCTL(keel_set_sregs)
 {
 	struct kvm_sregs *s = buf;
 	unsigned int vector;
-	int err = set_sregs_common(vcpu, s);
+	int err = keel_put_sregs(vcpu, s);
 
 	if (err)
 		return err;
@@ -438,7 +442,7 @@ VCPU_IOCTL(keel_get_sregs2)
 	struct kvm_sregs2 *s = buf;
 
 	memset(s, 0, sizeof(*s));
-	get_sregs_common(vcpu, (struct kvm_sregs *)s);
+	keel_take_sregs(vcpu, (struct kvm_sregs *)s);
 	if (!is_pae_paging(s->cr0, s->cr4, s->efer))
 		return 0;
 	if (!(vcpu->avail & BIT(KEEL_LAZY_PDPTRS)))
@@ -460,7 +464,7 @@ VCPU_IOCTL(keel_set_sregs2)
 		return -EINVAL;
 	if (given && !is_pae_paging(s->cr0, s->cr4, s->efer))
 		return -EINVAL;
-	err = set_sregs_common(vcpu, (struct kvm_sregs *)s);
+	err = keel_put_sregs(vcpu, (struct kvm_sregs *)s);
 	if (!err && given) {
 		/* Not what is in memory now, perhaps.  A CPU that walks from memory each time never knows. */
 		memcpy(vcpu->pdptrs, s->pdptrs, sizeof(s->pdptrs));

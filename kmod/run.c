@@ -244,6 +244,11 @@ void keel_take_mp_events(struct keel_vcpu *vcpu)
 
 	if (!keel_take_request(KEEL_REQ_MP_EVENT, vcpu))
 		return;
+	/* INIT is latched until RSM, which asks again; a SIPI finds nobody waiting. */
+	if (unlikely(vcpu->smm)) {
+		clear_bit(KEEL_MP_SIPI, &vcpu->mp_events);
+		return;
+	}
 	events = xchg(&vcpu->mp_events, 0);
 	if (events & BIT(KEEL_MP_INIT)) {
 		keel_vcpu_reset(vcpu, true);
@@ -258,6 +263,8 @@ void keel_take_mp_events(struct keel_vcpu *vcpu)
 	keel_call(set_segment, vcpu, &cs, KEEL_CS);
 	keel_set_reg(vcpu, KEEL_RIP, 0);
 	vcpu->mp_state = KVM_MP_STATE_RUNNABLE;
+	if (unlikely(vcpu->smi_pending))	/* which waited for this */
+		keel_request(KEEL_REQ_SMI, vcpu);
 }
 
 /* -------------------------------------------------------------- slow loop */
@@ -281,6 +288,8 @@ static int run_slow_requests(struct keel_vcpu *vcpu)
 		return KEEL_USER;
 	}
 	keel_take_mp_events(vcpu);
+	if (keel_take_request(KEEL_REQ_SMI, vcpu))
+		keel_smm_take(vcpu);
 	if (keel_take_request(KEEL_REQ_MMU_RELOAD, vcpu)) {
 		r = mmu_load(vcpu);
 		if (r) {
@@ -461,7 +470,7 @@ static void run_publish(struct keel_vcpu *vcpu)
 	run->if_flag = !!(keel_rflags(vcpu) & X86_EFLAGS_IF);
 	run->cr8 = vcpu->cr8;
 	run->apic_base = vcpu->apic_base;
-	run->flags = 0;
+	run->flags = vcpu->smm ? KVM_RUN_X86_SMM : 0;
 	run->ready_for_interrupt_injection = vcpu->vm->irq.mode == IRQCHIP_KERNEL ||
 		(vcpu->ev.user_vector < 0 && keel_irq_window_open(vcpu) &&
 		 (!vcpu->apic || irq_extint_accepted(vcpu)));

@@ -200,8 +200,9 @@ void keel_vcpu_reset(struct keel_vcpu *vcpu, bool init)
 		keel_msrs_reset(vcpu, init);
 		keel_fpu_reset(vcpu, init);
 		vcpu->mp_events = 0;
-		vcpu->smbase = 0x30000;
+		vcpu->smi_pending = false;
 	}
+	keel_smm_set(vcpu, false);
 	keel_debug_reset(vcpu);
 	keel_insn_forget(vcpu);
 	keel_pv_reset(vcpu);
@@ -272,6 +273,10 @@ static VCPU_IOCTL(vcpu_set_mp_state)
 	default:
 		return -EINVAL;
 	}
+	/* INIT waits for the end of system management mode. */
+	if ((vcpu->smm || vcpu->smi_pending) &&
+	    (mp->mp_state == KVM_MP_STATE_INIT_RECEIVED || mp->mp_state == KVM_MP_STATE_SIPI_RECEIVED))
+		return -EINVAL;
 	/* SIPI_RECEIVED is INIT_RECEIVED with the SIPI already latched. */
 	if (mp->mp_state == KVM_MP_STATE_SIPI_RECEIVED) {
 		vcpu->mp_state = KVM_MP_STATE_INIT_RECEIVED;
@@ -378,6 +383,7 @@ static const struct keel_ioctl vcpu_ioctls[] = {
 	VCPU_ENTRY(KVM_SET_VCPU_EVENTS, LOCK_VCPU, keel_set_events),
 	VCPU_ENTRY(KVM_INTERRUPT, LOCK_VCPU, keel_ioctl_interrupt),
 	VCPU_ENTRY(KVM_NMI, LOCK_VCPU, keel_ioctl_nmi),
+	VCPU_ENTRY(KVM_SMI, LOCK_VCPU, keel_ioctl_smi),
 	VCPU_ENTRY(KVM_GET_MP_STATE, LOCK_VCPU, vcpu_get_mp_state),
 	VCPU_ENTRY(KVM_SET_MP_STATE, LOCK_VCPU, vcpu_set_mp_state),
 	VCPU_ENTRY(KVM_GET_LAPIC, LOCK_VCPU, irq_get_lapic),

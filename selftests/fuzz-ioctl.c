@@ -324,7 +324,7 @@ static const struct row {
 	{ VCPU, KVM_GET_XCRS }, { VCPU, KVM_SET_XCRS, KVM_GET_XCRS }, { VCPU, KVM_GET_DEBUGREGS },
 	{ VCPU, KVM_SET_DEBUGREGS, KVM_GET_DEBUGREGS }, { VCPU, KVM_SET_GUEST_DEBUG, 0, "D0qqqqqqqq" },
 	{ VCPU, KVM_GET_VCPU_EVENTS }, { VCPU, KVM_SET_VCPU_EVENTS, KVM_GET_VCPU_EVENTS }, { VCPU, KVM_INTERRUPT, 0, "x" },
-	{ VCPU, KVM_NMI }, { VCPU, KVM_GET_MP_STATE }, { VCPU, KVM_SET_MP_STATE, 0, "x" }, { VCPU, KVM_GET_LAPIC },
+	{ VCPU, KVM_NMI }, { VCPU, KVM_SMI }, { VCPU, KVM_GET_MP_STATE }, { VCPU, KVM_SET_MP_STATE, 0, "x" }, { VCPU, KVM_GET_LAPIC },
 	{ VCPU, KVM_SET_LAPIC, KVM_GET_LAPIC }, { VCPU, KVM_SET_VAPIC_ADDR, 0, "g" }, { VCPU, KVM_SET_CPUID, 0, "n0(wwwwww)" },
 	{ VCPU, KVM_GET_CPUID2, 0, "N" }, { VCPU, KVM_SET_CPUID2, KVM_GET_CPUID2, "" }, { VCPU, KVM_GET_MSRS, 0, "n0(m0v)" },
 	{ VCPU, KVM_SET_MSRS, 0, "n0(m0v)" }, { VCPU, KVM_SET_MSRS, 0, "n0(m0v)" }, { VCPU, KVM_SET_MSRS, 0, "n0(m0v)" },
@@ -373,7 +373,7 @@ static const char *fill(struct filler *f, const char *arg, unsigned int times)
 			case 'X': put(f, below(s, 16) ? below(s, 9) : any(s), 8); break;
 			case 'y': put(f, below(s, 64) ? below(s, 2) : any(s), 4); break;
 			case '0': put(f, below(s, 64) ? 0 : any(s), 4); break;
-			case 's': put(f, below(s, 6) | (below(s, 32) ? 0 : any(s)), 4); break;
+			case 's': put(f, below(s, 6) | !below(s, 8) << 16 | (below(s, 32) ? 0 : any(s)), 4); break;
 			case 'g': put(f, gpa(s), 8); break;
 			case 'z': put(f, below(s, 4) ? (below(s, 3) ? below(s, 64) : below(s, 2048)) << 12 : any(s), 8); break;
 			case 'u': put(f, below(s, 16) ? (u64)ARENA + (below(s, ARENA_SIZE) & ~0xfffULL) : any(s), 8); break;
@@ -739,6 +739,8 @@ static void set_up(u64 *s)
 		if (!below(s, 2))
 			vm_enable_cap(vm, KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2, 1 + below(s, 3));
 		vm_slot(vm, 0, 0, MEM_SIZE, mem, below(s, 2) ? KVM_MEM_LOG_DIRTY_PAGES : 0);
+		if (below(s, 2))	/* else there is nothing in system management mode */
+			vm_slot(vm, 1 << 16, 0, MEM_SIZE, mem, below(s, 2) ? KVM_MEM_LOG_DIRTY_PAGES : 0);
 		add_fd(s, vm->sys, SYS, i);
 		add_fd(s, vm->fd, VM, i);
 		add_fd(s, eventfd(0, EFD_NONBLOCK), EVENT, i);

@@ -164,6 +164,7 @@ enum emul_sysop {
 	EMUL_SYS_MONITOR,
 	EMUL_SYS_MWAIT,
 	EMUL_SYS_PAUSE,
+	EMUL_SYS_RSM,		/* #UD outside system management mode; else new registers: EMUL_RETRY */
 	EMUL_SYS_HYPERCALL,	/* vmcall or vmmcall; the op sets result registers in e->regs */
 };
 

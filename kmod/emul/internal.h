@@ -254,7 +254,7 @@ emul_handler emul_op_jmp_far, emul_op_call_far, emul_op_jmp_far_mem, emul_op_cal
 emul_handler emul_op_mov_from_cr, emul_op_mov_to_cr, emul_op_mov_from_dr, emul_op_mov_to_dr,
 	     emul_op_clts, emul_op_lmsw, emul_op_smsw, emul_op_sgdt, emul_op_sidt, emul_op_lgdt,
 	     emul_op_lidt, emul_op_invlpg, emul_op_invpcid, emul_op_rdmsr, emul_op_wrmsr, emul_op_cpuid,
-	     emul_op_rdtsc, emul_op_rdtscp, emul_op_rdpmc, emul_op_hlt, emul_op_wbinvd,
+	     emul_op_rdtsc, emul_op_rdtscp, emul_op_rdpmc, emul_op_hlt, emul_op_rsm, emul_op_wbinvd,
 	     emul_op_invd, emul_op_monitor, emul_op_mwait, emul_op_pause, emul_op_xgetbv,
 	     emul_op_xsetbv, emul_op_hypercall, emul_op_swapgs, emul_op_fwait, emul_op_fnstcw,
 	     emul_op_fnstsw, emul_op_fninit;

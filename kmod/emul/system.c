@@ -296,6 +296,11 @@ enum emul_result emul_op_invd(struct emul *e)
 	return e->ops->sysop(e, EMUL_SYS_INVD);
 }
 
+enum emul_result emul_op_rsm(struct emul *e)
+{
+	return e->ops->sysop(e, EMUL_SYS_RSM);
+}
+
 enum emul_result emul_op_monitor(struct emul *e)
 {
 	return e->cpl ? emul_ud(e) : e->ops->sysop(e, EMUL_SYS_MONITOR);

@@ -95,6 +95,9 @@ int irq_apic_accept(struct keel_lapic *apic, const struct irq_msg *msg)
 	case APIC_DM_NMI:
 		keel_queue_nmi(vcpu);
 		return 1;
+	case APIC_DM_SMI:
+		keel_queue_smi(vcpu);
+		return 1;
 	case APIC_DM_INIT:
 		/* The level de-assert that older software sends after it only set arbitration ids. */
 		if (msg->level && !msg->assert)
@@ -109,8 +112,8 @@ int irq_apic_accept(struct keel_lapic *apic, const struct irq_msg *msg)
 		break;
 	default:
 		/*
-		 * SMI: there is no SMM, so nothing to enter.  ExtINT: the PIC's output goes to the vCPUs
-		 * whose LINT0 takes it, not through messages.  The rest is reserved.
+		 * ExtINT: the PIC's output goes to the vCPUs whose LINT0 takes it, not through messages.  The
+		 * rest is reserved.
 		 */
 		return -1;
 	}
@@ -124,7 +127,8 @@ void irq_apic_local(struct keel_lapic *apic, unsigned int lvt)
 	u32 val = apic_reg(apic, lvt);
 	struct irq_msg msg = { .mode = val & APIC_MODE_MASK, .vector = val & APIC_VECTOR_MASK, .assert = true };
 
-	if (!(val & APIC_LVT_MASKED) && (msg.mode == APIC_DM_FIXED || msg.mode == APIC_DM_NMI))
+	if (!(val & APIC_LVT_MASKED) &&
+	    (msg.mode == APIC_DM_FIXED || msg.mode == APIC_DM_NMI || msg.mode == APIC_DM_SMI))
 		irq_apic_accept(apic, &msg);
 }
 

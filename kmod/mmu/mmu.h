@@ -18,9 +18,10 @@ struct keel_mmu {
 	unsigned long notifier_seq;
 	long notifier_count;
 	unsigned long notifier_start, notifier_end;	/* ...and what user addresses they cover between them */
-	u64 root;			/* physical address of the two-dimensional root, 0: none yet */
+	u64 root[KEEL_SPACES];		/* physical addresses of the two-dimensional roots, one a space, 0: none yet */
 	unsigned long table_limit;	/* the VMM's choice of how many tables there may be, 0: none made */
-	u64 shrink_gfn;			/* where the next look for tables to give back begins */
+	u64 shrink_gfn;			/* where the next look for tables to give back begins... */
+	unsigned int shrink_space;	/* ...and in which space */
 };
 
 #define MMU_CACHE_PAGES	4	/* what one walk takes at most */
@@ -70,6 +71,8 @@ void mmu_vcpu_destroy(struct keel_vcpu *vcpu);
 
 /* Get a root and have the backend load it; run on KEEL_REQ_MMU_RELOAD and before the first entry.  May sleep. */
 int mmu_load(struct keel_vcpu *vcpu);
+/* The vCPU looks into another address space from here on: what it knew of memory it forgets. */
+void mmu_space_changed(struct keel_vcpu *vcpu);
 /* A nested page fault at @gpa.  enum mmu_result, or -errno for KVM_RUN (-EFAULT: user memory is not there). */
 int mmu_fault(struct keel_vcpu *vcpu, u64 gpa, u32 access);
 

@@ -19,9 +19,9 @@ static struct keel_vm *notifier_vm(struct mmu_notifier *mn)
 	for (node = interval_tree_iter_first(&(vm)->slots.by_hva, start, (end) - 1); node;	\
 	     node = interval_tree_iter_next(node, start, (end) - 1))
 
-/* The guest pages of a slot whose user addresses lie in [*start, *end), at least in part. */
-static void slot_gfns(const struct interval_tree_node *node, unsigned long start, unsigned long end, u64 *first,
-		      u64 *behind)
+/* The guest pages of a slot whose user addresses lie in [*start, *end), at least in part, and in which space they are. */
+static unsigned int slot_gfns(const struct interval_tree_node *node, unsigned long start, unsigned long end, u64 *first,
+			      u64 *behind)
 {
 	const struct keel_slot *slot = container_of(node, struct keel_slot, hva_node);
 
@@ -29,6 +29,7 @@ static void slot_gfns(const struct interval_tree_node *node, unsigned long start
 	end = min(end, node->last + 1);
 	*first = slot->base_gfn + ((start - slot->hva) >> PAGE_SHIFT);
 	*behind = slot->base_gfn + ((end - slot->hva + PAGE_SIZE - 1) >> PAGE_SHIFT);
+	return keel_slot_space(slot);
 }
 
 static int notifier_start(struct mmu_notifier *mn, const struct mmu_notifier_range *range)
@@ -47,10 +48,11 @@ static int notifier_start(struct mmu_notifier *mn, const struct mmu_notifier_ran
 		mmu->notifier_end = range->end;
 	}
 	for_each_slot_in(node, vm, range->start, range->end) {
+		unsigned int space;
 		u64 first, behind;
 
-		slot_gfns(node, range->start, range->end, &first, &behind);
-		mmu_zap_range(vm, first, behind, &zap);
+		space = slot_gfns(node, range->start, range->end, &first, &behind);
+		mmu_zap_range(vm, space, first, behind, &zap);
 	}
 	if (zap.flush)
 		vm->stat.notifier_invalidations++;
@@ -82,10 +84,11 @@ static bool notifier_age(struct mmu_notifier *mn, unsigned long start, unsigned 
 
 	read_lock(&vm->mmu.lock);
 	for_each_slot_in(node, vm, start, end) {
+		unsigned int space;
 		u64 first, behind;
 
-		slot_gfns(node, start, end, &first, &behind);
-		young |= mmu_age_range(vm, first, behind, clear);
+		space = slot_gfns(node, start, end, &first, &behind);
+		young |= mmu_age_range(vm, space, first, behind, clear);
 	}
 	if (young && flush)
 		keel_flush_tlbs(vm);

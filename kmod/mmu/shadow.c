@@ -168,7 +168,7 @@ static int shadow_fill(struct keel_vcpu *vcpu, u64 gva, u64 gpa, u32 access, con
 
 	*present = false;
 	read_lock(&vcpu->vm->mmu.lock);
-	ptep = mmu_lookup(vcpu->vm, gpa >> PAGE_SHIFT, &map_level);
+	ptep = mmu_lookup(vcpu->vm, vcpu->smm, gpa >> PAGE_SHIFT, &map_level);
 	map = ptep ? READ_ONCE(*ptep) : 0;
 	if (mmu_is_leaf(fmt, map, map_level)) {
 		*present = true;

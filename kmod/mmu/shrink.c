@@ -28,25 +28,34 @@ unsigned long mmu_shrink(struct keel_vm *vm, unsigned long n)
 {
 	struct mmu_zap zap = MMU_ZAP_INIT(zap);
 	struct keel_mmu *mmu = &vm->mmu;
-	unsigned int level, looks;
+	unsigned int level, looks, space;
 	unsigned long found = 0;
 	u64 gfn;
 
 	/* Not there yet, or no more: nor need the lock be. */
-	if (!READ_ONCE(mmu->root))
+	if (!READ_ONCE(mmu->root[0]) && !READ_ONCE(mmu->root[1]))
 		return 0;
 	write_lock(&mmu->lock);
 	gfn = mmu->shrink_gfn;
-	for (looks = 0; looks < LOOKS_MOST && found < n && mmu_lookup(vm, gfn, &level); looks++) {
+	space = mmu->shrink_space;
+	for (looks = 0; looks < LOOKS_MOST && found < n; looks++) {
+		if (!mmu_lookup(vm, space, gfn, &level)) {
+			gfn = 0;
+			space = (space + 1) % KEEL_SPACES;
+			continue;
+		}
 		if (level == 1) {
-			mmu_zap_range(vm, gfn, gfn + mmu_level_pages(2), &zap);
+			mmu_zap_range(vm, space, gfn, gfn + mmu_level_pages(2), &zap);
 			found++;
 		}
 		gfn = (gfn | (mmu_level_pages(max(level, 2U)) - 1)) + 1;
-		if (gfn > mmu_max_gfn())
+		if (gfn > mmu_max_gfn()) {
 			gfn = 0;
+			space = (space + 1) % KEEL_SPACES;
+		}
 	}
 	mmu->shrink_gfn = gfn;
+	mmu->shrink_space = space;
 	mmu_zap_flush(vm, &zap);
 	write_unlock(&mmu->lock);
 	mmu_zap_free(vm, &zap, true);

@@ -3,7 +3,7 @@
  * tdp.c - the two-dimensional tables: guest physical to host physical, walked by the CPU (nested paging, AMD APM
  * volume 2 chapter 15.25; EPT, Intel SDM 3C 28.3).
  *
- * One root per VM, used by all its vCPUs.  mmu.lock held for read: faults of all vCPUs map in parallel, each entry
+ * One root per VM and address space, used by all its vCPUs.  mmu.lock held for read: faults of all vCPUs map in parallel, each entry
  * by compare-and-exchange against what was seen, since the CPU sets bits in them too.  Held for write: entries go or
  * lose rights, tables are taken out.  So tables do not vanish under the read lock.  A table taken out, and what it
  * leads to, is freed once no TLB can know it.
@@ -165,16 +165,19 @@ static void mmu_zap_table(struct keel_vm *vm, u64 *table, unsigned int level, u6
 	}
 }
 
-void mmu_zap_range(struct keel_vm *vm, u64 start, u64 end, struct mmu_zap *zap)
+void mmu_zap_range(struct keel_vm *vm, unsigned int space, u64 start, u64 end, struct mmu_zap *zap)
 {
 	lockdep_assert_held_write(&vm->mmu.lock);
-	if (vm->mmu.root)
-		mmu_zap_table(vm, __va(vm->mmu.root), keel_hw.root_levels, 0, start, end, zap);
+	if (vm->mmu.root[space])
+		mmu_zap_table(vm, __va(vm->mmu.root[space]), keel_hw.root_levels, 0, start, end, zap);
 }
 
 void mmu_zap_all(struct keel_vm *vm, struct mmu_zap *zap)
 {
-	mmu_zap_range(vm, 0, mmu_level_pages(keel_hw.root_levels + 1), zap);
+	unsigned int space;
+
+	for (space = 0; space < KEEL_SPACES; space++)
+		mmu_zap_range(vm, space, 0, mmu_level_pages(keel_hw.root_levels + 1), zap);
 }
 
 void mmu_zap_slot(struct keel_vm *vm, struct keel_slot *slot)
@@ -182,7 +185,7 @@ void mmu_zap_slot(struct keel_vm *vm, struct keel_slot *slot)
 	struct mmu_zap zap = MMU_ZAP_INIT(zap);
 
 	write_lock(&vm->mmu.lock);
-	mmu_zap_range(vm, slot->base_gfn, slot->base_gfn + slot->npages, &zap);
+	mmu_zap_range(vm, keel_slot_space(slot), slot->base_gfn, slot->base_gfn + slot->npages, &zap);
 	mmu_zap_flush(vm, &zap);
 	write_unlock(&vm->mmu.lock);
 	mmu_zap_free(vm, &zap, true);
@@ -190,13 +193,13 @@ void mmu_zap_slot(struct keel_vm *vm, struct keel_slot *slot)
 
 /* -------------------------------------------------------------- look-up, protection, age */
 
-u64 *mmu_lookup(struct keel_vm *vm, u64 gfn, unsigned int *level)
+u64 *mmu_lookup(struct keel_vm *vm, unsigned int space, u64 gfn, unsigned int *level)
 {
 	u64 *table, *ptep, pte;
 
-	if (!vm->mmu.root)
+	if (!vm->mmu.root[space])
 		return NULL;
-	table = __va(vm->mmu.root);
+	table = __va(vm->mmu.root[space]);
 	for (*level = keel_hw.root_levels; ; (*level)--) {
 		ptep = &table[mmu_index(gfn, *level)];
 		pte = READ_ONCE(*ptep);
@@ -213,14 +216,14 @@ static u64 mmu_behind(u64 gfn, unsigned int level)
 }
 
 /* Take bits from the leaves of gfns [start, end), small and large ones: true if one had them.  lock held. */
-static bool mmu_take_bits(struct keel_vm *vm, u64 start, u64 end, u64 small, u64 large)
+static bool mmu_take_bits(struct keel_vm *vm, unsigned int space, u64 start, u64 end, u64 small, u64 large)
 {
 	bool found = false;
 	u64 gfn = start, bits;
 
 	while (gfn < end) {
 		unsigned int level;
-		u64 *ptep = mmu_lookup(vm, gfn, &level);
+		u64 *ptep = mmu_lookup(vm, space, gfn, &level);
 
 		if (!ptep)
 			return false;
@@ -241,9 +244,9 @@ static bool mmu_take_bits(struct keel_vm *vm, u64 start, u64 end, u64 small, u64
 }
 
 /* A large leaf always loses its write bit: a fault splits it, and tells of this page's write alone. */
-static bool mmu_protect_range(struct keel_vm *vm, u64 start, u64 end)
+static bool mmu_protect_range(struct keel_vm *vm, unsigned int space, u64 start, u64 end)
 {
-	return mmu_take_bits(vm, start, end, keel_hw.mmu_fmt->logged, keel_hw.mmu_fmt->write);
+	return mmu_take_bits(vm, space, start, end, keel_hw.mmu_fmt->logged, keel_hw.mmu_fmt->write);
 }
 
 bool mmu_protect_pages(struct keel_vm *vm, struct keel_slot *slot, u64 gfn, unsigned long mask)
@@ -256,7 +259,7 @@ bool mmu_protect_pages(struct keel_vm *vm, struct keel_slot *slot, u64 gfn, unsi
 		unsigned long first = __ffs(mask);
 		unsigned long run = ~(mask >> first) ? __ffs(~(mask >> first)) : BITS_PER_LONG;
 
-		found |= mmu_protect_range(vm, gfn + first, gfn + first + run);
+		found |= mmu_protect_range(vm, keel_slot_space(slot), gfn + first, gfn + first + run);
 		if (first + run >= BITS_PER_LONG)
 			break;
 		mask &= ~0UL << (first + run);
@@ -272,7 +275,7 @@ void mmu_protect_slot(struct keel_vm *vm, struct keel_slot *slot)
 	write_lock(&vm->mmu.lock);
 	/* A 1 GB stretch at a time; no vCPU runs that could map behind us. */
 	for (gfn = slot->base_gfn; gfn < end; gfn = mmu_behind(gfn, 3)) {
-		flush |= mmu_protect_range(vm, gfn, min(end, mmu_behind(gfn, 3)));
+		flush |= mmu_protect_range(vm, keel_slot_space(slot), gfn, min(end, mmu_behind(gfn, 3)));
 		cond_resched_rwlock_write(&vm->mmu.lock);
 	}
 	if (flush)
@@ -280,16 +283,16 @@ void mmu_protect_slot(struct keel_vm *vm, struct keel_slot *slot)
 	write_unlock(&vm->mmu.lock);
 }
 
-bool mmu_age_range(struct keel_vm *vm, u64 start, u64 end, bool clear)
+bool mmu_age_range(struct keel_vm *vm, unsigned int space, u64 start, u64 end, bool clear)
 {
 	u64 accessed = keel_hw.mmu_fmt->accessed;
 	u64 gfn;
 
 	if (clear)
-		return mmu_take_bits(vm, start, end, accessed, accessed);
+		return mmu_take_bits(vm, space, start, end, accessed, accessed);
 	for (gfn = start; gfn < end; ) {
 		unsigned int level;
-		u64 *ptep = mmu_lookup(vm, gfn, &level), pte;
+		u64 *ptep = mmu_lookup(vm, space, gfn, &level), pte;
 
 		if (!ptep)
 			return false;
@@ -389,7 +392,7 @@ static bool mmu_set_leaf(struct keel_vcpu *vcpu, u64 *ptep, u64 old, u64 new, un
 static int mmu_install(struct keel_vcpu *vcpu, const struct mmu_map *map)
 {
 	const struct mmu_format *fmt = keel_hw.mmu_fmt;
-	u64 *table = __va(vcpu->vm->mmu.root);
+	u64 *table = __va(vcpu->vm->mmu.root[vcpu->smm]);
 	unsigned int level = keel_hw.root_levels;
 	int err = 0;
 
@@ -568,7 +571,7 @@ static int mmu_find_slow(struct keel_vcpu *vcpu, struct mmu_map *map)
 	long n = -EAGAIN;
 
 	/* A plain fault and a look at the user's tables is a third of get_user_pages(), which knows more. */
-	if (vcpu->pv.apf) {
+	if (vcpu->pv.apf && !vcpu->smm) {
 		n = mmu_touch(vm->mm, map->hva, write, false);
 		if (n == -EAGAIN && keel_apf_start(vcpu, map->gfn, map->hva, write))
 			return n;
@@ -643,7 +646,7 @@ static bool mmu_fix_present(struct keel_vcpu *vcpu, struct mmu_map *map)
 	u64 *ptep, pte;
 
 	read_lock(&vcpu->vm->mmu.lock);
-	ptep = mmu_lookup(vcpu->vm, map->gfn, &level);
+	ptep = mmu_lookup(vcpu->vm, vcpu->smm, map->gfn, &level);
 	if (!ptep)
 		goto out;
 	pte = READ_ONCE(*ptep);
@@ -750,24 +753,37 @@ int mmu_fault(struct keel_vcpu *vcpu, u64 gpa, u32 access)
 int mmu_load(struct keel_vcpu *vcpu)
 {
 	struct keel_mmu *mmu = &vcpu->vm->mmu;
+	u64 *root = &mmu->root[vcpu->smm];
 	int err;
 
 	err = mmu_cache_fill(vcpu);
 	if (err)
 		return err;
-	if (!READ_ONCE(mmu->root)) {
+	if (!READ_ONCE(*root)) {
 		write_lock(&mmu->lock);
-		if (!mmu->root) {
-			mmu->root = __pa(mmu_cache_take(vcpu));
+		if (!*root) {
+			*root = __pa(mmu_cache_take(vcpu));
 			mmu_count_tables(vcpu->vm, 1);
 		}
 		write_unlock(&mmu->lock);
 	}
-	vcpu->mmu.root = mmu->root;
+	vcpu->mmu.root = *root;
 	/* With shadow paging the tables are walked by us alone, and the CPU has others. */
 	if (!vcpu->mmu.shadow)
-		keel_call(load_root, vcpu, __sme_set(mmu->root));
+		keel_call(load_root, vcpu, __sme_set(*root));
 	return 0;
+}
+
+void mmu_space_changed(struct keel_vcpu *vcpu)
+{
+	unsigned int i;
+
+	vcpu->mmu.slots_gen = 0;
+	vcpu->mmu.fresh_gfn = MMU_NO_GFN;
+	for (i = 0; i < MMU_MEMOS; i++)
+		vcpu->mmu.memo[i].levels = 0;
+	keel_request(KEEL_REQ_MMU_RELOAD, vcpu);
+	keel_request(KEEL_REQ_TLB_FLUSH, vcpu);
 }
 
 int mmu_vm_init(struct keel_vm *vm)
@@ -779,15 +795,17 @@ int mmu_vm_init(struct keel_vm *vm)
 
 void mmu_vm_release(struct keel_vm *vm)
 {
-	u64 root;
+	u64 root[KEEL_SPACES];
+	unsigned int space;
 
 	write_lock(&vm->mmu.lock);
-	root = vm->mmu.root;
-	vm->mmu.root = 0;
+	memcpy(root, vm->mmu.root, sizeof(root));
+	memset(vm->mmu.root, 0, sizeof(vm->mmu.root));
 	write_unlock(&vm->mmu.lock);
-	/* No vCPU is left whose TLB could know it. */
-	if (root)
-		mmu_free_tables(vm, __va(root), keel_hw.root_levels, true);
+	/* No vCPU is left whose TLB could know them. */
+	for (space = 0; space < KEEL_SPACES; space++)
+		if (root[space])
+			mmu_free_tables(vm, __va(root[space]), keel_hw.root_levels, true);
 }
 
 void mmu_vm_put(struct keel_vm *vm)

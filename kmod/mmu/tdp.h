@@ -15,8 +15,8 @@ struct mmu_zap {
 
 #define MMU_ZAP_INIT(name) { .tables = LIST_HEAD_INIT((name).tables) }
 
-/* Unmap gfns [start, end).  lock held for write. */
-void mmu_zap_range(struct keel_vm *vm, u64 start, u64 end, struct mmu_zap *zap);
+/* Unmap gfns [start, end) of a space.  lock held for write. */
+void mmu_zap_range(struct keel_vm *vm, unsigned int space, u64 start, u64 end, struct mmu_zap *zap);
 void mmu_zap_all(struct keel_vm *vm, struct mmu_zap *zap);
 static inline void mmu_zap_flush(struct keel_vm *vm, struct mmu_zap *zap)
 {
@@ -28,10 +28,10 @@ static inline void mmu_zap_flush(struct keel_vm *vm, struct mmu_zap *zap)
 void mmu_zap_free(struct keel_vm *vm, struct mmu_zap *zap, bool may_sleep);
 
 /* The entry that decides about @gfn: a leaf, or where a leaf or table is missing.  lock held. */
-u64 *mmu_lookup(struct keel_vm *vm, u64 gfn, unsigned int *level);
+u64 *mmu_lookup(struct keel_vm *vm, unsigned int space, u64 gfn, unsigned int *level);
 
 /* Was a page of gfns [start, end) accessed?  With @clear, look anew from here.  lock held. */
-bool mmu_age_range(struct keel_vm *vm, u64 start, u64 end, bool clear);
+bool mmu_age_range(struct keel_vm *vm, unsigned int space, u64 start, u64 end, bool clear);
 
 /* shrink.c: tables are given back, since what they hold can be found again. */
 #define MMU_SHRINK_BATCH	64

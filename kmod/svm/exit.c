@@ -251,7 +251,7 @@ static const struct svm_exit {
 	[SVM_EXIT_VINTR]	= { .fast = keel_irq_window_exit, .slow = svm_resume, "irq_window" },
 	[SVM_EXIT_RDPMC]	= { BOTH(svm_gp), "rdpmc" },
 	[SVM_EXIT_CPUID]	= { BOTH(keel_emulate_cpuid), "cpuid" },
-	[SVM_EXIT_RSM]		= { BOTH(svm_ud), "rsm" },
+	[SVM_EXIT_RSM]		= { ONLY_SLOW(keel_emulate), "rsm" },
 	[SVM_EXIT_IRET]		= { BOTH(svm_iret), "iret" },
 	[SVM_EXIT_INVD]		= { BOTH(svm_nothing), "invd" },
 	[SVM_EXIT_HLT]		= { BOTH(svm_hlt), "hlt" },

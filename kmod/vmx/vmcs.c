@@ -147,7 +147,10 @@ void vmx_update_intercepts(struct keel_vcpu *vcpu)
 	vmx_set_cr4(vcpu, cr4);
 	vmcs_write(EXCEPTION_BITMAP, EXCEPTIONS | (keel_hw.two_dim ? 0 : BIT(X86_TRAP_PF)) |
 		   (vcpu->debug.control & KVM_GUESTDBG_USE_SW_BP ? BIT(X86_TRAP_BP) : 0) |
-		   (keel_has_quirk(vcpu->vm, KVM_X86_QUIRK_FIX_HYPERCALL_INSN) ? BIT(X86_TRAP_UD) : 0));
+		   (vcpu->smm || keel_has_quirk(vcpu->vm, KVM_X86_QUIRK_FIX_HYPERCALL_INSN) ? BIT(X86_TRAP_UD) : 0));
+	/* Halted, where HLT does not exit, it is not any more. */
+	if (unlikely(vcpu->smm) && off & KVM_X86_DISABLE_EXITS_HLT)
+		vmcs_write(GUEST_ACTIVITY_STATE, GUEST_ACTIVITY_ACTIVE);
 	vmx_cpu_ctl(vmx, CPU_BASED_HLT_EXITING, !(off & KVM_X86_DISABLE_EXITS_HLT));
 	vmx_cpu_ctl(vmx, CPU_BASED_MWAIT_EXITING | CPU_BASED_MONITOR_EXITING, !(off & KVM_X86_DISABLE_EXITS_MWAIT));
 	vmcs_write(MSR_BITMAP, __pa(vmx_msr_bitmap[vmx->apicv_on][keel_msr_map(vcpu)]));

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Preloaded into Bochs 2.7, for four errors in its VMX that no hypervisor can
+ * Preloaded into Bochs 2.7, for five errors in its VMX that no hypervisor can
  * do anything about.
  *
  * Whether an interrupt is looked at is decided when EFLAGS.IF changes or a
@@ -20,6 +20,10 @@
  *
  * With both an interrupt of the host's and a virtual one waiting, the latter is
  * delivered, also to a guest that has IF clear. That guest exits instead.
+ *
+ * Virtual NMIs that were blocked when a guest exited stay so at the next entry,
+ * whatever the guest's interruptibility state says then: entries only ever
+ * block. So each entry begins with none blocked, and blocks what it is told to.
  *
  * On request (BOCHS_SPEC_CTRL in the environment) the Skylake it emulates gets
  * what its microcode brought real ones: CPUID tells of SPEC_CTRL with IBRS,
@@ -49,7 +53,7 @@ static uint32_t *find_noted(void *cpu)
 	for (p++; p < end; p++)
 		if (*p == want && (p[1] == 0x5a3c || p[-1] == 0x5a3c))
 			return p;
-	fprintf(stderr, "bochs-fix: not the Bochs that was expected, vectoring information is left as it is\n");
+	fprintf(stderr, "not the emulator that was expected: vectoring information is left as it is\n");
 	return NULL;
 }
 
@@ -77,6 +81,23 @@ static void deliver_or_exit(void *cpu)
 		deliver(cpu);
 	else
 		host_interrupt(cpu);
+}
+
+/* Where in the CPU's state is what events are masked: IRET clears one, which is what an entry is to begin with */
+static void unblock_virtual_nmis(unsigned char *iret, unsigned char *load_guest)
+{
+	unsigned char unblock[] = "\x80\xa7....\x7f";	/* andb $0x7f, events(%rdi) */
+	unsigned char *p;
+
+	for (p = iret; p && p < iret + LONG; p++) {
+		if (memcmp(p, "\x24\x7f\x89\x83", 4))	/* and $0x7f, %al; mov %eax, events(%rbx) */
+			continue;
+		memcpy(unblock + 2, p + 4, 4);
+		redirect(dlsym(RTLD_DEFAULT, INSIDE "8VMLAUNCHEP15bxInstruction_c"), load_guest,
+			 unblock, sizeof(unblock) - 1, load_guest);
+		return;
+	}
+	fprintf(stderr, "not the emulator that was expected: virtual NMIs are left as they are\n");
 }
 
 #define SPEC_CTRL	0x48
@@ -162,13 +183,15 @@ __attribute__((constructor)) static void fix(void)
 		 dlsym(RTLD_DEFAULT, INSIDE "29vmx_page_modification_loggingEmj"),
 		 "\x48\x81\xe6\x00\xf0\xff\xff", 7,
 		 dlsym(RTLD_DEFAULT, INSIDE "29vmx_page_modification_loggingEmj"));
+	unblock_virtual_nmis(dlsym(RTLD_DEFAULT, INSIDE "6IRET64EP15bxInstruction_c"),
+			     dlsym(RTLD_DEFAULT, INSIDE "26VMenterLoadCheckGuestStateEPm"));
 	note_event = dlsym(RTLD_DEFAULT, INSIDE "12VMexit_EventEjjtbm");
 	interrupt = dlsym(RTLD_DEFAULT, INSIDE "9interruptEhjbt");
 	deliver = dlsym(RTLD_DEFAULT, INSIDE "29VMX_Deliver_Virtual_InterruptEv");
 	flags = dlsym(RTLD_DEFAULT, INSIDE "11force_flagsEv");
 	host_interrupt = dlsym(RTLD_DEFAULT, INSIDE "19VMexit_ExtInterruptEv");
 	if (!note_event || !interrupt || !deliver || !flags || !host_interrupt) {
-		fprintf(stderr, "bochs-fix: not the Bochs that was expected, virtual interrupts are left as they are\n");
+		fprintf(stderr, "not the emulator that was expected: virtual interrupts are left as they are\n");
 	} else {
 		code = NULL;
 		redirect((void *)deliver, (void *)interrupt, "", 0, virtual_interrupt);

@@ -333,6 +333,7 @@ static void privilege(void)
 	FAULTS_BARE(RUN(0x0f, 0x20, 0xc8), EMUL_VEC_UD);	/* cr1 does not exist */
 	FAULTS_BARE(RUN(0x0f, 0x01, 0xc8), EMUL_VEC_UD);	/* monitor */
 	CHECK(RUN(0x0f, 0x31) == EMUL_OK);			/* rdtsc */
+	CHECK(RUN(0x0f, 0xaa) == EMUL_OK && v->last_sysop == EMUL_SYS_RSM);	/* at any privilege level */
 	v->cr[4] |= X86_CR4_TSD | X86_CR4_UMIP;
 	FAULTS(RUN(0x0f, 0x31), EMUL_VEC_GP, 0);
 	FAULTS(RUN(0x0f, 0x01, 0x00), EMUL_VEC_GP, 0);		/* sgdt */
@@ -656,7 +657,7 @@ static void system_insns(void)
 	RDI = 0x10000;
 	CHECK(RUN(0xd9, 0x3f) == EMUL_OK && mem(0x10000, 2) == 0x37f);	/* fnstcw */
 	CHECK(RUN(0xdf, 0xe0) == EMUL_OK && (RAX & 0xffff) == 0x3800);	/* fnstsw %ax */
-	CHECK(RUN(0x0f, 0xaa) == EMUL_UNHANDLEABLE);	/* rsm */
+	CHECK(RUN(0x0f, 0xaa) == EMUL_OK && v->last_sysop == EMUL_SYS_RSM);	/* rsm */
 }
 
 static void frames(void)
