@@ -78,14 +78,14 @@ int keel_set_msr(struct keel_vcpu *vcpu, u32 msr, u64 val, bool host);	/* may be
 /* RDMSR and WRMSR of the guest: 0, or why they fail, in the ABI's words (KVM_MSR_EXIT_REASON_*). */
 u32 keel_guest_rdmsr(struct keel_vcpu *vcpu, u32 msr, u64 *val);
 u32 keel_guest_wrmsr(struct keel_vcpu *vcpu, u32 msr, u64 val);
-/* Which MSRs the guest reaches without an exit; the backend has a bitmap for each. */
-enum keel_msr_map {
-	KEEL_MSRS_NONE,			/* each access is put to the VMM's filter */
-	KEEL_MSRS_DIRECT,		/* the backend's choice */
-	KEEL_MSRS_SPEC_CTRL,		/* and SPEC_CTRL: KEEL_SPEC_OPEN */
+/* Which MSRs the guest reaches without an exit, beside the backend's choice: bits.  The backend has a bitmap for each set. */
+enum {
+	KEEL_MSRS_SPEC_CTRL	= 1,	/* KEEL_SPEC_OPEN */
+	KEEL_MSRS_CSTATES	= 2,	/* read only: how long its CPU was in which C-state */
+	KEEL_MSRS_NONE		= 4,	/* none, alone: each access is put to the VMM's filter */
 	KEEL_NR_MSR_MAPS
 };
-enum keel_msr_map keel_msr_map(struct keel_vcpu *vcpu);
+unsigned int keel_msr_map(struct keel_vcpu *vcpu);
 VM_IOCTL(keel_set_msr_filter);
 void keel_msr_filter_free(struct kvm_msr_filter *filter);
 bool keel_msr_fast(u32 msr);	/* may this MSR be written without sleeping? */

@@ -757,11 +757,12 @@ void keel_msr_setup(void)
 	}
 }
 
-enum keel_msr_map keel_msr_map(struct keel_vcpu *vcpu)
+unsigned int keel_msr_map(struct keel_vcpu *vcpu)
 {
 	if (vcpu->vm->msr_filter)
 		return KEEL_MSRS_NONE;
-	return vcpu->spec_ctrl_mode & KEEL_SPEC_OPEN ? KEEL_MSRS_SPEC_CTRL : KEEL_MSRS_DIRECT;
+	return (vcpu->spec_ctrl_mode & KEEL_SPEC_OPEN ? KEEL_MSRS_SPEC_CTRL : 0) |
+	       (vcpu->vm->exits_off & KVM_X86_DISABLE_EXITS_CSTATE ? KEEL_MSRS_CSTATES : 0);
 }
 
 bool keel_msr_fast(u32 msr)

@@ -138,6 +138,36 @@ TEST_F(caps, halt_without_exit)
 	EXPECT_EQ(before, vcpu_stat(self->v, "halt_exits"));
 }
 
+static void cstate_guest(u64 arg)
+{
+	u64 v;
+
+	guest_sync(guest_is_amd());
+	rdmsr_try(MSR_CORE_C3_RESIDENCY, &v);
+	guest_done(0);
+}
+
+/* Whether its CPU has such a register or not, it is the CPU that answers; only Intel's have such registers. */
+TEST_F(caps, cstates_without_exit)
+{
+	int off, amd;
+
+	NEED_CAP(self->vm, KVM_CAP_X86_DISABLE_EXITS);
+	EXPECT_EQ(KVM_X86_DISABLE_EXITS_CSTATE,
+		  vm_cap(self->vm, KVM_CAP_X86_DISABLE_EXITS) & KVM_X86_DISABLE_EXITS_CSTATE);
+	for (off = 0; off < 2; off++) {
+		vm_free(self->vm);
+		self->vm = vm_new(VM_IRQCHIP);
+		must(vm_enable_cap(self->vm, KVM_CAP_X86_USER_SPACE_MSR, KVM_MSR_EXIT_REASON_UNKNOWN));
+		if (off)
+			must(vm_enable_cap(self->vm, KVM_CAP_X86_DISABLE_EXITS, KVM_X86_DISABLE_EXITS_CSTATE));
+		self->v = vcpu_new(self->vm, 0);
+		vcpu_long(self->v, cstate_guest, 0);
+		amd = vcpu_sync(self->v);
+		EXPECT_EQ(amd || !off ? KVM_EXIT_X86_RDMSR : KVM_EXIT_IO, vcpu_run(self->v));
+	}
+}
+
 /* ---- hypercalls ---- */
 
 static void map_guest(u64 offered)

@@ -200,8 +200,9 @@ static int svm_alloc_cpus(void)
 		for (m = 0; i != KEEL_MSRS_NONE && m < ARRAY_SIZE(direct_msrs); m++)
 			msrpm_open(svm_msrpm[i], direct_msrs[m]);
 		svm_msrpm_pa[i] = __pa(svm_msrpm[i]);
+		if (i & KEEL_MSRS_SPEC_CTRL)
+			msrpm_open(svm_msrpm[i], MSR_IA32_SPEC_CTRL);
 	}
-	msrpm_open(svm_msrpm[KEEL_MSRS_SPEC_CTRL], MSR_IA32_SPEC_CTRL);
 	for_each_possible_cpu(cpu) {
 		struct svm_cpu *sc = per_cpu_ptr(&svm_cpu, cpu);
 
