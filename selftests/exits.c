@@ -445,6 +445,43 @@ TEST_F(exits, refused_entry)
 	}
 }
 
+static void deaf_guest(u64 arg)
+{
+	irq_off();
+	guest_sync(0);
+	for (;;)
+		;
+}
+
+static void on_alarm(int sig)
+{
+}
+
+/* After a refusal, too, the host's interrupts reach the CPU while a guest runs that wants none. */
+TEST_F(exits, interrupted_after_refusal)
+{
+	struct kvm_cpuid_entry2 *e = cpuid_find(self->vm->cpuid, 0x80000008, 0);
+	struct sigaction alarmed = { .sa_handler = on_alarm };
+	struct kvm_sregs s;
+	struct kvm_regs r;
+
+	e->eax = (e->eax & ~0xffU) | 52;
+	must(ioctl(self->v->fd, KVM_SET_CPUID2, self->vm->cpuid));
+	vcpu_long(self->v, deaf_guest, 0);
+	vcpu_sync(self->v);
+	vcpu_get_regs(self->v, &r);
+	vcpu_get_sregs(self->v, &s);
+	s.cr3 |= 1UL << 51;		/* there is no such memory: what both vendors' CPUs look at */
+	vcpu_set_sregs(self->v, &s);
+	ASSERT_EQ(KVM_EXIT_FAIL_ENTRY, vcpu_run(self->v));
+	s.cr3 &= ~(1UL << 51);
+	vcpu_set_sregs(self->v, &s);
+	vcpu_set_regs(self->v, &r);
+	sigaction(SIGALRM, &alarmed, NULL);
+	ualarm(100000, 0);
+	EXPECT_EQ(-EINTR, xioctl(self->v->fd, KVM_RUN, 0));
+}
+
 static void unemulated_guest(u64 arg)
 {
 	/* no emulator needs this one on MMIO: AES on a device */

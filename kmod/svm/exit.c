@@ -295,8 +295,13 @@ static int svm_unexpected(struct keel_vcpu *vcpu)
 	struct vmcb_control_area *c = &to_svm(vcpu)->vmcb->control;
 	u64 data[] = { svm_exit_code(c), vcpu->cpu };
 
-	if (svm_exit_code(c) == (u32)SVM_EXIT_ERR)
+	if (svm_exit_code(c) == (u32)SVM_EXIT_ERR) {
+		/* A CPU that loaded nothing may save nothing here (QEMU's does): the host would lose its interrupts. */
+		c->int_ctl |= V_INTR_MASKING_MASK;
+		svm_touch(to_svm(vcpu), CLEAN_INTR);
+		keel_request(KEEL_REQ_EVENT, vcpu);	/* and the guest its window */
 		return keel_exit_fail_entry(vcpu, svm_exit_code(c));
+	}
 	return keel_exit_internal_error(vcpu, KVM_INTERNAL_ERROR_UNEXPECTED_EXIT_REASON,
 					ARRAY_SIZE(data), data);
 }
