@@ -69,8 +69,9 @@ struct keel_msrs {	/* values of MSRs that live in memory only */
 	u64 mtrr_def;
 	u64 mtrr_fix[KEEL_FIX_MTRRS];
 	u64 mtrr_var[KEEL_VAR_MTRRS * 2];	/* base, mask, base, ... */
-	u64 mcg_cap, mcg_status, mcg_ctl;
+	u64 mcg_cap, mcg_status, mcg_ctl, mcg_ext_ctl, feat_ctl;
 	u64 mce[KEEL_MCE_BANKS * 4];		/* CTL, STATUS, ADDR, MISC of each bank */
+	u32 mce_ctl2[KEEL_MCE_BANKS];
 };
 
 int keel_get_msr(struct keel_vcpu *vcpu, u32 msr, u64 *val, bool host);	/* 0, or 1: #GP / unknown */

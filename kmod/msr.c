@@ -462,7 +462,7 @@ static int set_mtrr_var(const struct msr_access *a, u64 val)
 
 /* ------------------------------------------------------------------ machine check */
 
-#define MCE_CAP_SUPPORTED	(MCG_CTL_P | MCG_SER_P)
+#define MCE_CAP_SUPPORTED	(MCG_CTL_P | MCG_SER_P | keel_hw.mcg_caps)
 
 static int get_mcg_ctl(const struct msr_access *a, u64 *val)
 {
@@ -509,6 +509,61 @@ static int set_mce_bank(const struct msr_access *a, u64 val)
 	return set_mem(a, val);
 }
 
+/* Whether an error that wants no action interrupts. Without CMCI there is nothing but, for a VMM, zeroes. */
+static int get_mce_ctl2(const struct msr_access *a, u64 *val)
+{
+	unsigned int bank = a->msr - a->row->first;
+
+	if (bank >= (a->vcpu->msrs.mcg_cap & MCG_BANKCNT_MASK) || (!(a->vcpu->msrs.mcg_cap & MCG_CMCI_P) && !a->host))
+		return 1;
+	*val = a->vcpu->msrs.mce_ctl2[bank];
+	return 0;
+}
+
+static int set_mce_ctl2(const struct msr_access *a, u64 val)
+{
+	u64 old;
+
+	if (get_mce_ctl2(a, &old) || (val && !(a->vcpu->msrs.mcg_cap & MCG_CMCI_P)) ||
+	    (val & ~(MCI_CTL2_CMCI_EN | MCI_CTL2_CMCI_THRESHOLD_MASK)))
+		return 1;
+	a->vcpu->msrs.mce_ctl2[a->msr - a->row->first] = val;
+	return 0;
+}
+
+/* Machine checks that are told to one CPU only. */
+static bool has_lmce(const struct msr_access *a)
+{
+	return (a->host ? keel_hw.mcg_caps : a->vcpu->msrs.mcg_cap) & MCG_LMCE_P;
+}
+
+/* The guest's firmware says whether its kernel may ask for them, and locks that. A VMM without them saves zeroes. */
+static int get_feat_ctl(const struct msr_access *a, u64 *val)
+{
+	return a->host || has_lmce(a) ? get_mem(a, val) : 1;
+}
+
+static int set_feat_ctl(const struct msr_access *a, u64 val)
+{
+	u64 old;
+
+	if (get_feat_ctl(a, &old) || (val && !has_lmce(a)) || (!a->host && (old & FEAT_CTL_LOCKED)))
+		return 1;
+	return set_mem(a, val);
+}
+
+static int get_mcg_ext_ctl(const struct msr_access *a, u64 *val)
+{
+	return a->host || (a->vcpu->msrs.feat_ctl & FEAT_CTL_LMCE_ENABLED) ? get_mem(a, val) : 1;
+}
+
+static int set_mcg_ext_ctl(const struct msr_access *a, u64 val)
+{
+	u64 old;
+
+	return get_mcg_ext_ctl(a, &old) || (val && !has_lmce(a)) ? 1 : set_mem(a, val);
+}
+
 SYS_IOCTL(keel_get_mce_cap_supported)
 {
 	*(u64 *)buf = MCE_CAP_SUPPORTED;
@@ -528,7 +583,23 @@ VCPU_IOCTL(keel_setup_mce)
 		m->mcg_ctl = ~0ULL;
 	for (i = 0; i < banks; i++)
 		m->mce[i * 4] = ~0ULL;
+	memset(m->mce_ctl2, 0, sizeof(m->mce_ctl2));
+	irq_lapic_cmci_setup(vcpu);
 	return 0;
+}
+
+/* Uncorrected, but nobody has used what is broken: no exception (SDM volume 3, "UCR Error Classification", UCNA). */
+static bool no_action_required(const struct kvm_x86_mce *in)
+{
+	return (in->status & (MCI_STATUS_UC | MCI_STATUS_PCC | MCI_STATUS_S | MCI_STATUS_AR)) == MCI_STATUS_UC &&
+	       !in->mcg_status;
+}
+
+static void store_mce(u64 *bank, const struct kvm_x86_mce *in)
+{
+	bank[1] = in->status | (bank[1] & MCI_STATUS_VAL ? MCI_STATUS_OVER : 0);
+	bank[2] = in->addr;
+	bank[3] = in->misc;
 }
 
 VCPU_IOCTL(keel_set_mce)
@@ -540,33 +611,33 @@ VCPU_IOCTL(keel_set_mce)
 	if (in->bank >= (m->mcg_cap & MCG_BANKCNT_MASK) || !(in->status & MCI_STATUS_VAL))
 		return -EINVAL;
 	bank = &m->mce[in->bank * 4];
-	/* Reporting is off: uncorrected errors are lost as on hardware. */
-	if ((in->status & MCI_STATUS_UC) && (m->mcg_cap & MCG_CTL_P) && m->mcg_ctl != ~0ULL)
+	if (no_action_required(in)) {
+		/* The one kind that takes the place of whatever was there, and says nothing of that. */
+		bank[1] = 0;
+		store_mce(bank, in);
+		m->mcg_status = 0;
+		if ((m->mcg_cap & MCG_CMCI_P) && (m->mce_ctl2[in->bank] & MCI_CTL2_CMCI_EN))
+			irq_lapic_cmci(vcpu);
 		return 0;
-	if ((in->status & MCI_STATUS_UC) && bank[0] != ~0ULL)
-		return 0;
-	if (in->status & MCI_STATUS_UC) {
-		/* A machine check inside a machine check, or with nobody to take it, shuts the CPU down. */
-		if ((m->mcg_status & MCG_STATUS_MCIP) || !(keel_cr4(vcpu) & X86_CR4_MCE)) {
-			keel_request(KEEL_REQ_TRIPLE_FAULT, vcpu);
-			return 0;
-		}
-		if (bank[1] & MCI_STATUS_VAL)
-			bank[1] |= MCI_STATUS_OVER;
-		bank[2] = in->addr;
-		bank[3] = in->misc;
-		m->mcg_status = in->mcg_status;
-		bank[1] = in->status | (bank[1] & MCI_STATUS_OVER);
-		keel_raise(vcpu, X86_TRAP_MC);
-	} else if (!(bank[1] & MCI_STATUS_VAL) || !(bank[1] & MCI_STATUS_UC)) {
-		u64 over = bank[1] & MCI_STATUS_VAL ? MCI_STATUS_OVER : 0;
-
-		bank[2] = in->addr;
-		bank[3] = in->misc;
-		bank[1] = in->status | over;
-	} else {
-		bank[1] |= MCI_STATUS_OVER;
 	}
+	if (!(in->status & MCI_STATUS_UC)) {
+		if ((bank[1] & MCI_STATUS_VAL) && (bank[1] & MCI_STATUS_UC))
+			bank[1] |= MCI_STATUS_OVER;
+		else
+			store_mce(bank, in);
+		return 0;
+	}
+	/* Reporting is off: uncorrected errors are lost as on hardware. */
+	if (((m->mcg_cap & MCG_CTL_P) && m->mcg_ctl != ~0ULL) || bank[0] != ~0ULL)
+		return 0;
+	/* A machine check inside a machine check, or with nobody to take it, shuts the CPU down. */
+	if ((m->mcg_status & MCG_STATUS_MCIP) || !(keel_cr4(vcpu) & X86_CR4_MCE)) {
+		keel_request(KEEL_REQ_TRIPLE_FAULT, vcpu);
+		return 0;
+	}
+	store_mce(bank, in);
+	m->mcg_status = in->mcg_status;
+	keel_raise(vcpu, X86_TRAP_MC);
 	return 0;
 }
 
@@ -624,7 +695,12 @@ static const struct msr_row msr_rows[] = {
 	CANONICAL(MSR_IA32_SYSENTER_EIP),
 	{ .first = MSR_IA32_MCG_CAP, .count = 1, .flags = M_FAST, .get = get_mem, .set = set_none,
 	  .offset = offsetof(struct keel_vcpu, msrs.mcg_cap) },
-	MEM(MSR_IA32_MCG_STATUS, M_LIST, mcg_status, MCG_STATUS_RIPV | MCG_STATUS_EIPV | MCG_STATUS_MCIP),
+	{ .first = MSR_IA32_FEAT_CTL, .count = 1, .flags = M_FAST | M_LIST, .get = get_feat_ctl, .set = set_feat_ctl,
+	  .offset = offsetof(struct keel_vcpu, msrs.feat_ctl), .valid = FEAT_CTL_LOCKED | FEAT_CTL_LMCE_ENABLED },
+	{ .first = MSR_IA32_MCG_EXT_CTL, .count = 1, .flags = M_FAST | M_LIST, .get = get_mcg_ext_ctl,
+	  .set = set_mcg_ext_ctl, .offset = offsetof(struct keel_vcpu, msrs.mcg_ext_ctl), .valid = MCG_EXT_CTL_LMCE_EN },
+	MEM(MSR_IA32_MCG_STATUS, M_LIST, mcg_status,
+	    MCG_STATUS_RIPV | MCG_STATUS_EIPV | MCG_STATUS_MCIP | MCG_STATUS_LMCES),
 	ONE(MSR_IA32_MCG_CTL, M_LIST | M_FAST, get_mcg_ctl, set_mcg_ctl),
 	RANGE(MSR_P6_EVNTSEL0, 2, M_FAST, get_zero, set_zero),
 	ONE(MSR_IA32_PERF_STATUS, M_FAST, get_zero, set_none),
@@ -646,6 +722,7 @@ static const struct msr_row msr_rows[] = {
 	  .offset = offsetof(struct keel_vcpu, msrs.mtrr_def) },
 	{ .first = MSR_IA32_MC0_CTL, .count = KEEL_MCE_BANKS * 4, .flags = M_FAST, .get = get_mce_bank,
 	  .set = set_mce_bank, .offset = offsetof(struct keel_vcpu, msrs.mce), .valid = ~0ULL },
+	RANGE(MSR_IA32_MC0_CTL2, KEEL_MCE_BANKS, M_FAST, get_mce_ctl2, set_mce_ctl2),
 	ONE(MSR_RAPL_POWER_UNIT, M_FAST, get_zero, set_none),
 	ONE(MSR_PKG_ENERGY_STATUS, M_FAST, get_zero, set_none),
 	ONE(MSR_DRAM_ENERGY_STATUS, M_FAST, get_zero, set_none),

@@ -32,6 +32,7 @@ struct keel_hw_caps {
 	const struct mmu_format *mmu_fmt;	/* its entries: mmu/pte.h */
 	unsigned int dirty_log_size;	/* pages written that the CPU lists by itself until an exit; 0: it does not */
 	const struct keel_lapic_hw *lapic;	/* NULL: no help with LAPICs */
+	u64 mcg_caps;			/* MCG_CAP bits that only this vendor's CPUs have */
 	bool tsc_scaling;
 	u64 max_tsc_ratio;
 	u8 tsc_frac_bits;

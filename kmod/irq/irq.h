@@ -136,6 +136,9 @@ int irq_ack(struct keel_vcpu *vcpu);		/* takes it: IRR to ISR, or PIC INTA; -1 i
 int irq_pending_class(struct keel_vcpu *vcpu);	/* class (vector >> 4) of highest IRR entry the TPR masks or not; -1 */
 bool irq_extint_accepted(struct keel_vcpu *vcpu); /* does this vCPU take ExtINT (LVT0, or APIC off)? */
 void irq_lapic_timer_sync(struct keel_vcpu *vcpu); /* the guest's TSC offset changed: re-arm the deadline */
+/* Machine checks: MCG_CAP was set / an error that is signalled by an interrupt; the vCPU's thread. */
+void irq_lapic_cmci_setup(struct keel_vcpu *vcpu);
+void irq_lapic_cmci(struct keel_vcpu *vcpu);
 int irq_ioapic_eoi_exit(struct keel_vcpu *vcpu);	/* KEEL_REQ_IOAPIC_EOI: fills kvm_run; KEEL_USER */
 /* A fixed interrupt for this vCPU, from anywhere, and whether its LAPIC, which it must have, would take it. */
 bool irq_takes_fixed(struct keel_vcpu *vcpu);

@@ -11,12 +11,14 @@
  */
 #include <linux/slab.h>
 #include <asm/kvm_para.h>
+#include <asm/mce.h>
 #include <asm/msr-index.h>
 #include "internal.h"
 
-#define LVT_COUNT	6
-#define LVT_REG(n)	(APIC_LVTT + 0x10 * (n))
-#define LVT_INDEX(reg)	(((reg) - APIC_LVTT) / 0x10)
+#define LVT_CMCI	6	/* not beside the others, and not every guest has it */
+#define LVT_COUNT	7
+#define LVT_REG(n)	((n) == LVT_CMCI ? APIC_LVTCMCI : APIC_LVTT + 0x10 * (n))
+#define LVT_INDEX(reg)	((reg) == APIC_LVTCMCI ? LVT_CMCI : ((reg) - APIC_LVTT) / 0x10)
 
 #define LVT_BITS	(APIC_VECTOR_MASK | APIC_LVT_MASKED)
 
@@ -27,6 +29,7 @@ static const u32 lvt_bits[LVT_COUNT] = {
 	[LVT_INDEX(APIC_LVT0)]	  = LVT_BITS | APIC_MODE_MASK | APIC_INPUT_POLARITY | APIC_LVT_LEVEL_TRIGGER,
 	[LVT_INDEX(APIC_LVT1)]	  = LVT_BITS | APIC_MODE_MASK | APIC_INPUT_POLARITY | APIC_LVT_LEVEL_TRIGGER,
 	[LVT_INDEX(APIC_LVTERR)]  = LVT_BITS,
+	[LVT_CMCI]		  = LVT_BITS | APIC_MODE_MASK,
 };
 
 /* Registers that exist, a bit each. */
@@ -47,6 +50,17 @@ static const u64 writable[2] = {
 	COMMON_RW | R(APIC_EOI) | R(APIC_ID) | R(APIC_LDR) | R(APIC_DFR) | R(APIC_ICR2),
 	COMMON_RW | R(APIC_EOI) | R(APIC_SELF_IPI),
 };
+
+static unsigned int nr_lvts(const struct keel_lapic *apic)
+{
+	return apic->vcpu->msrs.mcg_cap & MCG_CMCI_P ? LVT_COUNT : LVT_CMCI;
+}
+
+/* Is @reg one of @regs, or the one that depends? */
+static __always_inline bool reg_exists(const struct keel_lapic *apic, u64 regs, unsigned int reg)
+{
+	return (regs & R(reg)) || (reg == APIC_LVTCMCI && nr_lvts(apic) > LVT_CMCI);
+}
 
 /* ------------------------------------------------------------- into the APIC, from anywhere */
 static void apic_error(struct keel_lapic *apic, u32 error)
@@ -422,7 +436,7 @@ static void write_spiv(struct keel_lapic *apic, u32 val)
 		bits |= APIC_SPIV_DIRECTED_EOI;
 	apic_set_reg(apic, APIC_SPIV, val & bits);
 	if (!(val & APIC_SPIV_APIC_ENABLED)) {
-		for (i = 0; i < LVT_COUNT; i++)
+		for (i = 0; i < nr_lvts(apic); i++)
 			apic_set_reg(apic, LVT_REG(i), apic_reg(apic, LVT_REG(i)) | APIC_LVT_MASKED);
 	}
 	update_enabled(apic);
@@ -524,7 +538,7 @@ bool irq_lapic_mmio(struct keel_vcpu *vcpu, u64 gpa, unsigned int len, void *dat
 		if (len != 4 || (off & 0xf))
 			return true;
 		memcpy(&val, data, sizeof(val));
-		if (off == reg && (writable[0] & R(reg)))
+		if (off == reg && reg_exists(apic, writable[0], reg))
 			write_reg(apic, reg, val);
 		else
 			apic_error(apic, APIC_ESR_ILLREGA);
@@ -534,7 +548,7 @@ bool irq_lapic_mmio(struct keel_vcpu *vcpu, u64 gpa, unsigned int len, void *dat
 	*(u64 *)data = 0;
 	if ((off & 0xf) > 3)
 		return true;
-	if (off >= 0x400 || !(readable[0] & R(reg))) {
+	if (off >= 0x400 || !reg_exists(apic, readable[0], reg)) {
 		apic_error(apic, APIC_ESR_ILLREGA);
 		return true;
 	}
@@ -547,7 +561,7 @@ static int x2apic_read(struct keel_lapic *apic, u32 msr, u64 *val)
 {
 	unsigned int reg = (msr - APIC_BASE_MSR) << 4;
 
-	if (!apic_is_x2(apic) || reg >= 0x400 || !(readable[1] & R(reg)))
+	if (!apic_is_x2(apic) || reg >= 0x400 || !reg_exists(apic, readable[1], reg))
 		return 1;
 	*val = read_reg(apic, reg);
 	if (reg == APIC_ICR)
@@ -567,7 +581,7 @@ static int x2apic_write(struct keel_lapic *apic, u32 msr, u64 val)
 		apic_send(apic, val, val >> 32);
 		return 0;
 	}
-	if (reg >= 0x400 || !(writable[1] & R(reg)) || val >> 32)
+	if (reg >= 0x400 || !reg_exists(apic, writable[1], reg) || val >> 32)
 		return 1;
 	if ((reg == APIC_EOI || reg == APIC_ESR) && val)
 		return 1;
@@ -581,7 +595,7 @@ int irq_lapic_read(struct keel_vcpu *vcpu, unsigned int reg, u64 *val)
 {
 	struct keel_lapic *apic = vcpu->apic;
 
-	if (!apic || !apic_on(apic) || !(readable[0] & R(reg)))
+	if (!apic || !apic_on(apic) || !reg_exists(apic, readable[0], reg))
 		return 1;
 	*val = read_reg(apic, reg);
 	if (reg == APIC_ICR)
@@ -692,6 +706,28 @@ int irq_apic_base_set(struct keel_vcpu *vcpu, u64 val, bool host)
 	return 0;
 }
 
+static void set_version(struct keel_lapic *apic)
+{
+	apic_set_reg(apic, APIC_LVR, 0x14 | (nr_lvts(apic) - 1) << 16 |
+		     (apic->vcpu->vm->irq.mode == IRQCHIP_SPLIT ? APIC_LVR_DIRECTED_EOI : 0));
+}
+
+void irq_lapic_cmci_setup(struct keel_vcpu *vcpu)
+{
+	struct keel_lapic *apic = vcpu->apic;
+
+	if (!apic)
+		return;
+	apic_set_reg(apic, APIC_LVTCMCI, nr_lvts(apic) > LVT_CMCI ? APIC_LVT_MASKED : 0);
+	set_version(apic);
+}
+
+void irq_lapic_cmci(struct keel_vcpu *vcpu)
+{
+	if (vcpu->apic)
+		irq_apic_local(vcpu->apic, APIC_LVTCMCI);
+}
+
 void irq_lapic_reset(struct keel_vcpu *vcpu, bool init)
 {
 	struct keel_lapic *apic = vcpu->apic;
@@ -718,11 +754,10 @@ void irq_lapic_reset(struct keel_vcpu *vcpu, bool init)
 		set_x2_ids(apic);
 	else if (!init)
 		set_xapic_id(apic);
-	apic_set_reg(apic, APIC_LVR, 0x14 | (LVT_COUNT - 1) << 16 |
-		     (vcpu->vm->irq.mode == IRQCHIP_SPLIT ? APIC_LVR_DIRECTED_EOI : 0));
+	set_version(apic);
 	apic_set_reg(apic, APIC_DFR, APIC_DFR_FLAT);
 	apic_set_reg(apic, APIC_SPIV, 0xff);
-	for (i = 0; i < LVT_COUNT; i++)
+	for (i = 0; i < nr_lvts(apic); i++)
 		apic_set_reg(apic, LVT_REG(i), APIC_LVT_MASKED);
 	/* The ABI's old habit: firmware that never programs LINT0 gets the PIC's interrupts anyhow. */
 	if (keel_vcpu_is_bsp(vcpu) && keel_has_quirk(vcpu->vm, KVM_X86_QUIRK_LINT0_REENABLED))
@@ -809,12 +844,11 @@ VCPU_IOCTL(irq_set_lapic)
 	apic_timer_stop(apic);
 	bitmap_zero(apic->posted, 256);
 	memcpy(apic->regs, s->regs, sizeof(s->regs));
-	apic_set_reg(apic, APIC_LVR, 0x14 | (LVT_COUNT - 1) << 16 |
-		     (vcpu->vm->irq.mode == IRQCHIP_SPLIT ? APIC_LVR_DIRECTED_EOI : 0));
+	set_version(apic);
 	if (apic_is_x2(apic))
 		set_x2_ids(apic);
 	set_tpr(apic, apic_reg(apic, APIC_TASKPRI));
-	for (i = 0; i < LVT_COUNT; i++)
+	for (i = 0; i < nr_lvts(apic); i++)
 		apic_set_reg(apic, LVT_REG(i), apic_reg(apic, LVT_REG(i)) &
 			     (lvt_bits[i] | (i ? 0 : APIC_LVT_TIMER_TSCDEADLINE)));
 	apic_set_reg(apic, APIC_TDCR, apic_reg(apic, APIC_TDCR) & 0xb);

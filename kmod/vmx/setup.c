@@ -12,6 +12,7 @@
 #include <linux/slab.h>
 #include <linux/smp.h>
 #include <linux/spinlock.h>
+#include <asm/mce.h>
 #include <asm/msr.h>
 #include <asm/special_insns.h>
 #include <asm/tlbflush.h>
@@ -464,6 +465,7 @@ static int vmx_setup(struct keel_ops *ops, const char **why)
 	caps->nr_exits = VMX_EXIT_SLOTS;
 	caps->efer_allowed = EFER_SCE | EFER_LME | EFER_LMA | EFER_NX;
 	caps->mmu_fmt = &ept_format;
+	caps->mcg_caps = MCG_CMCI_P | MCG_LMCE_P;
 	caps->tsc_scaling = vmx_has.cpu2_ctl & SECONDARY_EXEC_TSC_SCALING;
 	caps->max_tsc_ratio = ~0ULL;
 	caps->tsc_frac_bits = 48;
