@@ -319,6 +319,52 @@ TEST_F(debug, single_step)
 	vcpu_done(v);
 }
 
+static void blocked_guest(u64 arg)
+{
+	apic_on();
+	guest_on(0x55, guest_count_eoi);
+	apic_icr(0, 0x40000 | 0x55);
+	guest_sync(0);
+	asm volatile("sti; nop\nblocked_start: nop; nop\nblocked_end: nop" ::: "memory");
+	guest_eq(guest_irqs[0x55], 1);
+	guest_done(0);
+}
+extern char blocked_start[], blocked_end[];
+
+/* An interrupt that waits does not come between the steps of a VMM that asked for that, but afterwards */
+TEST_F(debug, interrupts_blocked)
+{
+	struct kvm_guest_debug d = {
+		.control = KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_SINGLESTEP | KVM_GUESTDBG_BLOCKIRQ,
+	}, off = { };
+	struct vm *vm = vm_new(VM_IRQCHIP);
+	struct vcpu *v = vcpu_new(vm, 0);
+	int i, n, round;
+	u64 pc = 0;
+
+	NEED_CAP(vm, KVM_CAP_SET_GUEST_DEBUG2);
+	/* Twice, as above. */
+	for (round = 0; round < 2; round++) {
+		vcpu_long(v, blocked_guest, 0);
+		guest_var(vm, guest_irqs)[0x55] = 0;
+		EXPECT_EQ(0, vcpu_sync(v));
+		if (round)
+			set_debug(v, &d);
+		for (i = n = 0; round && i < 100 && pc != (u64)blocked_end; i++) {
+			vcpu_expect(v, KVM_EXIT_DEBUG);
+			pc = v->run->debug.arch.pc;
+			n += pc > (u64)blocked_start && pc <= (u64)blocked_end;
+		}
+		EXPECT_EQ(round * 2, n);
+		EXPECT_EQ(0, guest_var(vm, guest_irqs)[0x55]);
+		if (round)
+			set_debug(v, &off);
+		vcpu_done(v);
+		EXPECT_EQ(1, guest_var(vm, guest_irqs)[0x55]);
+	}
+	vm_free(vm);
+}
+
 static void hw_outside_guest(u64 arg)
 {
 	guest_eq(read_dr7(), 0x400);
