@@ -84,7 +84,8 @@ static const struct feature_row {
 #define W CPUID_8000_0001_ECX
 	{ 0x80000001, 0, ECX, W,
 	  F(W, LAHF_LM) | F(W, CR8_LEGACY) | F(W, ABM) | F(W, SSE4A) | F(W, MISALIGNSSE) | F(W, 3DNOWPREFETCH) |
-	  F(W, OSVW) | F(W, XOP) | F(W, FMA4) | F(W, TBM) | F(W, TOPOEXT) },
+	  F(W, OSVW) | F(W, XOP) | F(W, FMA4) | F(W, TBM) | F(W, TOPOEXT) |
+	  F(W, PERFCTR_CORE) },
 #undef W
 #define W CPUID_8000_0001_EDX
 	{ 0x80000001, 0, EDX, W,
@@ -114,7 +115,7 @@ static const struct leaf_row {
 	{ 0x00000005, 0 },			/* MONITOR/MWAIT: not offered */
 	{ 0x00000006, KEEP_EAX },
 	{ 0x00000007, KEEP_ALL },		/* these three are made below */
-	{ 0x0000000a, 0 },			/* no PMU */
+	{ 0x0000000a, 0 },			/* no architectural PMU */
 	{ 0x0000000b, 0 },			/* topology is the VMM's to say */
 	{ 0x0000000d, KEEP_ALL },
 	{ 0x80000000, KEEP_EAX | KEEP_EBX | KEEP_ECX | KEEP_EDX },
@@ -190,6 +191,10 @@ static void adjust_leaf(struct kvm_cpuid_entry2 *e)
 		break;
 	case 0x80000000:
 		e->eax = min_t(u32, e->eax, EXTENDED_MAX);
+		break;
+	case 0x80000001:
+		if (!keel_pmu_has_core())
+			e->ecx &= ~BIT(X86_FEATURE_PERFCTR_CORE & 31);
 		break;
 	case 0x80000007:
 		e->edx &= INVARIANT_TSC;
@@ -399,7 +404,7 @@ static const struct kvm_cpuid_entry2 *out_of_range(const struct keel_cpu_model *
 	const struct kvm_cpuid_entry2 *first;
 	u32 base;
 
-	if (m->zero_out_of_range)
+	if (m->amd)
 		return NULL;
 	if (function >= HYPERVISOR_LEAF && function < HYPERVISOR_LEAF + 0x10000000)
 		base = function & 0xffffff00;
@@ -622,7 +627,7 @@ static void derive(struct keel_vcpu *vcpu)
 	e = find(m, 0, 0);
 	m->basic_max = e ? e->eax : 0;
 	/* "AuthenticAMD" and "HygonGenuine" */
-	m->zero_out_of_range = e && ((e->ebx == 0x68747541 && e->edx == 0x69746e65 && e->ecx == 0x444d4163) ||
+	m->amd = e && ((e->ebx == 0x68747541 && e->edx == 0x69746e65 && e->ecx == 0x444d4163) ||
 				     (e->ebx == 0x6f677948 && e->edx == 0x6e65476e && e->ecx == 0x656e6975));
 	e = find(m, 0x80000000, 0);
 	if (e && e->eax >= 0x80000008)
@@ -641,6 +646,7 @@ static void derive(struct keel_vcpu *vcpu)
 	e = find_kvm_features(m);
 	m->pv_features = e ? e->eax : 0;
 	derive_hyperv(m);
+	keel_pmu_refresh(vcpu);
 	m->cr4_reserved = ~(cr4 & keel_host_cr4_mask());
 	m->efer_reserved = ~guest_efer(vcpu);
 }

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * insn.c - between an exit and what it asks for: port and memory-mapped I/O, CPUID, MSRs, and the
- * emulator's view of a vCPU.
+ * insn.c - between an exit and what it asks for: ports, memory-mapped I/O, CPUID, MSRs; the emulator's view of a vCPU.
  *
  * MMIO or port reads that only userspace can answer end the emulation with nothing changed.  The answer is
  * kept, and the instruction runs again from its start: every device read it makes finds its answer in the
@@ -156,10 +155,7 @@ static enum emul_result device_access(struct keel_insn *in, u64 gpa, void *buf, 
 	return r;
 }
 
-/*
- * Is this the access the exit was for?  Then the CPU has translated its address and found no memory there, and
- * there is no need to do either again.
- */
+/* Is this the access the exit was for?  Then the CPU has found that there is no memory, and where: not again. */
 static bool access_of_exit(struct keel_insn *in, u64 linear, unsigned int bytes)
 {
 	return in->gpa != NO_GPA && emul_one_access(&in->e) && offset_in_page(linear) == offset_in_page(in->gpa) &&
@@ -622,7 +618,9 @@ static enum emul_result op_rdtsc(struct emul *e, u64 *tsc, u32 *aux)
 
 static enum emul_result op_rdpmc(struct emul *e, u32 counter, u64 *val)
 {
-	return gp_fault(e);	/* no PMU is offered */
+	int r = keel_rdpmc(to_insn(e)->vcpu, counter, val);
+
+	return !r ? EMUL_OK : r < 0 ? need_slow(to_insn(e)) : gp_fault(e);
 }
 
 static enum emul_result op_invlpg(struct emul *e, u64 linear)
@@ -762,10 +760,7 @@ void keel_insn_forget(struct keel_vcpu *vcpu)
 	vcpu->complete = NULL;
 }
 
-/*
- * VMMs read and set registers also between an exit and its answer, for reasons of their own.  The answer still counts,
- * but the instruction is decoded again, for its operands may be others.
- */
+/* VMMs may set registers between an exit and its answer, which still counts; but operands may be others then. */
 void keel_insn_changed(struct keel_vcpu *vcpu, bool moved)
 {
 	vcpu->insn->changed = true;
@@ -1114,6 +1109,11 @@ int keel_pio(struct keel_vcpu *vcpu, u16 port, unsigned int size, bool in, u64 n
 
 static int msr_failed(struct keel_vcpu *vcpu, u32 why, u32 exit, u64 val, u64 next)
 {
+	if (why == KEEL_MSR_SLOW) {
+		vcpu->stat.msr_reads--;		/* it comes again */
+		return KEEL_SLOW;
+	}
+	trace_keel_msr(vcpu, vcpu->regs[KEEL_RCX], val, exit == KVM_EXIT_X86_WRMSR, why);
 	if (!msr_to_user(vcpu, why, exit, vcpu->regs[KEEL_RCX], val)) {
 		keel_raise_error(vcpu, X86_TRAP_GP, 0);
 		return KEEL_RESUME;
@@ -1132,9 +1132,9 @@ int keel_emulate_rdmsr(struct keel_vcpu *vcpu)
 		return r;
 	vcpu->stat.msr_reads++;
 	why = keel_guest_rdmsr(vcpu, msr, &val);
-	trace_keel_msr(vcpu, msr, val, false, why);
 	if (unlikely(why))
 		return msr_failed(vcpu, why, KVM_EXIT_X86_RDMSR, 0, next);
+	trace_keel_msr(vcpu, msr, val, false, 0);
 	keel_write_edx_eax(vcpu, val);
 	keel_advance(vcpu, next);
 	return KEEL_RESUME;
@@ -1152,9 +1152,9 @@ int keel_emulate_wrmsr(struct keel_vcpu *vcpu)
 		return KEEL_SLOW;
 	vcpu->stat.msr_writes++;
 	why = keel_guest_wrmsr(vcpu, msr, val);
-	trace_keel_msr(vcpu, msr, val, true, why);
 	if (unlikely(why))
 		return msr_failed(vcpu, why, KVM_EXIT_X86_WRMSR, val, next);
+	trace_keel_msr(vcpu, msr, val, true, 0);
 	keel_advance(vcpu, next);
 	return KEEL_RESUME;
 }

@@ -96,6 +96,7 @@ enum keel_request {
 	KEEL_REQ_APF,		/* see whether there is a page to tell the guest of */
 	KEEL_REQ_HV,		/* Hyper-V's timers, and what its guest has to say to userspace */
 	KEEL_REQ_PV_EOI,	/* settle an offer that could not be in the fast loop */
+	KEEL_REQ_PMU,		/* performance counters' events are to follow their registers */
 	KEEL_REQ_DEBUG,		/* exit with KVM_EXIT_DEBUG */
 	KEEL_REQ_TRIPLE_FAULT,	/* exit with KVM_EXIT_SHUTDOWN */
 	KEEL_REQ_IOAPIC_EOI,	/* split irqchip: exit with KVM_EXIT_IOAPIC_EOI */
@@ -205,6 +206,7 @@ struct keel_vcpu {
 
 	struct keel_cpu_model model;	/* CPUID, what it allows */
 	struct keel_msrs msrs;
+	struct keel_pmu pmu;
 	struct keel_fpu fpu;
 	struct keel_debug debug;
 	struct keel_vcpu_clock clock;
@@ -248,6 +250,8 @@ struct keel_vm {
 	u32 exit_hypercalls;		/* bit per hypercall that is userspace's to answer */
 	u32 msr_exits;			/* KVM_MSR_EXIT_REASON_*: these failures are userspace's to mend */
 	struct kvm_msr_filter *msr_filter;	/* bitmaps copied; NULL: all are allowed */
+	struct kvm_pmu_event_filter *pmu_filter;	/* NULL: all are allowed */
+	bool no_pmu;			/* KVM_PMU_CAP_DISABLE */
 	struct list_head list;		/* all VMs, under hw_lock */
 	u64 serial;			/* tells it from all other VMs since the module was loaded */
 	struct keel_hv *hv;		/* NULL until it is used */

@@ -113,6 +113,7 @@ static const struct keel_cap {
 	{ KVM_CAP_X86_ROBUST_SINGLESTEP, 1 },
 	{ KVM_CAP_X86_SMM, 1 },
 	{ KVM_CAP_MULTI_ADDRESS_SPACE, KEEL_SPACES },
+	{ KVM_CAP_PMU_EVENT_FILTER, 1 },
 };
 
 int keel_check_extension(u32 cap)
@@ -131,6 +132,8 @@ int keel_check_extension(u32 cap)
 			!boot_cpu_has_bug(X86_BUG_MONITOR) ? KVM_X86_DISABLE_EXITS_MWAIT : 0);
 	case KVM_CAP_STEAL_TIME:
 		return !!(keel_pv_features() & BIT(KVM_FEATURE_STEAL_TIME));
+	case KVM_CAP_PMU_CAPABILITY:
+		return keel_pmu_caps();
 	case KVM_CAP_TSC_CONTROL:
 	case KVM_CAP_VM_TSC_CONTROL:
 		return keel_hw.tsc_scaling;

@@ -20,6 +20,7 @@
 #define M_FEATURE	BIT(2)	/* describes the host: KVM_GET_MSR_FEATURE_INDEX_LIST */
 #define M_HOST		BIT(3)	/* not the guest's at all */
 #define M_NEEDS		BIT(4)	/* not the guest's without CPUID feature .feature */
+#define M_PMU		BIT(6)	/* listed if there are performance counters */
 #define M_PV		BIT(5)	/* needs KVM_FEATURE_* .feature where the VMM enforces them */
 
 struct msr_access {
@@ -139,6 +140,16 @@ static int get_hv(const struct msr_access *a, u64 *val)
 static int set_hv(const struct msr_access *a, u64 val)
 {
 	return keel_hv_set_msr(a->vcpu, a->msr, val, a->host);
+}
+
+static int get_pmu(const struct msr_access *a, u64 *val)
+{
+	return keel_pmu_get_msr(a->vcpu, a->msr, val, a->host);
+}
+
+static int set_pmu(const struct msr_access *a, u64 val)
+{
+	return keel_pmu_set_msr(a->vcpu, a->msr, val, a->host);
 }
 
 static int set_pv(const struct msr_access *a, u64 val)
@@ -764,7 +775,8 @@ static const struct msr_row msr_rows[] = {
 	CANONICAL(MSR_KERNEL_GS_BASE),
 	{ .first = MSR_TSC_AUX, .count = 1, .flags = M_FAST | M_LIST | M_NEEDS, .feature = X86_FEATURE_RDTSCP,
 	  .get = get_mem, .set = set_tsc_aux, .offset = offsetof(struct keel_vcpu, msrs.tsc_aux) },
-	RANGE(MSR_K7_EVNTSEL0, 8, M_FAST, get_zero, set_zero),
+	RANGE(MSR_K7_EVNTSEL0, 2 * PMU_LEGACY_COUNTERS, M_FAST | M_LIST | M_PMU, get_pmu, set_pmu),
+	RANGE(MSR_F15H_PERF_CTL, 2 * PMU_CORE_COUNTERS, M_FAST | M_LIST | M_PMU, get_pmu, set_pmu),
 	NOTHING(MSR_AMD64_SYSCFG, 1),
 	/* TscFreqSel, cache flush and ignne disables, McStatusWrEn: kept; the rest cannot be set. */
 	MEM(MSR_K7_HWCR, M_LIST, hwcr, BIT_ULL(18) | BIT_ULL(24) | 0x148),
@@ -894,23 +906,28 @@ static noinline bool filter_allows(struct keel_vcpu *vcpu, u32 msr, u32 access)
 	return !(filter->flags & KVM_MSR_FILTER_DEFAULT_DENY);
 }
 
-static noinline u32 why_refused(u32 msr)
+static noinline u32 why_refused(u32 msr, int r)
 {
+	if (r == -EAGAIN)
+		return KEEL_MSR_SLOW;
 	return find(msr) ? KVM_MSR_EXIT_REASON_INVAL : KVM_MSR_EXIT_REASON_UNKNOWN;
 }
 
 u32 keel_guest_rdmsr(struct keel_vcpu *vcpu, u32 msr, u64 *val)
 {
+	int r;
+
 	if (unlikely(vcpu->vm->msr_filter) && !filter_allows(vcpu, msr, KVM_MSR_FILTER_READ))
 		return KVM_MSR_EXIT_REASON_FILTER;
-	return keel_get_msr(vcpu, msr, val, false) ? why_refused(msr) : 0;
+	r = keel_get_msr(vcpu, msr, val, false);
+	return r ? why_refused(msr, r) : 0;
 }
 
 u32 keel_guest_wrmsr(struct keel_vcpu *vcpu, u32 msr, u64 val)
 {
 	if (unlikely(vcpu->vm->msr_filter) && !filter_allows(vcpu, msr, KVM_MSR_FILTER_WRITE))
 		return KVM_MSR_EXIT_REASON_FILTER;
-	return keel_set_msr(vcpu, msr, val, false) ? why_refused(msr) : 0;
+	return keel_set_msr(vcpu, msr, val, false) ? why_refused(msr, 1) : 0;
 }
 
 /* Values at power-on; INIT keeps all of them but what an INIT does to DEBUGCTL. */
@@ -932,11 +949,17 @@ void keel_msrs_reset(struct keel_vcpu *vcpu, bool init)
 	m->mcg_cap = KEEL_MCE_BANKS;
 	vcpu->spec_ctrl = 0;
 	vcpu->smbase = 0x30000;
+	keel_pmu_reset(vcpu);
 }
 
 /* ------------------------------------------------------------------ ioctls */
 
 #define MSRS_PER_IOCTL	256
+
+static bool listed(const struct msr_row *row, u16 flag)
+{
+	return (row->flags & flag) && (!(row->flags & M_PMU) || keel_pmu_on());
+}
 
 static long copy_list(unsigned long arg, u16 flag)
 {
@@ -946,14 +969,14 @@ static long copy_list(unsigned long arg, u16 flag)
 	if (get_user(room, &user->nmsrs))
 		return -EFAULT;
 	for (i = 0; i < ARRAY_SIZE(msr_rows); i++)
-		if (msr_rows[i].flags & flag)
+		if (listed(&msr_rows[i], flag))
 			n += msr_rows[i].count;
 	if (put_user(n, &user->nmsrs))
 		return -EFAULT;
 	if (room < n)
 		return -E2BIG;
 	for (i = 0, n = 0; i < ARRAY_SIZE(msr_rows); i++) {
-		if (!(msr_rows[i].flags & flag))
+		if (!listed(&msr_rows[i], flag))
 			continue;
 		for (j = 0; j < msr_rows[i].count; j++)
 			if (put_user(msr_rows[i].first + j, &user->indices[n++]))

@@ -315,6 +315,8 @@ static int run_slow_requests(struct keel_vcpu *vcpu)
 		if (r != KEEL_RESUME)
 			return r;
 	}
+	if (keel_take_request(KEEL_REQ_PMU, vcpu))
+		keel_pmu_update(vcpu);
 	if (keel_take_request(KEEL_REQ_DEBUG, vcpu))
 		return keel_debug_exit(vcpu);
 	if (keel_take_request(KEEL_REQ_TRIPLE_FAULT, vcpu)) {

@@ -357,7 +357,10 @@ static VCPU_IOCTL(vcpu_run)
 {
 	if (arg)
 		return -EINVAL;
-	WRITE_ONCE(vcpu->thread, task_pid_nr(current));
+	if (unlikely(vcpu->thread != task_pid_nr(current))) {
+		WRITE_ONCE(vcpu->thread, task_pid_nr(current));
+		keel_pmu_new_thread(vcpu);
+	}
 	return keel_run(vcpu);
 }
 
@@ -502,6 +505,7 @@ void keel_vcpu_free(struct keel_vcpu *vcpu)
 	keel_stats_fold_vcpu(vcpu);
 	keel_clock_vcpu_destroy(vcpu);
 	keel_apf_free(vcpu);
+	keel_pmu_free(vcpu);
 	keel_hv_vcpu_free(vcpu);
 	irq_lapic_destroy(vcpu);
 	mmu_vcpu_destroy(vcpu);
@@ -561,6 +565,7 @@ long keel_create_vcpu(struct keel_vm *vm, u32 id)
 	mutex_init(&vcpu->mutex);
 	rcuwait_init(&vcpu->wait);
 	preempt_notifier_init(&vcpu->pn, &vcpu_preempt_ops);
+	keel_pmu_init(vcpu);
 	err = mmu_vcpu_init(vcpu);
 	if (!err)
 		err = vcpu_init(vcpu);

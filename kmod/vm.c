@@ -58,6 +58,7 @@ void keel_vm_put(struct keel_vm *vm)
 	mmu_vm_release(vm);
 	keel_memslots_free(vm);
 	keel_msr_filter_free(vm->msr_filter);
+	kfree(vm->pmu_filter);
 	keel_hv_free(vm);
 	mmu_vm_put(vm);		/* keel_vm_free() follows, now or later */
 }
@@ -211,6 +212,7 @@ static const struct vm_cap {
 	{ KVM_CAP_DISABLE_QUIRKS2, vm_cap_disable_quirks2 },
 	{ KVM_CAP_X86_TRIPLE_FAULT_EVENT, vm_cap_triple_fault_event },
 	{ KVM_CAP_DIRTY_LOG_RING_ACQ_REL, keel_enable_dirty_ring },
+	{ KVM_CAP_PMU_CAPABILITY, keel_pmu_enable_cap },
 };
 
 static VM_IOCTL(vm_enable_cap)
@@ -260,6 +262,7 @@ static const struct keel_ioctl vm_ioctls[] = {
 	VM_ENTRY(KVM_SET_TSC_KHZ, LOCK_VM, keel_vm_set_tsc_khz),
 	VM_ENTRY(KVM_GET_TSC_KHZ, LOCK_VM, keel_vm_get_tsc_khz),
 	VM_ENTRY(KVM_X86_SET_MSR_FILTER, LOCK_VM, keel_set_msr_filter),
+	VM_ENTRY(KVM_SET_PMU_EVENT_FILTER, LOCK_VM, keel_set_pmu_event_filter),
 	VM_ENTRY(KVM_HYPERV_EVENTFD, LOCK_NONE, keel_hv_eventfd),
 	VM_ENTRY(KVM_GET_STATS_FD, LOCK_NONE, keel_vm_stats_fd),
 };

@@ -146,6 +146,13 @@ void irq_apic_local(struct keel_lapic *apic, unsigned int lvt)
 		irq_apic_accept(apic, &msg);
 }
 
+/* The entry is not masked by it: on AMD that is the guest's to do. */
+void irq_pmi(struct keel_vcpu *vcpu)
+{
+	if (vcpu->apic)
+		irq_apic_local(vcpu->apic, APIC_LVTPC);
+}
+
 /* ------------------------------------------------------------- priorities */
 /* Highest bit of a 256-bit register at or below word @word; -1 none. */
 static int highest_vector(struct keel_lapic *apic, unsigned int base, int word)

@@ -110,12 +110,6 @@ static int svm_ud(struct keel_vcpu *vcpu)
 	return KEEL_RESUME;
 }
 
-static int svm_gp(struct keel_vcpu *vcpu)
-{
-	keel_raise_error(vcpu, X86_TRAP_GP, 0);
-	return KEEL_RESUME;
-}
-
 static int svm_db(struct keel_vcpu *vcpu)
 {
 	struct svm_vcpu *svm = to_svm(vcpu);
@@ -249,7 +243,7 @@ static const struct svm_exit {
 	[SVM_EXIT_SMI]		= { BOTH(svm_irq), "smi" },
 	[SVM_EXIT_INIT]		= { BOTH(svm_resume), "init" },
 	[SVM_EXIT_VINTR]	= { .fast = keel_irq_window_exit, .slow = svm_resume, "irq_window" },
-	[SVM_EXIT_RDPMC]	= { BOTH(svm_gp), "rdpmc" },
+	[SVM_EXIT_RDPMC]	= { BOTH(keel_emulate), "rdpmc" },
 	[SVM_EXIT_CPUID]	= { BOTH(keel_emulate_cpuid), "cpuid" },
 	[SVM_EXIT_RSM]		= { ONLY_SLOW(keel_emulate), "rsm" },
 	[SVM_EXIT_IRET]		= { BOTH(svm_iret), "iret" },

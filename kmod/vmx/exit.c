@@ -251,12 +251,6 @@ static int vmx_ud(struct keel_vcpu *vcpu)
 	return KEEL_RESUME;
 }
 
-static int vmx_gp(struct keel_vcpu *vcpu)
-{
-	keel_raise_error(vcpu, X86_TRAP_GP, 0);
-	return KEEL_RESUME;
-}
-
 static int vmx_hlt(struct keel_vcpu *vcpu)
 {
 	keel_advance(vcpu, vmx_next_rip(vcpu));
@@ -333,7 +327,7 @@ static const struct vmx_exit {
 	R(CPUID)		= { BOTH(keel_emulate_cpuid), "cpuid" },
 	R(HLT)			= { BOTH(vmx_hlt), "hlt" },
 	R(INVD)			= { BOTH(vmx_nothing), "invd" },
-	R(RDPMC)		= { BOTH(vmx_gp), "rdpmc" },
+	R(RDPMC)		= { BOTH(keel_emulate), "rdpmc" },
 	R(VMCALL)		= { BOTH(keel_emulate_hypercall), "hypercall" },
 	R(VMCLEAR)		= { BOTH(vmx_ud), "vmclear" },
 	R(VMLAUNCH)		= { BOTH(vmx_ud), "vmlaunch" },

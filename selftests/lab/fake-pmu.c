@@ -1,0 +1,151 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Counters for perf where the emulated CPU has none, so that keel's can be tested: raw events of AMD's numbers. The lab's
+ * only; what it counts is not what hardware would. It cannot tell guest from host, so it demands that its user asks for the
+ * guest alone, and counts while the thread runs.
+ *
+ *	0x76	a count is a tick of the TSC
+ *	0xfe	the count is the event itself, whatever was counted: config, bit 40: not in user mode, 41: not in kernel mode
+ *
+ * Its parameters tell of events: how many there are now, and ever were.
+ */
+#include <linux/hrtimer.h>
+#include <linux/module.h>
+#include <linux/perf_event.h>
+#include <asm/msr.h>
+#include <asm/tsc.h>
+
+#define ECHO	0xfe
+
+static atomic_t live, made;
+static struct perf_event *pin;
+
+static int get_atomic(char *buf, const struct kernel_param *kp)
+{
+	return sprintf(buf, "%d\n", atomic_read(kp->arg));
+}
+
+static const struct kernel_param_ops atomic_ops = { .get = get_atomic };
+module_param_cb(live, &atomic_ops, &live, 0444);
+module_param_cb(made, &atomic_ops, &made, 0444);
+
+static u8 number(struct perf_event *event)
+{
+	return event->attr.config;
+}
+
+static void count(struct perf_event *event)
+{
+	u64 now = rdtsc(), ticks = now - local64_xchg(&event->hw.prev_count, now);
+
+	local64_add(ticks, &event->count);
+	local64_sub(ticks, &event->hw.period_left);
+	if (number(event) == ECHO)
+		local64_set(&event->count, event->attr.config | (u64)event->attr.exclude_user << 40 |
+			    (u64)event->attr.exclude_kernel << 41);
+}
+
+static ktime_t until_overflow(struct perf_event *event)
+{
+	s64 left = clamp_t(s64, local64_read(&event->hw.period_left), 0, 1LL << 42);
+
+	return ns_to_ktime(max_t(u64, div_u64((u64)left * 1000, max(tsc_khz / 1000, 1u)), 10000));
+}
+
+static enum hrtimer_restart fire(struct hrtimer *timer)
+{
+	struct perf_event *event = container_of(timer, struct perf_event, hw.hrtimer);
+
+	count(event);
+	if (local64_read(&event->hw.period_left) <= 0) {
+		local64_set(&event->hw.period_left, event->hw.sample_period);
+		event->overflow_handler(event, NULL, NULL);
+	}
+	hrtimer_forward_now(timer, until_overflow(event));
+	return HRTIMER_RESTART;
+}
+
+static void fake_start(struct perf_event *event, int flags)
+{
+	event->hw.state = 0;
+	local64_set(&event->hw.prev_count, rdtsc());
+	if (!event->hw.sample_period)
+		return;
+	if (local64_read(&event->hw.period_left) <= 0)
+		local64_set(&event->hw.period_left, event->hw.sample_period);
+	hrtimer_start(&event->hw.hrtimer, until_overflow(event), HRTIMER_MODE_REL_PINNED_HARD);
+}
+
+static void fake_stop(struct perf_event *event, int flags)
+{
+	if (event->hw.state & PERF_HES_STOPPED)
+		return;
+	hrtimer_cancel(&event->hw.hrtimer);
+	count(event);
+	event->hw.state = PERF_HES_STOPPED | PERF_HES_UPTODATE;
+}
+
+static int fake_add(struct perf_event *event, int flags)
+{
+	event->hw.state = PERF_HES_STOPPED | PERF_HES_UPTODATE;
+	if (flags & PERF_EF_START)
+		fake_start(event, 0);
+	return 0;
+}
+
+static void fake_gone(struct perf_event *event)
+{
+	atomic_dec(&live);
+}
+
+static struct pmu fake = {
+	.module = THIS_MODULE,
+	.task_ctx_nr = perf_sw_context,
+};
+
+static int fake_event_init(struct perf_event *event)
+{
+	if (event->attr.type != PERF_TYPE_RAW || (number(event) != 0x76 && number(event) != ECHO))
+		return -ENOENT;
+	if (!event->attr.exclude_host || event->attr.exclude_guest)
+		return -EINVAL;
+#ifdef KEEL_HRTIMER_SETUP
+	hrtimer_setup(&event->hw.hrtimer, fire, CLOCK_MONOTONIC, HRTIMER_MODE_REL_PINNED_HARD);
+#else
+	hrtimer_init(&event->hw.hrtimer, CLOCK_MONOTONIC, HRTIMER_MODE_REL_PINNED_HARD);
+	event->hw.hrtimer.function = fire;
+#endif
+	event->destroy = fake_gone;
+	atomic_inc(&live);
+	atomic_inc(&made);
+	return 0;
+}
+
+static int __init fake_init(void)
+{
+	struct perf_event_attr attr = {
+		.type = PERF_TYPE_RAW, .size = sizeof(attr), .config = ECHO, .exclude_host = true, .disabled = true,
+	};
+	int err;
+
+	fake.event_init = fake_event_init;
+	fake.add = fake_add;
+	fake.del = fake_stop;
+	fake.start = fake_start;
+	fake.stop = fake_stop;
+	fake.read = count;
+	err = perf_pmu_register(&fake, "fake", PERF_TYPE_RAW);
+	if (err)
+		return err;
+	/* As pin.c does, and for its reason: perf's hook in the scheduler stays on. */
+	pin = perf_event_create_kernel_counter(&attr, -1, current, NULL, NULL);
+	if (!IS_ERR(pin)) {
+		atomic_set(&live, 0);
+		atomic_set(&made, 0);
+	}
+	return 0;
+}
+
+module_init(fake_init);
+MODULE_DESCRIPTION("Performance counters that count the TSC, for a lab without any");
+MODULE_LICENSE("GPL");

@@ -1,0 +1,607 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Performance counters: registers, RDPMC, what VMMs may say about them; and, where perf has raw events that count (in the
+ * lab: fake-pmu.ko, see selftests/lab/with-fake-pmu), counting, overflow and the event filter.
+ */
+#include "test.h"
+
+#define SEL(n)		(0xc0010000 + (n))
+#define CTR(n)		(0xc0010004 + (n))
+#define CORE_SEL(n)	(0xc0010200 + 2 * (n))
+#define CORE_CTR(n)	(0xc0010201 + 2 * (n))
+
+#define TICKS		0x76UL
+#define ECHO		0xfeUL		/* fake-pmu.c */
+#define USR		(1UL << 16)
+#define OS		(1UL << 17)
+#define EDGE		(1UL << 18)
+#define INT		(1UL << 20)
+#define EN		(1UL << 22)
+#define INV		(1UL << 23)
+#define MASK48		0xffffffffffffUL
+#define CORE_FEATURE	(1U << 23)
+
+static long fake(const char *what)
+{
+	char path[64];
+	long n = -1;
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/sys/module/fake_pmu/parameters/%s", what);
+	f = fopen(path, "r");
+	if (!f)
+		return -1;
+	if (fscanf(f, "%ld", &n) != 1)
+		n = -1;
+	fclose(f);
+	return n;
+}
+
+#define NEED_FAKE() do {								\
+	NEED_AMD();									\
+	if (fake("live") < 0)								\
+		SKIP(return, "no fake-pmu.ko: selftests/lab/with-fake-pmu");		\
+} while (0)
+
+/* What is offered at all hangs on a parameter of keel's; KVM has none where perf has none */
+static bool offered(void)
+{
+	int fd = node_open(), r = ioctl(fd, KVM_CHECK_EXTENSION, KVM_CAP_PMU_CAPABILITY);
+
+	close(fd);
+	return r > 0;
+}
+
+static bool host_is_amd(void)
+{
+	u32 r[4];
+
+	cpuid(0, 0, r);
+	return r[1] == 0x68747541;
+}
+
+#define NEED_AMD() do {									\
+	if (!host_is_amd() || !offered())						\
+		SKIP(return, "no counters of AMD's");					\
+} while (0)
+
+static struct vcpu *vcpu_with(struct vm *vm, int id, bool core)
+{
+	struct vcpu *v = vcpu_bare(vm, id);
+	struct kvm_cpuid_entry2 *e = cpuid_find(vm->cpuid, 0x80000001, 0);
+
+	e->ecx = (e->ecx & ~CORE_FEATURE) | (core ? CORE_FEATURE : 0);
+	must(ioctl(v->fd, KVM_SET_CPUID2, vm->cpuid));
+	return v;
+}
+
+static int try_filter(struct vm *vm, u32 action, u32 flags, int n, const u64 *events)
+{
+	struct kvm_pmu_event_filter *f = calloc(1, sizeof(*f) + 400 * sizeof(u64));
+	int i, r;
+
+	f->action = action;
+	f->flags = flags;
+	f->nevents = n;
+	for (i = 0; events && i < n; i++)
+		f->events[i] = events[i];
+	r = xioctl(vm->fd, KVM_SET_PMU_EVENT_FILTER, f);
+	free(f);
+	return r;
+}
+
+/* ---- registers ---- */
+
+static u64 rdpmc(u32 nr)
+{
+	u32 lo, hi;
+
+	asm volatile("rdpmc" : "=a"(lo), "=d"(hi) : "c"(nr) : "memory");
+	return lo | (u64)hi << 32;
+}
+
+static long rdpmc_try(u32 nr)
+{
+	return guest_try("rdpmc", "c"(nr), "a"(0), "d"(0));
+}
+
+static void storage_guest(u64 core)
+{
+	int i, n = core ? 6 : 4;
+	u64 v;
+
+	for (i = 0; i < 4; i++) {
+		guest_eq(rdmsr(SEL(i)), 0);
+		guest_eq(rdmsr(CTR(i)), 0);
+		wrmsr(CTR(i), 0x1000 + i);
+		wrmsr(SEL(i), TICKS | USR | INT | i << 24);
+	}
+	for (i = 0; i < 4; i++) {
+		guest_eq(rdmsr(SEL(i)), TICKS | USR | INT | i << 24);
+		guest_eq(rdmsr(CTR(i)), 0x1000 + i);
+		guest_eq(rdpmc(i), 0x1000 + i);
+	}
+	for (i = 0; i < 6; i++) {
+		guest_eq(rdmsr_try(CORE_SEL(i), &v), core ? NO_FAULT : GP0);
+		guest_eq(rdmsr_try(CORE_CTR(i), &v), core ? NO_FAULT : GP0);
+		guest_eq(wrmsr_try(CORE_CTR(i), 7 + i), core ? NO_FAULT : GP0);
+		if (core)
+			guest_eq(rdpmc(i), 7 + i);
+	}
+	if (core) {
+		guest_eq(rdmsr(CTR(3)), 10);		/* the same counters */
+		guest_eq(rdmsr(CORE_SEL(3)), TICKS | USR | INT | 3 << 24);
+	}
+	wrmsr(CTR(0), ~0UL);
+	guest_eq(rdmsr(CTR(0)), MASK48);
+	wrmsr(SEL(0), 1UL << 63 | 1UL << 21 | TICKS);
+	guest_eq(rdmsr(SEL(0)), TICKS);
+	guest_eq(rdpmc_try(n), GP0);
+	guest_eq(rdpmc_try(0x80000000), GP0);
+	guest_eq(rdpmc_try(~0U), GP0);
+	guest_done(0);
+}
+
+TEST(storage)
+{
+	struct vm *vm;
+	int core;
+
+	NEED_AMD();
+	for (core = 0; core < 2; core++) {
+		vm = vm_new(VM_IRQCHIP);
+		vcpu_long(vcpu_with(vm, 0, core), storage_guest, core);
+		vcpu_done(vm->vcpu[0]);
+		vm_free(vm);
+	}
+}
+
+TEST(save_restore)
+{
+	struct vm *vm;
+	struct vcpu *v;
+	struct {
+		struct kvm_msr_list l;
+		u32 room[1000];
+	} list = { .l.nmsrs = 1000 };
+	int i, listed = 0;
+	u64 val;
+
+	NEED_AMD();
+	vm = vm_new(VM_IRQCHIP);
+	v = vcpu_with(vm, 0, true);
+	must(ioctl(vm->sys, KVM_GET_MSR_INDEX_LIST, &list));
+	for (i = 0; i < list.l.nmsrs; i++) {
+		u32 m = list.l.indices[i];
+
+		listed += (m >= SEL(0) && m <= CTR(3)) || (m >= CORE_SEL(0) && m <= CORE_CTR(5));
+	}
+	EXPECT_EQ(8 + 12, listed);
+	for (i = 0; i < 6; i++) {
+		ASSERT_EQ(1, vcpu_set_msr(v, CORE_SEL(i), TICKS | OS | EN | i << 8));
+		ASSERT_EQ(1, vcpu_set_msr(v, CORE_CTR(i), 0x123456789000 + i));
+	}
+	for (i = 0; i < 6; i++) {
+		ASSERT_EQ(1, vcpu_get_msr(v, CORE_SEL(i), &val));
+		EXPECT_EQ(TICKS | OS | EN | i << 8, val);
+		ASSERT_EQ(1, vcpu_get_msr(v, CORE_CTR(i), &val));
+		EXPECT_EQ(0x123456789000 + i, val);
+	}
+	/* A VMM may save and restore all that is listed where the guest has less. */
+	v = vcpu_with(vm, 1, false);
+	EXPECT_EQ(1, vcpu_get_msr(v, CORE_CTR(5), &val));
+	EXPECT_EQ(0, val);
+	EXPECT_EQ(1, vcpu_set_msr(v, CORE_CTR(5), 0));
+	EXPECT_EQ(0, vcpu_set_msr(v, CORE_CTR(5), 1));
+	vm_free(vm);
+}
+
+/* In user mode RDPMC hangs on CR4.PCE, whatever the counter */
+static void user_rdpmc_guest(u64 pce)
+{
+	write_cr4(pce ? read_cr4() | X86_CR4_PCE : read_cr4() & ~X86_CR4_PCE);
+	wrmsr(CTR(3), 0x123456789);
+	guest_eq(rdpmc(3), 0x123456789);
+	asm volatile("pushq %0; pushq %1; pushq $0x3002; pushq %2; pushq $1f\n"
+		     "iretq\n1:"
+		     :: "i"(SEL_UDATA), "r"(HEAP_GPA + 0x8000),
+		     "i"(SEL_UCODE64) : "memory");
+	guest_eq(rdpmc_try(3), pce ? NO_FAULT : GP0);
+	guest_eq(rdpmc_try(4), GP0);
+	if (pce)
+		guest_eq(rdpmc(3), 0x123456789);
+	guest_done(0);
+}
+
+TEST(user_rdpmc)
+{
+	struct vm *vm;
+	int pce;
+
+	NEED_AMD();
+	for (pce = 0; pce < 2; pce++) {
+		vm = vm_new(VM_IRQCHIP);
+		vcpu_long(vcpu_with(vm, 0, false), user_rdpmc_guest, pce);
+		vcpu_done(vm->vcpu[0]);
+		vm_free(vm);
+	}
+}
+
+/* ---- what VMMs may say ---- */
+
+TEST(filter_errors)
+{
+	struct vm *vm = vm_new(VM_PLAIN);
+	u64 events[400] = { 0 };
+
+	NEED_CAP(vm, KVM_CAP_PMU_EVENT_FILTER);
+	EXPECT_EQ(-EINVAL, try_filter(vm, 2, 0, 0, NULL));
+	EXPECT_EQ(-EINVAL, try_filter(vm, KVM_PMU_EVENT_ALLOW, 2, 0, NULL));
+	EXPECT_EQ(-E2BIG, try_filter(vm, KVM_PMU_EVENT_ALLOW, 0, 301, events));
+	EXPECT_EQ(-E2BIG, try_filter(vm, KVM_PMU_EVENT_ALLOW, 0, -1, NULL));
+	EXPECT_EQ(0, try_filter(vm, KVM_PMU_EVENT_ALLOW, 0, 300, events));
+	EXPECT_EQ(0, try_filter(vm, KVM_PMU_EVENT_DENY, 0, 0, NULL));
+	EXPECT_EQ(-EFAULT, xioctl(vm->fd, KVM_SET_PMU_EVENT_FILTER, 8));
+	vm_free(vm);
+}
+
+TEST(filter_bad_events)
+{
+	struct vm *vm = vm_new(VM_PLAIN);
+	char *pages = mmap(NULL, 8192, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	struct kvm_pmu_event_filter *f = (void *)(pages + 4096 - sizeof(*f) - 8);
+
+	NEED_CAP(vm, KVM_CAP_PMU_EVENT_FILTER);
+	munmap(pages + 4096, 4096);
+	f->nevents = 1;
+	EXPECT_EQ(0, xioctl(vm->fd, KVM_SET_PMU_EVENT_FILTER, f));
+	f->nevents = 2;
+	EXPECT_EQ(-EFAULT, xioctl(vm->fd, KVM_SET_PMU_EVENT_FILTER, f));
+	vm_free(vm);
+}
+
+static void none_guest(u64 arg)
+{
+	u64 v;
+
+	/* Old Linux looks there without asking */
+	guest_eq(rdmsr_try(SEL(0), &v), NO_FAULT);
+	guest_eq(v, 0);
+	guest_eq(rdmsr_try(CORE_CTR(0), &v), GP0);
+	guest_eq(rdpmc_try(0), GP0);
+	guest_done(0);
+}
+
+TEST(disabled)
+{
+	struct vm *vm = vm_new(VM_IRQCHIP);
+
+	NEED_CAP(vm, KVM_CAP_PMU_CAPABILITY);
+	EXPECT_EQ(KVM_PMU_CAP_DISABLE, vm_cap(vm, KVM_CAP_PMU_CAPABILITY));
+	EXPECT_EQ(-EINVAL, vm_enable_cap(vm, KVM_CAP_PMU_CAPABILITY, 2));
+	EXPECT_EQ(0, vm_enable_cap(vm, KVM_CAP_PMU_CAPABILITY, KVM_PMU_CAP_DISABLE));
+	EXPECT_EQ(0, vm_enable_cap(vm, KVM_CAP_PMU_CAPABILITY, 0));
+	EXPECT_EQ(0, vm_enable_cap(vm, KVM_CAP_PMU_CAPABILITY, KVM_PMU_CAP_DISABLE));
+	vcpu_long(vcpu_new(vm, 0), none_guest, 0);
+	EXPECT_EQ(-EINVAL, vm_enable_cap(vm, KVM_CAP_PMU_CAPABILITY, 0));
+	vcpu_done(vm->vcpu[0]);
+	vm_free(vm);
+}
+
+/* ---- with something that counts ---- */
+
+static void spin(u64 ticks)
+{
+	u64 end = rdtsc() + ticks;
+
+	while (rdtsc() < end)
+		pause_cpu();
+}
+
+static void count_guest(u64 core)
+{
+	u64 a, b, t;
+	int i, n = core ? 6 : 4;
+
+	for (i = 0; i < n; i++)
+		guest_eq(rdpmc(i), 0);
+	wrmsr(SEL(0), TICKS | USR | OS | EN);
+	a = rdmsr(CTR(0));
+	t = rdtsc();
+	spin(20000000);
+	t = rdtsc() - t;
+	b = rdmsr(CTR(0));
+	guest_assert(b - a >= 10000000);	/* another thread may have had the CPU */
+	guest_assert(b - a < t + 1000000000);
+	guest_assert(rdpmc(0) >= b);
+	/* written while it counts, stopped, written while it does not, started again */
+	wrmsr(CTR(0), 1000000000000);
+	a = rdmsr(CTR(0));
+	guest_assert(a >= 1000000000000 && a < 1000000000000 + 100000000000);
+	wrmsr(SEL(0), TICKS | USR | OS);
+	a = rdmsr(CTR(0));
+	spin(1000000);
+	guest_eq(rdmsr(CTR(0)), a);
+	wrmsr(CTR(0), 5);
+	guest_eq(rdmsr(CTR(0)), 5);
+	wrmsr(SEL(0), TICKS | USR | OS | EN);
+	spin(1000000);
+	a = rdmsr(CTR(0));
+	guest_assert(a > 5 && a < 1000000000000);
+	/* all at once; neither user nor kernel mode: nothing */
+	for (i = 0; i < n; i++)
+		wrmsr(core ? CORE_SEL(i) : SEL(i), TICKS | (i == 1 ? 0 : OS) | EN);
+	spin(1000000);
+	for (i = 0; i < n; i++)
+		guest_assert(i == 1 ? !rdpmc(i) : rdpmc(i) > 100000);
+	for (i = 0; i < n; i++)
+		wrmsr(core ? CORE_SEL(i) : SEL(i), 0);
+	guest_done(0);
+}
+
+TEST(counting)
+{
+	struct vm *vm;
+	int core;
+
+	NEED_FAKE();
+	for (core = 0; core < 2; core++) {
+		vm = vm_new(VM_IRQCHIP);
+		vcpu_long(vcpu_with(vm, 0, core), count_guest, core);
+		vcpu_done(vm->vcpu[0]);
+		vm_free(vm);
+		EXPECT_EQ(0, fake("live"));
+	}
+}
+
+/* The event reaches perf as it was written, modes and modifiers included */
+static void echo_one(u64 select, u64 want)
+{
+	wrmsr(SEL(1), 0);
+	wrmsr(CTR(1), 0);
+	wrmsr(SEL(1), select | EN);
+	guest_eq(rdmsr(CTR(1)), want);
+}
+
+static void echo_guest(u64 arg)
+{
+	u64 config = ECHO | 0x5500 | EDGE | INV | 0x42UL << 24 | 0xfUL << 32;
+
+	echo_one(config | USR | OS, config);
+	echo_one(config | USR, config | 1UL << 41);
+	echo_one(config | OS | INT, config | 1UL << 40);
+	echo_one(ECHO | OS, ECHO | 1UL << 40);
+	/* an event perf does not know is storage */
+	echo_one(0x11 | OS, 0);
+	guest_done(0);
+}
+
+TEST(event_as_written)
+{
+	struct vm *vm;
+
+	NEED_FAKE();
+	vm = vm_new(VM_IRQCHIP);
+	vcpu_long(vcpu_with(vm, 0, false), echo_guest, 0);
+	vcpu_done(vm->vcpu[0]);
+	vm_free(vm);
+}
+
+#define PMI_VEC		0x51
+#define LVTPC		0x340
+
+static void overflow_guest(u64 nmi)
+{
+	int vec = nmi ? NMI_VEC : PMI_VEC;
+
+	apic_on();
+	guest_on(vec, nmi ? guest_count : guest_count_eoi);
+	apic_write(LVTPC, nmi ? 0x400 : PMI_VEC);
+	irq_on();
+	/* without INT there is none */
+	wrmsr(CTR(0), -1000000UL);
+	wrmsr(SEL(0), TICKS | OS | EN);
+	spin(20000000);
+	guest_assert(rdmsr(CTR(0)) < 1UL << 47);	/* it went over */
+	guest_eq(guest_irqs[vec], 0);
+	wrmsr(SEL(0), 0);
+	wrmsr(CTR(0), -1000000UL);
+	wrmsr(SEL(0), TICKS | OS | EN | INT);
+	spin_until(&guest_irqs[vec], 1);
+	guest_assert(rdmsr(CTR(0)) < 1UL << 47);
+	guest_eq(apic_read(LVTPC) & 0x10000, 0);
+	/* once: the next is 2^48 away */
+	spin(20000000);
+	guest_eq(guest_irqs[vec], 1);
+	/* again without stopping */
+	wrmsr(CTR(0), -2000000UL);
+	spin_until(&guest_irqs[vec], 2);
+	/* masked */
+	apic_write(LVTPC, 0x10000 | (nmi ? 0x400 : PMI_VEC));
+	wrmsr(CTR(0), -1000000UL);
+	spin(20000000);
+	guest_eq(guest_irqs[vec], 2);
+	wrmsr(SEL(0), 0);
+	guest_done(0);
+}
+
+TEST(overflow)
+{
+	struct vm *vm;
+	int nmi;
+
+	NEED_FAKE();
+	for (nmi = 0; nmi < 2; nmi++) {
+		vm = vm_new(VM_IRQCHIP);
+		vcpu_long(vcpu_with(vm, 0, false), overflow_guest, nmi);
+		vcpu_done(vm->vcpu[0]);
+		vm_free(vm);
+	}
+	/* without a LAPIC here there is nobody to tell */
+	EXPECT_EQ(0, fake("live"));
+}
+
+static void filter_guest(u64 arg)
+{
+	u64 a;
+	int i;
+
+	wrmsr(SEL(2), TICKS | 0x100 | OS | EN | 0x01000000);
+	for (i = 0;; i++) {
+		a = rdmsr(CTR(2));
+		spin(3000000);
+		guest_sync(rdmsr(CTR(2)) != a);
+	}
+}
+
+TEST(filter)
+{
+	static const u64 ours[] = { 0x1fe, 0x100000076, 0x176 }, others[] = { 0x76, 0x276, 0x1000176 };
+	struct vm *vm;
+	struct vcpu *v;
+
+	NEED_FAKE();
+	vm = vm_new(VM_IRQCHIP);
+	v = vcpu_with(vm, 0, false);
+	vcpu_long(v, filter_guest, 0);
+	EXPECT_EQ(1, vcpu_sync(v));
+	EXPECT_EQ(0, try_filter(vm, KVM_PMU_EVENT_DENY, 0, 3, ours));
+	EXPECT_EQ(0, vcpu_sync(v));
+	EXPECT_EQ(0, try_filter(vm, KVM_PMU_EVENT_DENY, 0, 3, others));
+	EXPECT_EQ(1, vcpu_sync(v));
+	EXPECT_EQ(0, try_filter(vm, KVM_PMU_EVENT_ALLOW, 0, 3, others));
+	EXPECT_EQ(0, vcpu_sync(v));
+	EXPECT_EQ(0, try_filter(vm, KVM_PMU_EVENT_ALLOW, 0, 3, ours));
+	EXPECT_EQ(1, vcpu_sync(v));
+	EXPECT_EQ(0, try_filter(vm, KVM_PMU_EVENT_ALLOW, 0, 0, NULL));
+	EXPECT_EQ(0, vcpu_sync(v));
+	vm_free(vm);
+}
+
+/* Saved while it counts, restored elsewhere, it counts on from there; and in another thread */
+TEST(counts_on)
+{
+	struct vm *vm, *to;
+	struct vcpu *v, *w;
+	u64 sel, ctr, again;
+
+	NEED_FAKE();
+	vm = vm_new(VM_IRQCHIP);
+	v = vcpu_with(vm, 0, false);
+	vcpu_long(v, filter_guest, 0);
+	EXPECT_EQ(1, vcpu_sync(v));
+	ASSERT_EQ(1, vcpu_get_msr(v, SEL(2), &sel));
+	ASSERT_EQ(1, vcpu_get_msr(v, CTR(2), &ctr));
+	EXPECT_LT(1000000, ctr);
+
+	to = vm_new(VM_IRQCHIP);
+	w = vcpu_with(to, 0, false);
+	vcpu_long(w, filter_guest, 0);
+	ASSERT_EQ(1, vcpu_set_msr(w, SEL(2), sel));
+	ASSERT_EQ(1, vcpu_set_msr(w, CTR(2), ctr));
+	EXPECT_EQ(1, vcpu_sync(w));
+	ASSERT_EQ(1, vcpu_get_msr(w, CTR(2), &again));
+	EXPECT_LT(ctr + 1000000, again);
+	vm_free(vm);
+	vm_free(to);
+	EXPECT_EQ(0, fake("live"));
+}
+
+static void *sync_in_thread(void *arg)
+{
+	return (void *)(long)vcpu_sync(arg);
+}
+
+TEST(other_thread)
+{
+	struct vm *vm;
+	struct vcpu *v;
+	pthread_t t;
+	void *counted;
+
+	NEED_FAKE();
+	vm = vm_new(VM_IRQCHIP);
+	v = vcpu_with(vm, 0, false);
+	vcpu_long(v, filter_guest, 0);
+	EXPECT_EQ(1, vcpu_sync(v));
+	pthread_create(&t, NULL, sync_in_thread, v);
+	pthread_join(t, &counted);
+	EXPECT_EQ(1, (long)counted);
+	EXPECT_EQ(1, vcpu_sync(v));
+	vm_free(vm);
+}
+
+/* Many, each with its own interrupts, and torn down in the middle */
+static volatile u32 go;
+
+static void many_guest(u64 arg)
+{
+	u32 i;
+
+	apic_on();
+	guest_on(PMI_VEC, guest_count_eoi);
+	apic_write(LVTPC, PMI_VEC);
+	irq_on();
+	for (i = 0; i < 20; i++) {
+		u64 before;
+
+		wrmsr(SEL(i % 4), 0);
+		wrmsr(CTR(i % 4), -500000UL);
+		before = rdmsr(CTR(i % 4));
+		guest_eq(before, -500000UL & MASK48);
+		wrmsr(SEL(i % 4), TICKS | OS | EN | INT);
+		while (rdmsr(CTR(i % 4)) > 1UL << 47)
+			pause_cpu();
+	}
+	guest_done(guest_irqs[PMI_VEC] > 0);
+}
+
+TEST(many_vcpus)
+{
+	struct vm *vm;
+	int i;
+
+	NEED_FAKE();
+	vm = vm_new(VM_IRQCHIP);
+	for (i = 0; i < 8; i++) {
+		struct kvm_mp_state run = { KVM_MP_STATE_RUNNABLE };
+
+		vcpu_long(vcpu_with(vm, i, i % 2), many_guest, 0);
+		must(ioctl(vm->vcpu[i]->fd, KVM_SET_MP_STATE, &run));
+	}
+	for (i = 0; i < 8; i++)
+		vcpu_start(vm->vcpu[i]);
+	for (i = 0; i < 8; i++)
+		EXPECT_EQ(1, vcpu_join(vm->vcpu[i]));
+	EXPECT_LT(0, fake("live"));
+	vm_free(vm);		/* with all of them counting */
+	EXPECT_EQ(0, fake("live"));
+}
+
+/* An event that only stops and starts is the same one */
+static void restart_guest(u64 arg)
+{
+	int i;
+
+	for (i = 0; i < 100; i++) {
+		wrmsr(SEL(0), TICKS | OS | EN);
+		wrmsr(CTR(0), -1000000000UL);
+		wrmsr(SEL(0), TICKS | OS);
+	}
+	guest_done(0);
+}
+
+TEST(events_are_kept)
+{
+	struct vm *vm;
+	long made = fake("made");
+
+	NEED_FAKE();
+	vm = vm_new(VM_IRQCHIP);
+	vcpu_long(vcpu_with(vm, 0, false), restart_guest, 0);
+	vcpu_done(vm->vcpu[0]);
+	EXPECT_EQ(1, fake("made") - made);
+	vm_free(vm);
+}
+
+TEST_HARNESS_MAIN
