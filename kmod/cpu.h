@@ -6,7 +6,6 @@
 #define KEEL_CPU_H
 
 #include <linux/bits.h>
-#include <linux/irq_work.h>
 #include <linux/spinlock.h>
 #include <linux/types.h>
 #include <asm/cpufeatures.h>
@@ -16,7 +15,7 @@ struct keel_cpu_model {
 	struct kvm_cpuid_entry2 *entries;	/* sorted by (function, index) */
 	int nent;
 	u8 memo[32];		/* number of the entry last found for what hashes there, plus one */
-	bool amd;		/* AMD's way: leaves above the highest read as zero, and its performance counters */
+	bool zero_out_of_range;	/* leaves above the highest read as zero (AMD), not as the highest (Intel) */
 	u32 basic_max;		/* highest basic leaf */
 	u32 caps[NCAPINTS];	/* guest's feature words, numbered as the kernel numbers X86_FEATURE_* */
 	u8 maxphyaddr;
@@ -104,30 +103,9 @@ VCPU_IOCTL(keel_set_mce);		/* KVM_X86_SET_MCE */
 void keel_msr_setup(void);		/* called by keel_cpuid_setup() */
 
 /* ------------------------------------------------------------------- pmu.c */
-#define PMU_LEGACY_COUNTERS	4
-#define PMU_CORE_COUNTERS	6	/* with X86_FEATURE_PERFCTR_CORE */
-
-struct keel_pmc {
-	u64 select;			/* the event's, as the guest reads it */
-	u64 value;			/* the count, less what the event has since it was last paused ... */
-	bool written;			/* ... or without it, until the event has been told */
-	u8 nr;
-	struct perf_event *event;	/* NULL: nothing counts, or never did */
-	u64 made_for;			/* the select it was made for */
-};
-
-struct keel_pmu {
-	unsigned int nr;		/* counters the guest has */
-	pid_t thread;			/* whose the events are */
-	unsigned long stale;		/* counters whose event is to follow */
-	unsigned long overflowed;	/* since the work below last ran */
-	struct irq_work work;
-	struct keel_pmc pmc[PMU_CORE_COUNTERS];
-};
-
-bool keel_pmu_on(void);			/* the module's parameter */
-bool keel_pmu_has_core(void);		/* can PERFCTR_CORE be offered?  May sleep */
-void keel_pmu_init(struct keel_vcpu *vcpu);
+void keel_pmu_setup(void);		/* module load: what there is to give */
+bool keel_pmu_lists(u32 msr);		/* is that a register a guest may have here? */
+int keel_pmu_init(struct keel_vcpu *vcpu);
 void keel_pmu_free(struct keel_vcpu *vcpu);
 void keel_pmu_reset(struct keel_vcpu *vcpu);	/* may sleep, as all but the registers' */
 void keel_pmu_refresh(struct keel_vcpu *vcpu);	/* the guest's CPUID is another */
@@ -136,7 +114,7 @@ void keel_pmu_new_thread(struct keel_vcpu *vcpu);	/* vcpu->thread is another */
 /* 0, 1: #GP, or -EAGAIN: what the event has counted is not to be had in the fast loop.  Writes never sleep. */
 int keel_pmu_get_msr(struct keel_vcpu *vcpu, u32 msr, u64 *val, bool host);
 int keel_pmu_set_msr(struct keel_vcpu *vcpu, u32 msr, u64 val, bool host);
-int keel_rdpmc(struct keel_vcpu *vcpu, u32 nr, u64 *val);
+int keel_rdpmc(struct keel_vcpu *vcpu, u32 ecx, u64 *val);
 int keel_pmu_caps(void);		/* KVM_CAP_PMU_CAPABILITY */
 long keel_pmu_enable_cap(struct keel_vm *vm, u64 arg);
 VM_IOCTL(keel_set_pmu_event_filter);

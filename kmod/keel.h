@@ -206,7 +206,7 @@ struct keel_vcpu {
 
 	struct keel_cpu_model model;	/* CPUID, what it allows */
 	struct keel_msrs msrs;
-	struct keel_pmu pmu;
+	struct keel_pmu *pmu;		/* NULL: no performance counters */
 	struct keel_fpu fpu;
 	struct keel_debug debug;
 	struct keel_vcpu_clock clock;

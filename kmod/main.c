@@ -255,6 +255,7 @@ static int __init keel_module_init(void)
 	err = keel_fpu_setup();
 	if (err)
 		goto mitigate;
+	keel_pmu_setup();
 	keel_cpuid_setup();
 	err = keel_objects_init();
 	if (err)

@@ -20,8 +20,8 @@
 #define M_FEATURE	BIT(2)	/* describes the host: KVM_GET_MSR_FEATURE_INDEX_LIST */
 #define M_HOST		BIT(3)	/* not the guest's at all */
 #define M_NEEDS		BIT(4)	/* not the guest's without CPUID feature .feature */
-#define M_PMU		BIT(6)	/* listed if there are performance counters */
 #define M_PV		BIT(5)	/* needs KVM_FEATURE_* .feature where the VMM enforces them */
+#define M_PMU		BIT(6)	/* listed where guests may have this performance counter's */
 
 struct msr_access {
 	struct keel_vcpu *vcpu;
@@ -689,7 +689,7 @@ static const struct msr_row msr_rows[] = {
 	{ .first = MSR_IA32_UCODE_REV, .count = 1, .flags = M_FAST | M_LIST | M_FEATURE, .get = get_mem,
 	  .set = set_host_or_ignore, .offset = offsetof(struct keel_vcpu, msrs.ucode_rev), .valid = ~0ULL },
 	ONE(MSR_IA32_SMBASE, M_LIST, get_smbase, set_smbase),
-	RANGE(MSR_P6_PERFCTR0, 2, M_FAST, get_zero, set_zero),
+	RANGE(MSR_P6_PERFCTR0, 2, M_FAST | M_LIST | M_PMU, get_pmu, set_pmu),
 	{ .first = MSR_PLATFORM_INFO, .count = 1, .flags = M_LIST, .get = get_platform_info,
 	  .set = set_platform_info, .offset = offsetof(struct keel_vcpu, msrs.platform_info), .valid = ~0ULL },
 	ONE(MSR_MTRRcap, M_FAST, get_mtrr_cap, set_none),
@@ -713,7 +713,7 @@ static const struct msr_row msr_rows[] = {
 	MEM(MSR_IA32_MCG_STATUS, M_LIST, mcg_status,
 	    MCG_STATUS_RIPV | MCG_STATUS_EIPV | MCG_STATUS_MCIP | MCG_STATUS_LMCES),
 	ONE(MSR_IA32_MCG_CTL, M_LIST | M_FAST, get_mcg_ctl, set_mcg_ctl),
-	RANGE(MSR_P6_EVNTSEL0, 2, M_FAST, get_zero, set_zero),
+	RANGE(MSR_P6_EVNTSEL0, 2, M_FAST | M_LIST | M_PMU, get_pmu, set_pmu),
 	ONE(MSR_IA32_PERF_STATUS, M_FAST, get_zero, set_none),
 	ONE(MSR_IA32_PERF_CTL, M_FAST, get_zero, set_ignore),
 	{ .first = MSR_IA32_MISC_ENABLE, .count = 1, .flags = M_FAST | M_LIST, .get = get_mem,
@@ -775,8 +775,8 @@ static const struct msr_row msr_rows[] = {
 	CANONICAL(MSR_KERNEL_GS_BASE),
 	{ .first = MSR_TSC_AUX, .count = 1, .flags = M_FAST | M_LIST | M_NEEDS, .feature = X86_FEATURE_RDTSCP,
 	  .get = get_mem, .set = set_tsc_aux, .offset = offsetof(struct keel_vcpu, msrs.tsc_aux) },
-	RANGE(MSR_K7_EVNTSEL0, 2 * PMU_LEGACY_COUNTERS, M_FAST | M_LIST | M_PMU, get_pmu, set_pmu),
-	RANGE(MSR_F15H_PERF_CTL, 2 * PMU_CORE_COUNTERS, M_FAST | M_LIST | M_PMU, get_pmu, set_pmu),
+	RANGE(MSR_K7_EVNTSEL0, 8, M_FAST | M_LIST | M_PMU, get_pmu, set_pmu),
+	RANGE(MSR_F15H_PERF_CTL, 12, M_FAST | M_LIST | M_PMU, get_pmu, set_pmu),
 	NOTHING(MSR_AMD64_SYSCFG, 1),
 	/* TscFreqSel, cache flush and ignne disables, McStatusWrEn: kept; the rest cannot be set. */
 	MEM(MSR_K7_HWCR, M_LIST, hwcr, BIT_ULL(18) | BIT_ULL(24) | 0x148),
@@ -956,32 +956,30 @@ void keel_msrs_reset(struct keel_vcpu *vcpu, bool init)
 
 #define MSRS_PER_IOCTL	256
 
-static bool listed(const struct msr_row *row, u16 flag)
+static bool listed(const struct msr_row *row, u32 msr, u16 flag)
 {
-	return (row->flags & flag) && (!(row->flags & M_PMU) || keel_pmu_on());
+	return (row->flags & flag) && (!(row->flags & M_PMU) || keel_pmu_lists(msr));
 }
 
 static long copy_list(unsigned long arg, u16 flag)
 {
 	struct kvm_msr_list __user *user = (void __user *)arg;
-	u32 room, n = 0, i, j;
+	u32 room, n = 0, msr;
+	const struct msr_row *row;
 
 	if (get_user(room, &user->nmsrs))
 		return -EFAULT;
-	for (i = 0; i < ARRAY_SIZE(msr_rows); i++)
-		if (listed(&msr_rows[i], flag))
-			n += msr_rows[i].count;
+	for (row = msr_rows; row < msr_rows + ARRAY_SIZE(msr_rows); row++)
+		for (msr = row->first; msr < row->first + row->count; msr++)
+			n += listed(row, msr, flag);
 	if (put_user(n, &user->nmsrs))
 		return -EFAULT;
 	if (room < n)
 		return -E2BIG;
-	for (i = 0, n = 0; i < ARRAY_SIZE(msr_rows); i++) {
-		if (!listed(&msr_rows[i], flag))
-			continue;
-		for (j = 0; j < msr_rows[i].count; j++)
-			if (put_user(msr_rows[i].first + j, &user->indices[n++]))
+	for (row = msr_rows, n = 0; row < msr_rows + ARRAY_SIZE(msr_rows); row++)
+		for (msr = row->first; msr < row->first + row->count; msr++)
+			if (listed(row, msr, flag) && put_user(msr, &user->indices[n++]))
 				return -EFAULT;
-	}
 	return 0;
 }
 

@@ -2,43 +2,42 @@
 /*
  * pmu.c - performance counters.  A counter that the guest has turned on is an event of the host's perf, bound to the
  * vCPU's thread and counting in guest mode only; perf decides when it really has hardware.  Where the host's perf
- * has no such events the registers are plain storage.  Instructions that keel emulates are not counted.
+ * has none to give there are no counters.  Instructions that keel emulates are not counted.
  *
  * Writes only note what is wanted: the event follows in the slow loop, where sleeping is allowed, before the guest
  * goes on (KEEL_REQ_PMU).  Locks: all but the overflow's way is the vCPU's thread's or whoever holds vcpu->mutex; the
  * filter changes while the VM is paused.
  *
- * APM vol. 2 13.2 "Performance Monitoring Counters".
+ * Which registers there are is the backends' to know: struct keel_pmu_hw.
  */
 #include <linux/module.h>
+#include <linux/nospec.h>
 #include <linux/perf_event.h>
 #include <linux/slab.h>
-#include <asm/perf_event.h>
 #include "ops.h"
+#include "pmu.h"
 
-#define PMC_MASK	GENMASK_ULL(47, 0)
-#define EVENT_BITS	(AMD64_RAW_EVENT_MASK | ARCH_PERFMON_EVENTSEL_USR | ARCH_PERFMON_EVENTSEL_OS)
-#define SELECT_BITS	(EVENT_BITS | ARCH_PERFMON_EVENTSEL_INT | ARCH_PERFMON_EVENTSEL_ENABLE)
 #define FILTER_BITS	(AMD64_EVENTSEL_EVENT | ARCH_PERFMON_EVENTSEL_UMASK)
 #define FILTER_EVENTS	300
 
 static bool pmu = true;
 module_param(pmu, bool, 0444);
-MODULE_PARM_DESC(pmu, "Give guests performance counters (on)");
+MODULE_PARM_DESC(pmu, "Give guests performance counters (on, if the host has any)");
 
-/* One register range: counter i's event select at first + i * stride, its count at first + count_at + i * stride. */
-static const struct pmu_range {
-	u32 first;
-	u8 nr, stride, count_at;
-	u8 needs;		/* the guest has at least so many counters */
-} ranges[] = {
-	{ MSR_K7_EVNTSEL0, PMU_LEGACY_COUNTERS, 1, PMU_LEGACY_COUNTERS, PMU_LEGACY_COUNTERS },
-	{ MSR_F15H_PERF_CTL, PMU_CORE_COUNTERS, 2, 1, PMU_CORE_COUNTERS },
+struct keel_pmu_host keel_pmu_host __ro_after_init;
+
+/* Those a guest without counters finds empty all the same: systems write them without asking CPUID. */
+static const struct {
+	u32 first, count;
+} old_regs[] = {
+	{ MSR_P6_PERFCTR0, 2 },
+	{ MSR_P6_EVNTSEL0, 2 },
+	{ MSR_K7_EVNTSEL0, 8 },		/* four event selects, four counts */
 };
 
-bool keel_pmu_on(void)
+static struct keel_pmc *pmc_of(struct keel_pmu *p, unsigned int nr)
 {
-	return pmu;
+	return &p->pmc[nr < PMU_FIXED ? nr : keel_pmu_host.general + nr - PMU_FIXED];
 }
 
 /* ------------------------------------------------------------------ events */
@@ -47,7 +46,7 @@ bool keel_pmu_on(void)
 static void overflow(struct perf_event *event, struct perf_sample_data *data, struct pt_regs *regs)
 {
 	struct keel_pmc *c = event->overflow_handler_context;
-	struct keel_pmu *p = container_of(c - c->nr, struct keel_pmu, pmc[0]);
+	struct keel_pmu *p = c->pmu;
 
 	/* The event is yet to be told of a write, or of the last overflow: this one is none of the counter's. */
 	if (test_bit(c->nr, &p->stale))
@@ -59,36 +58,43 @@ static void overflow(struct perf_event *event, struct perf_sample_data *data, st
 static void overflow_work(struct irq_work *work)
 {
 	struct keel_pmu *p = container_of(work, struct keel_pmu, work);
-	struct keel_vcpu *vcpu = container_of(p, struct keel_vcpu, pmu);
 	unsigned long which = xchg(&p->overflowed, 0);
 	bool pmi = false;
 	unsigned int i;
 
-	for_each_set_bit(i, &which, PMU_CORE_COUNTERS) {
-		pmi |= !!(READ_ONCE(p->pmc[i].select) & ARCH_PERFMON_EVENTSEL_INT);
+	for_each_set_bit(i, &which, BITS_PER_LONG) {
+		pmi |= !!(keel_hw.pmu->selected(pmc_of(p, i)) & ARCH_PERFMON_EVENTSEL_INT);
 		set_bit(i, &p->stale);		/* the period to the next one is another */
 	}
-	keel_request(KEEL_REQ_PMU, vcpu);
+	keel_request(KEEL_REQ_PMU, p->vcpu);
 	if (pmi)
-		irq_pmi(vcpu);
+		irq_pmi(p->vcpu);
 }
 
-static bool filter_allows(const struct kvm_pmu_event_filter *f, u64 select)
+/* General counters go by the event, fixed ones by their number. */
+static bool filter_allows(const struct kvm_pmu_event_filter *f, const struct keel_pmc *c, u64 select)
 {
+	bool listed = false;
 	unsigned int i;
 
-	for (i = 0; f && i < f->nevents; i++)
-		if (f->events[i] == (select & FILTER_BITS))
-			return f->action == KVM_PMU_EVENT_ALLOW;
-	return !f || f->action == KVM_PMU_EVENT_DENY;
+	if (!f)
+		return true;
+	if (c->nr >= PMU_FIXED)
+		listed = f->fixed_counter_bitmap & BIT(c->nr - PMU_FIXED);
+	else
+		for (i = 0; !listed && i < f->nevents; i++)
+			listed = f->events[i] == (select & FILTER_BITS);
+	return listed == (f->action == KVM_PMU_EVENT_ALLOW);
 }
+
+#define PRIVILEGES	(ARCH_PERFMON_EVENTSEL_USR | ARCH_PERFMON_EVENTSEL_OS)
 
 static struct perf_event *event_create(u64 select, u64 period, struct keel_pmc *c)
 {
 	struct perf_event_attr attr = {
 		.type = PERF_TYPE_RAW,
 		.size = sizeof(attr),
-		.config = select & AMD64_RAW_EVENT_MASK,
+		.config = select & keel_hw.pmu->event_bits & ~PRIVILEGES,
 		.sample_period = period,
 		.pinned = true,
 		.exclude_host = true,
@@ -114,26 +120,23 @@ static void collect(struct keel_pmc *c)
 	u64 n = c->event ? perf_event_pause(c->event, true) : 0;
 
 	if (!c->written)
-		c->value = (c->value + n) & PMC_MASK;
+		c->value = (c->value + n) & keel_pmc_mask(c);
 	c->written = false;
 }
 
-/* Make the event what the register says.  One that is merely stopped is kept: guests stop and start all the time. */
-static void update(struct keel_vcpu *vcpu, struct keel_pmc *c)
+/* Make the event what the registers say.  One that is merely stopped is kept: guests stop and start all the time. */
+static void update(struct keel_pmu *p, struct keel_pmc *c)
 {
-	u64 select = c->select, period;
-	/* Where the host's events are Intel's, the guest's numbers would mean something else. */
-	bool on = (select & ARCH_PERFMON_EVENTSEL_ENABLE) && !boot_cpu_has(X86_FEATURE_ARCH_PERFMON) &&
-		  (select & (ARCH_PERFMON_EVENTSEL_USR | ARCH_PERFMON_EVENTSEL_OS)) &&
-		  filter_allows(vcpu->vm->pmu_filter, select);
+	u64 select, period, mask = keel_pmc_mask(c);
 
 	collect(c);
-	clear_bit(c->nr, &vcpu->pmu.stale);
-	if (c->event && (c->made_for ^ select) & EVENT_BITS)
-		event_release(c);
-	if (!on)
+	clear_bit(c->nr, &p->stale);
+	select = keel_hw.pmu->selected(c);
+	if (!(select & PRIVILEGES) || !filter_allows(p->vcpu->vm->pmu_filter, c, select))
 		return;
-	period = (-c->value & PMC_MASK) ?: PMC_MASK + 1;
+	if (c->event && (c->made_for ^ select) & keel_hw.pmu->event_bits)
+		event_release(c);
+	period = (-c->value & mask) ?: mask + 1;
 	if (c->event && !perf_event_period(c->event, period)) {
 		perf_event_enable(c->event);
 		return;
@@ -145,171 +148,236 @@ static void update(struct keel_vcpu *vcpu, struct keel_pmc *c)
 
 void keel_pmu_update(struct keel_vcpu *vcpu)
 {
-	struct keel_pmu *p = &vcpu->pmu;
-	unsigned long which = READ_ONCE(p->stale);
+	struct keel_pmu *p = vcpu->pmu;
+	unsigned long all = p->all, which = READ_ONCE(p->stale) & all;
 	unsigned int i;
 
 	/* Events belong to a thread: a vCPU run by another one takes its counters along. */
 	if (p->thread != vcpu->thread) {
-		for (i = 0; i < p->nr; i++) {
-			collect(&p->pmc[i]);
-			event_release(&p->pmc[i]);
+		for_each_set_bit(i, &all, BITS_PER_LONG) {
+			collect(pmc_of(p, i));
+			event_release(pmc_of(p, i));
 		}
 		p->thread = vcpu->thread;
-		which = GENMASK(PMU_CORE_COUNTERS - 1, 0);
+		which = all;
 	}
-	for_each_set_bit(i, &which, p->nr)
-		update(vcpu, &p->pmc[i]);
+	for_each_set_bit(i, &which, BITS_PER_LONG)
+		update(p, pmc_of(p, i));
 }
 
-/* Every counter is to be looked at before the guest goes on. */
-static void all_stale(struct keel_vcpu *vcpu)
+void keel_pmu_follow(struct keel_pmu *p, u64 counters)
 {
-	vcpu->pmu.stale = GENMASK(PMU_CORE_COUNTERS - 1, 0);
-	keel_request(KEEL_REQ_PMU, vcpu);
+	unsigned long which = counters;
+	unsigned int i;
+
+	for_each_set_bit(i, &which, BITS_PER_LONG)
+		set_bit(i, &p->stale);
+	keel_request(KEEL_REQ_PMU, p->vcpu);
 }
 
 void keel_pmu_new_thread(struct keel_vcpu *vcpu)
 {
-	if (vcpu->pmu.nr)
+	if (vcpu->pmu)
 		keel_request(KEEL_REQ_PMU, vcpu);
 }
 
 /* -------------------------------------------------------------- life */
 
-void keel_pmu_reset(struct keel_vcpu *vcpu)
-{
-	struct keel_pmu *p = &vcpu->pmu;
-	unsigned int i;
-
-	for (i = 0; i < ARRAY_SIZE(p->pmc); i++) {
-		event_release(&p->pmc[i]);
-		p->pmc[i] = (struct keel_pmc) { .nr = i };
-	}
-}
-
-void keel_pmu_init(struct keel_vcpu *vcpu)
-{
-	init_irq_work(&vcpu->pmu.work, overflow_work);
-	keel_pmu_reset(vcpu);
-}
-
-void keel_pmu_free(struct keel_vcpu *vcpu)
-{
-	keel_pmu_reset(vcpu);
-	irq_work_sync(&vcpu->pmu.work);
-}
-
-/* The guest's CPUID, which names the vendor, decides; the host's decides only whether anything is counted. */
-void keel_pmu_refresh(struct keel_vcpu *vcpu)
-{
-	struct keel_pmu *p = &vcpu->pmu;
-	unsigned int nr = 0;
-
-	if (pmu && !vcpu->vm->no_pmu && vcpu->model.amd)
-		nr = keel_guest_has(vcpu, X86_FEATURE_PERFCTR_CORE) ? PMU_CORE_COUNTERS : PMU_LEGACY_COUNTERS;
-	if (nr != p->nr)
-		keel_pmu_reset(vcpu);
-	p->nr = nr;
-}
-
-/* Does the host's perf take events as guests name them, and count them by the registers this feature is about? */
-bool keel_pmu_has_core(void)
+bool keel_pmu_counts(u64 config)
 {
 	struct perf_event_attr attr = {
 		.type = PERF_TYPE_RAW,
 		.size = sizeof(attr),
-		.config = 0x76,		/* cycles */
+		.config = config,
 		.exclude_host = true,
 		.disabled = true,
 	};
-	struct perf_event *event;
+	struct perf_event *event = perf_event_create_kernel_counter(&attr, -1, current, NULL, NULL);
 
-	if (!pmu || !boot_cpu_has(X86_FEATURE_PERFCTR_CORE))
-		return false;
-	event = perf_event_create_kernel_counter(&attr, -1, current, NULL, NULL);
 	if (IS_ERR(event))
 		return false;
 	perf_event_release_kernel(event);
 	return true;
 }
 
+void __init keel_pmu_setup(void)
+{
+	if (pmu && keel_hw.pmu)
+		keel_hw.pmu->probe(&keel_pmu_host);
+	pmu = keel_pmu_host.general;	/* the parameter reads as what has become of it */
+}
+
+void keel_pmu_reset(struct keel_vcpu *vcpu)
+{
+	struct keel_pmu *p = vcpu->pmu;
+	unsigned int i;
+
+	for (i = 0; p && i < keel_pmu_host.general + keel_pmu_host.fixed; i++) {
+		struct keel_pmc *c = &p->pmc[i];
+
+		event_release(c);
+		*c = (struct keel_pmc) {
+			.pmu = p,
+			.nr = i < keel_pmu_host.general ? i : i - keel_pmu_host.general + PMU_FIXED,
+		};
+	}
+}
+
+/* What a vCPU may have is settled before the VM's first. */
+int keel_pmu_init(struct keel_vcpu *vcpu)
+{
+	struct keel_pmu *p;
+
+	if (!pmu || vcpu->vm->no_pmu)
+		return 0;
+	p = kzalloc(struct_size(p, pmc, keel_pmu_host.general + keel_pmu_host.fixed), GFP_KERNEL_ACCOUNT);
+	if (!p)
+		return -ENOMEM;
+	p->vcpu = vcpu;
+	init_irq_work(&p->work, overflow_work);
+	vcpu->pmu = p;
+	keel_pmu_reset(vcpu);
+	return 0;
+}
+
+void keel_pmu_free(struct keel_vcpu *vcpu)
+{
+	if (!vcpu->pmu)
+		return;
+	keel_pmu_reset(vcpu);
+	irq_work_sync(&vcpu->pmu->work);
+	kfree(vcpu->pmu);
+}
+
+void keel_pmu_refresh(struct keel_vcpu *vcpu)
+{
+	struct keel_pmu *p = vcpu->pmu;
+	u64 had;
+
+	if (!p)
+		return;
+	had = p->all;
+	keel_hw.pmu->refresh(vcpu, p);
+	if (had != p->all)
+		keel_pmu_reset(vcpu);
+}
+
 /* -------------------------------------------------------------- registers */
 
-static struct keel_pmc *find(struct keel_vcpu *vcpu, u32 msr, bool *count)
+/* Its counter in *@c, of those there may be: @has and @all of the guest, or of the host. */
+static const struct keel_pmu_reg *find(u32 msr, u8 has, u64 all, unsigned int *nr)
 {
 	unsigned int i, n;
 
-	for (i = 0; i < ARRAY_SIZE(ranges); i++) {
-		const struct pmu_range *r = &ranges[i];
+	for (i = 0; i < keel_hw.pmu->nr_regs; i++) {
+		const struct keel_pmu_reg *r = &keel_hw.pmu->regs[i];
 
-		if (vcpu->pmu.nr < r->needs)
+		n = msr - r->first;
+		if (n >= r->count * r->stride || n % r->stride || r->needs & ~has)
 			continue;
-		for (n = 0; n < r->nr; n++) {
-			*count = msr == r->first + n * r->stride + r->count_at;
-			if (*count || msr == r->first + n * r->stride)
-				return &vcpu->pmu.pmc[n];
-		}
+		*nr = r->nr;
+		if (r->nr == PMU_NO_COUNTER)
+			return r;
+		*nr = array_index_nospec(r->nr + n / r->stride, BITS_PER_LONG);
+		return all & BIT(*nr) ? r : NULL;
 	}
 	return NULL;
 }
 
-static int read_count(struct keel_vcpu *vcpu, struct keel_pmc *c, u64 *val)
+/* The guest's, or NULL. */
+static const struct keel_pmu_reg *find_reg(struct keel_vcpu *vcpu, u32 msr, struct keel_pmc **c)
+{
+	struct keel_pmu *p = vcpu->pmu;
+	const struct keel_pmu_reg *r;
+	unsigned int nr;
+
+	if (!p)
+		return NULL;
+	r = find(msr, p->has, p->all, &nr);
+	*c = r && nr != PMU_NO_COUNTER ? pmc_of(p, nr) : NULL;
+	return r;
+}
+
+bool keel_pmu_lists(u32 msr)
+{
+	unsigned int nr;
+	u64 all = GENMASK(keel_pmu_host.general, 0) >> 1 |
+		  (GENMASK(keel_pmu_host.fixed, 0) >> 1) << PMU_FIXED;
+
+	return pmu && find(msr, keel_pmu_host.has, all, &nr);
+}
+
+int keel_pmc_get_count(struct keel_pmu *p, struct keel_pmc *c, u64 *val)
 {
 	u64 enabled, running, n = 0;
 
 	if (c->event && !c->written) {
-		if (vcpu->atomic)
+		if (p->vcpu->atomic)
 			return -EAGAIN;
 		n = perf_event_read_value(c->event, &enabled, &running);
 	}
-	*val = (c->value + n) & PMC_MASK;
+	*val = (c->value + n) & keel_pmc_mask(c);
 	return 0;
 }
 
-/* A guest without counters finds the oldest ones' registers empty all the same, as it always did, and no others. */
-static bool empty(u32 msr, bool host)
+int keel_pmc_get_select(struct keel_pmu *p, struct keel_pmc *c, u64 *val)
 {
-	return host || msr - MSR_K7_EVNTSEL0 < 2 * PMU_LEGACY_COUNTERS;
-}
-
-int keel_pmu_get_msr(struct keel_vcpu *vcpu, u32 msr, u64 *val, bool host)
-{
-	bool count;
-	struct keel_pmc *c = find(vcpu, msr, &count);
-
-	*val = 0;
-	if (!c)
-		return !empty(msr, host);
-	if (count)
-		return read_count(vcpu, c, val);
 	*val = c->select;
 	return 0;
 }
 
-int keel_pmu_set_msr(struct keel_vcpu *vcpu, u32 msr, u64 val, bool host)
+void keel_pmc_set_count(struct keel_pmc *c, u64 val)
 {
-	bool count;
-	struct keel_pmc *c = find(vcpu, msr, &count);
-
-	if (!c)
-		return val || !empty(msr, host);
-	if (!count && c->select == (val & SELECT_BITS))
-		return 0;
-	if (count) {
-		c->value = val & PMC_MASK;
-		c->written = true;
-	} else {
-		WRITE_ONCE(c->select, val & SELECT_BITS);	/* reserved bits do not stick */
-	}
-	set_bit(c->nr, &vcpu->pmu.stale);
-	keel_request(KEEL_REQ_PMU, vcpu);
-	return 0;
+	c->value = val & keel_pmc_mask(c);
+	c->written = true;
+	keel_pmu_follow(c->pmu, BIT(c->nr));
 }
 
-int keel_rdpmc(struct keel_vcpu *vcpu, u32 nr, u64 *val)
+void keel_pmc_set_select(struct keel_pmc *c, u64 val)
 {
-	return nr < vcpu->pmu.nr ? read_count(vcpu, &vcpu->pmu.pmc[nr], val) : 1;
+	if (c->select == val)
+		return;
+	WRITE_ONCE(c->select, val);
+	keel_pmu_follow(c->pmu, BIT(c->nr));
+}
+
+static bool is_old(u32 msr)
+{
+	unsigned int i;
+
+	for (i = 0; i < ARRAY_SIZE(old_regs); i++)
+		if (msr - old_regs[i].first < old_regs[i].count)
+			return true;
+	return false;
+}
+
+/* A VMM may save and restore, as nothing, what the guest has not. */
+int keel_pmu_get_msr(struct keel_vcpu *vcpu, u32 msr, u64 *val, bool host)
+{
+	struct keel_pmc *c;
+	const struct keel_pmu_reg *r = find_reg(vcpu, msr, &c);
+
+	*val = 0;
+	return r ? r->get(vcpu->pmu, c, val) : !host && !is_old(msr);
+}
+
+int keel_pmu_set_msr(struct keel_vcpu *vcpu, u32 msr, u64 val, bool host)
+{
+	struct keel_pmc *c;
+	const struct keel_pmu_reg *r = find_reg(vcpu, msr, &c);
+
+	return r ? r->set(vcpu->pmu, c, val, host) : (val || !host) && !is_old(msr);
+}
+
+int keel_rdpmc(struct keel_vcpu *vcpu, u32 ecx, u64 *val)
+{
+	int nr = keel_hw.pmu ? keel_hw.pmu->counter(vcpu, ecx) : -1;
+	struct keel_pmu *p = vcpu->pmu;
+
+	*val = 0;
+	if (nr < 0)
+		return 1;
+	return p && p->all & BIT(nr) ? keel_pmc_get_count(p, pmc_of(p, nr), val) : 0;
 }
 
 /* -------------------------------------------------------------- what the VMM says */
@@ -321,7 +389,7 @@ int keel_pmu_caps(void)
 
 long keel_pmu_enable_cap(struct keel_vm *vm, u64 arg)
 {
-	if (arg & ~(u64)keel_pmu_caps() || !pmu || vm->nr_vcpus)
+	if (!pmu || arg & ~(u64)KVM_PMU_CAP_DISABLE || vm->nr_vcpus)
 		return -EINVAL;
 	vm->no_pmu = arg & KVM_PMU_CAP_DISABLE;
 	return 0;
@@ -351,7 +419,8 @@ VM_IOCTL(keel_set_pmu_event_filter)
 	old = vm->pmu_filter;
 	vm->pmu_filter = filter;
 	keel_for_each_vcpu(vcpu, i, vm)
-		all_stale(vcpu);
+		if (vcpu->pmu)
+			keel_pmu_follow(vcpu->pmu, vcpu->pmu->all);
 	keel_vm_resume(vm);
 	kfree(old);
 	return 0;

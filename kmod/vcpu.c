@@ -565,8 +565,9 @@ long keel_create_vcpu(struct keel_vm *vm, u32 id)
 	mutex_init(&vcpu->mutex);
 	rcuwait_init(&vcpu->wait);
 	preempt_notifier_init(&vcpu->pn, &vcpu_preempt_ops);
-	keel_pmu_init(vcpu);
-	err = mmu_vcpu_init(vcpu);
+	err = keel_pmu_init(vcpu);
+	if (!err)
+		err = mmu_vcpu_init(vcpu);
 	if (!err)
 		err = vcpu_init(vcpu);
 	if (err)

@@ -278,6 +278,7 @@ static void svm_put(struct keel_vcpu *vcpu)
 
 struct keel_ops svm_ops = {
 	.caps.name		= "SVM",
+	.caps.pmu		= &svm_pmu_hw,
 	.setup			= svm_setup,
 	.unsetup		= svm_unsetup,
 	.cpu_enable		= svm_cpu_enable,

@@ -127,6 +127,9 @@ void svm_flush_tlb(struct keel_vcpu *vcpu);
 void svm_set_tsc(struct keel_vcpu *vcpu, u64 offset, u64 ratio);
 void svm_dump(struct keel_vcpu *vcpu);
 
+/* pmu.c */
+extern const struct keel_pmu_hw svm_pmu_hw;
+
 /* inject.c */
 void svm_inject(struct keel_vcpu *vcpu, const struct keel_event *ev);
 void svm_cancel_inject(struct keel_vcpu *vcpu);

@@ -2,12 +2,12 @@
 /*
  * Counters for perf where the emulated CPU has none, so that keel's can be tested: raw events of AMD's numbers. The lab's
  * only; what it counts is not what hardware would. It cannot tell guest from host, so it demands that its user asks for the
- * guest alone, and counts while the thread runs.
+ * guest alone, and counts while the thread runs. The CPU is said to have PERFCTR_CORE.
  *
  *	0x76	a count is a tick of the TSC
  *	0xfe	the count is the event itself, whatever was counted: config, bit 40: not in user mode, 41: not in kernel mode
  *
- * Its parameters tell of events: how many there are now, and ever were.
+ * Its parameters tell of events: how many there are now, and ever were, and the last one's number.
  */
 #include <linux/hrtimer.h>
 #include <linux/module.h>
@@ -17,7 +17,7 @@
 
 #define ECHO	0xfe
 
-static atomic_t live, made;
+static atomic_t live, made, last;
 static struct perf_event *pin;
 
 static int get_atomic(char *buf, const struct kernel_param *kp)
@@ -28,6 +28,7 @@ static int get_atomic(char *buf, const struct kernel_param *kp)
 static const struct kernel_param_ops atomic_ops = { .get = get_atomic };
 module_param_cb(live, &atomic_ops, &live, 0444);
 module_param_cb(made, &atomic_ops, &made, 0444);
+module_param_cb(last, &atomic_ops, &last, 0444);
 
 static u8 number(struct perf_event *event)
 {
@@ -118,6 +119,7 @@ static int fake_event_init(struct perf_event *event)
 	event->destroy = fake_gone;
 	atomic_inc(&live);
 	atomic_inc(&made);
+	atomic_set(&last, event->attr.config);
 	return 0;
 }
 
@@ -128,6 +130,8 @@ static int __init fake_init(void)
 	};
 	int err;
 
+	if (boot_cpu_data.x86_vendor == X86_VENDOR_AMD)
+		set_cpu_cap(&boot_cpu_data, X86_FEATURE_PERFCTR_CORE);
 	fake.event_init = fake_event_init;
 	fake.add = fake_add;
 	fake.del = fake_stop;

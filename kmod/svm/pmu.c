@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * pmu.c - AMD's performance counters: four, or six with PERFCTR_CORE, of which the first four go by two names.
+ * APM vol. 2 13.2 "Performance Monitoring Counters".
+ */
+#include "svm.h"
+#include "../pmu.h"
+
+#define LEGACY_COUNTERS	4
+#define CORE_COUNTERS	6
+#define CYCLES		0x76	/* an event that every family has */
+
+#define EVENT_BITS	(AMD64_RAW_EVENT_MASK | ARCH_PERFMON_EVENTSEL_USR | ARCH_PERFMON_EVENTSEL_OS)
+#define SELECT_BITS	(EVENT_BITS | ARCH_PERFMON_EVENTSEL_INT | ARCH_PERFMON_EVENTSEL_ENABLE)
+
+static int set_count(struct keel_pmu *p, struct keel_pmc *c, u64 val, bool host)
+{
+	keel_pmc_set_count(c, val);
+	return 0;
+}
+
+static int set_select(struct keel_pmu *p, struct keel_pmc *c, u64 val, bool host)
+{
+	keel_pmc_set_select(c, val & SELECT_BITS);	/* reserved bits do not stick */
+	return 0;
+}
+
+static const struct keel_pmu_reg regs[] = {
+	{ MSR_K7_EVNTSEL0, LEGACY_COUNTERS, 1, 0, 0, keel_pmc_get_select, set_select },
+	{ MSR_K7_PERFCTR0, LEGACY_COUNTERS, 1, 0, 0, keel_pmc_get_count, set_count },
+	{ MSR_F15H_PERF_CTL, CORE_COUNTERS, 2, 0, PMU_HAS_CORE, keel_pmc_get_select, set_select },
+	{ MSR_F15H_PERF_CTR, CORE_COUNTERS, 2, 0, PMU_HAS_CORE, keel_pmc_get_count, set_count },
+};
+
+static void probe(struct keel_pmu_host *host)
+{
+	if (!keel_pmu_counts(CYCLES))
+		return;
+	host->general = LEGACY_COUNTERS;
+	host->general_bits = 48;
+	if (boot_cpu_has(X86_FEATURE_PERFCTR_CORE)) {
+		host->general = CORE_COUNTERS;
+		host->has = PMU_HAS_CORE;
+	}
+}
+
+static void refresh(struct keel_vcpu *vcpu, struct keel_pmu *p)
+{
+	p->has = keel_guest_has(vcpu, X86_FEATURE_PERFCTR_CORE) ? keel_pmu_host.has & PMU_HAS_CORE : 0;
+	p->all = GENMASK(p->has ? CORE_COUNTERS - 1 : LEGACY_COUNTERS - 1, 0);
+	p->general_mask = GENMASK_ULL(keel_pmu_host.general_bits - 1, 0);
+}
+
+static u64 selected(const struct keel_pmc *c)
+{
+	u64 select = READ_ONCE(c->select);
+
+	return select & ARCH_PERFMON_EVENTSEL_ENABLE ? select : 0;
+}
+
+/* Every AMD CPU has the instruction, with the counters that its CPUID tells of. */
+static int counter(struct keel_vcpu *vcpu, u32 ecx)
+{
+	u32 nr = keel_guest_has(vcpu, X86_FEATURE_PERFCTR_CORE) ? CORE_COUNTERS : LEGACY_COUNTERS;
+
+	return ecx < nr ? ecx : -1;
+}
+
+const struct keel_pmu_hw svm_pmu_hw = {
+	.regs = regs,
+	.nr_regs = ARRAY_SIZE(regs),
+	.event_bits = EVENT_BITS,
+	.probe = probe,
+	.refresh = refresh,
+	.selected = selected,
+	.counter = counter,
+};
