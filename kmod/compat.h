@@ -28,6 +28,7 @@
 #include <asm/hyperv-tlfs.h>
 #endif
 #include <asm/msr.h>
+#include <asm/perf_event.h>
 #include <asm/processor.h>
 #include <asm/svm.h>
 #include <asm/tlbflush.h>
@@ -292,6 +293,23 @@ static inline int keel_l1tf_choice(void)
 	return l1tf_mitigation == L1TF_MITIGATION_FULL || l1tf_mitigation == L1TF_MITIGATION_FULL_FORCE ? 2 : 1;
 #else
 	return cpu_mitigations_off() ? 0 : 1;
+#endif
+}
+
+/* perf's counters, and how to keep a guest's apart, are told of to kvm.ko only on those that keep CR4 for it, too. */
+static inline void keel_perf_capability(struct x86_pmu_capability *cap)
+{
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 19, 0)
+	perf_get_x86_pmu_capability(cap);
+#endif
+}
+
+static inline struct perf_guest_switch_msr *keel_perf_guest_msrs(int *n)
+{
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 19, 0)
+	return perf_guest_get_msrs(n, NULL);
+#else
+	return NULL;
 #endif
 }
 

@@ -115,7 +115,7 @@ static const struct leaf_row {
 	{ 0x00000005, 0 },			/* MONITOR/MWAIT: not offered */
 	{ 0x00000006, KEEP_EAX },
 	{ 0x00000007, KEEP_ALL },		/* these three are made below */
-	{ 0x0000000a, 0 },			/* no architectural PMU */
+	{ 0x0000000a, 0 },			/* made below */
 	{ 0x0000000b, 0 },			/* topology is the VMM's to say */
 	{ 0x0000000d, KEEP_ALL },
 	{ 0x80000000, KEEP_EAX | KEEP_EBX | KEEP_ECX | KEEP_EDX },
@@ -179,15 +179,23 @@ static void filter_features(struct kvm_cpuid_entry2 *e)
 /* What is neither a host register nor a masked one. */
 static void adjust_leaf(struct kvm_cpuid_entry2 *e)
 {
+	unsigned int i;
+
 	switch (e->function) {
 	case 0:
 		e->eax = min_t(u32, e->eax, BASIC_MAX);
 		break;
 	case 1:
 		e->ebx &= 0xff00;	/* CLFLUSH size; APIC id and count are the VMM's to say */
+		if (keel_pmu_capabilities())
+			e->ecx |= BIT(X86_FEATURE_PDCM & 31);
 		break;
 	case 6:
 		e->eax = APERF_ARAT;
+		break;
+	case 0xa:
+		for (i = EAX; i <= EDX; i++)
+			*entry_reg(e, i) = keel_pmu_leaf_a(i);
 		break;
 	case 0x80000000:
 		e->eax = min_t(u32, e->eax, EXTENDED_MAX);
@@ -646,7 +654,7 @@ static void derive(struct keel_vcpu *vcpu)
 	e = find_kvm_features(m);
 	m->pv_features = e ? e->eax : 0;
 	derive_hyperv(m);
-	keel_pmu_refresh(vcpu);
+	keel_pmu_refresh(vcpu, find(m, 0xa, 0));
 	m->cr4_reserved = ~(cr4 & keel_host_cr4_mask());
 	m->efer_reserved = ~guest_efer(vcpu);
 }

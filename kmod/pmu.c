@@ -35,9 +35,13 @@ static const struct {
 	{ MSR_K7_EVNTSEL0, 8 },		/* four event selects, four counts */
 };
 
+/* The number may be what a guest says, once that was checked. */
 static struct keel_pmc *pmc_of(struct keel_pmu *p, unsigned int nr)
 {
-	return &p->pmc[nr < PMU_FIXED ? nr : keel_pmu_host.general + nr - PMU_FIXED];
+	u8 general = keel_pmu_host.general;
+
+	return nr < PMU_FIXED ? &p->pmc[array_index_nospec(nr, general)] :
+				&p->pmc[general + array_index_nospec(nr - PMU_FIXED, keel_pmu_host.fixed)];
 }
 
 /* ------------------------------------------------------------------ events */
@@ -63,12 +67,13 @@ static void overflow_work(struct irq_work *work)
 	unsigned int i;
 
 	for_each_set_bit(i, &which, BITS_PER_LONG) {
+		set_bit(i, &p->status);
 		pmi |= !!(keel_hw.pmu->selected(pmc_of(p, i)) & ARCH_PERFMON_EVENTSEL_INT);
 		set_bit(i, &p->stale);		/* the period to the next one is another */
 	}
 	keel_request(KEEL_REQ_PMU, p->vcpu);
 	if (pmi)
-		irq_pmi(p->vcpu);
+		irq_pmi(p->vcpu, keel_hw.pmu->pmi_masks);
 }
 
 /* General counters go by the event, fixed ones by their number. */
@@ -81,9 +86,8 @@ static bool filter_allows(const struct kvm_pmu_event_filter *f, const struct kee
 		return true;
 	if (c->nr >= PMU_FIXED)
 		listed = f->fixed_counter_bitmap & BIT(c->nr - PMU_FIXED);
-	else
-		for (i = 0; !listed && i < f->nevents; i++)
-			listed = f->events[i] == (select & FILTER_BITS);
+	for (i = 0; c->nr < PMU_FIXED && !listed && i < f->nevents; i++)
+		listed = f->events[i] == (select & FILTER_BITS);
 	return listed == (f->action == KVM_PMU_EVENT_ALLOW);
 }
 
@@ -150,6 +154,7 @@ void keel_pmu_update(struct keel_vcpu *vcpu)
 {
 	struct keel_pmu *p = vcpu->pmu;
 	unsigned long all = p->all, which = READ_ONCE(p->stale) & all;
+	bool counting = false;
 	unsigned int i;
 
 	/* Events belong to a thread: a vCPU run by another one takes its counters along. */
@@ -163,6 +168,12 @@ void keel_pmu_update(struct keel_vcpu *vcpu)
 	}
 	for_each_set_bit(i, &which, BITS_PER_LONG)
 		update(p, pmc_of(p, i));
+
+	for_each_set_bit(i, &all, BITS_PER_LONG)
+		counting |= !!pmc_of(p, i)->event;
+	if (counting != p->counting && keel_hw.pmu->count)
+		keel_hw.pmu->count(vcpu, counting);
+	p->counting = counting;
 }
 
 void keel_pmu_follow(struct keel_pmu *p, u64 counters)
@@ -202,7 +213,7 @@ bool keel_pmu_counts(u64 config)
 
 void __init keel_pmu_setup(void)
 {
-	if (pmu && keel_hw.pmu)
+	if (pmu)
 		keel_hw.pmu->probe(&keel_pmu_host);
 	pmu = keel_pmu_host.general;	/* the parameter reads as what has become of it */
 }
@@ -212,7 +223,9 @@ void keel_pmu_reset(struct keel_vcpu *vcpu)
 	struct keel_pmu *p = vcpu->pmu;
 	unsigned int i;
 
-	for (i = 0; p && i < keel_pmu_host.general + keel_pmu_host.fixed; i++) {
+	if (!p)
+		return;
+	for (i = 0; i < keel_pmu_host.general + keel_pmu_host.fixed; i++) {
 		struct keel_pmc *c = &p->pmc[i];
 
 		event_release(c);
@@ -221,6 +234,10 @@ void keel_pmu_reset(struct keel_vcpu *vcpu)
 			.nr = i < keel_pmu_host.general ? i : i - keel_pmu_host.general + PMU_FIXED,
 		};
 	}
+	p->status = 0;
+	p->fixed_ctrl = 0;
+	p->global_ctrl = p->all & GENMASK(PMU_FIXED - 1, 0);	/* SDM table 9-1 */
+	keel_request(KEEL_REQ_PMU, vcpu);
 }
 
 /* What a vCPU may have is settled before the VM's first. */
@@ -234,6 +251,7 @@ int keel_pmu_init(struct keel_vcpu *vcpu)
 	if (!p)
 		return -ENOMEM;
 	p->vcpu = vcpu;
+	p->capabilities = keel_pmu_host.capabilities;
 	init_irq_work(&p->work, overflow_work);
 	vcpu->pmu = p;
 	keel_pmu_reset(vcpu);
@@ -249,7 +267,7 @@ void keel_pmu_free(struct keel_vcpu *vcpu)
 	kfree(vcpu->pmu);
 }
 
-void keel_pmu_refresh(struct keel_vcpu *vcpu)
+void keel_pmu_refresh(struct keel_vcpu *vcpu, const struct kvm_cpuid_entry2 *leaf_a)
 {
 	struct keel_pmu *p = vcpu->pmu;
 	u64 had;
@@ -257,7 +275,7 @@ void keel_pmu_refresh(struct keel_vcpu *vcpu)
 	if (!p)
 		return;
 	had = p->all;
-	keel_hw.pmu->refresh(vcpu, p);
+	keel_hw.pmu->refresh(vcpu, p, leaf_a);
 	if (had != p->all)
 		keel_pmu_reset(vcpu);
 }
@@ -275,11 +293,8 @@ static const struct keel_pmu_reg *find(u32 msr, u8 has, u64 all, unsigned int *n
 		n = msr - r->first;
 		if (n >= r->count * r->stride || n % r->stride || r->needs & ~has)
 			continue;
-		*nr = r->nr;
-		if (r->nr == PMU_NO_COUNTER)
-			return r;
-		*nr = array_index_nospec(r->nr + n / r->stride, BITS_PER_LONG);
-		return all & BIT(*nr) ? r : NULL;
+		*nr = r->nr == PMU_NO_COUNTER ? r->nr : r->nr + n / r->stride;
+		return *nr == PMU_NO_COUNTER || all & BIT(*nr) ? r : NULL;
 	}
 	return NULL;
 }
@@ -298,11 +313,20 @@ static const struct keel_pmu_reg *find_reg(struct keel_vcpu *vcpu, u32 msr, stru
 	return r;
 }
 
+u32 keel_pmu_leaf_a(unsigned int reg)
+{
+	return keel_pmu_host.leaf_a[reg];
+}
+
+u64 keel_pmu_capabilities(void)
+{
+	return keel_pmu_host.capabilities;
+}
+
 bool keel_pmu_lists(u32 msr)
 {
 	unsigned int nr;
-	u64 all = GENMASK(keel_pmu_host.general, 0) >> 1 |
-		  (GENMASK(keel_pmu_host.fixed, 0) >> 1) << PMU_FIXED;
+	u64 all = (BIT(keel_pmu_host.general) - 1) | (BIT(keel_pmu_host.fixed) - 1) << PMU_FIXED;
 
 	return pmu && find(msr, keel_pmu_host.has, all, &nr);
 }
@@ -358,7 +382,10 @@ int keel_pmu_get_msr(struct keel_vcpu *vcpu, u32 msr, u64 *val, bool host)
 	const struct keel_pmu_reg *r = find_reg(vcpu, msr, &c);
 
 	*val = 0;
-	return r ? r->get(vcpu->pmu, c, val) : !host && !is_old(msr);
+	if (r)
+		return r->get(vcpu->pmu, c, val);
+	/* Nothing is what a guest with PDCM is capable of then. */
+	return !host && !is_old(msr) && msr != MSR_IA32_PERF_CAPABILITIES;
 }
 
 int keel_pmu_set_msr(struct keel_vcpu *vcpu, u32 msr, u64 val, bool host)
@@ -371,7 +398,7 @@ int keel_pmu_set_msr(struct keel_vcpu *vcpu, u32 msr, u64 val, bool host)
 
 int keel_rdpmc(struct keel_vcpu *vcpu, u32 ecx, u64 *val)
 {
-	int nr = keel_hw.pmu ? keel_hw.pmu->counter(vcpu, ecx) : -1;
+	int nr = keel_hw.pmu->counter(vcpu, ecx);
 	struct keel_pmu *p = vcpu->pmu;
 
 	*val = 0;

@@ -31,15 +31,22 @@ struct keel_pmu {
 	u64 all;			/* bit per counter the guest has */
 	u64 general_mask, fixed_mask;	/* bits of a count */
 	u8 has;				/* PMU_HAS_* */
+	bool counting;			/* there are events */
 	pid_t thread;			/* whose the events are */
 	unsigned long stale;		/* counters whose event is to follow */
 	unsigned long overflowed;	/* since the work below last ran */
 	struct irq_work work;
+	/* Intel's */
+	u32 events_off;			/* architectural events that CPUID denies */
+	u64 fixed_ctrl, global_ctrl, capabilities;
+	unsigned long status;		/* bit per counter that went over */
 	struct keel_pmc pmc[];		/* as many as the host gives: general ones, fixed ones */
 };
 
 /* What a range of registers wants of the guest's CPUID. */
 #define PMU_HAS_CORE	BIT(0)		/* AMD's PERFCTR_CORE */
+#define PMU_HAS_GLOBAL	BIT(1)		/* Intel's version 2: fixed counters, and registers for all at once */
+#define PMU_HAS_WIDE	BIT(2)		/* Intel's second name of the general counters */
 
 struct keel_pmu_reg {
 	u32 first;
@@ -56,6 +63,8 @@ struct keel_pmu_host {
 	u8 general, fixed;		/* counters */
 	u8 general_bits, fixed_bits;
 	u8 has;				/* PMU_HAS_* */
+	u64 capabilities;		/* MSR_IA32_PERF_CAPABILITIES */
+	u32 leaf_a[4];			/* CPUID 0xA: EAX to EDX */
 };
 
 /* Counters as the backend's vendor makes them. */
@@ -63,14 +72,17 @@ struct keel_pmu_hw {
 	const struct keel_pmu_reg *regs;
 	unsigned int nr_regs;
 	u64 event_bits;			/* of an event select: what perf takes */
+	bool pmi_masks;			/* the interrupt masks the LAPIC's entry */
 	/* At load; may sleep. */
 	void (*probe)(struct keel_pmu_host *host);
-	/* What the guest's CPUID gives it: all, general_mask, fixed_mask, has. */
-	void (*refresh)(struct keel_vcpu *vcpu, struct keel_pmu *p);
+	/* What the guest's CPUID gives it: all, general_mask, fixed_mask, has.  @leaf_a: CPUID 0xA, or NULL. */
+	void (*refresh)(struct keel_vcpu *vcpu, struct keel_pmu *p, const struct kvm_cpuid_entry2 *leaf_a);
 	/* What is to be counted now, as an event select; 0: nothing.  Any context. */
 	u64 (*selected)(const struct keel_pmc *c);
 	/* Number of the counter RDPMC means, -1: #GP.  The vCPU may have no keel_pmu: then it reads as zero. */
 	int (*counter)(struct keel_vcpu *vcpu, u32 ecx);
+	/* From now on this vCPU has events, or none any more; NULL: no matter.  vCPU loaded. */
+	void (*count)(struct keel_vcpu *vcpu, bool on);
 };
 
 extern struct keel_pmu_host keel_pmu_host;	/* constant after load */

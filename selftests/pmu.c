@@ -3,7 +3,7 @@
  * Performance counters: registers, RDPMC, what VMMs may say about them; and, where perf has raw events that count (in the
  * lab: fake-pmu.ko, see selftests/lab/with-fake-pmu), counting, overflow and the event filter.
  */
-#include "test.h"
+#include "pmu.h"
 
 #define SEL(n)		(0xc0010000 + (n))
 #define CTR(n)		(0xc0010004 + (n))
@@ -11,58 +11,18 @@
 #define CORE_CTR(n)	(0xc0010201 + 2 * (n))
 
 #define TICKS		0x76UL
-#define ECHO		0xfeUL		/* fake-pmu.c */
-#define USR		(1UL << 16)
-#define OS		(1UL << 17)
-#define EDGE		(1UL << 18)
-#define INT		(1UL << 20)
-#define EN		(1UL << 22)
-#define INV		(1UL << 23)
 #define MASK48		0xffffffffffffUL
 #define CORE_FEATURE	(1U << 23)
 
-static long fake(const char *what)
-{
-	char path[64];
-	long n = -1;
-	FILE *f;
-
-	snprintf(path, sizeof(path), "/sys/module/fake_pmu/parameters/%s", what);
-	f = fopen(path, "r");
-	if (!f)
-		return -1;
-	if (fscanf(f, "%ld", &n) != 1)
-		n = -1;
-	fclose(f);
-	return n;
-}
+#define NEED_AMD() do {									\
+	if (!host_is_amd() || !offered())						\
+		SKIP(return, "no counters of AMD's");					\
+} while (0)
 
 #define NEED_FAKE() do {								\
 	NEED_AMD();									\
 	if (fake("live") < 0)								\
 		SKIP(return, "no fake-pmu.ko: selftests/lab/with-fake-pmu");		\
-} while (0)
-
-/* Is anything, where perf has no counters, or the module's parameter takes them away? */
-static bool offered(void)
-{
-	int fd = node_open(), r = ioctl(fd, KVM_CHECK_EXTENSION, KVM_CAP_PMU_CAPABILITY);
-
-	close(fd);
-	return r > 0;
-}
-
-static bool host_is_amd(void)
-{
-	u32 r[4];
-
-	cpuid(0, 0, r);
-	return r[1] == 0x68747541;
-}
-
-#define NEED_AMD() do {									\
-	if (!host_is_amd() || !offered())						\
-		SKIP(return, "no counters of AMD's");					\
 } while (0)
 
 static struct vcpu *vcpu_with(struct vm *vm, int id, bool core)
@@ -75,35 +35,7 @@ static struct vcpu *vcpu_with(struct vm *vm, int id, bool core)
 	return v;
 }
 
-static int try_filter(struct vm *vm, u32 action, u32 flags, int n, const u64 *events)
-{
-	struct kvm_pmu_event_filter *f = calloc(1, sizeof(*f) + 400 * sizeof(u64));
-	int i, r;
-
-	f->action = action;
-	f->flags = flags;
-	f->nevents = n;
-	for (i = 0; events && i < n; i++)
-		f->events[i] = events[i];
-	r = xioctl(vm->fd, KVM_SET_PMU_EVENT_FILTER, f);
-	free(f);
-	return r;
-}
-
 /* ---- registers ---- */
-
-static u64 rdpmc(u32 nr)
-{
-	u32 lo, hi;
-
-	asm volatile("rdpmc" : "=a"(lo), "=d"(hi) : "c"(nr) : "memory");
-	return lo | (u64)hi << 32;
-}
-
-static long rdpmc_try(u32 nr)
-{
-	return guest_try("rdpmc", "c"(nr), "a"(0), "d"(0));
-}
 
 static void storage_guest(u64 core)
 {
@@ -134,7 +66,7 @@ static void storage_guest(u64 core)
 	}
 	wrmsr(CTR(0), ~0UL);
 	guest_eq(rdmsr(CTR(0)), MASK48);
-	wrmsr(SEL(0), 1UL << 63 | 1UL << 21 | TICKS);
+	wrmsr(SEL(0), 1UL << 63 | 1UL << 21 | 1UL << 19 | TICKS);
 	guest_eq(rdmsr(SEL(0)), TICKS);
 	guest_eq(rdpmc_try(n), GP0);
 	guest_eq(rdpmc_try(0x80000000), GP0);
@@ -338,14 +270,6 @@ TEST(disabled)
 }
 
 /* ---- with something that counts ---- */
-
-static void spin(u64 ticks)
-{
-	u64 end = rdtsc() + ticks;
-
-	while (rdtsc() < end)
-		pause_cpu();
-}
 
 static void count_guest(u64 core)
 {

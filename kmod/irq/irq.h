@@ -134,7 +134,7 @@ int irq_pending(struct keel_vcpu *vcpu);
 bool irq_wakes(struct keel_vcpu *vcpu);		/* is there one, whoever delivers it? */
 int irq_ack(struct keel_vcpu *vcpu);		/* takes it: IRR to ISR, or PIC INTA; -1 if it went away */
 int irq_pending_class(struct keel_vcpu *vcpu);	/* class (vector >> 4) of highest IRR entry the TPR masks or not; -1 */
-void irq_pmi(struct keel_vcpu *vcpu);		/* a performance counter's interrupt; any context but NMI */
+void irq_pmi(struct keel_vcpu *vcpu, bool mask);		/* a performance counter's interrupt; any context but NMI */
 bool irq_extint_accepted(struct keel_vcpu *vcpu); /* does this vCPU take ExtINT (LVT0, or APIC off)? */
 void irq_lapic_timer_sync(struct keel_vcpu *vcpu); /* the guest's TSC offset changed: re-arm the deadline */
 /* Machine checks: MCG_CAP was set / an error that is signalled by an interrupt; the vCPU's thread. */

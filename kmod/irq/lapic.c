@@ -146,11 +146,16 @@ void irq_apic_local(struct keel_lapic *apic, unsigned int lvt)
 		irq_apic_accept(apic, &msg);
 }
 
-/* The entry is not masked by it: on AMD that is the guest's to do. */
-void irq_pmi(struct keel_vcpu *vcpu)
+/* @mask: until the guest takes the bit away (SDM 10.5.1; AMD leaves the entry as it is). */
+void irq_pmi(struct keel_vcpu *vcpu, bool mask)
 {
-	if (vcpu->apic)
-		irq_apic_local(vcpu->apic, APIC_LVTPC);
+	struct keel_lapic *apic = vcpu->apic;
+
+	if (!apic)
+		return;
+	irq_apic_local(apic, APIC_LVTPC);
+	if (mask)
+		apic_set_reg(apic, APIC_LVTPC, apic_reg(apic, APIC_LVTPC) | APIC_LVT_MASKED);
 }
 
 /* ------------------------------------------------------------- priorities */

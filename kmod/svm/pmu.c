@@ -10,7 +10,8 @@
 #define CORE_COUNTERS	6
 #define CYCLES		0x76	/* an event that every family has */
 
-#define EVENT_BITS	(AMD64_RAW_EVENT_MASK | ARCH_PERFMON_EVENTSEL_USR | ARCH_PERFMON_EVENTSEL_OS)
+#define EVENT_BITS	((AMD64_RAW_EVENT_MASK & ~ARCH_PERFMON_EVENTSEL_PIN_CONTROL) |	\
+			 ARCH_PERFMON_EVENTSEL_USR | ARCH_PERFMON_EVENTSEL_OS)
 #define SELECT_BITS	(EVENT_BITS | ARCH_PERFMON_EVENTSEL_INT | ARCH_PERFMON_EVENTSEL_ENABLE)
 
 static int set_count(struct keel_pmu *p, struct keel_pmc *c, u64 val, bool host)
@@ -44,7 +45,7 @@ static void probe(struct keel_pmu_host *host)
 	}
 }
 
-static void refresh(struct keel_vcpu *vcpu, struct keel_pmu *p)
+static void refresh(struct keel_vcpu *vcpu, struct keel_pmu *p, const struct kvm_cpuid_entry2 *leaf_a)
 {
 	p->has = keel_guest_has(vcpu, X86_FEATURE_PERFCTR_CORE) ? keel_pmu_host.has & PMU_HAS_CORE : 0;
 	p->all = GENMASK(p->has ? CORE_COUNTERS - 1 : LEGACY_COUNTERS - 1, 0);

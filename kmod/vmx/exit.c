@@ -90,12 +90,16 @@ static void vmx_host_refresh(struct vmx_vcpu *vmx)
 	}
 }
 
-static void vmx_load_tsc(struct vmx_vcpu *vmx)
+static noinline void vmx_before_entry(struct vmx_vcpu *vmx)
 {
-	vmx->tsc_stale = false;
-	vmcs_write(TSC_OFFSET, vmx->tsc_offset);
-	if (keel_hw.tsc_scaling)
-		vmcs_write(TSC_MULTIPLIER, vmx->tsc_ratio);
+	if (vmx->before_entry & VMX_LOAD_TSC) {
+		vmx->before_entry &= ~VMX_LOAD_TSC;
+		vmcs_write(TSC_OFFSET, vmx->tsc_offset);
+		if (keel_hw.tsc_scaling)
+			vmcs_write(TSC_MULTIPLIER, vmx->tsc_ratio);
+	}
+	if (vmx->before_entry & VMX_SWITCH_COUNTERS)
+		vmx_switch_counters();
 }
 
 /* From the page's end to its start (SDM 28.3.6); the index is that of the next entry, behind the last one -1. */
@@ -137,8 +141,8 @@ void vmx_enter(struct keel_vcpu *vcpu)
 
 	vmx_flush_regs(vmx);
 	vmx_fix_threshold(vmx);
-	if (unlikely(vmx->tsc_stale))
-		vmx_load_tsc(vmx);
+	if (unlikely(vmx->before_entry))
+		vmx_before_entry(vmx);
 	vmx_host_refresh(vmx);
 	if (unlikely(vmx->flush)) {
 		vmx->flush = false;

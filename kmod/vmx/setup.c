@@ -256,7 +256,7 @@ static const struct {
 static const char *read_controls(void)
 {
 	unsigned int i;
-	u32 must, may;
+	u32 must, may, entry;
 
 	for (i = 0; i < ARRAY_SIZE(control_rows); i++) {
 		rdmsr(control_rows[i].msr, must, may);
@@ -269,6 +269,9 @@ static const char *read_controls(void)
 	if (~may & (CPU_BASED_INTR_WINDOW_EXITING | CPU_BASED_NMI_WINDOW_EXITING | CPU_BASED_CR8_LOAD_EXITING |
 		    CPU_BASED_CR8_STORE_EXITING))
 		return "interrupt, NMI windows or CR8 exits";
+	rdmsr(MSR_IA32_VMX_TRUE_ENTRY_CTLS, must, entry);
+	rdmsr(MSR_IA32_VMX_TRUE_EXIT_CTLS, must, may);
+	vmx_has.global_ctrl = entry & VM_ENTRY_LOAD_IA32_PERF_GLOBAL_CTRL && may & VM_EXIT_LOAD_IA32_PERF_GLOBAL_CTRL;
 	return NULL;
 }
 
@@ -490,6 +493,7 @@ static int vmx_setup(struct keel_ops *ops, const char **why)
 
 struct keel_ops vmx_ops = {
 	.caps.name		= "VMX",
+	.caps.pmu		= &vmx_pmu_hw,
 	.setup			= vmx_setup,
 	.unsetup		= vmx_free,
 	.cpu_enable		= vmx_cpu_enable,

@@ -115,7 +115,7 @@ void vmx_vcpu_reset(struct keel_vcpu *vcpu, bool init)
 	vmx->tpr_threshold = 0;
 	vmcs_write(TPR_THRESHOLD, 0);
 	vmx->flush = true;
-	vmx->tsc_stale = true;
+	vmx->before_entry |= VMX_LOAD_TSC;
 	vmx_update_intercepts(vcpu);
 }
 
@@ -521,7 +521,7 @@ void vmx_set_tsc(struct keel_vcpu *vcpu, u64 offset, u64 ratio)
 
 	vmx->tsc_offset = offset;
 	vmx->tsc_ratio = ratio;
-	vmx->tsc_stale = true;
+	vmx->before_entry |= VMX_LOAD_TSC;
 }
 
 void vmx_dump(struct keel_vcpu *vcpu)

@@ -20,7 +20,7 @@ struct vmx_vcpu {
 	bool launched;
 	bool flush;			/* this guest's translations must go before the next entry */
 	bool l1d_flush;			/* before the next entry */
-	bool tsc_stale;			/* tsc_offset, tsc_ratio are not in the VMCS yet */
+	u8 before_entry;		/* VMX_LOAD_TSC, VMX_SWITCH_COUNTERS */
 	bool shadow_set;		/* an interrupt shadow was made by us: see vmx_flush_regs() */
 	u16 vpid;			/* 0: none left, every entry and exit flushes */
 	u64 eptp;
@@ -54,6 +54,10 @@ struct vmx_vcpu {
 	struct desc_ptr host_gdt;	/* of the CPU it is loaded on */
 };
 
+/* What a next entry has to do first: once... */
+#define VMX_LOAD_TSC		BIT(0)	/* tsc_offset, tsc_ratio are not in the VMCS yet */
+#define VMX_SWITCH_COUNTERS	BIT(1)	/* ...or each time: pmu.c */
+
 static inline struct vmx_vcpu *to_vmx(struct keel_vcpu *vcpu)
 {
 	return container_of(vcpu, struct vmx_vcpu, vcpu);
@@ -65,6 +69,7 @@ struct vmx_features {
 	u32 pin_ctl, cpu_ctl, cpu2_ctl, exit_ctl, entry_ctl;
 	u64 cr4_fixed0;			/* CR4 bits that must be 1 in VMX operation */
 	bool ept_ad, invept_single, pml, apicv;
+	bool global_ctrl;		/* entries and exits can load PERF_GLOBAL_CTRL */
 };
 /* What runs a LAPIC, all on or all off. */
 #define VMX_APICV	(SECONDARY_EXEC_VIRTUALIZE_X2APIC_MODE | SECONDARY_EXEC_APIC_REGISTER_VIRT | \
@@ -150,6 +155,10 @@ void vmx_flush_tlb(struct keel_vcpu *vcpu);
 void vmx_set_tsc(struct keel_vcpu *vcpu, u64 offset, u64 ratio);
 void vmx_dump(struct keel_vcpu *vcpu);
 void vmx_write_cpu2(struct vmx_vcpu *vmx);
+
+/* pmu.c */
+extern const struct keel_pmu_hw vmx_pmu_hw;
+void vmx_switch_counters(void);	/* IRQs off */
 
 /* apicv.c */
 extern const struct keel_lapic_hw vmx_lapic_hw;

@@ -1,23 +1,27 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Counters for perf where the emulated CPU has none, so that keel's can be tested: raw events of AMD's numbers. The lab's
+ * Counters for perf where the emulated CPU has none, so that keel's can be tested: raw events of its vendor's numbers. The lab's
  * only; what it counts is not what hardware would. It cannot tell guest from host, so it demands that its user asks for the
- * guest alone, and counts while the thread runs. The CPU is said to have PERFCTR_CORE.
+ * guest alone, and counts while the thread runs. An AMD CPU is said to have PERFCTR_CORE; on Intel's, perf is made to say that
+ * it has an architectural PMU of version 2, four counters and three fixed ones, and that GLOBAL_CTRL is to be exchanged.
  *
- *	0x76	a count is a tick of the TSC
+ *	0x76 (AMD); 0x3c, 0xc0, 0x300 (Intel): a count is a tick of the TSC
  *	0xfe	the count is the event itself, whatever was counted: config, bit 40: not in user mode, 41: not in kernel mode
  *
- * Its parameters tell of events: how many there are now, and ever were, and the last one's number.
+ * Its parameters tell of events: how many there are now, and ever were, the last one's number, and how often
+ * somebody wanted to know what to exchange.
  */
 #include <linux/hrtimer.h>
+#include <linux/kprobes.h>
 #include <linux/module.h>
 #include <linux/perf_event.h>
 #include <asm/msr.h>
+#include <asm/perf_event.h>
 #include <asm/tsc.h>
 
 #define ECHO	0xfe
 
-static atomic_t live, made, last;
+static atomic_t live, made, last, switched;
 static struct perf_event *pin;
 
 static int get_atomic(char *buf, const struct kernel_param *kp)
@@ -29,10 +33,23 @@ static const struct kernel_param_ops atomic_ops = { .get = get_atomic };
 module_param_cb(live, &atomic_ops, &live, 0444);
 module_param_cb(made, &atomic_ops, &made, 0444);
 module_param_cb(last, &atomic_ops, &last, 0444);
+module_param_cb(switched, &atomic_ops, &switched, 0444);
 
 static u8 number(struct perf_event *event)
 {
 	return event->attr.config;
+}
+
+static bool is_intel(void)
+{
+	return boot_cpu_data.x86_vendor == X86_VENDOR_INTEL;
+}
+
+static bool ticks(u64 config)
+{
+	u8 event = config;
+
+	return is_intel() ? event == 0x3c || event == 0xc0 || (config & 0xffff) == 0x300 : event == 0x76;
 }
 
 static void count(struct perf_event *event)
@@ -106,7 +123,7 @@ static struct pmu fake = {
 
 static int fake_event_init(struct perf_event *event)
 {
-	if (event->attr.type != PERF_TYPE_RAW || (number(event) != 0x76 && number(event) != ECHO))
+	if (event->attr.type != PERF_TYPE_RAW || (!ticks(event->attr.config) && number(event) != ECHO))
 		return -ENOENT;
 	if (!event->attr.exclude_host || event->attr.exclude_guest)
 		return -EINVAL;
@@ -123,6 +140,53 @@ static int fake_event_init(struct perf_event *event)
 	return 0;
 }
 
+/* Two functions of perf's that say what they find in a struct only perf has: what they were called with, and their answer. */
+static int keep_argument(struct kretprobe_instance *ri, struct pt_regs *regs)
+{
+	*(unsigned long *)ri->data = regs->di;
+	return 0;
+}
+
+static int tell_capability(struct kretprobe_instance *ri, struct pt_regs *regs)
+{
+	**(struct x86_pmu_capability **)ri->data = (struct x86_pmu_capability) {
+		.version = 2,
+		.num_counters_gp = 4,
+		.num_counters_fixed = 3,
+		.bit_width_gp = 48,
+		.bit_width_fixed = 48,
+		.events_mask_len = 7,
+	};
+	return 0;
+}
+
+/* The same in guest and host: what it is does not matter to counters that do not exist. */
+static int tell_switch(struct kretprobe_instance *ri, struct pt_regs *regs)
+{
+	static struct perf_guest_switch_msr global_ctrl = { .msr = MSR_CORE_PERF_GLOBAL_CTRL };
+
+	**(int **)ri->data = 1;
+	regs->ax = (unsigned long)&global_ctrl;
+	atomic_inc(&switched);
+	return 0;
+}
+
+static struct kretprobe capability_probe = {
+	.kp.symbol_name = "perf_get_x86_pmu_capability",
+	.entry_handler = keep_argument,
+	.handler = tell_capability,
+	.data_size = sizeof(unsigned long),
+};
+
+static struct kretprobe switch_probe = {
+	.kp.symbol_name = "perf_guest_get_msrs",
+	.entry_handler = keep_argument,
+	.handler = tell_switch,
+	.data_size = sizeof(unsigned long),
+};
+
+static struct kretprobe *probes[] = { &capability_probe, &switch_probe };
+
 static int __init fake_init(void)
 {
 	struct perf_event_attr attr = {
@@ -138,6 +202,10 @@ static int __init fake_init(void)
 	fake.start = fake_start;
 	fake.stop = fake_stop;
 	fake.read = count;
+	/* Never unloaded: see below. */
+	err = is_intel() ? register_kretprobes(probes, ARRAY_SIZE(probes)) : 0;
+	if (err)
+		return err;
 	err = perf_pmu_register(&fake, "fake", PERF_TYPE_RAW);
 	if (err)
 		return err;

@@ -1,0 +1,325 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * pmu.c - Intel's architectural performance counters, versions 1 and 2: what CPUID leaf 0xA tells of.
+ *
+ * On these CPUs perf stops counters that are the guest's alone while the host runs, by GLOBAL_CTRL.  So for as long as a
+ * vCPU has any, its entries and exits exchange that register: vmx_switch_counters().
+ *
+ * SDM vol. 3 18.2 "Architectural Performance Monitoring"; RDPMC in vol. 2.
+ */
+#include "vmx.h"
+#include "../pmu.h"
+
+#define MAX_GENERAL	8
+#define BITS_MIN	32	/* there are none with less, which would overflow all the time */
+#define VERSION		2
+#define LEAF_A_NO_ANYTHREAD	BIT(15)		/* EDX */
+#define CAP_FULL_WIDTH		BIT(13)		/* of PERF_CAPABILITIES: counters have a second name, wider to write */
+#define RDPMC_FIXED		BIT(30)
+/* Only to be cleared: overflow of a buffer, and that the state has changed otherwise.  Neither ever happens here. */
+#define STATUS_NEVER_SET	(MSR_CORE_PERF_GLOBAL_OVF_CTRL_OVF_BUF | MSR_CORE_PERF_GLOBAL_OVF_CTRL_COND_CHGD)
+
+/* Pins are not the guest's to drive: that bit is kept, and goes no further. */
+#define EVENT_BITS	((X86_RAW_EVENT_MASK & ~ARCH_PERFMON_EVENTSEL_PIN_CONTROL) |	\
+			 ARCH_PERFMON_EVENTSEL_USR | ARCH_PERFMON_EVENTSEL_OS)
+#define SELECT_BITS	(EVENT_BITS | ARCH_PERFMON_EVENTSEL_PIN_CONTROL | ARCH_PERFMON_EVENTSEL_INT |	\
+			 ARCH_PERFMON_EVENTSEL_ENABLE)
+
+/* Of each fixed counter in FIXED_CTR_CTRL. */
+#define FIXED_BITS	4
+#define FIXED_OS	BIT(0)
+#define FIXED_USR	BIT(1)
+#define FIXED_INT	BIT(3)
+
+/* Event and unit mask, in the order of leaf 0xA's bits for what is not there (SDM table 18-1). */
+static const u16 arch_events[] = {
+	0x003c,		/* core cycles */
+	0x00c0,		/* instructions retired */
+	0x013c,		/* reference cycles */
+	0x4f2e,		/* last level cache: references */
+	0x412e,		/* and misses */
+	0x00c4,		/* branches retired */
+	0x00c5,		/* and mispredicted */
+};
+
+/* The events of fixed counters, as perf wants to hear of them: instructions, core cycles, reference cycles. */
+static const u16 fixed_events[] = { 0x00c0, 0x003c, 0x0300 };
+
+static bool switches;	/* perf wants GLOBAL_CTRL exchanged */
+
+/* ------------------------------------------------------------- registers */
+
+/* The old name takes 32 bits and their sign. */
+static int set_count(struct keel_pmu *p, struct keel_pmc *c, u64 val, bool host)
+{
+	keel_pmc_set_count(c, host ? val : (s64)(s32)val);
+	return 0;
+}
+
+static int set_wide(struct keel_pmu *p, struct keel_pmc *c, u64 val, bool host)
+{
+	if (val & ~keel_pmc_mask(c))
+		return 1;
+	keel_pmc_set_count(c, val);
+	return 0;
+}
+
+static int set_select(struct keel_pmu *p, struct keel_pmc *c, u64 val, bool host)
+{
+	if (val & ~(u64)SELECT_BITS)
+		return 1;
+	keel_pmc_set_select(c, val);
+	return 0;
+}
+
+static u64 fixed_field(u64 ctrl, unsigned int nr)
+{
+	return ctrl >> (nr - PMU_FIXED) * FIXED_BITS & GENMASK(FIXED_BITS - 1, 0);
+}
+
+static int get_fixed_ctrl(struct keel_pmu *p, struct keel_pmc *c, u64 *val)
+{
+	*val = p->fixed_ctrl;
+	return 0;
+}
+
+static int set_fixed_ctrl(struct keel_pmu *p, struct keel_pmc *c, u64 val, bool host)
+{
+	unsigned long fixed = p->all & GENMASK(63, PMU_FIXED);
+	u64 valid = 0, changed = 0;
+	unsigned int i;
+
+	for_each_set_bit(i, &fixed, BITS_PER_LONG) {
+		valid |= (u64)(FIXED_OS | FIXED_USR | FIXED_INT) << (i - PMU_FIXED) * FIXED_BITS;
+		if (fixed_field(p->fixed_ctrl ^ val, i))
+			changed |= BIT(i);
+	}
+	if (val & ~valid)
+		return 1;
+	WRITE_ONCE(p->fixed_ctrl, val);
+	if (changed)
+		keel_pmu_follow(p, changed);
+	return 0;
+}
+
+static int get_global_ctrl(struct keel_pmu *p, struct keel_pmc *c, u64 *val)
+{
+	*val = p->global_ctrl;
+	return 0;
+}
+
+static int set_global_ctrl(struct keel_pmu *p, struct keel_pmc *c, u64 val, bool host)
+{
+	u64 changed = p->global_ctrl ^ val;
+
+	if (val & ~p->all)
+		return 1;
+	WRITE_ONCE(p->global_ctrl, val);
+	if (changed)
+		keel_pmu_follow(p, changed);
+	return 0;
+}
+
+static int get_status(struct keel_pmu *p, struct keel_pmc *c, u64 *val)
+{
+	*val = READ_ONCE(p->status);
+	return 0;
+}
+
+/* Only a VMM may write it: what it saved. */
+static int set_status(struct keel_pmu *p, struct keel_pmc *c, u64 val, bool host)
+{
+	if (!host)
+		return 1;
+	p->status = val & p->all;
+	return 0;
+}
+
+static int get_ovf_ctrl(struct keel_pmu *p, struct keel_pmc *c, u64 *val)
+{
+	*val = 0;
+	return 0;
+}
+
+static int set_ovf_ctrl(struct keel_pmu *p, struct keel_pmc *c, u64 val, bool host)
+{
+	unsigned long clear = val & p->all;
+	unsigned int i;
+
+	if (val & ~(p->all | STATUS_NEVER_SET))
+		return 1;
+	for_each_set_bit(i, &clear, host ? 0 : BITS_PER_LONG)	/* restored by a VMM it does nothing */
+		clear_bit(i, &p->status);			/* an overflow may come in between */
+	return 0;
+}
+
+static void see_capabilities(struct keel_pmu *p)
+{
+	bool wide = keel_guest_has(p->vcpu, X86_FEATURE_PDCM) && p->capabilities & CAP_FULL_WIDTH;
+
+	p->has = (p->has & ~PMU_HAS_WIDE) | (wide ? PMU_HAS_WIDE : 0);
+}
+
+static int get_capabilities(struct keel_pmu *p, struct keel_pmc *c, u64 *val)
+{
+	*val = p->capabilities;
+	return 0;
+}
+
+static int set_capabilities(struct keel_pmu *p, struct keel_pmc *c, u64 val, bool host)
+{
+	if (!host || val & ~keel_pmu_host.capabilities)
+		return 1;
+	p->capabilities = val;
+	see_capabilities(p);
+	return 0;
+}
+
+#define ONE(msr, needs, get, set)	{ msr, 1, 1, PMU_NO_COUNTER, needs, get, set }
+static const struct keel_pmu_reg regs[] = {
+	{ MSR_ARCH_PERFMON_PERFCTR0, MAX_GENERAL, 1, 0, 0, keel_pmc_get_count, set_count },
+	{ MSR_ARCH_PERFMON_EVENTSEL0, MAX_GENERAL, 1, 0, 0, keel_pmc_get_select, set_select },
+	{ MSR_IA32_PMC0, MAX_GENERAL, 1, 0, PMU_HAS_WIDE, keel_pmc_get_count, set_wide },
+	{ MSR_CORE_PERF_FIXED_CTR0, ARRAY_SIZE(fixed_events), 1, PMU_FIXED, PMU_HAS_GLOBAL, keel_pmc_get_count, set_wide },
+	ONE(MSR_CORE_PERF_FIXED_CTR_CTRL, PMU_HAS_GLOBAL, get_fixed_ctrl, set_fixed_ctrl),
+	ONE(MSR_CORE_PERF_GLOBAL_STATUS, PMU_HAS_GLOBAL, get_status, set_status),
+	ONE(MSR_CORE_PERF_GLOBAL_CTRL, PMU_HAS_GLOBAL, get_global_ctrl, set_global_ctrl),
+	ONE(MSR_CORE_PERF_GLOBAL_OVF_CTRL, PMU_HAS_GLOBAL, get_ovf_ctrl, set_ovf_ctrl),
+	ONE(MSR_IA32_PERF_CAPABILITIES, 0, get_capabilities, set_capabilities),
+};
+
+/* ------------------------------------------------------------- what there is */
+
+static void probe(struct keel_pmu_host *host)
+{
+	struct x86_pmu_capability cap = { 0 };
+	struct perf_guest_switch_msr *msrs;
+	int n = 0;
+
+	/* The answer is for all CPUs, which those of two kinds have not in common. */
+	if (!boot_cpu_has(X86_FEATURE_HYBRID_CPU))
+		keel_perf_capability(&cap);
+	msrs = keel_perf_guest_msrs(&n);
+	switches = msrs && n;
+	if (!cap.version || (switches && !vmx_has.global_ctrl))
+		return;
+	host->general = min(cap.num_counters_gp, MAX_GENERAL);
+	host->general_bits = cap.bit_width_gp;
+	host->has = PMU_HAS_WIDE;
+	host->capabilities = CAP_FULL_WIDTH;	/* that is for keel to do, not for the CPU */
+	if (cap.version >= 2) {
+		host->fixed = min_t(int, cap.num_counters_fixed, ARRAY_SIZE(fixed_events));
+		host->fixed_bits = cap.bit_width_fixed;
+		host->has |= PMU_HAS_GLOBAL;
+	}
+	host->leaf_a[0] = min(cap.version, VERSION) | host->general << 8 | host->general_bits << 16 |
+			  cap.events_mask_len << 24;
+	host->leaf_a[1] = cap.events_mask;
+	host->leaf_a[3] = host->fixed | host->fixed_bits << 5 | LEAF_A_NO_ANYTHREAD;
+}
+
+static void refresh(struct keel_vcpu *vcpu, struct keel_pmu *p, const struct kvm_cpuid_entry2 *leaf_a)
+{
+	union cpuid10_eax eax = { .full = leaf_a ? leaf_a->eax : 0 };
+	union cpuid10_edx edx = { .full = leaf_a ? leaf_a->edx : 0 };
+	unsigned int general = 0, fixed = 0, events, bits;
+
+	p->has = 0;
+	bits = min_t(u32, eax.split.bit_width, keel_pmu_host.general_bits);
+	p->general_mask = BIT_ULL(bits) - 1;
+	if (eax.split.version_id && bits >= BITS_MIN)
+		general = min_t(u32, eax.split.num_counters, keel_pmu_host.general);
+	bits = min_t(u32, edx.split.bit_width_fixed, keel_pmu_host.fixed_bits);
+	p->fixed_mask = BIT_ULL(bits) - 1;
+	if (eax.split.version_id > 1 && keel_pmu_host.has & PMU_HAS_GLOBAL) {
+		p->has = PMU_HAS_GLOBAL;
+		if (bits >= BITS_MIN)
+			fixed = min_t(u32, edx.split.num_counters_fixed, keel_pmu_host.fixed);
+	}
+	p->all = (BIT(general) - 1) | (BIT(fixed) - 1) << PMU_FIXED;
+	/* What the leaf is too short to tell of is not there either. */
+	events = min_t(u32, eax.split.mask_length, ARRAY_SIZE(arch_events));
+	p->events_off = (leaf_a ? leaf_a->ebx : 0) | ~(u32)(BIT(events) - 1);
+	see_capabilities(p);
+}
+
+static bool event_off(const struct keel_pmu *p, u64 select)
+{
+	unsigned int i;
+
+	for (i = 0; i < ARRAY_SIZE(arch_events); i++)
+		if ((select & (ARCH_PERFMON_EVENTSEL_EVENT | ARCH_PERFMON_EVENTSEL_UMASK)) == arch_events[i])
+			return p->events_off & BIT(i);
+	return false;
+}
+
+static u64 selected(const struct keel_pmc *c)
+{
+	const struct keel_pmu *p = c->pmu;
+	u64 select, field;
+
+	if (p->has & PMU_HAS_GLOBAL && !(READ_ONCE(p->global_ctrl) & BIT(c->nr)))
+		return 0;
+	if (c->nr < PMU_FIXED) {
+		select = READ_ONCE(c->select);
+		return select & ARCH_PERFMON_EVENTSEL_ENABLE && !event_off(p, select) ? select : 0;
+	}
+	field = fixed_field(READ_ONCE(p->fixed_ctrl), c->nr);
+	select = fixed_events[c->nr - PMU_FIXED] | ARCH_PERFMON_EVENTSEL_ENABLE;
+	select |= field & FIXED_OS ? ARCH_PERFMON_EVENTSEL_OS : 0;
+	select |= field & FIXED_USR ? ARCH_PERFMON_EVENTSEL_USR : 0;
+	select |= field & FIXED_INT ? ARCH_PERFMON_EVENTSEL_INT : 0;
+	return select;
+}
+
+static int counter(struct keel_vcpu *vcpu, u32 ecx)
+{
+	u32 nr = ecx & ~RDPMC_FIXED;
+
+	if (nr >= PMU_FIXED || !vcpu->pmu)
+		return -1;
+	nr += ecx & RDPMC_FIXED ? PMU_FIXED : 0;
+	return vcpu->pmu->all & BIT(nr) ? nr : -1;
+}
+
+/* ------------------------------------------------------------- entries */
+
+static void count(struct keel_vcpu *vcpu, bool on)
+{
+	struct vmx_vcpu *vmx = to_vmx(vcpu);
+
+	if (!switches)
+		return;
+	vmx->before_entry = on ? vmx->before_entry | VMX_SWITCH_COUNTERS : vmx->before_entry & ~VMX_SWITCH_COUNTERS;
+	vmx->entry_ctl = on ? vmx->entry_ctl | VM_ENTRY_LOAD_IA32_PERF_GLOBAL_CTRL :
+			      vmx->entry_ctl & ~VM_ENTRY_LOAD_IA32_PERF_GLOBAL_CTRL;
+	vmcs_write(VM_ENTRY_CONTROLS, vmx->entry_ctl);
+	vmcs_write(VM_EXIT_CONTROLS, vmx_has.exit_ctl | (on ? VM_EXIT_LOAD_IA32_PERF_GLOBAL_CTRL : 0));
+}
+
+/* IRQs off: perf moves events at interrupts, so each entry asks. */
+void vmx_switch_counters(void)
+{
+	struct perf_guest_switch_msr *msrs;
+	int n = 0, i;
+
+	msrs = keel_perf_guest_msrs(&n);
+	for (i = 0; msrs && i < n; i++) {
+		if (msrs[i].msr != MSR_CORE_PERF_GLOBAL_CTRL)
+			continue;
+		vmcs_write(GUEST_IA32_PERF_GLOBAL_CTRL, msrs[i].guest);
+		vmcs_write(HOST_IA32_PERF_GLOBAL_CTRL, msrs[i].host);
+	}
+}
+
+const struct keel_pmu_hw vmx_pmu_hw = {
+	.regs = regs,
+	.nr_regs = ARRAY_SIZE(regs),
+	.event_bits = EVENT_BITS,
+	.pmi_masks = true,
+	.probe = probe,
+	.refresh = refresh,
+	.selected = selected,
+	.counter = counter,
+	.count = count,
+};

@@ -1,0 +1,91 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* What the tests of performance counters share: event selects, what fake-pmu.ko tells of, the filter */
+#ifndef SELFTESTS_PMU_H
+#define SELFTESTS_PMU_H
+
+#include "test.h"
+
+#define ECHO		0xfeUL		/* fake-pmu.c */
+#define USR		(1UL << 16)
+#define OS		(1UL << 17)
+#define EDGE		(1UL << 18)
+#define INT		(1UL << 20)
+#define EN		(1UL << 22)
+#define INV		(1UL << 23)
+
+static inline long fake(const char *what)
+{
+	char path[64];
+	long n = -1;
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/sys/module/fake_pmu/parameters/%s", what);
+	f = fopen(path, "r");
+	if (!f)
+		return -1;
+	if (fscanf(f, "%ld", &n) != 1)
+		n = -1;
+	fclose(f);
+	return n;
+}
+
+/* Is anything, where perf has no counters, or the module's parameter takes them away? */
+static inline bool offered(void)
+{
+	int fd = node_open(), r = ioctl(fd, KVM_CHECK_EXTENSION, KVM_CAP_PMU_CAPABILITY);
+
+	close(fd);
+	return r > 0;
+}
+
+static inline bool host_is_amd(void)
+{
+	u32 r[4];
+
+	cpuid(0, 0, r);
+	return r[1] == 0x68747541;
+}
+
+static inline int try_filter_fixed(struct vm *vm, u32 action, u32 flags, int n, const u64 *events, u32 fixed)
+{
+	struct kvm_pmu_event_filter *f = calloc(1, sizeof(*f) + 400 * sizeof(u64));
+	int i, r;
+
+	f->action = action;
+	f->flags = flags;
+	f->fixed_counter_bitmap = fixed;
+	f->nevents = n;
+	for (i = 0; events && i < n; i++)
+		f->events[i] = events[i];
+	r = xioctl(vm->fd, KVM_SET_PMU_EVENT_FILTER, f);
+	free(f);
+	return r;
+}
+
+static inline int try_filter(struct vm *vm, u32 action, u32 flags, int n, const u64 *events)
+{
+	return try_filter_fixed(vm, action, flags, n, events, 0);
+}
+
+static inline u64 rdpmc(u32 nr)
+{
+	u32 lo, hi;
+
+	asm volatile("rdpmc" : "=a"(lo), "=d"(hi) : "c"(nr) : "memory");
+	return lo | (u64)hi << 32;
+}
+
+static inline long rdpmc_try(u32 nr)
+{
+	return guest_try("rdpmc", "c"(nr), "a"(0), "d"(0));
+}
+
+static inline void spin(u64 ticks)
+{
+	u64 end = rdtsc() + ticks;
+
+	while (rdtsc() < end)
+		pause_cpu();
+}
+
+#endif
