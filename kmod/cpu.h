@@ -18,8 +18,7 @@ struct keel_cpu_model {
 	bool zero_out_of_range;	/* leaves above the highest read as zero (AMD), not as the highest (Intel) */
 	u32 basic_max;		/* highest basic leaf */
 	u32 caps[NCAPINTS];	/* guest's feature words, numbered as the kernel numbers X86_FEATURE_* */
-	u8 maxphyaddr;
-	u8 linear_bits;		/* 48 or 57 as CPUID says */
+	u8 maxphyaddr;		/* what CPUID says, within reason; until it says anything, KEEL_PHYADDR_UNSAID */
 	u64 xcr0_allowed;
 	u64 cr4_reserved;	/* bits #GP'd */
 	u64 efer_reserved;
@@ -27,6 +26,8 @@ struct keel_cpu_model {
 	bool is_hyperv;		/* the guest is told so... */
 	u32 hv[HV_WORDS];	/* ...and what it may do */
 };
+
+#define KEEL_PHYADDR_UNSAID	36	/* of a CPU that has PAE and does not tell: SDM, CPUID leaf 0x80000008 */
 
 /* Module load, after keel_fpu_setup() and the backend's setup: what host and backend can do; also msr.c's tables. */
 void keel_cpuid_setup(void);

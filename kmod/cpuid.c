@@ -642,10 +642,9 @@ static void derive(struct keel_vcpu *vcpu)
 		e = find(m, 0x80000008, 0);
 	else
 		e = NULL;
-	m->maxphyaddr = e ? e->eax & 0xff : 36;
+	m->maxphyaddr = e ? e->eax & 0xff : KEEL_PHYADDR_UNSAID;
 	if (m->maxphyaddr < 32 || m->maxphyaddr > 52)
 		m->maxphyaddr = m->maxphyaddr < 32 ? 32 : 52;
-	m->linear_bits = keel_guest_has(vcpu, X86_FEATURE_LA57) ? 57 : 48;
 	e = find(m, 0xd, 0);
 	m->xcr0_allowed = e ? (e->eax | (u64)e->edx << 32) & keel_supported_xcr0() : 0;
 	for (i = 0; i < ARRAY_SIZE(cr4_rows); i++)

@@ -4,6 +4,7 @@
  * in is refused, and what a fresh vCPU is in is what the manuals call reset.
  */
 #include "test.h"
+#include <asm/mtrr.h>
 #include <asm/processor-flags.h>
 
 FIXTURE(state) {
@@ -26,6 +27,18 @@ static void nop_guest(u64 arg)
 {
 	guest_sync(0);
 	guest_done(0);
+}
+
+/* Before it has a CPUID a vCPU has 36 bits of physical address. */
+TEST_F(state, no_cpuid)
+{
+	struct vcpu bare = { .fd = must(ioctl(self->vm->fd, KVM_CREATE_VCPU, 1)) };
+
+	EXPECT_EQ(1, vcpu_set_msr(&bare, MTRRphysMask_MSR(0), 1UL << 35 | 0x800));
+	EXPECT_EQ(0, vcpu_set_msr(&bare, MTRRphysMask_MSR(0), 1UL << 36 | 0x800));
+	EXPECT_EQ(1, vcpu_set_msr(&bare, MTRRphysBase_MSR(0), 1UL << 35 | 6));
+	EXPECT_EQ(0, vcpu_set_msr(&bare, MTRRphysBase_MSR(0), 1UL << 36 | 6));
+	close(bare.fd);
 }
 
 TEST_F(state, reset)

@@ -692,8 +692,7 @@ static void set_xapic_id(struct keel_lapic *apic)
 int irq_apic_base_set(struct keel_vcpu *vcpu, u64 val, bool host)
 {
 	const u64 both = XAPIC_ENABLE | X2APIC_ENABLE;
-	unsigned int bits = vcpu->model.maxphyaddr ?: 36;
-	u64 allowed = GENMASK_ULL(bits - 1, PAGE_SHIFT) | MSR_IA32_APICBASE_BSP | XAPIC_ENABLE;
+	u64 allowed = GENMASK_ULL(vcpu->model.maxphyaddr - 1, PAGE_SHIFT) | MSR_IA32_APICBASE_BSP | XAPIC_ENABLE;
 	struct keel_lapic *apic = vcpu->apic;
 	u64 old = vcpu->apic_base;
 
