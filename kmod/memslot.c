@@ -155,7 +155,7 @@ static int slot_create(struct keel_vm *vm, const struct kvm_userspace_memory_reg
 	slot_link(vm, slot);
 	count_logged(vm, false, slot->dirty);
 	vm->slots.count++;
-	vm->slots.total_pages += slot->npages;
+	vm->slots.pages[keel_slot_space(slot)] += slot->npages;
 	slots_change_end(vm);
 	return 0;
 free:
@@ -170,7 +170,7 @@ static void slot_delete(struct keel_vm *vm, struct keel_slot *slot)
 	slot_unlink(vm, slot);
 	count_logged(vm, slot->dirty, false);
 	vm->slots.count--;
-	vm->slots.total_pages -= slot->npages;
+	vm->slots.pages[keel_slot_space(slot)] -= slot->npages;
 	slots_change_end(vm);
 	xa_erase(&vm->slots.by_id, slot->id);
 	slot_free(slot);
@@ -254,7 +254,7 @@ static int region_set(struct keel_vm *vm, const struct kvm_userspace_memory_regi
 			return -EINVAL;
 		if (slot->base_gfn == base_gfn && slot->flags == mem->flags)
 			return 0;
-	} else if (vm->slots.total_pages + npages > LONG_MAX >> PAGE_SHIFT) {
+	} else if (vm->slots.pages[mem->slot >> 16] + npages > LONG_MAX >> PAGE_SHIFT) {
 		return -EINVAL;
 	}
 	if (slot_overlaps(vm, mem->slot >> 16, slot, base_gfn, npages))

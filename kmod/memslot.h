@@ -32,7 +32,7 @@ struct keel_memslots {
 	struct xarray by_id;
 	unsigned int count;
 	unsigned int logged;		/* those with KVM_MEM_LOG_DIRTY_PAGES */
-	u64 total_pages;
+	u64 pages[KEEL_SPACES];		/* of all slots; the second is another view of much the same memory */
 	u64 generation;			/* changes with every change of the table */
 	u64 dirty_log_caps;		/* KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE | KVM_DIRTY_LOG_INITIALLY_SET */
 	u32 ring_entries;		/* of each vCPU's dirty ring; 0: the VMM reads bitmaps */

@@ -205,7 +205,7 @@ static int vms_show(struct seq_file *m, void *at)
 	struct keel_vcpu *vcpu;
 	unsigned int i;
 
-	seq_printf(m, "vm %llu\nowner %d\nmemory_pages %llu\n", vm->serial, vm->owner, READ_ONCE(vm->slots.total_pages));
+	seq_printf(m, "vm %llu\nowner %d\nmemory_pages %llu\n", vm->serial, vm->owner, READ_ONCE(vm->slots.pages[0]));
 	for (i = 0; i < NR_VM; i++)
 		seq_printf(m, "%s %llu\n", vm_names[i], READ_ONCE(vm_counters(vm)[i]));
 	keel_for_each_vcpu(vcpu, i, vm)

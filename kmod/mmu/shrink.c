@@ -21,7 +21,7 @@ unsigned long mmu_table_limit(const struct keel_vm *vm)
 {
 	unsigned long asked = READ_ONCE(vm->mmu.table_limit);
 
-	return asked ?: vm->slots.total_pages / 64 + 8 * vm->slots.count + TABLES_LEAST;
+	return asked ?: (vm->slots.pages[0] + vm->slots.pages[1]) / 64 + 8 * vm->slots.count + TABLES_LEAST;
 }
 
 unsigned long mmu_shrink(struct keel_vm *vm, unsigned long n)
