@@ -895,6 +895,7 @@ static void apf_guest(u64 arg)
 struct uffd {
 	int fd;
 	u8 *mem;
+	u32 asked;		/* pages somebody waits for: workers come in any order */
 };
 
 static bool uffd_open(struct uffd *u, struct vm *vm)
@@ -907,6 +908,7 @@ static bool uffd_open(struct uffd *u, struct vm *vm)
 		return false;
 	must(ioctl(u->fd, UFFDIO_API, &api));
 	u->mem = mem_alloc(UFFD_PAGES * PAGE);
+	u->asked = 0;
 	reg.range.start = (u64)u->mem;
 	reg.range.len = UFFD_PAGES * PAGE;
 	must(ioctl(u->fd, UFFDIO_REGISTER, &reg));
@@ -922,13 +924,13 @@ static void uffd_serve(struct uffd *u, int i)
 	u64 end = now_ns() + 30000000000ULL;
 	struct uffd_msg msg;
 
-	for (;;) {
-		if (read(u->fd, &msg, sizeof(msg)) == sizeof(msg) && msg.arg.pagefault.address / PAGE ==
-		    copy.dst / PAGE)
-			break;
-		if (now_ns() > end)
+	while (!(u->asked & 1U << i)) {
+		if (read(u->fd, &msg, sizeof(msg)) == sizeof(msg))
+			u->asked |= 1U << (msg.arg.pagefault.address - (u64)u->mem) / PAGE;
+		else if (now_ns() > end)
 			die("nobody asks for page %d", i);
-		sleep_ms(1);
+		else
+			sleep_ms(1);
 	}
 	must(ioctl(u->fd, UFFDIO_COPY, &copy));
 }
