@@ -220,7 +220,7 @@ static void msrs_guest(u64 arg)
 	v = rdmsr(MSR_VP_RUNTIME);
 	t = rdmsr(MSR_TIME);
 	u = rdtsc();
-	for (i = 0; i < 200000; i++)
+	while (rdtsc() - u < rdmsr(MSR_TSC_FREQ) / 2)
 		pause_cpu();
 	t = rdmsr(MSR_TIME) - t;
 	u = (rdtsc() - u) / (rdmsr(MSR_TSC_FREQ) / 10000000);
