@@ -1159,15 +1159,6 @@ int keel_emulate_wrmsr(struct keel_vcpu *vcpu)
 	return KEEL_RESUME;
 }
 
-static bool at_rsm(struct keel_vcpu *vcpu)
-{
-	struct keel_insn *in = vcpu->insn;
-
-	in->gpa = NO_GPA;
-	load_state(in);
-	return emul_decode(&in->e) == EMUL_OK && in->e.insn.map == 1 && in->e.insn.opcode == 0xaa;
-}
-
 /*
  * A guest that was made on, or for, the other vendor's CPU: its hypercall instruction is replaced by the one that works
  * here, and runs again.  All else was no instruction.
@@ -1177,41 +1168,30 @@ int keel_emulate_ud(struct keel_vcpu *vcpu)
 	static const u8 forms[][3] = { { 0x0f, 0x01, 0xc1 }, { 0x0f, 0x01, 0xd9 } };
 	struct keel_insn *in = vcpu->insn;
 	struct emul *e = &in->e;
-	unsigned int have = 0, n;
-	u64 linear;
-	u8 insn[8], right[3];
+	enum emul_result r;
+	u8 right[3];
 
 	if (vcpu->atomic)
 		return KEEL_SLOW;
-	/* In system management mode RSM is an instruction, which the CPU does not know: it is not in that mode. */
-	if (unlikely(vcpu->smm) && at_rsm(vcpu))
-		return keel_emulate(vcpu);
 	keel_insn_forget(vcpu);
 	in->gpa = NO_GPA;
 	load_state(in);
-	linear = keel_linear_rip(vcpu);
-	if (!keel_has_quirk(vcpu->vm, KVM_X86_QUIRK_FIX_HYPERCALL_INSN))
+	if (emul_decode(e) != EMUL_OK)
 		goto ud;
-	for (; have < sizeof(right); have += n) {
-		n = sizeof(right) - have;
-		if (op_fetch(e, linear + have, insn + have, &n) != EMUL_OK)
-			goto ud;
-	}
-	if (memcmp(insn, forms[0], sizeof(right)) && memcmp(insn, forms[1], sizeof(right)))
+	/* In system management mode RSM is an instruction, which the CPU does not know: it is not in that mode. */
+	if (unlikely(vcpu->smm) && e->insn.map == 1 && e->insn.opcode == 0xaa)
+		return keel_emulate(vcpu);
+	if (!keel_has_quirk(vcpu->vm, KVM_X86_QUIRK_FIX_HYPERCALL_INSN) ||
+	    (memcmp(e->insn.bytes, forms[0], sizeof(right)) && memcmp(e->insn.bytes, forms[1], sizeof(right))))
 		goto ud;
 	keel_call(hypercall_insn, right);
-	e->insn.prefix = 0;
-	switch (op_write(e, linear, right, sizeof(right), 0)) {
-	case EMUL_OK:
-		if (!in->nr_writes)
-			return KEEL_RESUME;
-		in->nr_writes = 0;	/* read-only memory */
-		break;
-	case EMUL_FAULT:
+	r = op_write(e, keel_linear_rip(vcpu), right, sizeof(right), 0);
+	if (r == EMUL_OK && !in->nr_writes)
+		return KEEL_RESUME;
+	in->nr_writes = 0;		/* read-only memory */
+	if (r == EMUL_FAULT) {
 		keel_raise_fault(vcpu, &e->fault);
 		return KEEL_RESUME;
-	default:
-		break;
 	}
 ud:
 	keel_raise(vcpu, X86_TRAP_UD);
