@@ -282,7 +282,7 @@ void keel_pmu_refresh(struct keel_vcpu *vcpu, const struct kvm_cpuid_entry2 *lea
 
 /* -------------------------------------------------------------- registers */
 
-/* Its counter in *@c, of those there may be: @has and @all of the guest, or of the host. */
+/* Its counter's number in *@nr, of those there may be: @has and @all of the guest, or of the host. */
 static const struct keel_pmu_reg *find(u32 msr, u8 has, u64 all, unsigned int *nr)
 {
 	unsigned int i, n;

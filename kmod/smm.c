@@ -16,6 +16,11 @@
 #define ENTRY_POINT	0x8000
 #define DR7_RESET	0x400
 
+/* The flags there are, but for the one that is always set: RSM ignores the rest. */
+#define FLAGS	(X86_EFLAGS_CF | X86_EFLAGS_PF | X86_EFLAGS_AF | X86_EFLAGS_ZF | X86_EFLAGS_SF | X86_EFLAGS_TF |	\
+		 X86_EFLAGS_IF | X86_EFLAGS_DF | X86_EFLAGS_OF | X86_EFLAGS_IOPL | X86_EFLAGS_NT | X86_EFLAGS_RF |	\
+		 X86_EFLAGS_VM | X86_EFLAGS_AC | X86_EFLAGS_VIF | X86_EFLAGS_VIP | X86_EFLAGS_ID)
+
 #define OFF64(o)	((o) - 0xfe00)
 #define OFF32(o)	((o) - 0x7e00)
 
@@ -280,7 +285,7 @@ void keel_smm_rsm(struct keel_vcpu *vcpu)
 	if (dr6 >> 32 || dr7 >> 32 || s.efer & vcpu->model.efer_reserved ||
 	    (s.cr4 & X86_CR4_PCIDE && !(s.efer & EFER_LMA)))
 		goto shutdown;
-	r.rflags &= 0x3f7fd5;
+	r.rflags &= FLAGS;
 	/* PDPTRs are read, and tables walked, where the guest will be. */
 	keel_smm_set(vcpu, false);
 	if (keel_put_sregs(vcpu, &s)) {

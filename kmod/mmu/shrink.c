@@ -4,8 +4,10 @@
  * back when the host is short of memory (a shrinker), or when a VM has more than it may (KVM_SET_NR_MMU_PAGES).
  *
  * Taken out are the tables that map small pages, in the order of guest addresses and round again: large pages have none,
- * and those above are a 512th of them, unless memory lies scattered; then the VMM's own page tables are as many.  Locks: keel_hw_lock for the list of VMs, only if it is free, since who
- * holds it may be the one who needs the memory; mmu.lock for write.
+ * and those above are a 512th of them, unless memory lies scattered; then the VMM's own page tables are as many.
+ *
+ * Locks: keel_hw_lock for the list of VMs, only if it is free, since who holds it may be the one who needs the memory;
+ * mmu.lock for write.
  */
 #include "pte.h"
 #include "tdp.h"

@@ -3,10 +3,10 @@
  * tdp.c - the two-dimensional tables: guest physical to host physical, walked by the CPU (nested paging, AMD APM
  * volume 2 chapter 15.25; EPT, Intel SDM 3C 28.3).
  *
- * One root per VM and address space, used by all its vCPUs.  mmu.lock held for read: faults of all vCPUs map in parallel, each entry
- * by compare-and-exchange against what was seen, since the CPU sets bits in them too.  Held for write: entries go or
- * lose rights, tables are taken out.  So tables do not vanish under the read lock.  A table taken out, and what it
- * leads to, is freed once no TLB can know it.
+ * One root per VM and address space, used by all its vCPUs.  mmu.lock held for read: faults of all vCPUs map in
+ * parallel, each entry by compare-and-exchange against what was seen, since the CPU sets bits in them too.  Held for
+ * write: entries go or lose rights, tables are taken out.  So tables do not vanish under the read lock.  A table taken
+ * out, and what it leads to, is freed once no TLB can know it.
  *
  * A page is held by a reference only while it is being mapped.  After that the notifier is what we have: the
  * host announces what it will do to the page, see notifier.c.
