@@ -14,6 +14,7 @@
 #include <asm/msr.h>
 #include <asm/segment.h>
 #include "vmx.h"
+#include "desc.h"
 #include "../mitigate.h"
 
 /* MSRs an exit does not switch.  The first three are the kernel's constants while a guest's own are loaded... */
@@ -71,13 +72,13 @@ void vmx_host_constant(void)
 /* Preemption off: the CPU this vCPU is on from now. */
 void vmx_host_cpu(struct vmx_vcpu *vmx)
 {
-	const struct ldttss_desc *tss;
+	const u64 *tss;
 	u64 val;
 
 	native_store_gdt(&vmx->host_gdt);
 	tss = (const void *)(vmx->host_gdt.address + GDT_ENTRY_TSS * 8);
 	vmcs_write(HOST_GDTR_BASE, vmx->host_gdt.address);
-	vmcs_write(HOST_TR_BASE, tss->base0 | tss->base1 << 16 | tss->base2 << 24 | (u64)tss->base3 << 32);
+	vmcs_write(HOST_TR_BASE, vmx_desc_base(tss));
 	rdmsrq(MSR_GS_BASE, val);
 	vmcs_write(HOST_GS_BASE, val);
 	rdmsrq(MSR_IA32_SYSENTER_ESP, val);
