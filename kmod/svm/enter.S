@@ -5,7 +5,7 @@
  * VMRUN itself switches RIP, RSP, RAX, RFLAGS, CR0, CR3, CR4, EFER, the descriptor tables and
  * CS, DS, ES, SS.  VMLOAD and VMSAVE switch the rest that belongs to a task or a CPU: FS, GS, TR, LDTR
  * with their hidden parts, KernelGsBase and the SYSCALL and SYSENTER MSRs.  Until the second VMLOAD, GS
- * is the guest's: no per-CPU access, no call, before it.
+ * is the guest's: no per-CPU access, no call, no return before it, nor a macro of the kernel's that may have one.
  */
 #include <linux/linkage.h>
 #include <asm/asm.h>
@@ -38,15 +38,17 @@ SYM_FUNC_START(svm_vmrun)
 	vmsave	%rax
 	cli
 
-	/* Nothing the guest left in the return predictor is to steer the returns below. */
-	FILL_RETURN_BUFFER %rax, RSB_CLEAR_LOOPS, X86_FEATURE_RSB_VMEXIT
-
 	pop	%rax			/* regs */
 	KEEL_SAVE_GUEST_REGS
 	mov	%rax, %rbx
 
 	pop	%rax			/* host_pa */
 	vmload	%rax
+	/*
+	 * Nothing the guest left in the return predictor is to steer the returns below.  Not before VMLOAD: with call
+	 * depth tracking built in, the fill writes the depth to per-CPU data.
+	 */
+	FILL_RETURN_BUFFER %rax, RSB_CLEAR_LOOPS, X86_FEATURE_RSB_VMEXIT
 	KEEL_SPEC_CTRL_OUT %rbx
 	KEEL_UNTRAIN_RETURNS
 
