@@ -6,31 +6,83 @@
  *
  * The loader has put this at 1 MiB (a kernel that says it cannot be relocated
  * goes nowhere else) and enters at the first byte in 32-bit mode without
- * paging, %esi at the boot parameters.  DEST, ENTRY, SIZE and END come from the
- * assembler's command line: where the kernel is linked to run, where it wants
- * to be entered, how much of it there is, and where what it wants zeroed ends.
+ * paging, %esi at the boot parameters.  DEST, ENTRY, SIZE, END, RELOCS and LISTS
+ * come from the assembler's command line: where the kernel is linked to run,
+ * where it wants to be entered, how much of it there is, where what it wants
+ * zeroed ends, how many bytes the kernel's table of relocations takes, which is
+ * between this and the kernel, and of how many lists it consists.
+ *
+ * Where the kernel runs is moved, as the decompressor does for KASLR, by what
+ * machine-bochs has written behind the mark: its addresses by the first number,
+ * its place in memory by the second, both multiples of 2 MiB.  A third tells the
+ * kernel that it was done, by which it places its other regions at random, too;
+ * what follows them tells bochs-kernel how much room it takes.
  */
 	.code32
 	.globl	_start
 _start:
-	cli
+	jmp	start
+	.balign	4
+mark:	.ascii	"KASL"
+virtual:
+	.long	0
+physical:
+	.long	0
+done:	.long	0
+	.long	END
+
+start:	cli
 	movl	%esi, %ebp
+	cmpl	$0, done
+	je	1f
+	orb	$2, 0x211(%esi)		/* KASLR_FLAG in loadflags */
+1:	movl	physical, %edx
 
 	/* Upwards, and it may overlap: the last word first. */
 	std
 	movl	$(_start + HEAD + SIZE - 4), %esi
-	movl	$(DEST + SIZE - 4), %edi
+	leal	(DEST + SIZE - 4)(%edx), %edi
 	movl	$(SIZE / 4), %ecx
 	rep movsl
 	cld
-	movl	$(DEST + SIZE), %edi
+	leal	(DEST + SIZE)(%edx), %edi
 	movl	$((END - DEST - SIZE) / 4), %ecx
 	xorl	%eax, %eax
 	rep stosl
 
+	/*
+	 * The table has the low halves of the addresses to mend, as linked: lists of those with 64 bits, of those from
+	 * which the distance is taken (older kernels), and of those with 32 bits, a zero before each.
+	 */
+	movl	virtual, %ebx
+	testl	%ebx, %ebx
+	jz	tables
+	addl	$0x80000000, %edx		/* less __START_KERNEL_map */
+	movl	$(_start + HEAD - RELOCS + 4), %esi
+1:	lodsl
+	testl	%eax, %eax
+	jz	2f
+	addl	%ebx, (%eax,%edx)
+	adcl	$0, 4(%eax,%edx)
+	jmp	1b
+2:
+	.if	LISTS == 3
+	lodsl
+	testl	%eax, %eax
+	jz	3f
+	subl	%ebx, (%eax,%edx)
+	jmp	2b
+	.endif
+3:	cmpl	$(_start + HEAD), %esi
+	jae	tables
+	lodsl
+	addl	%ebx, (%eax,%edx)
+	jmp	3b
+
 	/* The first 4 GiB mapped to themselves, in pages of 2 MiB; the tables are where the payload was. */
-	movl	$TABLES, %edi
+tables:	movl	$TABLES, %edi
 	movl	$(6 * 0x1000 / 4), %ecx
+	xorl	%eax, %eax
 	rep stosl
 	movl	$(TABLES + 0x1003), TABLES
 	movl	$(TABLES + 0x2003), TABLES + 0x1000
@@ -55,6 +107,8 @@ _start:
 	rdmsr
 	orl	$0x100, %eax
 	wrmsr
+	movl	physical, %edi
+	addl	$ENTRY, %edi
 	movl	%cr0, %eax
 	orl	$0x80000001, %eax
 	movl	%eax, %cr0
@@ -66,7 +120,7 @@ _start:
 	movl	%eax, %es
 	movl	%eax, %ss
 	movl	%ebp, %esi
-	movl	$ENTRY, %eax
+	movl	%edi, %eax
 	jmp	*%rax
 
 	/* The selectors the boot protocol prescribes: code 0x10, data 0x18. */
