@@ -7,6 +7,9 @@
  * are masked.
  *
  *	emul_diff [cases [seed]]
+ *
+ * What the processor does not have is left out, and how much that was is said.
+ * EMUL_DIFF_WITHOUT=clwb,avx (or all) leaves that out as well.
  */
 #define _GNU_SOURCE
 #include <signal.h>
@@ -242,6 +245,119 @@ static bool excluded(const struct emul_insn *i)
 	return i->opsize == 2 && i->exec == emul_op_bswap;
 }
 
+/*
+ * What not every x86-64 processor has, of the instructions that are emulated. Without it
+ * they are #UD, or others: F3 BC is BSF without TZCNT.
+ */
+#define IS(name) (i->exec == emul_op_##name)
+#define OP(m, op) (i->map == (m) && i->opcode == (op))
+#define NEEDS(name, cond) \
+	static bool needs_##name(const struct emul_insn *i) { return cond; }
+NEEDS(clflushopt, OP(1, 0xae) && IS(clflush) && (i->reg & 7) == 7 && i->prefix & EMUL_PFX_OPSIZE)
+NEEDS(clwb, OP(1, 0xae) && IS(clflush) && (i->reg & 7) == 6)
+NEEDS(cx16, IS(cmpxchg8b) && i->opsize == 8)
+NEEDS(lahf_lm, (IS(lahf) || IS(sahf)) && i->mode == EMUL_MODE_LONG64)
+NEEDS(prefetchw, OP(1, 0x0d))
+NEEDS(popcnt, IS(popcnt))
+NEEDS(lzcnt, IS(lzcnt))
+NEEDS(tzcnt, IS(tzcnt))
+NEEDS(movbe, IS(movbe))
+NEEDS(sse3, OP(1, 0xf0) && !i->vex)	/* LDDQU */
+NEEDS(sse4_1, OP(2, 0x2a) && !i->vex)	/* MOVNTDQA */
+NEEDS(avx, i->vex)
+NEEDS(avx2, OP(2, 0x2a) && i->vex)	/* its VMOVNTDQA, of 32 bytes */
+NEEDS(xsave, IS(xsetbv))		/* of a user it is a #GP, and a #UD where there is none */
+NEEDS(invpcid, IS(invpcid))		/* the same */
+#undef NEEDS
+#undef OP
+#undef IS
+
+enum { EAX, EBX, ECX, EDX };
+
+static struct feature {
+	const char *name;
+	bool (*needed)(const struct emul_insn *i);
+	u32 leaf;
+	unsigned int reg, bit;
+	bool absent;
+	unsigned long left_out;
+} features[] = {
+#define FEATURE(name, leaf, reg, bit) { #name, needs_##name, leaf, reg, bit }
+	FEATURE(clflushopt, 7, EBX, 23),
+	FEATURE(clwb, 7, EBX, 24),
+	FEATURE(cx16, 1, ECX, 13),
+	FEATURE(lahf_lm, 0x80000001, ECX, 0),
+	FEATURE(prefetchw, 0x80000001, ECX, 8),
+	FEATURE(popcnt, 1, ECX, 23),
+	FEATURE(lzcnt, 0x80000001, ECX, 5),
+	FEATURE(tzcnt, 7, EBX, 3),
+	FEATURE(movbe, 1, ECX, 22),
+	FEATURE(sse3, 1, ECX, 0),
+	FEATURE(sse4_1, 1, ECX, 19),
+	FEATURE(avx, 1, ECX, 28),
+	FEATURE(avx2, 7, EBX, 5),
+	FEATURE(xsave, 1, ECX, 27),	/* and the system uses it */
+	FEATURE(invpcid, 7, EBX, 10),
+#undef FEATURE
+};
+#define FOR_FEATURES(f) for (f = features; f < features + sizeof(features) / sizeof(*f); f++)
+
+static bool in_list(const char *list, const char *name)
+{
+	size_t n = strlen(name);
+
+	for (; list; list = strchr(list, ',')) {
+		list += *list == ',';
+		if (!strncmp(list, name, n) && (!list[n] || list[n] == ','))
+			return true;
+	}
+	return false;
+}
+
+static void look_for_features(const char *without)
+{
+	bool all = in_list(without, "all");
+	struct feature *f;
+	u32 r[4];
+
+	FOR_FEATURES(f) {
+		if (!__get_cpuid_count(f->leaf, 0, &r[EAX], &r[EBX], &r[ECX], &r[EDX]))
+			r[f->reg] = 0;
+		f->absent = !(r[f->reg] >> f->bit & 1) || all || in_list(without, f->name);
+		f->left_out = 0;
+		/* Nor has it what is in XCR0 with it. */
+		if (f->needed == needs_avx && f->absent)
+			have_ymm = false;
+	}
+}
+
+static bool left_out(const struct emul_insn *i)
+{
+	struct feature *f;
+	bool out = false;
+
+	FOR_FEATURES(f) {
+		if (f->absent && f->needed(i)) {
+			f->left_out++;
+			out = true;
+		}
+	}
+	return out;
+}
+
+static unsigned long say_left_out(void)
+{
+	unsigned long sum = 0;
+	struct feature *f;
+
+	FOR_FEATURES(f) {
+		if (f->absent)
+			printf("# left out: %lu cases that need %s\n", f->left_out, f->name);
+		sum += f->left_out;
+	}
+	return sum;
+}
+
 /* Flags left undefined by the instruction; sets *skip if its result is, too. */
 static u64 undefined_flags(const struct emul *em, u64 count, bool *skip)
 {
@@ -259,8 +375,11 @@ static u64 undefined_flags(const struct emul *em, u64 count, bool *skip)
 		return SF | ZF | AF | PF;
 	if (IS(div) || IS(idiv))
 		return ARITH_FLAGS;
-	if (IS(bsf) || IS(bsr))
+	if (IS(bsf) || IS(bsr)) {
+		/* Nothing found: some clear the upper half of a register whose lower half they leave. */
+		*skip = em->insn.opsize == 4 && em->rflags & ZF;
 		return CF | OF | SF | AF | PF;
+	}
 	if (IS(tzcnt) || IS(lzcnt))
 		return OF | SF | AF | PF;
 	if (IS(bt) || IS(bts) || IS(btr) || IS(btc))
@@ -573,7 +692,7 @@ static enum emul_result emulate(void)
 		r = emul_decode(&e);
 		if (r)
 			break;
-		if (excluded(&e.insn))
+		if (excluded(&e.insn) || left_out(&e.insn))
 			return EMUL_UNHANDLEABLE;
 		if (e.insn.exec == emul_op_movs || e.insn.exec == emul_op_cmps ||
 		    e.insn.exec == emul_op_stos || e.insn.exec == emul_op_lods ||
@@ -719,6 +838,14 @@ static void run_mode(enum emul_mode m, unsigned int sel, unsigned long cases)
 		   mode_name[m], k, compared, bad);
 }
 
+/* As on a processor that has nothing but what all have. */
+static void run_without(unsigned long cases)
+{
+	look_for_features("all");
+	run_mode(EMUL_MODE_LONG64, 0, cases);
+	tap_result(say_left_out() > 0, "something was left out");
+}
+
 int main(int argc, char **argv)
 {
 	unsigned long cases = 600000;
@@ -728,17 +855,21 @@ int main(int argc, char **argv)
 		cases = strtoul(argv[1], NULL, 0);
 	rng = argc > 2 ? strtoull(argv[2], NULL, 0) : 0x9e3779b97f4a7c15ull;
 	setup();
+	look_for_features(getenv("EMUL_DIFF_WITHOUT"));
 	for (k = 0; k < DATA_SIZE; k++)
 		before[k] = rnd() >> 24;
 	memcpy(data, before, DATA_SIZE);
 	memcpy(shadow, before, DATA_SIZE);
 
-	tap_plan(3);
+	tap_plan(5);
 	run_mode(EMUL_MODE_LONG64, 0, cases);
 	run_mode(EMUL_MODE_PROT32, CODE32_SEL, cases / 2);
 	if (set_ldt())
 		run_mode(EMUL_MODE_PROT16, CODE16_SEL, cases / 2);
 	else
 		tap_skip("16-bit: no modify_ldt");
+	say_left_out();
+	set_data_segs(FLAT_SEL);
+	run_without(cases / 6);
 	return tap_exit();
 }
