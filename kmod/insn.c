@@ -679,6 +679,11 @@ static enum emul_result op_soft_int(struct emul *e, u8 vector, enum emul_swint k
 {
 	struct keel_vcpu *vcpu = to_insn(e)->vcpu;
 
+	/* INT1 asks no gate's privilege: that is an exception of the hardware's. */
+	if (kind == EMUL_SWINT_ICEBP) {
+		keel_raise_db(vcpu, 0);
+		return EMUL_OK;
+	}
 	vcpu->ev.injected = (struct keel_event){
 		.type = kind == EMUL_SWINT_INT ? KEEL_EV_SOFT_INTR : KEEL_EV_SOFT_EXC,
 		.vector = vector,

@@ -223,6 +223,36 @@ TEST_F(debug, breakpoint_of_guest)
 	vcpu_done(self->v);
 }
 
+/* INT1, a trap that no descriptor's privilege is asked for */
+static void int1_guest(u64 arg)
+{
+	u64 rip;
+
+	guest_on(DB_VEC, db_handler);
+	write_dr6(0xffff0ff0);
+	asm volatile(".byte 0xf1; 1: lea 1b(%%rip),%0" : "=r"(rip));
+	guest_eq(nr_db, 1);
+	guest_eq(db_rip[0], rip);
+	guest_eq(db_dr6 & 0xe00f, 0);
+	/* and of two, two */
+	asm volatile(".byte 0xf1, 0xf1; 1: lea 1b(%%rip),%0" : "=r"(rip));
+	guest_eq(nr_db, 3);
+	guest_eq(db_rip[1], rip - 1);
+	guest_eq(db_rip[2], rip);
+	/* in the shadow of STI */
+	asm volatile("sti; .byte 0xf1; 1: cli; lea 1b(%%rip),%0" : "=r"(rip));
+	guest_eq(nr_db, 4);
+	guest_eq(db_rip[3], rip);
+	guest_done(0);
+}
+
+TEST_F(debug, int1)
+{
+	NOT_ON_TCG("does not know INT1");
+	vcpu_long(self->v, int1_guest, 0);
+	vcpu_done(self->v);
+}
+
 /* ---- from outside ---- */
 
 static void set_debug(struct vcpu *v, struct kvm_guest_debug *d)
@@ -263,6 +293,42 @@ TEST_F(debug, software_breakpoint)
 	set_debug(v, &d);
 	vcpu_done(v);
 	EXPECT_EQ(1, guest_var(self->vm, guest_irqs)[BP_VEC]);
+}
+
+static void int1_outside_guest(u64 arg)
+{
+	guest_on(DB_VEC, db_handler);
+	asm volatile(".byte 0xf1; int1_behind: nop");
+	guest_eq(nr_db, 1);
+	guest_eq(db_rip[0], arg);
+	guest_done(0);
+}
+extern char int1_behind[];
+
+/* A VMM that takes #DBs gets this one, too; what it gives to the guest then comes once */
+TEST_F(debug, int1_from_outside)
+{
+	struct kvm_guest_debug d = {
+		.control = KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_USE_HW_BP, .arch.debugreg = { [7] = 0x400 },
+	};
+	struct vcpu *v = self->v;
+	struct kvm_regs r;
+
+	NOT_ON_TCG("does not know INT1");
+	NEED_CAP(self->vm, KVM_CAP_SET_GUEST_DEBUG);
+	vcpu_long(v, int1_outside_guest, (u64)int1_behind);
+	set_debug(v, &d);
+	vcpu_expect(v, KVM_EXIT_DEBUG);
+	EXPECT_EQ(DB_VEC, v->run->debug.arch.exception);
+	EXPECT_EQ(0, v->run->debug.arch.dr6 & 0xe00f);
+	EXPECT_EQ((u64)int1_behind, v->run->debug.arch.pc);
+	vcpu_get_regs(v, &r);
+	EXPECT_EQ((u64)int1_behind, r.rip);
+	d.control |= KVM_GUESTDBG_INJECT_DB;
+	set_debug(v, &d);
+	d.control = 0;
+	set_debug(v, &d);
+	vcpu_done(v);
 }
 
 static void step_guest(u64 arg)

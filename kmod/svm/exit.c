@@ -116,6 +116,7 @@ static int svm_db(struct keel_vcpu *vcpu)
 
 	if (svm_step_done(svm))
 		return KEEL_RESUME;
+	/* RIP is where it is to be, behind an INT1, too: a trap (APM 15.12.2). */
 	/* DR6 was written before the exit.  The exception goes on to the guest as it is, or all of it to the VMM. */
 	if (unlikely(keel_debug_takes(vcpu, X86_TRAP_DB, svm->vmcb->save.dr6))) {
 		svm_set_dr6(vcpu, svm->dr6);

@@ -222,6 +222,11 @@ static int vmx_exception(struct keel_vcpu *vcpu)
 	vmx_iret_undone(vmx, info & INTR_INFO_UNBLOCK_NMI);
 	switch (vector) {
 	case X86_TRAP_DB:
+		/* INT1 is told of before it is done, and handlers, who take it for a trap, return behind it. */
+		if (unlikely((info & INTR_INFO_INTR_TYPE_MASK) == INTR_TYPE_PRIV_SW_EXCEPTION)) {
+			keel_set_reg(vcpu, KEEL_RIP, vmx_next_rip(vcpu));
+			vmx_set_shadow(vcpu, 0);
+		}
 		/* Unlike DR6, the qualification tells of this one alone. */
 		vmx->shadow_set = true;
 		keel_raise_db(vcpu, vmcs_read(EXIT_QUALIFICATION) & (DR_TRAP_BITS | BIT(13) | DR_STEP));

@@ -145,7 +145,7 @@ void vmx_requeue_vectoring(struct vmx_vcpu *vmx)
 		[INTR_TYPE_HARD_EXCEPTION >> 8]	= KEEL_EV_EXCEPTION,
 		[INTR_TYPE_SOFT_INTR >> 8]	= KEEL_EV_SOFT_INTR,
 		[INTR_TYPE_SOFT_EXCEPTION >> 8]	= KEEL_EV_SOFT_EXC,
-		/* INT1 of the guest runs again: RIP is still at it. */
+		/* INT1: always exits before it is delivered, and goes in as the hardware's exception that its #DB then is. */
 		[INTR_TYPE_PRIV_SW_EXCEPTION >> 8] = KEEL_EV_NONE,
 	};
 	struct keel_vcpu *vcpu = &vmx->vcpu;
