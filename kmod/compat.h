@@ -10,6 +10,7 @@
 #include <linux/eventfd.h>
 #include <linux/file.h>
 #include <linux/hrtimer.h>
+#include <linux/interrupt.h>
 #include <linux/kvm.h>
 #include <linux/mm.h>
 #include <linux/mmu_notifier.h>
@@ -27,6 +28,7 @@
 #else
 #include <asm/hyperv-tlfs.h>
 #endif
+#include <asm/fpu/api.h>
 #include <asm/msr.h>
 #include <asm/perf_event.h>
 #include <asm/processor.h>
@@ -340,6 +342,53 @@ static inline void keel_rcu_note_guest(void)
 }
 
 /*
+ * From 6.15 on who has the FPU holds back softirqs: what interrupts raise meanwhile waits.  What had been left to ksoftirqd
+ * before is ksoftirqd's: keel_fpu_begin() returns it, and a guest runs beside that as any thread does.
+ */
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 15, 0) && !defined(CONFIG_PREEMPT_RT)
+static inline u32 keel_softirqs_held(u32 known)
+{
+	return local_softirq_pending() & ~known;
+}
+
+static inline u32 keel_fpu_begin(void)
+{
+	u32 known;
+
+	kernel_fpu_begin();
+	if (likely(!local_softirq_pending()))
+		return 0;
+	/* Left over, or raised just now?  They are run here, and it is looked again where nothing comes in between. */
+	kernel_fpu_end();
+	local_irq_disable();
+	known = local_softirq_pending();
+	local_bh_disable();
+	local_irq_enable();
+	kernel_fpu_begin();
+	local_bh_enable();
+	return known;
+}
+#else
+static inline u32 keel_softirqs_held(u32 known)
+{
+	return 0;
+}
+
+static inline u32 keel_fpu_begin(void)
+{
+	kernel_fpu_begin();
+	return 0;
+}
+#endif
+
+/* 6.13 has a second flag for what is not urgent, and makes cond_resched() deaf to it. */
+#ifdef _TIF_NEED_RESCHED_LAZY
+#define KEEL_TIF_RESCHED	(_TIF_NEED_RESCHED | _TIF_NEED_RESCHED_LAZY)
+#else
+#define KEEL_TIF_RESCHED	_TIF_NEED_RESCHED
+#endif
+
+/*
  * Must this thread do something before it may enter its guest?  entry-kvm.h has a helper for that, which
  * wants kvm.ko's own vCPU.  TIF_NOTIFY_RESUME by itself is no reason: restartable sequences set it at every
  * preemption, and only matter on the way to user mode.  Queued task work is run there too, so it is one.
@@ -348,10 +397,9 @@ static inline bool keel_guest_mode_work_pending(void)
 {
 	unsigned long flags = read_thread_flags();
 
-	if (likely(!(flags & (_TIF_NEED_RESCHED | _TIF_SIGPENDING | _TIF_NOTIFY_SIGNAL | _TIF_NOTIFY_RESUME))))
+	if (likely(!(flags & (KEEL_TIF_RESCHED | _TIF_SIGPENDING | _TIF_NOTIFY_SIGNAL | _TIF_NOTIFY_RESUME))))
 		return false;
-	return (flags & ~_TIF_NOTIFY_RESUME & (_TIF_NEED_RESCHED | _TIF_SIGPENDING | _TIF_NOTIFY_SIGNAL)) ||
-	       task_work_pending(current);
+	return (flags & (KEEL_TIF_RESCHED | _TIF_SIGPENDING | _TIF_NOTIFY_SIGNAL)) || task_work_pending(current);
 }
 
 /*
@@ -365,7 +413,8 @@ static inline int keel_guest_mode_work(void)
 		return -EINTR;
 	if (task_work_pending(current))
 		return -ERESTARTNOHAND;
-	cond_resched();
+	if (read_thread_flags() & KEEL_TIF_RESCHED)
+		schedule();
 	return 0;
 }
 

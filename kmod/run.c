@@ -59,12 +59,13 @@ static __always_inline void run_enter(struct keel_vcpu *vcpu)
 }
 
 /* One entry.  False: something came up, the guest did not run. */
-static bool run_once(struct keel_vcpu *vcpu)
+static bool run_once(struct keel_vcpu *vcpu, u32 softirqs_known)
 {
 	local_irq_disable();
 	/* Whoever sets a request after this sees IN_GUEST and interrupts; before, we see the request. */
 	smp_store_mb(vcpu->mode, KEEL_IN_GUEST);
-	if (unlikely(keel_request_pending(vcpu) || keel_guest_mode_work_pending())) {
+	if (unlikely(keel_request_pending(vcpu) || keel_guest_mode_work_pending() ||
+		     keel_softirqs_held(softirqs_known))) {
 		WRITE_ONCE(vcpu->mode, KEEL_OUTSIDE);
 		local_irq_enable();
 		return false;
@@ -107,11 +108,12 @@ static void run_account_guest(bool enter)
 static int run_fast(struct keel_vcpu *vcpu)
 {
 	bool vapic = irq_vapic_used(vcpu);
+	u32 softirqs_known;
 	int next;
 
 	if (unlikely(vapic))
 		irq_vapic_enter(vcpu);
-	kernel_fpu_begin();
+	softirqs_known = keel_fpu_begin();
 	keel_fpu_load(vcpu);
 	vcpu->fpu.swaps = keel_fpu_swaps(vcpu);
 	keel_call(begin, vcpu);
@@ -128,9 +130,9 @@ static int run_fast(struct keel_vcpu *vcpu)
 				break;
 			}
 		}
-		if (!run_once(vcpu)) {
+		if (!run_once(vcpu, softirqs_known)) {
 			run_abort_entry(vcpu);
-			if (keel_guest_mode_work_pending()) {
+			if (keel_guest_mode_work_pending() || keel_softirqs_held(softirqs_known)) {
 				next = KEEL_RESUME;
 				break;
 			}
