@@ -16,6 +16,8 @@ static struct keel_slot *slot_lookup(struct keel_vcpu *vcpu, u64 gfn)
 	struct keel_vcpu_mmu *mmu = &vcpu->mmu;
 	struct keel_slot *slot;
 
+	/* Outside somebody may be taking the slots apart. */
+	WARN_ON_ONCE(!vcpu->in_loop);
 	slot = keel_slot_find(vcpu->vm, vcpu->smm, gfn);
 	if (mmu->slots_gen != vcpu->vm->slots.generation) {
 		mmu->slots_gen = vcpu->vm->slots.generation;

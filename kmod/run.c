@@ -539,7 +539,8 @@ long keel_run(struct keel_vcpu *vcpu)
 	if (vcpu->sigset_active)
 		sigprocmask(SIG_SETMASK, &vcpu->sigset, &current->real_blocked);
 	r = run_locked(vcpu);
-	if (unlikely(vcpu->pv.eoi))	/* userspace may save the LAPIC, or the page */
+	/* Userspace may save the LAPIC, or the page.  A thread that was killed while paused is out of the VM already. */
+	if (unlikely(vcpu->pv.eoi) && vcpu->in_loop)
 		irq_pv_eoi_settle(vcpu);
 	run_publish(vcpu);
 	if (unlikely(READ_ONCE(vcpu->run->kvm_valid_regs)))

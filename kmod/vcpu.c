@@ -111,6 +111,9 @@ void keel_request_some(struct keel_vm *vm, enum keel_request req, const unsigned
 
 		if (which && !test_bit(i, which))
 			continue;
+		/* One that is freed already; what poisons freed memory makes it show. */
+		if (WARN_ON_ONCE(vcpu->vm != vm))
+			break;
 		keel_request(req, vcpu);
 		if (!wait)
 			rcuwait_wake_up(&vcpu->wait);

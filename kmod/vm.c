@@ -48,6 +48,8 @@ void keel_vm_put(struct keel_vm *vm)
 		return;
 	irq_vm_stop(vm);
 	keel_hw_unlist(vm);
+	/* Until mmu_vm_put() the host announces what it does to memory: with no tables left nobody is to be flushed. */
+	mmu_vm_release(vm);
 	keel_for_each_vcpu(vcpu, i, vm)
 		keel_vcpu_free(vcpu);
 	xa_destroy(&vm->vcpus);
@@ -55,7 +57,6 @@ void keel_vm_put(struct keel_vm *vm)
 	keel_stats_fold_vm(vm);
 	keel_hw_put(vm);
 	keel_call(vm_destroy, vm);
-	mmu_vm_release(vm);
 	keel_memslots_free(vm);
 	keel_msr_filter_free(vm->msr_filter);
 	kfree(vm->pmu_filter);

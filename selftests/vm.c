@@ -475,6 +475,129 @@ TEST(kill_while_running)
 	}
 }
 
+/*
+ * Each of the two below is a race with the end of a VM: ROUNDS in the environment for
+ * more of them. What they are about does not show in what userspace sees, but in the
+ * kernel's log: run them on a kernel that checks its memory (slub_debug=FZP,keel_vcpu
+ * is enough).
+ */
+static int rounds(int few)
+{
+	const char *s = getenv("ROUNDS");
+
+	return s ? atoi(s) : few;
+}
+
+#define TOUCHED		512		/* pages */
+#define TOUCHED_GPA	0x10000000UL
+
+static void touch_guest(u64 arg)
+{
+	u64 i;
+
+	for (i = 0; i < TOUCHED; i++)
+		*(volatile u64 *)(TOUCHED_GPA + i * 4096) = i;
+	guest_done(0);
+}
+
+static volatile bool unmapping;
+
+static void *unmap_thread(void *mem)
+{
+	int i;
+
+	for (i = 0; i < TOUCHED; i++) {
+		madvise((u8 *)mem + i * 4096, 4096, MADV_DONTNEED);
+		unmapping = true;
+	}
+	return NULL;
+}
+
+/* What the host does to memory while the last files are closed finds no vCPU that is gone */
+TEST(closed_while_unmapping)
+{
+	u8 *mem = mem_alloc(TOUCHED * 4096);
+	int n, i;
+
+	madvise(mem, TOUCHED * 4096, MADV_NOHUGEPAGE);	/* each page is one to take away */
+	for (n = rounds(60); n > 0; n--) {
+		struct vm *vm = vm_new(VM_IRQCHIP);
+		struct vcpu *v = vcpu_new(vm, 0);
+		pthread_t t;
+
+		vm_slot(vm, 1, TOUCHED_GPA, TOUCHED * 4096, mem, 0);
+		for (i = 1; i < MAX_VCPUS; i++)
+			vcpu_bare(vm, i);
+		vcpu_long(v, touch_guest, 0);
+		vcpu_done(v);
+		while (vm->nr)
+			vcpu_free(vm->vcpu[vm->nr - 1]);
+		unmapping = false;
+		pthread_create(&t, NULL, unmap_thread, mem);
+		while (!unmapping)
+			;
+		vm_free(vm);
+		pthread_join(t, NULL);
+	}
+	munmap(mem, TOUCHED * 4096);
+}
+
+/* An interrupt is in service, and the guest may say by a bit in memory that it has ended */
+static u8 ended[64] __attribute__((aligned(64)));
+
+static void ending(struct guest_frame *f)
+{
+	int i;
+
+	for (i = 0; i < 2000; i++)
+		pause_cpu();
+	if (!__sync_fetch_and_and((u32 *)ended, ~1U))
+		apic_eoi();
+}
+
+static void ending_guest(u64 arg)
+{
+	apic_on();
+	guest_on(0x40, ending);
+	wrmsr(MSR_KVM_PV_EOI_EN, (u64)ended | 1);
+	irq_on();
+	for (;;)
+		apic_icr(0, 0x40000 | 0x40);
+}
+
+static void paused_child(void)
+{
+	struct vm *vm = vm_new(VM_IRQCHIP);
+	struct vcpu *v = vcpu_new(vm, 0);
+	u8 *mem = mem_alloc(4096);
+	pthread_t t;
+
+	vcpu_long(v, ending_guest, 0);
+	pthread_create(&t, NULL, run_thread, v);
+	for (;;) {
+		vm_slot(vm, 1, TOUCHED_GPA, 4096, mem, 0);
+		vm_slot(vm, 1, TOUCHED_GPA, 0, mem, 0);
+	}
+}
+
+/* A thread that is killed while its VM is paused does not look at memory any more */
+TEST(killed_while_paused)
+{
+	int n, status;
+	pid_t pid;
+
+	for (n = rounds(20); n > 0; n--) {
+		pid = fork();
+		if (!pid)
+			paused_child();
+		sleep_ms(60 + n * 7 % 20);
+		kill(pid, SIGKILL);
+		status = child_status(pid);
+		ASSERT_TRUE(WIFSIGNALED(status));
+		ASSERT_EQ(SIGKILL, WTERMSIG(status));
+	}
+}
+
 /* The node still makes VMs that run, after all that */
 TEST(exec_while_running)
 {

@@ -61,7 +61,7 @@ enum mmu_result {
 int mmu_init(void);			/* module load/unload: caches */
 void mmu_exit(void);
 int mmu_vm_init(struct keel_vm *vm);	/* registers the notifier for vm->mm */
-/* Last vCPU is gone: unmap everything, free tables.  The notifier still runs, and finds nothing. */
+/* No vCPU runs again: unmap everything, free tables.  The notifier still runs, and finds nothing. */
 void mmu_vm_release(struct keel_vm *vm);
 /* Put the notifier; its free callback calls keel_vm_free(), later and with bottom halves off. */
 void mmu_vm_put(struct keel_vm *vm);

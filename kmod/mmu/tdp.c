@@ -802,7 +802,7 @@ void mmu_vm_release(struct keel_vm *vm)
 	memcpy(root, vm->mmu.root, sizeof(root));
 	memset(vm->mmu.root, 0, sizeof(vm->mmu.root));
 	write_unlock(&vm->mmu.lock);
-	/* No vCPU is left whose TLB could know them. */
+	/* No vCPU enters again, and what TLBs know of these goes with the tag it has there. */
 	for (space = 0; space < KEEL_SPACES; space++)
 		if (root[space])
 			mmu_free_tables(vm, __va(root[space]), keel_hw.root_levels, true);
