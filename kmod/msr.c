@@ -178,7 +178,7 @@ static int get_deadline(const struct msr_access *a, u64 *val)
 
 static int set_deadline(const struct msr_access *a, u64 val)
 {
-	return a->vcpu->apic ? irq_lapic_set_msr(a->vcpu, a->msr, val) : !a->host;
+	return a->vcpu->apic ? irq_lapic_set_msr(a->vcpu, a->msr, val, a->host) : !a->host;
 }
 
 static int get_x2apic(const struct msr_access *a, u64 *val)
@@ -188,7 +188,7 @@ static int get_x2apic(const struct msr_access *a, u64 *val)
 
 static int set_x2apic(const struct msr_access *a, u64 val)
 {
-	return a->vcpu->apic ? irq_lapic_set_msr(a->vcpu, a->msr, val) : 1;
+	return a->vcpu->apic ? irq_lapic_set_msr(a->vcpu, a->msr, val, a->host) : 1;
 }
 
 /* ------------------------------------------------------------------ CPU control */

@@ -104,6 +104,12 @@ static void register_guest(u64 x2)
 		guest_eq(wrmsr_try(0x810, 0), GP0);
 		guest_eq(wrmsr_try(0x83f, 0x100), GP0);
 		guest_eq(wrmsr_try(0x828, 1), GP0);
+		/* reserved bits of the ICR: nothing is sent */
+		for (i = 13; i < 32; i++)
+			if (i == 13 || i == 16 || i == 17 || i >= 20)
+				guest_eq(wrmsr_try(0x830, SELF | 0x40 | 1UL << i), GP0);
+		for (i = 0; i < 8; i++)
+			guest_eq(apic_read(IRR + i * 16), 0);
 	}
 	guest_done(0);
 }
@@ -363,10 +369,18 @@ TEST_F(lapic, tsc_deadline)
 /* A deadline that is further away than nanoseconds can be counted */
 static void far_guest(u64 x2)
 {
+	u32 r[4];
+	int i;
+
 	on(x2);
 	apic_write(LVTT, DEADLINE | 0x40);
 	wrmsr(MSR_IA32_TSC_DEADLINE, ~0UL);
 	guest_assert(rdmsr(MSR_IA32_TSC_DEADLINE) == ~0UL);
+	/* the host is not kept busy by it: hundreds of its ticks, not all the interrupts that fit */
+	guest_sync(0);
+	for (i = 0; i < 200; i++)
+		cpuid(0, 0, r);
+	guest_sync(1);
 	wrmsr(MSR_IA32_TSC_DEADLINE, 1UL << 63);
 	wrmsr(MSR_IA32_TSC_DEADLINE, 0);
 	guest_done(0);
@@ -375,6 +389,7 @@ static void far_guest(u64 x2)
 TEST_F(lapic, far_deadline)
 {
 	struct vcpu *v;
+	u64 irqs;
 
 	NEED_CAP(self->vm, KVM_CAP_TSC_DEADLINE_TIMER);
 	v = deadline_vcpu(self->vm);
@@ -382,6 +397,10 @@ TEST_F(lapic, far_deadline)
 	/* the slower the guest's TSC, the further, where it can be made slow */
 	if (vm_cap(self->vm, KVM_CAP_TSC_CONTROL))
 		EXPECT_EQ(0, xioctl(v->fd, KVM_SET_TSC_KHZ, 1000UL));
+	EXPECT_EQ(0, vcpu_sync(v));
+	irqs = vcpu_stat(v, "irq_exits");
+	EXPECT_EQ(1, vcpu_sync(v));
+	EXPECT_GT(100, vcpu_stat(v, "irq_exits") - irqs);
 	vcpu_done(v);
 }
 
@@ -410,6 +429,120 @@ TEST_F(lapic, timer_from_outside)
 	EXPECT_EQ(PERIODIC | 0x43, *(u32 *)(s.regs + LVTT));
 	must(ioctl(self->v->fd, KVM_SET_LAPIC, &s));
 	vcpu_done(self->v);
+}
+
+/*
+ * Saved and loaded at any distance from its time, each tick comes exactly once:
+ * whichever of the LAPIC and the MSR is read first, and whichever is loaded first.
+ */
+#define SAVES	500
+
+static u64 save_spread;		/* cycles from the deadline, to both sides, where it is saved */
+static u64 save_khz;
+static volatile u64 saved_due;
+
+static void saved_deadline_guest(u64 x2)
+{
+	u64 when, i;
+
+	on(x2);
+	guest_on(0x44, tick);
+	apic_write(LVTT, DEADLINE | 0x44);
+	asm volatile("mfence");
+	for (i = 0; i < SAVES; i++) {
+		guest_irqs[0x44] = 0;
+		when = rdtsc() + 2 * save_spread;
+		saved_due = when;
+		wrmsr(MSR_IA32_TSC_DEADLINE, when);
+		guest_sync(i);
+		irq_on();
+		while (rdtsc() < when + save_spread || !guest_irqs[0x44])
+			pause_cpu();
+		irq_off();
+		guest_eq(guest_irqs[0x44], 1);
+		guest_assert(last_tsc >= when);
+		guest_eq(rdmsr(MSR_IA32_TSC_DEADLINE), 0);
+	}
+	guest_done(0);
+}
+
+static void saved_count_guest(u64 x2)
+{
+	u64 ns = save_spread * 1000000 / save_khz, i, t;
+
+	on(x2);
+	guest_on(0x44, tick);
+	apic_write(TDCR, 0xb);
+	apic_write(LVTT, 0x44);
+	for (i = 0; i < SAVES; i++) {
+		guest_irqs[0x44] = 0;
+		saved_due = rdtsc() + 2 * save_spread;
+		apic_write(TMICT, 2 * ns);
+		guest_sync(i);
+		irq_on();
+		for (t = rdtsc(); rdtsc() < t + save_spread || !guest_irqs[0x44]; )
+			pause_cpu();
+		irq_off();
+		guest_eq(guest_irqs[0x44], 1);
+		guest_eq(apic_read(TMCCT), 0);
+	}
+	guest_done(0);
+}
+
+static void save_and_load(struct vcpu *v, const struct kvm_lapic_state *blank)
+{
+	struct kvm_lapic_state s;
+	u64 deadline = 0, spread = guest_var(v->vm, save_spread), now;
+	int i;
+
+	for (i = 0; i < SAVES; i++) {
+		vcpu_sync(v);
+		do
+			must(vcpu_get_msr(v, MSR_IA32_TSC, &now));
+		while (now < guest_var(v->vm, saved_due) - spread + 2 * spread * i / SAVES);
+		if (i & 1) {
+			must(ioctl(v->fd, KVM_GET_LAPIC, &s));
+			must(vcpu_get_msr(v, MSR_IA32_TSC_DEADLINE, &deadline));
+		} else {
+			must(vcpu_get_msr(v, MSR_IA32_TSC_DEADLINE, &deadline));
+			must(ioctl(v->fd, KVM_GET_LAPIC, &s));
+		}
+		/* what a new vCPU has, and not even the mode */
+		must(ioctl(v->fd, KVM_SET_LAPIC, blank));
+		must(vcpu_set_msr(v, MSR_IA32_TSC_DEADLINE, 0));
+		if (i & 2) {
+			must(vcpu_set_msr(v, MSR_IA32_TSC_DEADLINE, deadline));
+			must(ioctl(v->fd, KVM_SET_LAPIC, &s));
+		} else {
+			must(ioctl(v->fd, KVM_SET_LAPIC, &s));
+			must(vcpu_set_msr(v, MSR_IA32_TSC_DEADLINE, deadline));
+		}
+	}
+	vcpu_done(v);
+}
+
+static void test_saves(struct vm *vm, void (*guest)(u64), bool x2apic)
+{
+	struct kvm_lapic_state blank;
+	struct vcpu *v = deadline_vcpu(vm);
+
+	vcpu_long(v, guest, x2apic);
+	/* 50 us, or as long as a few ioctls take where a microsecond is a hundred instructions */
+	guest_var(vm, save_khz) = xioctl(v->fd, KVM_GET_TSC_KHZ, 0);
+	guest_var(vm, save_spread) = guest_var(vm, save_khz) / 20 + 20000;
+	must(ioctl(v->fd, KVM_GET_LAPIC, &blank));
+	save_and_load(v, &blank);
+}
+
+TEST_F(lapic, deadline_saved)
+{
+	NEED_CAP(self->vm, KVM_CAP_TSC_DEADLINE_TIMER);
+	test_saves(self->vm, saved_deadline_guest, variant->x2apic);
+}
+
+TEST_F(lapic, count_saved)
+{
+	test_saves(self->vm, saved_count_guest, variant->x2apic);
 }
 
 /* ---- priorities ---- */

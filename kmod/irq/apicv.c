@@ -60,6 +60,7 @@ static void tell_watched(struct keel_lapic *apic)
 
 void irq_apicv_sync(struct keel_lapic *apic)
 {
+	apic_timer_settle(apic);
 	irq_apicv_fold(apic);
 	if (unlikely(apic->watched_stale))
 		tell_watched(apic);
@@ -69,6 +70,7 @@ void irq_apicv_sync(struct keel_lapic *apic)
 /* Would the CPU deliver something now?  Asked of a vCPU that sleeps. */
 bool irq_apicv_pending(struct keel_lapic *apic)
 {
+	apic_timer_settle(apic);
 	irq_apicv_fold(apic);
 	/* The PPR is kept by the CPU, too. */
 	return irq_highest(apic, APIC_IRR) >> 4 > (int)(apic_reg(apic, APIC_PROCPRI) >> 4);

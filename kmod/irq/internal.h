@@ -111,8 +111,9 @@ struct keel_lapic {
 	u8 timer_shift;			/* log2 of the divider */
 	u64 period;			/* ns */
 	ktime_t target;			/* when the count reaches zero; moved on by the callback */
-	u64 deadline;			/* guest TSC, 0 unarmed */
+	u64 deadline;			/* guest TSC; 0: none, or it is in the IRR */
 	u64 armed;			/* deadline the timer was started for; it may have been put off since */
+#define IRR_TIMER_DUE	8		/* and the timer's, of which the IRR has nothing yet */
 
 	u64 vapic_addr;			/* vapic.c; 0: none */
 
@@ -191,7 +192,16 @@ void apic_timer_set_count(struct keel_lapic *apic, u32 count);
 void apic_timer_set_divider(struct keel_lapic *apic, u32 tdcr);
 void apic_timer_set_mode(struct keel_lapic *apic, u32 lvtt);
 void apic_timer_restore(struct keel_lapic *apic, u32 count);	/* TMICT, TDCR, LVTT were loaded */
-void apic_timer_set_deadline(struct keel_lapic *apic, u64 tsc);
+void apic_timer_set_deadline(struct keel_lapic *apic, u64 tsc);		/* by the guest */
+void apic_timer_load_deadline(struct keel_lapic *apic, u64 tsc);	/* by the VMM, perhaps before LVTT */
+void apic_timer_take(struct keel_lapic *apic);
+/* Only in KVM_RUN, or where the guest's write is carried out: what is due becomes an interrupt. */
+static inline void apic_timer_settle(struct keel_lapic *apic)
+{
+	if (unlikely(test_bit(IRR_TIMER_DUE, &apic->irr_words)))
+		apic_timer_take(apic);
+}
+
 u64 apic_timer_deadline(struct keel_lapic *apic);
 
 /* ------------------------------------------------------------- the chips */

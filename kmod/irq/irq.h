@@ -124,7 +124,7 @@ void irq_lapic_reset(struct keel_vcpu *vcpu, bool init);
 bool irq_lapic_mmio(struct keel_vcpu *vcpu, u64 gpa, unsigned int len, void *data, bool write);
 /* x2APIC MSRs 0x800..0x8ff, MSR_IA32_APICBASE, MSR_IA32_TSC_DEADLINE: 0 or 1 for #GP. */
 int irq_lapic_get_msr(struct keel_vcpu *vcpu, u32 msr, u64 *val);
-int irq_lapic_set_msr(struct keel_vcpu *vcpu, u32 msr, u64 val);
+int irq_lapic_set_msr(struct keel_vcpu *vcpu, u32 msr, u64 val, bool host);
 int irq_apic_base_set(struct keel_vcpu *vcpu, u64 val, bool host);
 void irq_lapic_set_tpr(struct keel_vcpu *vcpu, u64 cr8);	/* priority class 0..15; vcpu->cr8 shows it */
 /* Highest vector (LAPIC, or ExtINT from PIC / KVM_INTERRUPT when the LAPIC lets it through) that could be

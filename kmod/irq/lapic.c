@@ -7,7 +7,8 @@
  * Those two run anywhere, and touch the IRR, the TMR, irr_words and esr, with atomics.
  *
  * irr_words keeps the search for the highest request short: bit n says that word n of the IRR may hold one.  It
- * is set after the IRR bit and cleared only by the vCPU's thread, which looks at the word once more after that.
+ * is set after the IRR bit and cleared only by the vCPU's thread, which looks at the word once more after that.  One
+ * more bit stands for the timer, which has come to its time and is not in the IRR yet: lapic_timer.c.
  */
 #include <linux/slab.h>
 #include <asm/kvm_para.h>
@@ -50,6 +51,9 @@ static const u64 writable[2] = {
 	COMMON_RW | R(APIC_EOI) | R(APIC_ID) | R(APIC_LDR) | R(APIC_DFR) | R(APIC_ICR2),
 	COMMON_RW | R(APIC_EOI) | R(APIC_SELF_IPI),
 };
+
+/* SDM figure 10-28.  Where xAPIC mode has the delivery status anything may be written. */
+#define X2APIC_ICR_RESERVED	(GENMASK_ULL(31, 20) | GENMASK_ULL(17, 16) | BIT(13))
 
 static unsigned int nr_lvts(const struct keel_lapic *apic)
 {
@@ -183,8 +187,13 @@ int irq_highest_irr(struct keel_lapic *apic)
 
 	while ((words = READ_ONCE(apic->irr_words))) {
 		unsigned int word = __fls(words);
-		u32 val = apic_reg(apic, APIC_IRR + word * 0x10);
+		u32 val;
 
+		if (unlikely(word == IRR_TIMER_DUE)) {
+			apic_timer_take(apic);
+			continue;
+		}
+		val = apic_reg(apic, APIC_IRR + word * 0x10);
 		if (!val) {
 			clear_bit(word, &apic->irr_words);
 			smp_mb__after_atomic();	/* with set_bit() in accept_vector() */
@@ -448,6 +457,7 @@ static void write_spiv(struct keel_lapic *apic, u32 val)
 		bits |= APIC_SPIV_DIRECTED_EOI;
 	apic_set_reg(apic, APIC_SPIV, val & bits);
 	if (!(val & APIC_SPIV_APIC_ENABLED)) {
+		apic_timer_settle(apic);
 		for (i = 0; i < nr_lvts(apic); i++)
 			apic_set_reg(apic, LVT_REG(i), apic_reg(apic, LVT_REG(i)) | APIC_LVT_MASKED);
 	}
@@ -463,6 +473,8 @@ static void write_lvt(struct keel_lapic *apic, unsigned int reg, u32 val)
 	val &= bits;
 	if (!(apic_reg(apic, APIC_SPIV) & APIC_SPIV_APIC_ENABLED))
 		val |= APIC_LVT_MASKED;
+	if (reg == APIC_LVTT)
+		apic_timer_settle(apic);	/* by the old entry */
 	apic_set_reg(apic, reg, val);
 	if (reg == APIC_LVTT)
 		apic_timer_set_mode(apic, val);
@@ -588,6 +600,8 @@ static int x2apic_write(struct keel_lapic *apic, u32 msr, u64 val)
 	if (!apic_is_x2(apic))
 		return 1;
 	if (reg == APIC_ICR) {
+		if (val & X2APIC_ICR_RESERVED)
+			return 1;
 		apic_set_reg(apic, APIC_ICR2, val >> 32);
 		apic_set_reg(apic, APIC_ICR, (u32)val & ~APIC_ICR_BUSY);
 		apic_send(apic, val, val >> 32);
@@ -663,14 +677,16 @@ int irq_lapic_get_msr(struct keel_vcpu *vcpu, u32 msr, u64 *val)
 	return apic ? x2apic_read(apic, msr, val) : 1;
 }
 
-int irq_lapic_set_msr(struct keel_vcpu *vcpu, u32 msr, u64 val)
+int irq_lapic_set_msr(struct keel_vcpu *vcpu, u32 msr, u64 val, bool host)
 {
 	struct keel_lapic *apic = vcpu->apic;
 
 	if (msr == MSR_IA32_APICBASE)
-		return irq_apic_base_set(vcpu, val, false);
+		return irq_apic_base_set(vcpu, val, host);
 	if (msr == MSR_IA32_TSC_DEADLINE) {
-		if (apic)
+		if (apic && host)
+			apic_timer_load_deadline(apic, val);
+		else if (apic)
 			apic_timer_set_deadline(apic, val);
 		return 0;
 	}
@@ -832,7 +848,7 @@ VCPU_IOCTL(irq_get_lapic)
 
 void irq_rebuild_copies(struct keel_lapic *apic)
 {
-	apic->irr_words = 0;
+	/* What is said of a word too much goes when it is looked at; to take back what senders say now might lose it. */
 	find_irr_words(apic);
 	apic->isr_top = highest_vector(apic, APIC_ISR, 7);
 	update_ppr(apic);

@@ -3,8 +3,12 @@
  * lapic_timer.c - the timer in the local APIC: one-shot, periodic, TSC deadline (SDM volume 3, "APIC Timer").
  *
  * One high-resolution timer stands for the count.  The bus clock is 1 GHz, so a count shifted by the divider is
- * nanoseconds.  All but the callback runs in the vCPU's thread; the callback, in hard interrupt context, only
- * sets the IRR and moves the timer on.
+ * nanoseconds.  All but the callback runs in the vCPU's thread; the callback, in hard interrupt context, only notes
+ * that the timer is due and moves it on.
+ *
+ * That it was due becomes an interrupt, and the deadline or the count zero, in one step of KVM_RUN: apic_timer_take().
+ * So a VMM that reads the timer and the IRR one after the other, in whatever order, finds the tick in exactly one of
+ * them, however near to its time it looks; and so does whoever loads what it read.
  *
  * A deadline that is put off, which is what guests do with most of them, leaves the timer as it is: it finds out
  * when it fires.  For that deadline is written before it is asked whether the timer is queued, and read after it no
@@ -15,13 +19,39 @@
 #define MODE_MASK	(APIC_LVT_TIMER_PERIODIC | APIC_LVT_TIMER_TSCDEADLINE)
 /* A guest may not keep the host busy with timer interrupts: no periodic timer is faster than this. */
 #define MIN_PERIOD_NS	(200 * NSEC_PER_USEC)
+/* And the callback, which may find that it came too early, does not come again at once. */
+#define MIN_AHEAD_NS	NSEC_PER_USEC
+
+/* In @ns from now, or in a century or so. */
+static ktime_t target_in(u64 ns)
+{
+	return ktime_add_safe(ktime_get(), ns_to_ktime(min_t(u64, ns, KTIME_MAX / 2)));
+}
 
 /* When the guest's TSC has gone on by @cycles: not earlier, if a little later. */
 static ktime_t deadline_target(struct keel_lapic *apic, u64 cycles)
 {
-	u64 ns = keel_guest_tsc_to_ns(apic->vcpu, cycles) + 1;
+	return target_in(clamp_t(u64, keel_guest_tsc_to_ns(apic->vcpu, cycles), MIN_AHEAD_NS, KTIME_MAX / 2) + 1);
+}
 
-	return ktime_add_safe(ktime_get(), ns_to_ktime(min_t(u64, ns, KTIME_MAX / 2)));
+/* In any context.  Masked, nobody needs to be woken for it. */
+static void set_due(struct keel_lapic *apic)
+{
+	set_bit(IRR_TIMER_DUE, &apic->irr_words);
+	keel_request(KEEL_REQ_EVENT, apic->vcpu);
+	if (!(apic_reg(apic, APIC_LVTT) & APIC_LVT_MASKED))
+		keel_vcpu_kick(apic->vcpu);
+}
+
+void apic_timer_take(struct keel_lapic *apic)
+{
+	clear_bit(IRR_TIMER_DUE, &apic->irr_words);
+	smp_mb__after_atomic();		/* a period that ends from here on is the next tick */
+	if (apic->timer_mode == APIC_LVT_TIMER_TSCDEADLINE)
+		WRITE_ONCE(apic->deadline, 0);
+	else if (apic->timer_mode == APIC_LVT_TIMER_ONESHOT)
+		WRITE_ONCE(apic->target, 0);
+	irq_apic_local(apic, APIC_LVTT);
 }
 
 static enum hrtimer_restart timer_fires(struct hrtimer *timer)
@@ -43,7 +73,7 @@ static enum hrtimer_restart timer_fires(struct hrtimer *timer)
 			return HRTIMER_RESTART;
 		}
 	}
-	irq_apic_local(apic, APIC_LVTT);
+	set_due(apic);
 	if (READ_ONCE(apic->timer_mode) != APIC_LVT_TIMER_PERIODIC || !period)
 		return HRTIMER_NORESTART;
 	hrtimer_forward_now(timer, ns_to_ktime(period));
@@ -56,14 +86,23 @@ void apic_timer_init(struct keel_lapic *apic)
 	hrtimer_setup(&apic->timer, timer_fires, CLOCK_MONOTONIC, HRTIMER_MODE_ABS_HARD);
 }
 
+/* What was due and has not been taken is forgotten, too. */
 void apic_timer_stop(struct keel_lapic *apic)
 {
 	hrtimer_cancel(&apic->timer);
+	clear_bit(IRR_TIMER_DUE, &apic->irr_words);
+}
+
+/* The guest changes its timer: what was due before that is an interrupt. */
+static void timer_change(struct keel_lapic *apic)
+{
+	hrtimer_cancel(&apic->timer);
+	apic_timer_settle(apic);
 }
 
 static void timer_start(struct keel_lapic *apic, u64 ns)
 {
-	ktime_t target = ktime_add_safe(ktime_get(), ns_to_ktime(min_t(u64, ns, KTIME_MAX / 2)));
+	ktime_t target = target_in(ns);
 
 	WRITE_ONCE(apic->target, target);
 	hrtimer_start(&apic->timer, target, HRTIMER_MODE_ABS_HARD);
@@ -91,17 +130,18 @@ u32 apic_timer_count(struct keel_lapic *apic)
 
 	if (apic->timer_mode == APIC_LVT_TIMER_TSCDEADLINE || !apic->period)
 		return 0;
-	left = ktime_to_ns(ktime_sub(READ_ONCE(apic->target), ktime_get()));
-	if (left <= 0)
+	if (!READ_ONCE(apic->target))	/* one-shot, and taken */
 		return 0;
-	return min_t(u64, left >> apic->timer_shift, U32_MAX);
+	left = ktime_to_ns(ktime_sub(READ_ONCE(apic->target), ktime_get()));
+	/* Zero is for what has become an interrupt. */
+	return clamp_t(s64, left >> apic->timer_shift, 1, U32_MAX);
 }
 
 void apic_timer_set_count(struct keel_lapic *apic, u32 count)
 {
 	if (apic->timer_mode == APIC_LVT_TIMER_TSCDEADLINE)
 		return;
-	apic_timer_stop(apic);
+	timer_change(apic);
 	apic_set_reg(apic, APIC_TMICT, count);
 	set_period(apic, count);
 	if (apic->period)
@@ -110,14 +150,14 @@ void apic_timer_set_count(struct keel_lapic *apic, u32 count)
 
 void apic_timer_set_divider(struct keel_lapic *apic, u32 tdcr)
 {
-	u32 left = apic_timer_count(apic);
+	u32 left = 0;
 
+	if (apic->timer_mode != APIC_LVT_TIMER_TSCDEADLINE) {
+		timer_change(apic);
+		left = apic_timer_count(apic);
+	}
 	apic_set_reg(apic, APIC_TDCR, tdcr);
-	if (left)
-		apic_timer_stop(apic);
 	set_shift(apic, tdcr);
-	if (apic->timer_mode == APIC_LVT_TIMER_TSCDEADLINE)
-		return;
 	set_period(apic, apic_reg(apic, APIC_TMICT));
 	if (left)
 		timer_start(apic, (u64)left << apic->timer_shift);
@@ -139,16 +179,18 @@ void apic_timer_set_mode(struct keel_lapic *apic, u32 lvtt)
 	set_period(apic, apic_reg(apic, APIC_TMICT));
 }
 
+/* The timer is stopped.  In another mode a deadline is what a VMM loaded before the mode. */
 static void arm_deadline(struct keel_lapic *apic)
 {
 	u64 now = keel_guest_tsc(apic->vcpu);
 
-	apic_timer_stop(apic);
+	if (apic->timer_mode != APIC_LVT_TIMER_TSCDEADLINE || !apic->deadline)
+		return;
 	if (apic->deadline > now) {
 		WRITE_ONCE(apic->armed, apic->deadline);
 		hrtimer_start(&apic->timer, deadline_target(apic, apic->deadline - now), HRTIMER_MODE_ABS_HARD);
 	} else {
-		irq_apic_local(apic, APIC_LVTT);
+		set_due(apic);
 	}
 }
 
@@ -162,23 +204,35 @@ static bool deadline_put_off(struct keel_lapic *apic, u64 deadline)
 	return deadline >= READ_ONCE(apic->armed);
 }
 
-/* A write arms anew; should the old timer be firing at this moment, that is an interrupt just before it. */
 void apic_timer_set_deadline(struct keel_lapic *apic, u64 tsc)
 {
 	if (apic->timer_mode != APIC_LVT_TIMER_TSCDEADLINE)
 		return;
+	apic_timer_settle(apic);
 	WRITE_ONCE(apic->deadline, tsc);
-	if (!tsc)
+	if (tsc && deadline_put_off(apic, tsc))
+		return;
+	hrtimer_cancel(&apic->timer);
+	/* It fired meanwhile: an interrupt just before the write, or the new one's, which is then the same again. */
+	if (test_and_clear_bit(IRR_TIMER_DUE, &apic->irr_words))
+		irq_apic_local(apic, APIC_LVTT);
+	arm_deadline(apic);
+}
+
+void apic_timer_load_deadline(struct keel_lapic *apic, u64 tsc)
+{
+	bool armed = apic->timer_mode == APIC_LVT_TIMER_TSCDEADLINE;
+
+	if (armed)
 		apic_timer_stop(apic);
-	else if (!deadline_put_off(apic, tsc))
+	WRITE_ONCE(apic->deadline, tsc);
+	if (armed)
 		arm_deadline(apic);
 }
 
 u64 apic_timer_deadline(struct keel_lapic *apic)
 {
-	if (apic->timer_mode != APIC_LVT_TIMER_TSCDEADLINE || apic->deadline <= keel_guest_tsc(apic->vcpu))
-		return 0;
-	return apic->deadline;
+	return apic->timer_mode == APIC_LVT_TIMER_TSCDEADLINE ? apic->deadline : 0;
 }
 
 void apic_timer_restore(struct keel_lapic *apic, u32 count)
@@ -187,8 +241,7 @@ void apic_timer_restore(struct keel_lapic *apic, u32 count)
 	set_shift(apic, apic_reg(apic, APIC_TDCR));
 	if (apic->timer_mode == APIC_LVT_TIMER_TSCDEADLINE) {
 		WRITE_ONCE(apic->period, 0);
-		if (apic->deadline)
-			arm_deadline(apic);
+		arm_deadline(apic);
 		return;
 	}
 	set_period(apic, apic_reg(apic, APIC_TMICT));
@@ -215,7 +268,9 @@ void irq_lapic_timer_sync(struct keel_vcpu *vcpu)
 {
 	struct keel_lapic *apic = vcpu->apic;
 
-	if (apic && apic->timer_mode == APIC_LVT_TIMER_TSCDEADLINE && apic->deadline &&
-	    hrtimer_active(&apic->timer))
-		arm_deadline(apic);
+	if (!apic || apic->timer_mode != APIC_LVT_TIMER_TSCDEADLINE || !apic->deadline)
+		return;
+	/* Whatever it was before, by the new clock it may be due, or not yet. */
+	apic_timer_stop(apic);
+	arm_deadline(apic);
 }
