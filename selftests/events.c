@@ -229,6 +229,43 @@ TEST_F(events, irqfd_resample)
 	close(resample);
 }
 
+/* All of a GSI hear of it, none of another; one that goes leaves the others what they have */
+TEST_F(events, irqfd_resample_many)
+{
+	int fd[4], resample[4], i;
+	struct vm *vm = self->vm;
+	struct vcpu *v = self->v;
+
+	vcpu_long(v, resample_guest, 0);
+	for (i = 0; i < 4; i++) {
+		fd[i] = eventfd(0, EFD_NONBLOCK);
+		resample[i] = eventfd(0, EFD_NONBLOCK);
+		EXPECT_EQ(0, irqfd(vm, fd[i], i < 3 ? 6 : 7, KVM_IRQFD_FLAG_RESAMPLE, resample[i]));
+		EXPECT_EQ(-EBUSY, irqfd(vm, fd[i], 8, KVM_IRQFD_FLAG_RESAMPLE, resample[i]));
+	}
+	EXPECT_EQ(0, vcpu_sync(v));
+	signal_fd(fd[0]);
+	/* while the line is up */
+	EXPECT_EQ(0, irqfd(vm, fd[1], 6, KVM_IRQFD_FLAG_DEASSIGN, 0));
+	EXPECT_EQ(1, vcpu_sync(v));
+	EXPECT_EQ(1, count(resample[0]));
+	EXPECT_EQ(0, count(resample[1]));
+	EXPECT_EQ(1, count(resample[2]));
+	EXPECT_EQ(0, count(resample[3]));
+	EXPECT_EQ(2, vcpu_sync(v));
+	/* closed is gone, too, and by then a line that nobody holds is down */
+	signal_fd(fd[2]);
+	close(fd[2]);
+	EXPECT_EQ(0, irqfd(vm, fd[0], 6, KVM_IRQFD_FLAG_DEASSIGN, 0));
+	vcpu_done(v);
+	EXPECT_EQ(0, count(resample[0]));
+	for (i = 0; i < 4; i++) {
+		if (i != 2)
+			close(fd[i]);
+		close(resample[i]);
+	}
+}
+
 /* ---- ioeventfd ---- */
 
 static int ioevent(struct vm *vm, int fd, u64 addr, u32 len, u32 flags,

@@ -5,6 +5,8 @@
  */
 #include "test.h"
 
+#include <sys/eventfd.h>
+
 FIXTURE(irqchip) {
 	struct vm *vm;
 	struct vcpu *v;
@@ -335,6 +337,80 @@ TEST_F(irqchip, line_status)
 	EXPECT_EQ(-1, irq_status(self->vm, 100, 1));
 	EXPECT_EQ(0, irq_line(self->vm, 4095, 1));
 	EXPECT_EQ(0, irq_line(self->vm, 0x7fffffff, 1));
+}
+
+/* ---- whose EOI ---- */
+
+static void slow_handler(struct guest_frame *f)
+{
+	guest_sync(guest_cpu() * 10 + 1);	/* in service */
+	apic_eoi();
+}
+
+static void sharing_guest(u64 arg)
+{
+	apic_on();
+	if (!guest_cpu()) {
+		guest_on(0x50, slow_handler);
+		ioapic_entry(9, 0x50 | IOAPIC_LEVEL);
+	}
+	irq_on();
+	guest_sync(guest_cpu() * 10);
+	guest_sync(guest_cpu() * 10 + 2);
+	guest_sync(guest_cpu() * 10 + 3);
+	guest_done(0);
+}
+
+static bool remote_irr(struct vm *vm, int pin)
+{
+	struct kvm_irqchip c = { .chip_id = KVM_IRQCHIP_IOAPIC };
+
+	must(ioctl(vm->fd, KVM_GET_IRQCHIP, &c));
+	return c.chip.ioapic.redirtbl[pin].bits & 0x4000;
+}
+
+/*
+ * A message with the number of another CPU's level-triggered vector: its end is not that of the level's interrupt. And an entry
+ * that leads elsewhere by the time of the EOI.
+ */
+TEST_F(irqchip, eoi_of_another)
+{
+	struct vm *vm = self->vm;
+	struct vcpu *v0 = self->v, *v1 = vcpu_new(vm, 1);
+	struct kvm_msi msi = { .address_lo = 0xfee01000, .data = 0x50 };
+	struct kvm_irqchip c = { .chip_id = KVM_IRQCHIP_IOAPIC };
+	int ev = eventfd(0, EFD_NONBLOCK), resample = eventfd(0, EFD_NONBLOCK);
+	struct kvm_irqfd fd = { .fd = ev, .gsi = 9, .flags = KVM_IRQFD_FLAG_RESAMPLE, .resamplefd = resample };
+	u64 n = 1;
+
+	must(ioctl(vm->fd, KVM_IRQFD, &fd));
+	vcpu_long(v0, sharing_guest, 0);
+	vcpu_long(v1, sharing_guest, 0);
+	EXPECT_EQ(0, vcpu_sync(v0));
+	EXPECT_EQ(10, vcpu_sync(v1));
+	EXPECT_EQ(8, write(ev, &n, 8));
+	EXPECT_EQ(1, vcpu_sync(v0));		/* in service there */
+	EXPECT_TRUE(remote_irr(vm, 9));
+	EXPECT_EQ(1, xioctl(vm->fd, KVM_SIGNAL_MSI, &msi));
+	EXPECT_EQ(11, vcpu_sync(v1));
+	EXPECT_EQ(12, vcpu_sync(v1));		/* and ended here */
+	EXPECT_TRUE(remote_irr(vm, 9));
+	EXPECT_EQ(-1, read(resample, &n, 8));
+	EXPECT_EQ(2, vcpu_sync(v0));
+	EXPECT_FALSE(remote_irr(vm, 9));
+	EXPECT_EQ(8, read(resample, &n, 8));
+
+	/* loaded with another destination while it is in service */
+	n = 1;
+	EXPECT_EQ(8, write(ev, &n, 8));
+	EXPECT_EQ(1, vcpu_sync(v0));
+	must(ioctl(vm->fd, KVM_GET_IRQCHIP, &c));
+	c.chip.ioapic.redirtbl[9].fields.dest_id = 1;
+	must(ioctl(vm->fd, KVM_SET_IRQCHIP, &c));
+	EXPECT_EQ(3, vcpu_sync(v0));
+	EXPECT_FALSE(remote_irr(vm, 9));
+	close(ev);
+	close(resample);
 }
 
 /* ---- MSI ---- */

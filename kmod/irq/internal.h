@@ -56,9 +56,22 @@ int irq_default_routes(struct keel_vm *vm);
 int irq_empty_routes(struct keel_vm *vm);
 void irq_routes_free(struct keel_vm *vm);
 
-/* irqfd.c */
-bool irq_gsi_resampled(struct keel_vm *vm, u32 gsi);	/* RCU */
-void irq_resample(struct keel_vm *vm, u32 gsi);		/* RCU */
+/* ------------------------------------------------------------- ack.c */
+struct irq_ack;
+
+struct irq_acker {		/* embedded in who waits, who is freed a grace period after leaving */
+	struct list_head link;
+	struct irq_ack *ack;
+	bool holds_line;	/* by SOURCE_RESAMPLE, which an acknowledgement lets go */
+	void (*acked)(struct irq_acker *acker);	/* any context, no chip's lock held */
+};
+
+int irq_ack_join(struct keel_vm *vm, u32 gsi, struct irq_acker *acker);	/* irq.lock held; -EBUSY: too many */
+bool irq_ack_leave(struct keel_vm *vm, struct irq_acker *acker);	/* true: nobody else holds the line */
+bool irq_ack_wanted(struct keel_vm *vm, u32 gsi);			/* any context */
+void irq_ack_tell(struct keel_vm *vm, u32 gsi);				/* any context, no chip's lock held */
+void irq_acks_free(struct keel_vm *vm);
+
 
 /* ------------------------------------------------------------- ipi.c */
 struct irq_msg {
@@ -82,6 +95,8 @@ struct irq_apics {
 
 /* Deliver to whom it is for; @src NULL: from a device.  Result as irq_set_gsi()'s.  Any context. */
 int irq_deliver(struct keel_vm *vm, struct keel_lapic *src, const struct irq_msg *msg);
+/* Is @apic one of those that a device's message is for? */
+bool irq_msg_reaches(const struct keel_lapic *apic, const struct irq_msg *msg);
 /* An APIC id, mode, LDR or DFR changed.  vCPU threads only. */
 void irq_map_update(struct keel_vm *vm);
 int irq_map_add(struct keel_lapic *apic);
@@ -98,6 +113,7 @@ struct keel_lapic {
 	struct keel_vcpu *vcpu;
 	u8 *regs;			/* the register page */
 	unsigned long irr_words;	/* bit n: IRR word n may have something; set by anyone after the IRR bit */
+#define IRR_TIMER_DUE	8		/* and the timer's, of which the IRR has nothing yet */
 	int isr_top;			/* highest vector in service, -1 none */
 	u8 ppr;
 	u8 eoi_vector;			/* split irqchip: whose EOI userspace has to hear of */
@@ -113,7 +129,6 @@ struct keel_lapic {
 	ktime_t target;			/* when the count reaches zero; moved on by the callback */
 	u64 deadline;			/* guest TSC; 0: none, or it is in the IRR */
 	u64 armed;			/* deadline the timer was started for; it may have been put off since */
-#define IRR_TIMER_DUE	8		/* and the timer's, of which the IRR has nothing yet */
 
 	u64 vapic_addr;			/* vapic.c; 0: none */
 
@@ -217,12 +232,12 @@ void irq_ioapic_stop(struct keel_vm *vm);
 void irq_ioapic_destroy(struct keel_vm *vm);
 int irq_ioapic_set(struct keel_vm *vm, unsigned int pin, enum irq_source source, bool level);
 bool irq_ioapic_wants_eoi(struct keel_vm *vm, u8 vector);
-void irq_ioapic_eoi(struct keel_vm *vm, u8 vector);
+/* That LAPIC ended an interrupt that came as a level, or as an edge. */
+void irq_ioapic_eoi(struct keel_lapic *apic, u8 vector, bool level);
 void irq_ioapic_rescan(struct keel_vm *vm);	/* routes or ack notifiers changed */
 void irq_ioapic_get(struct keel_vm *vm, struct kvm_ioapic_state *s);
 void irq_ioapic_load(struct keel_vm *vm, const struct kvm_ioapic_state *s);
 
-void irq_pit_acked(struct irq_pit *pit);
 void irq_pit_stop(struct keel_vm *vm);
 void irq_pit_destroy(struct keel_vm *vm);
 

@@ -32,6 +32,7 @@ struct irq_ioapic {
 	u32 id;
 	u32 irr;			/* lines that are up; edge pins: since the last edge */
 	u32 paused;			/* level pins the storm timer will look at again */
+	u32 moved;			/* whose destination has changed since they sent */
 	bool stopped;			/* the VM is going */
 	ioapic_entry pins[IRQ_IOAPIC_PINS];
 	u8 sources[IRQ_IOAPIC_PINS];	/* bit per irq_source */
@@ -40,23 +41,28 @@ struct irq_ioapic {
 	struct hrtimer storm;
 };
 
-/* Send what the pin asks for.  Result as irq_set_gsi()'s. */
-static int pin_send(struct irq_ioapic *io, unsigned int pin)
+static struct irq_msg pin_msg(const ioapic_entry *e)
 {
-	ioapic_entry *e = &io->pins[pin];
-	struct irq_msg msg = {
+	return (struct irq_msg) {
 		.dest = e->fields.dest_id,
 		.logical = e->fields.dest_mode,
 		.mode = e->fields.delivery_mode << 8,
+		.lowest = e->fields.delivery_mode << 8 == APIC_DM_LOWEST,
 		.vector = e->fields.vector,
 		.level = e->fields.trig_mode,
 		.assert = true,
 	};
+}
+
+/* Send what the pin asks for.  Result as irq_set_gsi()'s. */
+static int pin_send(struct irq_ioapic *io, unsigned int pin)
+{
+	ioapic_entry *e = &io->pins[pin];
+	struct irq_msg msg = pin_msg(e);
 	int ret;
 
 	if (e->fields.mask || (e->fields.trig_mode && e->fields.remote_irr))
 		return -1;
-	msg.lowest = msg.mode == APIC_DM_LOWEST;
 	ret = irq_deliver(io->vm, NULL, &msg);
 	if (e->fields.trig_mode && ret >= 0)
 		e->fields.remote_irr = 1;
@@ -153,22 +159,39 @@ static enum hrtimer_restart storm_over(struct hrtimer *timer)
 	return HRTIMER_NORESTART;
 }
 
-void irq_ioapic_eoi(struct keel_vm *vm, u8 vector)
+/*
+ * Is it the pin's interrupt that was ended?  Others may have the vector: messages, and pins that lead to other CPUs.  A
+ * pin that was given another destination while its interrupt was under way goes by the vector alone.
+ */
+static bool pin_ended(const struct irq_ioapic *io, unsigned int pin, const struct keel_lapic *apic, u8 vector, bool level)
 {
+	ioapic_entry e = { .bits = READ_ONCE(io->pins[pin].bits) };
+	struct irq_msg msg = pin_msg(&e);
+
+	if (e.fields.vector != vector || e.fields.trig_mode != level)
+		return false;
+	return irq_msg_reaches(apic, &msg) || (READ_ONCE(io->moved) & BIT(pin));
+}
+
+void irq_ioapic_eoi(struct keel_lapic *apic, u8 vector, bool level)
+{
+	struct keel_vm *vm = apic->vcpu->vm;
 	struct irq_ioapic *io = vm->irq.ioapic;
 	unsigned long flags, pins = 0;
 	unsigned int pin;
 
-	raw_spin_lock_irqsave(&io->lock, flags);
 	for (pin = 0; pin < IRQ_IOAPIC_PINS; pin++) {
-		if (io->pins[pin].fields.vector == vector)
+		if (pin_ended(io, pin, apic, vector, level))
 			pins |= BIT(pin);
 	}
-	raw_spin_unlock_irqrestore(&io->lock, flags);
+	if (!pins)
+		return;
 
 	/* First those who hold the line, so that it is sent again only if it is still wanted. */
 	for_each_set_bit(pin, &pins, IRQ_IOAPIC_PINS)
 		irq_acked(vm, CHIP_IOAPIC, pin);
+	if (!level)
+		return;
 
 	raw_spin_lock_irqsave(&io->lock, flags);
 	for_each_set_bit(pin, &pins, IRQ_IOAPIC_PINS) {
@@ -177,6 +200,7 @@ void irq_ioapic_eoi(struct keel_vm *vm, u8 vector)
 		if (e->fields.vector != vector || !e->fields.trig_mode || !e->fields.remote_irr)
 			continue;
 		e->fields.remote_irr = 0;
+		io->moved &= ~BIT(pin);
 		if ((io->irr & BIT(pin)) && !e->fields.mask)
 			pin_again(io, pin);
 		else
@@ -205,7 +229,7 @@ static u32 window_read(struct irq_ioapic *io)
 static void window_write(struct irq_ioapic *io, u32 val)
 {
 	u32 reg = io->select, pin = (reg - 0x10) >> 1;
-	ioapic_entry *e;
+	ioapic_entry *e, old;
 	u64 bits;
 
 	if (reg == 0)
@@ -214,6 +238,7 @@ static void window_write(struct irq_ioapic *io, u32 val)
 		return;
 
 	e = &io->pins[pin];
+	old = *e;
 	if (reg & 1) {
 		e->bits = (u32)e->bits | (u64)val << 32;
 		e->fields.reserve = 0;
@@ -225,6 +250,10 @@ static void window_write(struct irq_ioapic *io, u32 val)
 		if (!e->fields.trig_mode)
 			e->fields.remote_irr = 0;
 	}
+	if (!e->fields.remote_irr)
+		io->moved &= ~BIT(pin);
+	else if (e->fields.dest_id != old.fields.dest_id || e->fields.dest_mode != old.fields.dest_mode)
+		io->moved |= BIT(pin);
 	update_wants_eoi(io);
 	if (e->fields.trig_mode && (io->irr & BIT(pin)) && !(io->paused & BIT(pin)))
 		pin_send(io, pin);
@@ -360,6 +389,8 @@ void irq_ioapic_load(struct keel_vm *vm, const struct kvm_ioapic_state *s)
 	io->id = s->id & 0xf;
 	memcpy(io->pins, s->redirtbl, sizeof(io->pins));
 	memset(io->eois, 0, sizeof(io->eois));
+	/* Who their interrupts went to is not known here. */
+	io->moved = GENMASK(IRQ_IOAPIC_PINS - 1, 0);
 	io->irr = 0;
 	update_wants_eoi(io);
 	up = s->irr & GENMASK(IRQ_IOAPIC_PINS - 1, 0);

@@ -77,6 +77,13 @@ static bool apic_matches(const struct targets *t, const struct keel_lapic *apic)
 	return matches_physical(apic, msg->dest, x2);
 }
 
+bool irq_msg_reaches(const struct keel_lapic *apic, const struct irq_msg *msg)
+{
+	struct targets t = { .vm = apic->vcpu->vm, .msg = msg };
+
+	return apic_matches(&t, apic);
+}
+
 /* Most messages name one APIC, which is where its id says.  NULL: not so simple, or not there.  RCU. */
 static struct keel_lapic *one_target(const struct keel_vm *vm, const struct irq_msg *msg)
 {

@@ -10,15 +10,15 @@
  * Locks, outermost first; all are below those in keel.h:
  *
  *	irq.lock		mutex: set-up of chips, routes, LAPIC table; above slots_lock
- *	irqfds_lock		spinlock: list of irqfds
+ *	irqfds_lock		spinlock: lists of irqfds and of those who wait for acknowledgements
  *	an eventfd's own lock	held by the kernel when it calls irqfd.c
  *	pit->lock		raw, IRQs off: PIT state
  *	ioapic->lock, pic->lock	raw, IRQs off: one at a time, never nested in each other
  *	map_lock		spinlock: logical map of LAPICs; taken by vCPU threads only
  *	ring_lock		spinlock: coalesced ring
  *
- * Ack notifiers (PIT, resampling irqfds) are called with none of the chips' locks held.  Routes, the table of
- * LAPICs and the list of resampling irqfds are read under RCU.  A LAPIC's registers belong to its vCPU's
+ * Who waits for acknowledgements (PIT, resampling irqfds) is told with none of the chips' locks held.  Routes, the table
+ * of LAPICs and who waits are read under RCU.  A LAPIC's registers belong to its vCPU's
  * thread, but for the IRR, which anyone sets with atomics.
  */
 #ifndef KEEL_IRQ_H
@@ -54,8 +54,9 @@ struct keel_irq {		/* embedded in the VM; owner of irq/ fills in */
 	struct irq_pit *pit;
 
 	spinlock_t irqfds_lock;
-	struct list_head irqfds;
-	struct list_head resamplers;		/* those with a resample eventfd; read under RCU */
+	struct hlist_head *irqfds;		/* by eventfd; NULL until there is one */
+	atomic_t irqfds_ending;			/* left to a work item */
+	struct xarray acks;			/* by GSI: ack.c */
 };
 
 /* ------------------------------------------------------------- I/O buses */

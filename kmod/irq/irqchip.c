@@ -11,8 +11,7 @@ int irq_vm_init(struct keel_vm *vm)
 	mutex_init(&vm->irq.lock);
 	spin_lock_init(&vm->irq.map_lock);
 	spin_lock_init(&vm->irq.irqfds_lock);
-	INIT_LIST_HEAD(&vm->irq.irqfds);
-	INIT_LIST_HEAD(&vm->irq.resamplers);
+	xa_init_flags(&vm->irq.acks, XA_FLAGS_ACCOUNT);
 	irq_buses_init(vm);
 	return irq_coalesced_init(vm);
 }
@@ -36,6 +35,8 @@ void irq_vm_destroy(struct keel_vm *vm)
 	irq_ioapic_destroy(vm);
 	irq_pic_destroy(vm);
 	irq_routes_free(vm);
+	irq_acks_free(vm);
+	kfree(vm->irq.irqfds);
 	kvfree(rcu_dereference_protected(vm->irq.apics, true));
 	RCU_INIT_POINTER(vm->irq.apics, NULL);
 	irq_coalesced_free(vm);

@@ -7,19 +7,20 @@
  *
  * Who takes an irqfd off the VM's list under irqfds_lock ends it: KVM_IRQFD with DEASSIGN, the end of the VM,
  * or the other side closing the eventfd.  The last comes in the wake-up, so the rest is left to a work item.
- * The list of resamplers is read under RCU by EOIs; one that has been on it is freed after a grace period,
- * which nobody waits for.
+ * One that waits for acknowledgements (ack.c) is freed a grace period after it has left, which nobody waits for.
  */
 #include <linux/eventfd.h>
 #include <linux/file.h>
+#include <linux/hash.h>
 #include <linux/poll.h>
+#include <linux/wait_bit.h>
 #include <linux/slab.h>
 #include <linux/workqueue.h>
 #include "internal.h"
 
 struct irqfd {
 	struct keel_vm *vm;
-	struct list_head link;
+	struct hlist_node link;
 	struct eventfd_ctx *ctx;
 	struct eventfd_ctx *resample;	/* NULL: edge-triggered */
 	u32 gsi;
@@ -27,37 +28,34 @@ struct irqfd {
 	wait_queue_head_t *wqh;
 	poll_table pt;
 	struct work_struct shutdown;
-	struct list_head resample_link;
+	struct irq_acker acker;		/* if it resamples */
 	struct rcu_work free;
 };
 
 static struct workqueue_struct *irqfd_wq;
 
-bool irq_gsi_resampled(struct keel_vm *vm, u32 gsi)
-{
-	struct irqfd *p;
+#define HASH_BITS	8	/* a VMM may have thousands, and they are looked for with IRQs off */
 
-	list_for_each_entry_rcu(p, &vm->irq.resamplers, resample_link) {
-		if (p->gsi == gsi)
-			return true;
-	}
-	return false;
+static struct hlist_head *irqfd_bucket(struct keel_vm *vm, struct eventfd_ctx *ctx)
+{
+	return &vm->irq.irqfds[hash_ptr(ctx, HASH_BITS)];
 }
 
-/* The guest is done with it: let the line go, and tell userspace, which raises it again if it still has cause. */
-void irq_resample(struct keel_vm *vm, u32 gsi)
+/* irqfds_lock held. */
+static struct irqfd *irqfd_find(struct keel_vm *vm, struct eventfd_ctx *ctx)
 {
 	struct irqfd *p;
-	bool lowered = false;
 
-	list_for_each_entry_rcu(p, &vm->irq.resamplers, resample_link) {
-		if (p->gsi != gsi)
-			continue;
-		if (!lowered)
-			irq_set_gsi(vm, SOURCE_RESAMPLE, gsi, false);
-		lowered = true;
-		keel_eventfd_signal(p->resample);
-	}
+	hlist_for_each_entry(p, irqfd_bucket(vm, ctx), link)
+		if (p->ctx == ctx)
+			return p;
+	return NULL;
+}
+
+/* The guest is done with it, and the line has been let go: userspace raises it again if it still has cause. */
+static void irqfd_acked(struct irq_acker *acker)
+{
+	keel_eventfd_signal(container_of(acker, struct irqfd, acker)->resample);
 }
 
 static void irqfd_free(struct work_struct *work)
@@ -82,20 +80,20 @@ static void irqfd_end(struct irqfd *p)
 		return;
 	}
 
-	spin_lock_irq(&vm->irq.irqfds_lock);
-	list_del_rcu(&p->resample_link);
-	spin_unlock_irq(&vm->irq.irqfds_lock);
-	rcu_read_lock();
-	if (!irq_gsi_resampled(vm, p->gsi))
+	if (irq_ack_leave(vm, &p->acker))
 		irq_set_gsi(vm, SOURCE_RESAMPLE, p->gsi, false);
-	rcu_read_unlock();
-	irq_ioapic_rescan(vm);
 	queue_rcu_work(irqfd_wq, &p->free);
 }
 
 static void irqfd_shutdown(struct work_struct *work)
 {
-	irqfd_end(container_of(work, struct irqfd, shutdown));
+	struct irqfd *p = container_of(work, struct irqfd, shutdown);
+	atomic_t *ending = &p->vm->irq.irqfds_ending;
+
+	irqfd_end(p);
+	/* The VM, which waits for this, may be gone right after it. */
+	if (atomic_dec_and_test(ending))
+		wake_up_var(ending);
 }
 
 static void irqfd_inject(struct irqfd *p)
@@ -124,8 +122,9 @@ static int irqfd_wakeup(wait_queue_entry_t *wait, unsigned int mode, int sync, v
 	}
 	if (flags & EPOLLHUP) {
 		spin_lock_irqsave(&p->vm->irq.irqfds_lock, irqflags);
-		if (!list_empty(&p->link)) {
-			list_del_init(&p->link);
+		if (!hlist_unhashed(&p->link)) {
+			hlist_del_init(&p->link);
+			atomic_inc(&p->vm->irq.irqfds_ending);
 			queue_work(irqfd_wq, &p->shutdown);
 		}
 		spin_unlock_irqrestore(&p->vm->irq.irqfds_lock, irqflags);
@@ -157,19 +156,13 @@ static void irqfd_take_pending(struct irqfd *p)
 static int irqfd_list_add(struct irqfd *p)
 {
 	struct keel_vm *vm = p->vm;
-	struct irqfd *q;
 	int ret = 0;
 
 	spin_lock_irq(&vm->irq.irqfds_lock);
-	list_for_each_entry(q, &vm->irq.irqfds, link) {
-		if (q->ctx == p->ctx)
-			ret = -EBUSY;
-	}
-	if (!ret) {
-		list_add_tail(&p->link, &vm->irq.irqfds);
-		if (p->resample)
-			list_add_tail_rcu(&p->resample_link, &vm->irq.resamplers);
-	}
+	if (irqfd_find(vm, p->ctx))
+		ret = -EBUSY;
+	else
+		hlist_add_head(&p->link, irqfd_bucket(vm, p->ctx));
 	spin_unlock_irq(&vm->irq.irqfds_lock);
 	return ret;
 }
@@ -184,12 +177,15 @@ static int irqfd_assign(struct keel_vm *vm, const struct kvm_irqfd *args)
 
 	if (vm->irq.mode == IRQCHIP_NONE || (resample && vm->irq.mode != IRQCHIP_KERNEL))
 		return -EINVAL;
+	if (!vm->irq.irqfds)
+		vm->irq.irqfds = kcalloc(1 << HASH_BITS, sizeof(*vm->irq.irqfds), GFP_KERNEL_ACCOUNT);
 	p = kzalloc(sizeof(*p), GFP_KERNEL_ACCOUNT);
-	if (!p)
+	if (!p || !vm->irq.irqfds) {
+		kfree(p);
 		return -ENOMEM;
+	}
 	p->vm = vm;
 	p->gsi = args->gsi;
-	INIT_LIST_HEAD(&p->link);
 	INIT_WORK(&p->shutdown, irqfd_shutdown);
 	INIT_RCU_WORK(&p->free, irqfd_free);
 	init_waitqueue_func_entry(&p->wait, irqfd_wakeup);
@@ -212,20 +208,29 @@ static int irqfd_assign(struct keel_vm *vm, const struct kvm_irqfd *args)
 			goto fail_ctx;
 		}
 		p->resample = rctx;
+		p->acker = (struct irq_acker){ .acked = irqfd_acked, .holds_line = true };
+		ret = irq_ack_join(vm, p->gsi, &p->acker);
+		if (ret)
+			goto fail_rctx;
 	}
 
 	/* On the list first: nobody else may read this eventfd's count then. */
 	ret = irqfd_list_add(p);
 	if (ret)
-		goto fail_rctx;
+		goto fail_ack;
 	vfs_poll(file, &p->pt);
-	if (resample)
-		irq_ioapic_rescan(vm);
 	/* The reference to the file keeps HUP away; DEASSIGN is kept away by irq.lock. */
 	irqfd_take_pending(p);
 	fput(file);
 	return 0;
 
+fail_ack:
+	if (resample) {
+		irq_ack_leave(vm, &p->acker);
+		queue_rcu_work(irqfd_wq, &p->free);
+		fput(file);
+		return ret;
+	}
 fail_rctx:
 	if (rctx)
 		eventfd_ctx_put(rctx);
@@ -240,24 +245,21 @@ fail_file:
 static int irqfd_deassign(struct keel_vm *vm, const struct kvm_irqfd *args)
 {
 	struct eventfd_ctx *ctx = eventfd_ctx_fdget(args->fd);
-	struct irqfd *p, *found;
+	struct irqfd *p = NULL;
 
 	if (IS_ERR(ctx))
 		return PTR_ERR(ctx);
-	do {
-		found = NULL;
+	if (vm->irq.irqfds) {
 		spin_lock_irq(&vm->irq.irqfds_lock);
-		list_for_each_entry(p, &vm->irq.irqfds, link) {
-			if (p->ctx == ctx && p->gsi == args->gsi) {
-				found = p;
-				list_del_init(&p->link);
-				break;
-			}
-		}
+		p = irqfd_find(vm, ctx);
+		if (p && p->gsi == args->gsi)
+			hlist_del_init(&p->link);
+		else
+			p = NULL;
 		spin_unlock_irq(&vm->irq.irqfds_lock);
-		if (found)
-			irqfd_end(found);
-	} while (found);
+	}
+	if (p)
+		irqfd_end(p);
 	eventfd_ctx_put(ctx);
 	return 0;
 }
@@ -281,19 +283,22 @@ VM_IOCTL(irq_irqfd)
 void irq_irqfds_release(struct keel_vm *vm)
 {
 	struct irqfd *p;
+	unsigned int i;
 
-	for (;;) {
+	for (i = 0; vm->irq.irqfds && i < 1 << HASH_BITS; ) {
 		spin_lock_irq(&vm->irq.irqfds_lock);
-		p = list_first_entry_or_null(&vm->irq.irqfds, struct irqfd, link);
+		p = hlist_entry_safe(vm->irq.irqfds[i].first, struct irqfd, link);
 		if (p)
-			list_del_init(&p->link);
+			hlist_del_init(&p->link);
 		spin_unlock_irq(&vm->irq.irqfds_lock);
-		if (!p)
-			break;
-		irqfd_end(p);
+		if (p)
+			irqfd_end(p);
+		else
+			i++;
+		cond_resched();
 	}
 	/* Those whose eventfd was closed are on their way out by work items that know the VM. */
-	flush_workqueue(irqfd_wq);
+	wait_var_event(&vm->irq.irqfds_ending, !atomic_read(&vm->irq.irqfds_ending));
 }
 
 int irq_room_init(void)

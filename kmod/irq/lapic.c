@@ -395,7 +395,7 @@ static __always_inline void ended(struct keel_lapic *apic, u8 vector)
 	level = test_bit(vector & 31, apic_vec_word(apic, APIC_TMR, vector));
 	if (vm->irq.mode == IRQCHIP_KERNEL) {
 		if (level || irq_ioapic_wants_eoi(vm, vector))
-			irq_ioapic_eoi(vm, vector);
+			irq_ioapic_eoi(apic, vector, level);
 	} else if (level && !(apic_reg(apic, APIC_SPIV) & APIC_SPIV_DIRECTED_EOI)) {
 		apic->eoi_vector = vector;
 		keel_request(KEEL_REQ_IOAPIC_EOI, apic->vcpu);

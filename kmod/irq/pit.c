@@ -33,6 +33,7 @@ enum pit_access { ACCESS_LSB = 1, ACCESS_MSB, ACCESS_BOTH, ACCESS_SECOND /* of b
 
 struct irq_pit {
 	struct irq_bus_dev dev, speaker;
+	struct irq_acker acker;
 	struct keel_vm *vm;
 	raw_spinlock_t lock;
 	struct kvm_pit_channel_state ch[3];
@@ -143,8 +144,9 @@ static enum hrtimer_restart timer_fires(struct hrtimer *timer)
 	return restart;
 }
 
-void irq_pit_acked(struct irq_pit *pit)
+static void pit_acked(struct irq_acker *acker)
 {
+	struct irq_pit *pit = container_of(acker, struct irq_pit, acker);
 	unsigned long flags;
 	bool inject = false;
 
@@ -414,18 +416,19 @@ static long pit_create(struct keel_vm *vm, u32 flags)
 		load_count(pit, c, 0);
 	}
 
+	pit->acker.acked = pit_acked;
 	ret = irq_bus_add(vm, BUS_PIO, 0x40, 4, &pit->dev);
-	if (!ret && pit->has_speaker) {
+	if (!ret && pit->has_speaker)
 		ret = irq_bus_add(vm, BUS_PIO, 0x61, 1, &pit->speaker);
-		if (ret)
-			irq_bus_remove(vm, BUS_PIO, &pit->dev);
-	}
+	if (!ret)
+		ret = irq_ack_join(vm, 0, &pit->acker);
 	if (ret) {
+		irq_bus_remove(vm, BUS_PIO, &pit->dev);
+		irq_bus_remove(vm, BUS_PIO, &pit->speaker);
 		kfree(pit);
 		return ret;
 	}
 	smp_store_release(&vm->irq.pit, pit);
-	irq_ioapic_rescan(vm);
 	return 0;
 }
 
@@ -470,6 +473,7 @@ void irq_pit_destroy(struct keel_vm *vm)
 	if (!pit)
 		return;
 	irq_pit_stop(vm);
+	irq_ack_leave(vm, &pit->acker);
 	mutex_lock(&vm->slots_lock);
 	irq_bus_remove(vm, BUS_PIO, &pit->dev);
 	irq_bus_remove(vm, BUS_PIO, &pit->speaker);

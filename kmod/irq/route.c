@@ -81,11 +81,6 @@ int irq_set_gsi(struct keel_vm *vm, enum irq_source source, u32 gsi, bool level)
 	return ret;
 }
 
-static bool gsi_wants_ack(struct keel_vm *vm, int gsi)
-{
-	return gsi >= 0 && ((gsi == 0 && READ_ONCE(vm->irq.pit)) || irq_gsi_resampled(vm, gsi));
-}
-
 bool irq_pin_wants_ack(struct keel_vm *vm, enum irq_chip chip, unsigned int pin)
 {
 	const struct irq_routes *t;
@@ -93,7 +88,7 @@ bool irq_pin_wants_ack(struct keel_vm *vm, enum irq_chip chip, unsigned int pin)
 
 	rcu_read_lock();
 	t = rcu_dereference(vm->irq.routes);
-	ret = t && gsi_wants_ack(vm, t->pin_gsi[chip][pin]);
+	ret = t && t->pin_gsi[chip][pin] >= 0 && irq_ack_wanted(vm, t->pin_gsi[chip][pin]);
 	rcu_read_unlock();
 	return ret;
 }
@@ -106,13 +101,8 @@ void irq_acked(struct keel_vm *vm, enum irq_chip chip, unsigned int pin)
 	rcu_read_lock();
 	t = rcu_dereference(vm->irq.routes);
 	gsi = t ? t->pin_gsi[chip][pin] : -1;
-	if (gsi >= 0) {
-		struct irq_pit *pit = smp_load_acquire(&vm->irq.pit);
-
-		if (gsi == 0 && pit)
-			irq_pit_acked(pit);
-		irq_resample(vm, gsi);
-	}
+	if (gsi >= 0)
+		irq_ack_tell(vm, gsi);
 	rcu_read_unlock();
 }
 
@@ -127,7 +117,7 @@ void irq_sint_acked(struct keel_vm *vm, u32 vp_index, u32 sint)
 		const struct irq_route *e = &t->route[i];
 
 		if (e->type == ROUTE_SINT && e->sint.vp_index == vp_index && e->sint.nr == sint)
-			irq_resample(vm, e->gsi);
+			irq_ack_tell(vm, e->gsi);
 	}
 	rcu_read_unlock();
 }

@@ -205,13 +205,10 @@ int irq_pic_set(struct keel_vm *vm, unsigned int pin, enum irq_source source, bo
 int irq_pic_ack(struct keel_vm *vm);
 void irq_pic_get(struct keel_vm *vm, unsigned int chip, struct kvm_pic_state *s);
 void irq_pic_load(struct keel_vm *vm, unsigned int chip, const struct kvm_pic_state *s);
-void irq_pit_acked(struct irq_pit *pit);
 void irq_pit_stop(struct keel_vm *vm);
 void irq_pit_destroy(struct keel_vm *vm);
 VM_IOCTL(irq_create_pit2);
 VM_IOCTL(irq_get_pit2);
-
-#define irq_ioapic_rescan(vm)	((void)(vm))
 
 /* GSI 0 is the PIC's pin 0, as there is no IOAPIC. */
 static inline int irq_set_gsi(struct keel_vm *vm, enum irq_source source, u32 gsi, bool level)
@@ -219,11 +216,31 @@ static inline int irq_set_gsi(struct keel_vm *vm, enum irq_source source, u32 gs
 	return irq_pic_set(vm, gsi, source, level);
 }
 
+struct irq_acker {
+	void (*acked)(struct irq_acker *acker);
+};
+
+static struct irq_acker *env_acker;	/* of GSI 0 */
+
+static inline int irq_ack_join(struct keel_vm *vm, u32 gsi, struct irq_acker *acker)
+{
+	assert(gsi == 0 && !env_acker);
+	env_acker = acker;
+	return 0;
+}
+
+static inline bool irq_ack_leave(struct keel_vm *vm, struct irq_acker *acker)
+{
+	assert(env_acker == acker);
+	env_acker = NULL;
+	return true;
+}
+
 static inline void irq_acked(struct keel_vm *vm, enum irq_chip chip, unsigned int pin)
 {
 	env_acks[pin]++;
-	if (pin == 0 && vm->irq.pit)
-		irq_pit_acked(vm->irq.pit);
+	if (pin == 0 && env_acker)
+		env_acker->acked(env_acker);
 }
 
 #endif
