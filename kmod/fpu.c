@@ -459,6 +459,18 @@ VCPU_IOCTL(keel_set_fpu)
 	return 0;
 }
 
+/* What the guest's CPUID does not tell of is none of its state. */
+static void hide_components(void *image, u64 shown)
+{
+	struct xstate_header *h = image + LEGACY_BYTES;
+	unsigned long hidden = host.features & ~shown;
+	unsigned int i;
+
+	for_each_set_bit(i, &hidden, MAX_FEATURE + 1)
+		memset(image + host.comp[i].offset, 0, host.comp[i].bytes);
+	h->xfeatures &= shown;
+}
+
 /* The image of the ABI: the area, and PKRU where XSAVE would put it. */
 VCPU_IOCTL(keel_get_xsave)
 {
@@ -476,6 +488,7 @@ VCPU_IOCTL(keel_get_xsave)
 		memcpy(buf + host.comp[XFEATURE_PKRU].offset, &fpu->pkru, sizeof(fpu->pkru));
 		h->xfeatures |= XFEATURE_MASK_PKRU;
 	}
+	hide_components(buf, vcpu->model.xcr0_allowed | XFEATURE_MASK_FPSSE);
 	return 0;
 }
 

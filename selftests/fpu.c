@@ -436,6 +436,37 @@ TEST_F(fpu, outside)
 	vcpu_done(self->v);
 }
 
+/* What the guest's CPUID does not tell of is not in what the VMM gets */
+TEST_F(fpu, hidden)
+{
+	struct kvm_xsave *x = mem_alloc(16384);
+	u64 *features = (u64 *)(x->region + 128);
+	u8 *ymm = (u8 *)x->region + 576;
+	struct kvm_cpuid_entry2 *d;
+	struct vcpu *v;
+
+	NEED_CAP(self->vm, KVM_CAP_XSAVE);
+	d = cpuid_find(self->vm->cpuid, 0xd, 0);
+	if (!d || !(d->eax & 4))
+		SKIP(return, "no AVX");
+	must(ioctl(self->v->fd, KVM_GET_XSAVE, x));
+	*features = 7;
+	memset(ymm, 0x5a, 256);
+	EXPECT_EQ(0, xioctl(self->v->fd, KVM_SET_XSAVE, x));
+	memset(x, 0, 4096);
+	must(ioctl(self->v->fd, KVM_GET_XSAVE, x));
+	EXPECT_EQ(4, *features & 4);
+	EXPECT_EQ(0x5a, ymm[255]);
+
+	d->eax = 3;
+	d->edx = 0;
+	v = vcpu_new(self->vm, 1);
+	EXPECT_EQ(0, xioctl(v->fd, KVM_SET_XSAVE, x));
+	must(ioctl(v->fd, KVM_GET_XSAVE, x));
+	EXPECT_EQ(0, *features & ~3UL);
+	EXPECT_EQ(0, ymm[0] | ymm[255]);
+}
+
 static void x87_guest(u64 arg)
 {
 	u16 cw = 0x27f, sw;
