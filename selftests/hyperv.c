@@ -632,6 +632,27 @@ TEST_F(hv, send_ipi)
 		vcpu_join(self->v[i]);
 }
 
+static void no_lapic_guest(u64 arg)
+{
+	say_who();
+	guest_eq(call(SEND_IPI | FAST, VEC, 1), 3);
+	guest_eq(call_in(SEND_IPI_EX, VEC, EVERYONE, 0, 0, 0), 3);
+	guest_done(0);
+}
+
+/* Where the VMM has the LAPICs nothing is sent, and success is not claimed */
+TEST(ipi_without_lapic)
+{
+	struct vm *vm = vm_new(VM_PLAIN);
+	struct vcpu *v = vcpu_new(vm, 0);
+
+	NEED_CAP(vm, KVM_CAP_HYPERV_SEND_IPI);
+	set_hv_cpuid(v);
+	vcpu_long(v, no_lapic_guest, 0);
+	vcpu_done(v);
+	vm_free(vm);
+}
+
 /* The VMM may number them as it likes: IPIs and flushes go by that */
 static void renumbered_guest(u64 arg)
 {

@@ -150,8 +150,8 @@ static int send(struct hv_call *c, u64 vector, struct vp_set *set)
 	struct keel_vcpu *vcpu;
 	unsigned int i;
 
-	/* The upper half: a trust level, of which there is one, and zeros. */
-	if (vector < HV_IPI_LOW_VECTOR || vector > HV_IPI_HIGH_VECTOR)
+	/* Without LAPICs here there is nobody to send it to.  The upper half: a trust level, of which there is one, and zeros. */
+	if (c->hv->vcpu->vm->irq.mode == IRQCHIP_NONE || vector < HV_IPI_LOW_VECTOR || vector > HV_IPI_HIGH_VECTOR)
 		return HV_STATUS_INVALID_HYPERCALL_INPUT;
 	keel_for_each_vcpu(vcpu, i, c->hv->vcpu->vm)
 		if (vcpu->apic && in_set(set, vcpu))
