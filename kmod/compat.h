@@ -28,7 +28,10 @@
 #else
 #include <asm/hyperv-tlfs.h>
 #endif
+#include <asm/desc.h>
 #include <asm/fpu/api.h>
+#include <asm/ldt.h>
+#include <asm/mmu_context.h>
 #include <asm/msr.h>
 #include <asm/perf_event.h>
 #include <asm/processor.h>
@@ -387,6 +390,39 @@ static inline u32 keel_fpu_begin(void)
 #else
 #define KEEL_TIF_RESCHED	_TIF_NEED_RESCHED
 #endif
+
+/*
+ * This thread's LDT, which an exit takes out of the CPU.  Another thread may give the process one, or a new one, at any
+ * time: the descriptor in the GDT is then as old as the interrupt that tells of it, and only the process knows which it
+ * is.  The kernel has a function for that, which it does not export.
+ */
+static inline bool keel_has_ldt(void)
+{
+#ifdef CONFIG_MODIFY_LDT_SYSCALL
+	return READ_ONCE(current->mm->context.ldt);
+#else
+	return false;
+#endif
+}
+
+static inline void keel_load_ldt(void)
+{
+#ifdef CONFIG_MODIFY_LDT_SYSCALL
+	const struct ldt_struct *ldt;
+	const void *entries;
+	unsigned long flags;
+
+	/* Whoever frees it waits for an interrupt here first. */
+	local_irq_save(flags);
+	ldt = READ_ONCE(current->mm->context.ldt);
+	entries = ldt->entries;
+	/* Where page tables are isolated user mode has it elsewhere, in one of two slots. */
+	if (boot_cpu_has(X86_FEATURE_PTI))
+		entries = (const void *)(LDT_BASE_ADDR + ldt->slot * (unsigned long)(LDT_ENTRIES * LDT_ENTRY_SIZE));
+	set_ldt(entries, ldt->nr_entries);
+	local_irq_restore(flags);
+#endif
+}
 
 /*
  * Must this thread do something before it may enter its guest?  entry-kvm.h has a helper for that, which

@@ -8,11 +8,37 @@
  */
 
 #include "svm.h"
+#include <asm/segment.h>
 #include <asm/trap_pf.h>
 #include "../trace.h"
 
+/*
+ * An exit loads DS and ES by their selectors, from the GDT: what a task has there of its LDT is taken out.  FS and GS come
+ * back with all that belongs to them, and so does the LDT's register, which another thread may have given a new LDT
+ * meanwhile: the one that comes back may not be there any more.
+ */
+static void svm_begin_ldt(struct svm_vcpu *svm)
+{
+	savesegment(ds, svm->host_ds);
+	savesegment(es, svm->host_es);
+	loadsegment(ds, 0);
+	loadsegment(es, 0);
+}
+
+static void svm_end_ldt(struct svm_vcpu *svm)
+{
+	keel_load_ldt();
+	if (svm->host_ds)
+		loadsegment(ds, svm->host_ds);
+	if (svm->host_es)
+		loadsegment(es, svm->host_es);
+	svm->host_ds = svm->host_es = 0;
+}
+
 void svm_begin(struct keel_vcpu *vcpu)
 {
+	if (unlikely(keel_has_ldt()))
+		svm_begin_ldt(to_svm(vcpu));
 	/* FS, GS, LDTR and KernelGsBase are the task's: the picture is taken for each stay in the loop. */
 	asm volatile("vmsave %0" : : "a" (svm_host_save_pa()) : "memory");
 	svm_load_tsc_ratio(to_svm(vcpu));
@@ -20,6 +46,8 @@ void svm_begin(struct keel_vcpu *vcpu)
 
 void svm_end(struct keel_vcpu *vcpu)
 {
+	if (unlikely(keel_has_ldt()))
+		svm_end_ldt(to_svm(vcpu));
 }
 
 static void svm_flush_regs(struct svm_vcpu *svm)

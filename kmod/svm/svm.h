@@ -47,6 +47,7 @@ struct svm_vcpu {
 	bool shadow_lost;		/* it did */
 	u64 shadow_rip;
 	u64 tsc_ratio;
+	u16 host_ds, host_es;		/* between begin and end, of a task with an LDT */
 };
 
 static inline struct svm_vcpu *to_svm(struct keel_vcpu *vcpu)

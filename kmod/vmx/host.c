@@ -106,7 +106,6 @@ void vmx_begin(struct keel_vcpu *vcpu)
 	savesegment(es, vmx->host_es);
 	savesegment(fs, vmx->host_fs);
 	savesegment(gs, vmx->host_gs);
-	store_ldt(vmx->host_ldt);
 	if (base != vmx->host_fs_base) {
 		vmx->host_fs_base = base;
 		vmcs_write(HOST_FS_BASE, base);
@@ -133,7 +132,9 @@ void vmx_end(struct keel_vcpu *vcpu)
 			wrmsrq(switched_msrs[i], host_syscall[i]);
 	vmx->msr_guest[KERNEL_GS] = native_read_msr(MSR_KERNEL_GS_BASE);
 
-	/* Selectors first: loading one changes the base, which is written after. */
+	/* The LDT, since selectors may be of it; selectors; then bases, which loading a selector changes. */
+	if (unlikely(keel_has_ldt()))
+		keel_load_ldt();
 	if (unlikely(vmx->host_ds))
 		loadsegment(ds, vmx->host_ds);
 	if (unlikely(vmx->host_es))
@@ -148,8 +149,6 @@ void vmx_end(struct keel_vcpu *vcpu)
 	} else if (vmx->msr_guest[KERNEL_GS] != vmx->host_kernel_gs) {
 		wrmsrq(MSR_KERNEL_GS_BASE, vmx->host_kernel_gs);
 	}
-	if (unlikely(vmx->host_ldt))
-		asm volatile("lldt %w0" : : "r" (vmx->host_ldt));
 	if (unlikely(vmx->host_debugctl))
 		wrmsrq(MSR_IA32_DEBUGCTLMSR, vmx->host_debugctl);
 	/* An exit makes the GDT's limit 64K and the TSS's 0x67. */

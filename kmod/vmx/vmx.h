@@ -49,7 +49,7 @@ struct vmx_vcpu {
 	/* MSRs the CPU does not switch: swapped once per stay in the fast loop. */
 	u64 msr_guest[4], host_kernel_gs;
 	bool syscall_loaded;		/* between begin and end: the first three are in the CPU */
-	u16 host_ds, host_es, host_fs, host_gs, host_ldt;
+	u16 host_ds, host_es, host_fs, host_gs;
 	u64 host_debugctl;
 	struct desc_ptr host_gdt;	/* of the CPU it is loaded on */
 };
