@@ -6,6 +6,7 @@
 #ifndef KEEL_COMPAT_H
 #define KEEL_COMPAT_H
 
+#include <linux/context_tracking.h>
 #include <linux/cpu.h>
 #include <linux/eventfd.h>
 #include <linux/file.h>
@@ -31,6 +32,7 @@
 #include <asm/desc.h>
 #include <asm/fpu/api.h>
 #include <asm/ldt.h>
+#include <asm/mce.h>
 #include <asm/mmu_context.h>
 #include <asm/msr.h>
 #include <asm/perf_event.h>
@@ -342,6 +344,24 @@ static inline u64 keel_run_delay(void)
 static inline void keel_rcu_note_guest(void)
 {
 	rcu_note_context_switch(false);
+}
+
+/* Does the kernel take its events through FRED instead of the IDT (6.9)? */
+static inline bool keel_has_fred(void)
+{
+#ifdef X86_FEATURE_FRED
+	return boot_cpu_has(X86_FEATURE_FRED);
+#else
+	return false;
+#endif
+}
+
+/* A machine check, as if it had come in that place. */
+static inline void keel_do_machine_check(struct pt_regs *regs)
+{
+#ifdef CONFIG_X86_MCE
+	do_machine_check(regs);
+#endif
 }
 
 /*

@@ -125,6 +125,21 @@ static int hw_cpu_offline(unsigned int cpu)
 	return 0;
 }
 
+/*
+ * A machine check has ended the guest; IRQs off, nothing has been let in since.  The kernel's handler is told that user
+ * mode was interrupted: it then blames this thread, which gets a SIGBUS if that memory was of use to it.  In kernel mode
+ * it would have to panic.
+ */
+void keel_machine_check(void)
+{
+	struct pt_regs regs = { .cs = __USER_CS, .ss = __USER_DS, .flags = X86_EFLAGS_IF };
+
+	/* It may use RCU, for which a guest that runs is idle. */
+	context_tracking_guest_exit();
+	keel_do_machine_check(&regs);
+	context_tracking_guest_enter();
+}
+
 /* Suspend: hotplug has taken every other CPU down; this one runs with IRQs off and tasks frozen. */
 static int hw_suspend(void)
 {

@@ -123,4 +123,6 @@ KEEL_OPS(KEEL_OP_DECLARE)
 extern struct keel_hw_caps keel_hw;	/* of the backend in use; constant after load */
 extern struct keel_ops svm_ops, vmx_ops;
 
+void keel_machine_check(void);	/* hw.c: for enter() when one ended the guest */
+
 #endif

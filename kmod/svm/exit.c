@@ -95,6 +95,9 @@ void svm_enter(struct keel_vcpu *vcpu)
 
 	svm_switch(svm, svm_host_save_pa());
 
+	/* Before interrupts: whoever polls the banks would find it first. */
+	if (unlikely(svm_exit_code(c) == SVM_EXIT_EXCP_BASE + X86_TRAP_MC))
+		keel_machine_check();
 	svm->clean = CLEAN_ALL;
 	vcpu->regs[KEEL_RAX] = s->rax;
 	vcpu->cr2 = s->cr2;
@@ -158,13 +161,6 @@ static int svm_db(struct keel_vcpu *vcpu)
 static int svm_ac(struct keel_vcpu *vcpu)
 {
 	keel_raise_error(vcpu, X86_TRAP_AC, to_svm(vcpu)->vmcb->control.exit_info_1);
-	return KEEL_RESUME;
-}
-
-static int svm_mc(struct keel_vcpu *vcpu)
-{
-	/* A machine check while the guest ran: hand it to the host's handler as if it came just now. */
-	asm volatile("int $18");
 	return KEEL_RESUME;
 }
 
@@ -266,7 +262,7 @@ static const struct svm_exit {
 	[EXCP(X86_TRAP_UD)]	= { ONLY_SLOW(keel_emulate_ud), "excp_ud" },
 	[EXCP(X86_TRAP_PF)]	= { BOTH(svm_pf), "excp_pf" },
 	[EXCP(X86_TRAP_AC)]	= { BOTH(svm_ac), "excp_ac" },
-	[EXCP(X86_TRAP_MC)]	= { BOTH(svm_mc), "excp_mc" },
+	[EXCP(X86_TRAP_MC)]	= { BOTH(svm_resume), "excp_mc" },	/* svm_enter() has seen to it */
 	[SVM_EXIT_INTR]		= { BOTH(svm_irq), "interrupt" },
 	[SVM_EXIT_NMI]		= { BOTH(svm_irq), "nmi" },
 	[SVM_EXIT_SMI]		= { BOTH(svm_irq), "smi" },

@@ -123,6 +123,12 @@ static void vmx_drain_pml(struct vmx_vcpu *vmx)
 /* NMIs and machine checks are the host's, and are taken before interrupts are let in again. */
 static void vmx_exception_exit(struct vmx_vcpu *vmx)
 {
+	if (vmx->reason != EXIT_REASON_EXCEPTION_NMI) {
+		/* The entry failed, as it does when a machine check breaks it off (SDM 26.9). */
+		if ((u16)vmx->reason == EXIT_REASON_MCE_DURING_VMENTRY)
+			keel_machine_check();
+		return;
+	}
 	vmx->intr_info = vmcs_read(VM_EXIT_INTR_INFO);
 	switch (vmx->intr_info & INTR_INFO_INTR_TYPE_MASK) {
 	case INTR_TYPE_NMI_INTR:
@@ -130,7 +136,7 @@ static void vmx_exception_exit(struct vmx_vcpu *vmx)
 		break;
 	case INTR_TYPE_HARD_EXCEPTION:
 		if ((vmx->intr_info & INTR_INFO_VECTOR_MASK) == X86_TRAP_MC)
-			asm volatile("int $18");
+			keel_machine_check();
 		break;
 	}
 }
@@ -174,7 +180,8 @@ void vmx_enter(struct keel_vcpu *vcpu)
 	/* With IRQs off: who waited for this exit finds it done. */
 	if (unlikely(vmx->pml_on))
 		vmx_drain_pml(vmx);
-	if (unlikely(vmx->reason == EXIT_REASON_EXCEPTION_NMI))
+	/* EXIT_REASON_EXCEPTION_NMI, which is 0, or with the sign: a failed entry. */
+	if (unlikely((s32)vmx->reason <= 0))
 		vmx_exception_exit(vmx);
 }
 

@@ -335,6 +335,9 @@ static const char *vmx_missing(struct keel_hw_caps *caps, int *err)
 		return "VMX is disabled in firmware; enable it in the BIOS setup";
 	if (!KEEL_MAY_SET_CR4)
 		return "this kernel lets only kvm.ko set CR4.VMXE";
+	/* There are no gates for INT to go through, and the kernel's way for NMIs that end a guest is kvm.ko's alone. */
+	if (keel_has_fred())
+		return "this kernel uses FRED, where only kvm.ko can hand on NMIs; boot with fred=off";
 	rdmsrq(MSR_IA32_VMX_BASIC, basic);
 	if (!(basic & BIT_ULL(55)) || vmx_basic_vmcs_size(basic) > PAGE_SIZE || (basic >> 50 & 15) != 6)
 		return "this CPU's VMX is of the first generation, which keel does not know";

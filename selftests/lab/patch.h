@@ -42,17 +42,27 @@ static void emit(const void *bytes, size_t n)
 	code += n;
 }
 
-/* In the function @from, the call of @to: runs @first, with the call's arguments, and goes on to @next */
-static void redirect(unsigned char *from, unsigned char *to, const void *first, size_t n, void *next)
+/* The call of @to in the function @from, with the instruction @arg among the last before it */
+static unsigned char *find_call(unsigned char *from, unsigned char *to, const void *arg, size_t n)
 {
-	unsigned char *p, *at, *start;
+	unsigned char *p;
 	int32_t rel;
 
 	for (p = from; from && to && p < from + LONG; p++) {
 		memcpy(&rel, p + 1, 4);
-		if ((*p == 0xe8 || *p == 0xe9) && p + 5 + rel == to)	/* call, or jmp at a function's end */
+		if ((*p == 0xe8 || *p == 0xe9) && p + 5 + rel == to &&	/* call, or jmp at a function's end */
+		    (!n || (p - from >= 16 && memmem(p - 16, 16, arg, n))))
 			break;
 	}
+	return p;
+}
+
+/* In the function @from, the call @p of @to: runs @first, with the call's arguments, and goes on to @next */
+static void redirect_call(unsigned char *p, unsigned char *from, unsigned char *to, const void *first, size_t n, void *next)
+{
+	unsigned char *at, *start;
+	int32_t rel;
+
 	if (!from || !to || p == from + LONG || (!code && !(code = page_near(p)))) {
 		fprintf(stderr, "not the emulator that was expected: something is left as it is\n");
 		return;
@@ -67,6 +77,17 @@ static void redirect(unsigned char *from, unsigned char *to, const void *first, 
 	mprotect(at, 8192, PROT_READ | PROT_WRITE | PROT_EXEC);
 	memcpy(p + 1, &rel, 4);
 	mprotect(at, 8192, PROT_READ | PROT_EXEC);
+}
+
+static inline void redirect(unsigned char *from, unsigned char *to, const void *first, size_t n, void *next)
+{
+	redirect_call(find_call(from, to, NULL, 0), from, to, first, n, next);
+}
+
+/* Only the call with that instruction before it */
+static inline void redirect_if(unsigned char *from, unsigned char *to, const void *arg, size_t n, void *next)
+{
+	redirect_call(find_call(from, to, arg, n), from, to, "", 0, next);
 }
 
 #endif

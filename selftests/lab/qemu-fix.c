@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * Preloaded into the QEMU 7.2 that is L1, for three errors of its TCG that end
- * L1 or a guest, whichever module runs it.
+ * L1 or a guest, whichever module runs it, and for one without which nobody
+ * sees a machine check of a guest's.
  *
  * CMPXCHG8B and CMPXCHG16B take the flags in the form that was current when the
  * translated block began. Where that was "as they are in EFLAGS" and a compare
@@ -17,6 +18,9 @@
  *
  * A #VMEXIT loads the host's CR0 while CR4 is the guest's. With EFER.LME, and a
  * guest without CR4.PAE, no long mode is entered, and the host goes on without.
+ *
+ * A machine check (monitor: mce) goes to the guest that runs, whether it is
+ * intercepted or not.
  *
  * A QEMU that has no such call is left alone, and says so.
  */
@@ -65,6 +69,17 @@ static void update_cr0_with_pae(void *env, uint32_t val)
 	update_cr0(env, val);
 }
 
+#define EXIT_MC		0x52
+
+static void (*check_intercept)(void *env, uint32_t exit, uint64_t param, uintptr_t from);
+static void (*hard_irq)(void *env, int vector, int hard);
+
+static void machine_check(void *env, int vector, int hard)
+{
+	check_intercept(env, EXIT_MC, 0, 0);	/* no return if it is */
+	hard_irq(env, vector, hard);
+}
+
 /* movl $-1, exception(%rdi) */
 static bool find_exception(const unsigned char *none)
 {
@@ -93,6 +108,13 @@ __attribute__((constructor)) static void fix(void)
 		redirect(dlsym(RTLD_DEFAULT, "do_interrupt_x86_hardirq"), (void *)deliver, "", 0, deliver_once);
 	else
 		fprintf(stderr, "not the emulator that was expected: injected interrupts are left as they are\n");
+
+	/* The first call there; the others' vectors are not machine checks'. */
+	check_intercept = dlsym(RTLD_DEFAULT, "cpu_svm_check_intercept_param");
+	hard_irq = dlsym(RTLD_DEFAULT, "do_interrupt_x86_hardirq");
+	if (check_intercept)
+		redirect_if(dlsym(RTLD_DEFAULT, "x86_cpu_exec_interrupt"), (void *)hard_irq, "\xbe\x12\0\0\0", 5,
+			    machine_check);
 
 	update_cr0 = dlsym(RTLD_DEFAULT, "cpu_x86_update_cr0");
 	update_cr4 = dlsym(RTLD_DEFAULT, "cpu_x86_update_cr4");
