@@ -12,9 +12,11 @@
 #include <linux/file.h>
 #include <linux/hrtimer.h>
 #include <linux/interrupt.h>
+#include <linux/kobject.h>
 #include <linux/kvm.h>
 #include <linux/mm.h>
 #include <linux/mmu_notifier.h>
+#include <linux/module.h>
 #include <linux/rcupdate.h>
 #include <linux/smp.h>
 #include <linux/sched/signal.h>
@@ -37,6 +39,7 @@
 #include <asm/msr.h>
 #include <asm/perf_event.h>
 #include <asm/processor.h>
+#include <asm/reboot.h>
 #include <asm/svm.h>
 #include <asm/tlbflush.h>
 #include <asm/tsc.h>
@@ -355,6 +358,53 @@ static inline bool keel_has_fred(void)
 	return false;
 #endif
 }
+
+/*
+ * How a CPU gets out of virtualization when the kernel dies: before 6.5 it knows by itself; until 6.18, and in stable kernels
+ * before, it calls back whoever has turned it on; in 7.2 it knows again.  In between only kvm.ko is called, which is of
+ * little use to SVM: it holds off neither INIT nor the next kernel, but for the few instructions around VMRUN.
+ *
+ * There is room for one callback.  Before 6.12 kvm's modules take it for as long as they are loaded, and theirs does what
+ * ours would; later for as long as they have virtualization on, when keel cannot.
+ */
+#if defined(KEEL_HAS_EMERGENCY_CALLBACK) && LINUX_VERSION_CODE < KERNEL_VERSION(6, 19, 0)
+#define KEEL_EMERGENCY_CALLBACK	1
+static inline bool keel_emergency_taken(void)
+{
+	static const char *const names[] = { "kvm_intel", "kvm_amd" };
+	unsigned int i;
+
+	for (i = 0; LINUX_VERSION_CODE < KERNEL_VERSION(6, 12, 0) && i < ARRAY_SIZE(names); i++) {
+		struct kobject *module = kset_find_obj(THIS_MODULE->mkobj.kobj.kset, names[i]);
+
+		kobject_put(module);
+		if (module)
+			return true;
+	}
+	return false;
+}
+
+static inline bool keel_emergency_register(void (*callback)(void))
+{
+	if (keel_emergency_taken())
+		return false;
+	cpu_emergency_register_virt_callback(callback);
+	return true;
+}
+
+static inline void keel_emergency_unregister(void (*callback)(void))
+{
+	cpu_emergency_unregister_virt_callback(callback);
+}
+#else
+#define KEEL_EMERGENCY_CALLBACK	0
+static inline bool keel_emergency_register(void (*callback)(void))
+{
+	return false;
+}
+
+static inline void keel_emergency_unregister(void (*callback)(void)) { }
+#endif
 
 /* A machine check, as if it had come in that place. */
 static inline void keel_do_machine_check(struct pt_regs *regs)

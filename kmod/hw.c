@@ -10,6 +10,7 @@
 #include <linux/cpuhotplug.h>
 #include <linux/reboot.h>
 #include <linux/slab.h>
+#include <linux/workqueue.h>
 #include "ops.h"
 
 DEFINE_MUTEX(keel_hw_lock);
@@ -48,6 +49,35 @@ static void hw_disable_cpu(void *unused)
 	keel_call(cpu_disable);
 }
 
+/*
+ * A crash, or a reboot without ceremony: IRQs off, on other CPUs in an NMI, from which there is no return.  VMX keeps INIT
+ * from coming, and the next kernel from writing CR4.
+ */
+static void hw_emergency(void)
+{
+	keel_rebooting = true;
+	keel_call(cpu_emergency);
+}
+
+static bool hw_emergency_on;		/* it is called */
+
+/* In the background: who makes and deletes VMs does not wait for the grace period that taking it back takes. */
+static void hw_emergency_update(struct work_struct *unused)
+{
+	bool want;
+
+	mutex_lock(&keel_hw_lock);
+	want = hw_users;
+	mutex_unlock(&keel_hw_lock);
+	if (want == hw_emergency_on)
+		return;
+	if (!want)
+		keel_emergency_unregister(hw_emergency);
+	hw_emergency_on = want && keel_emergency_register(hw_emergency);
+}
+
+static DECLARE_WORK(hw_emergency_work, hw_emergency_update);
+
 int keel_hw_get(struct keel_vm *vm)
 {
 	atomic_t failed = ATOMIC_INIT(0);
@@ -70,6 +100,8 @@ int keel_hw_get(struct keel_vm *vm)
 			goto out;
 		}
 		hw_on = true;
+		if (KEEL_EMERGENCY_CALLBACK)
+			schedule_work(&hw_emergency_work);
 	}
 	vm->serial = ++hw_serial;
 	list_add_tail(&vm->list, &keel_vms);
@@ -95,6 +127,8 @@ void keel_hw_put(struct keel_vm *vm)
 	if (--hw_users == 0) {
 		hw_on = false;
 		on_each_cpu(hw_disable_cpu, NULL, 1);
+		if (KEEL_EMERGENCY_CALLBACK)
+			schedule_work(&hw_emergency_work);
 	}
 	mutex_unlock(&keel_hw_lock);
 	cpus_read_unlock();
@@ -224,5 +258,6 @@ void keel_hw_exit(void)
 	unregister_reboot_notifier(&hw_reboot_nb);
 	keel_syscore_unregister(&hw_syscore);
 	cpuhp_remove_state_nocalls(hw_cpuhp);
+	flush_work(&hw_emergency_work);
 	keel_backend->unsetup();
 }

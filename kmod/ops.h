@@ -9,6 +9,7 @@
 #define KEEL_OPS_H
 
 #include <linux/static_call.h>
+#include <asm/asm.h>
 #include "keel.h"
 
 /* A CPU that runs LAPICs in x2APIC mode by itself, on the page of their registers: irq/apicv.c.  vCPU loaded. */
@@ -45,6 +46,8 @@ struct keel_hw_caps {
 	/* Physical CPU, IRQs off. cpu_enable: -EBUSY if virtualization is on already. */	\
 	OP(cpu_enable, int, (void))							\
 	OP(cpu_disable, void, (void))							\
+	/* The kernel is dying, maybe in an NMI: off, whatever state keel's data are in. */	\
+	OP(cpu_emergency, void, (void))							\
 	/* Objects. vm_init/vcpu_init may allocate; destroy undoes also a failed init. */	\
 	OP(vm_init, int, (struct keel_vm *))						\
 	OP(vm_destroy, void, (struct keel_vm *))					\
@@ -122,6 +125,9 @@ KEEL_OPS(KEEL_OP_DECLARE)
 
 extern struct keel_hw_caps keel_hw;	/* of the backend in use; constant after load */
 extern struct keel_ops svm_ops, vmx_ops;
+
+/* In an asm goto: a fault of the instruction at @from goes to that C label. */
+#define KEEL_EXTABLE_GOTO(from, label)	_ASM_EXTABLE(from, (%l[label]))
 
 void keel_machine_check(void);	/* hw.c: for enter() when one ended the guest */
 

@@ -40,7 +40,7 @@ void svm_begin(struct keel_vcpu *vcpu)
 	if (unlikely(keel_has_ldt()))
 		svm_begin_ldt(to_svm(vcpu));
 	/* FS, GS, LDTR and KernelGsBase are the task's: the picture is taken for each stay in the loop. */
-	asm volatile("vmsave %0" : : "a" (svm_host_save_pa()) : "memory");
+	asm volatile("1: vmsave %0\n2:\n" _ASM_EXTABLE(1b, 2b) : : "a" (svm_host_save_pa()) : "memory");
 	svm_load_tsc_ratio(to_svm(vcpu));
 }
 
@@ -64,12 +64,18 @@ static void svm_flush_regs(struct svm_vcpu *svm)
 	vcpu->dirty = 0;
 }
 
-/* IRQs off.  From CLGI to STGI nothing at all may interrupt. */
+/*
+ * IRQs off.  From CLGI to STGI nothing at all may interrupt.  A reboot turns SVM off under whoever is still in here: CLGI
+ * raises #UD then, which is an entry refused.  Once it is through, SVM stays on until STGI.
+ */
 static noinstr void svm_switch(struct svm_vcpu *svm, phys_addr_t host_pa)
 {
-	asm volatile("clgi" : : : "memory");
+	asm goto("1: clgi\n" KEEL_EXTABLE_GOTO(1b, off) : : : "memory" : off);
 	svm_vmrun(svm->vcpu.regs, svm->vmcb_pa, host_pa);
 	asm volatile("stgi" : : : "memory");
+	return;
+off:
+	svm->vmcb->control.exit_code = SVM_EXIT_ERR;
 }
 
 void svm_enter(struct keel_vcpu *vcpu)

@@ -66,19 +66,27 @@ int svm_cpu_enable(void)
 	return 0;
 }
 
+void svm_cpu_emergency(void)
+{
+	u64 efer;
+
+	rdmsrq(MSR_EFER, efer);
+	if (!(efer & EFER_SVME))
+		return;
+	/* With GIF clear an INIT or NMI would wait for ever once SVME is off. */
+	asm volatile("1: stgi\n2:\n" _ASM_EXTABLE(1b, 2b) : : : "memory");
+	wrmsrq(MSR_EFER, efer & ~EFER_SVME);
+}
+
 void svm_cpu_disable(void)
 {
 	struct svm_cpu *sc = this_cpu_ptr(&svm_cpu);
-	u64 efer;
 
 	if (!sc->enabled)
 		return;
 	sc->enabled = false;
-	rdmsrq(MSR_EFER, efer);
 	wrmsrq(MSR_VM_HSAVE_PA, 0);
-	/* With GIF clear an INIT or NMI would wait for ever once SVME is off. */
-	asm volatile("stgi");
-	wrmsrq(MSR_EFER, efer & ~EFER_SVME);
+	svm_cpu_emergency();
 }
 
 /*
@@ -283,6 +291,7 @@ struct keel_ops svm_ops = {
 	.unsetup		= svm_unsetup,
 	.cpu_enable		= svm_cpu_enable,
 	.cpu_disable		= svm_cpu_disable,
+	.cpu_emergency		= svm_cpu_emergency,
 	.vm_init		= svm_vm_init,
 	.vm_destroy		= svm_vm_destroy,
 	.vcpu_init		= svm_vcpu_init,

@@ -3,6 +3,7 @@
 #ifndef KEEL_SVM_H
 #define KEEL_SVM_H
 
+#include <asm/asm.h>
 #include <asm/io.h>
 #include <asm/svm.h>
 #include <asm/trapnr.h>
@@ -94,6 +95,7 @@ int svm_setup(struct keel_ops *ops, const char **why);
 void svm_unsetup(void);
 int svm_cpu_enable(void);
 void svm_cpu_disable(void);
+void svm_cpu_emergency(void);
 void svm_assign_asid(struct svm_vcpu *svm);
 void svm_load_tsc_ratio(struct svm_vcpu *svm);
 phys_addr_t svm_host_save_pa(void);

@@ -129,20 +129,41 @@ int vmx_cpu_enable(void)
 {
 	struct vmx_cpu *vc = this_cpu_ptr(&vmx_cpu);
 	u64 pa = page_to_phys(vc->vmxon);
-	bool failed;
 
 	if (__read_cr4() & X86_CR4_VMXE)
 		return -EBUSY;
 	keel_cr4_set(X86_CR4_VMXE);
-	asm volatile("vmxon %1" : "=@ccna" (failed) : "m" (pa) : "memory");
-	if (failed) {
-		keel_cr4_clear(X86_CR4_VMXE);
-		return -EBUSY;
-	}
+	/* #GP where firmware has locked it off, on this CPU alone. */
+	asm goto("1: vmxon %0\n\tjna %l[failed]\n" KEEL_EXTABLE_GOTO(1b, failed)
+		 : : "m" (pa) : "cc", "memory" : failed);
 	INIT_LIST_HEAD(&vc->loaded);
 	vc->current_vmcs = NULL;
 	vc->enabled = true;
 	return 0;
+failed:
+	keel_cr4_clear(X86_CR4_VMXE);
+	return -EBUSY;
+}
+
+static void vmx_off(void)
+{
+	asm volatile("1: vmxoff\n2:\n" _ASM_EXTABLE(1b, 2b) : : : "cc", "memory");
+	keel_cr4_clear(X86_CR4_VMXE);
+}
+
+/* The list can be gone through at any time: whoever is added or deleted is so with one pointer. */
+void vmx_cpu_emergency(void)
+{
+	struct vmx_cpu *vc = this_cpu_ptr(&vmx_cpu);
+	struct vmx_vcpu *vmx;
+
+	if (!(__read_cr4() & X86_CR4_VMXE))
+		return;
+	/* What the CPU still has of them it must not write when the memory is another kernel's. */
+	if (vc->enabled)
+		list_for_each_entry(vmx, &vc->loaded, loaded)
+			vmclear(vmx->vmcs);
+	vmx_off();
 }
 
 void vmx_cpu_disable(void)
@@ -155,8 +176,7 @@ void vmx_cpu_disable(void)
 	list_for_each_entry_safe(vmx, next, &vc->loaded, loaded)
 		vmcs_clear_here(vmx);
 	vc->enabled = false;
-	asm volatile("vmxoff" : : : "cc", "memory");
-	keel_cr4_clear(X86_CR4_VMXE);
+	vmx_off();
 }
 
 /* Without a VPID entries and exits flush by themselves. */
@@ -501,6 +521,7 @@ struct keel_ops vmx_ops = {
 	.unsetup		= vmx_free,
 	.cpu_enable		= vmx_cpu_enable,
 	.cpu_disable		= vmx_cpu_disable,
+	.cpu_emergency		= vmx_cpu_emergency,
 	.vm_init		= vmx_vm_init,
 	.vm_destroy		= vmx_vm_destroy,
 	.vcpu_init		= vmx_vcpu_init,
