@@ -63,6 +63,9 @@
 #ifndef CONFIG_MMU_NOTIFIER
 #error keel needs a kernel with CONFIG_MMU_NOTIFIER, which CONFIG_KVM selects
 #endif
+#ifdef CONFIG_PREEMPT_RT
+#error keel does not work on a kernel with CONFIG_PREEMPT_RT, whose spinlocks sleep: it takes some while a guest holds the CPU
+#endif
 #ifndef CONFIG_PREEMPT_NOTIFIERS
 #error keel needs a kernel with CONFIG_PREEMPT_NOTIFIERS, which CONFIG_KVM selects
 #endif
