@@ -33,10 +33,12 @@
 #endif
 #include <asm/desc.h>
 #include <asm/fpu/api.h>
+#include <asm/hardirq.h>
 #include <asm/ldt.h>
 #include <asm/mce.h>
 #include <asm/mmu_context.h>
 #include <asm/msr.h>
+#include <asm/nospec-branch.h>
 #include <asm/perf_event.h>
 #include <asm/processor.h>
 #include <asm/reboot.h>
@@ -306,6 +308,33 @@ static inline int keel_l1tf_choice(void)
 	return l1tf_mitigation == L1TF_MITIGATION_FULL || l1tf_mitigation == L1TF_MITIGATION_FULL_FORCE ? 2 : 1;
 #else
 	return cpu_mitigations_off() ? 0 : 1;
+#endif
+}
+
+/* Does the kernel clear data of devices (MMIO stale data) by hand before entries?  No VMX, no such CPU, on those that don't tell. */
+static inline bool keel_mmio_stale_choice(void)
+{
+#ifdef KEEL_HAS_MMIO_STALE_DATA_CLEAR
+	return static_key_enabled(&mmio_stale_data_clear);
+#else
+	return boot_cpu_has_bug(X86_BUG_MMIO_STALE_DATA) && !cpu_mitigations_off();
+#endif
+}
+
+/* Interrupts, and what they led to, leave a note for kvm-intel; kernels that are built without it leave none. */
+static inline bool keel_irq_filled_l1d(void)
+{
+#if IS_ENABLED(CONFIG_KVM_INTEL)
+	return kvm_get_cpu_l1tf_flush_l1d();
+#else
+	return true;
+#endif
+}
+
+static inline void keel_irq_forget_l1d(void)
+{
+#if IS_ENABLED(CONFIG_KVM_INTEL)
+	kvm_clear_cpu_l1tf_flush_l1d();
 #endif
 }
 

@@ -216,6 +216,13 @@ void keel_fpu_load(struct keel_vcpu *vcpu)
 {
 	struct keel_fpu *fpu = &vcpu->fpu;
 
+	/*
+	 * AMD CPUs before Zen load the pointers to the last x87 instruction and its operand only with an exception: this
+	 * guest would see another's, or a task's.  An instruction of our own makes them point to here; nothing may be
+	 * pending before it, and no register full.
+	 */
+	if (static_cpu_has_bug(X86_BUG_FXSAVE_LEAK))
+		asm volatile("fnclex; emms; fildl %0" : : "m" (*(s32 *)fpu->state));
 	if (host.xsave)
 		asm volatile("xrstor64 (%0)" : : "r" (fpu->state), "a" ((u32)host.swapped),
 			     "d" ((u32)(host.swapped >> 32)) : "memory");

@@ -11,6 +11,7 @@
 #include <linux/reboot.h>
 #include <linux/slab.h>
 #include <linux/workqueue.h>
+#include "mitigate.h"
 #include "ops.h"
 
 DEFINE_MUTEX(keel_hw_lock);
@@ -35,10 +36,12 @@ static void hw_enable_cpu(void *failed)
 {
 	if (__this_cpu_read(hw_cpu_on))
 		return;
-	if (keel_call(cpu_enable))
+	if (keel_call(cpu_enable)) {
 		atomic_inc(failed);
-	else
-		__this_cpu_write(hw_cpu_on, true);
+		return;
+	}
+	keel_mitigate_cpu(true);
+	__this_cpu_write(hw_cpu_on, true);
 }
 
 static void hw_disable_cpu(void *unused)
@@ -47,6 +50,7 @@ static void hw_disable_cpu(void *unused)
 		return;
 	__this_cpu_write(hw_cpu_on, false);
 	keel_call(cpu_disable);
+	keel_mitigate_cpu(false);
 }
 
 /*

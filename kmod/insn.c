@@ -11,6 +11,7 @@
 #include <linux/slab.h>
 
 #include <asm/trapnr.h>
+#include "mitigate.h"
 #include "ops.h"
 #include "trace.h"
 
@@ -922,6 +923,7 @@ static int emulate(struct keel_vcpu *vcpu, bool decoded)
 	enum emul_result r = EMUL_OK;
 	u64 rip;
 
+	keel_l1d_note();
 	in->cursor = 0;
 	in->need_slow = in->halted = false;
 	in->nr_writes = in->write_pos = 0;
@@ -1043,6 +1045,7 @@ static int page_fault_done(struct keel_vcpu *vcpu, int r, u64 gpa, u32 access, u
 int keel_page_fault(struct keel_vcpu *vcpu, u64 gpa, u32 access, u64 info)
 {
 	vcpu->stat.page_faults++;
+	keel_l1d_note();
 	trace_keel_page_fault(vcpu, gpa, info);
 	return page_fault_done(vcpu, mmu_fault(vcpu, gpa, access), gpa, access, info);
 }
@@ -1055,6 +1058,7 @@ int keel_shadow_fault(struct keel_vcpu *vcpu, u64 gva, u32 error)
 	int r;
 
 	vcpu->stat.page_faults++;
+	keel_l1d_note();
 	trace_keel_page_fault(vcpu, gva, error);
 	r = mmu_shadow_fault(vcpu, gva, error, &gpa, &access, &fault);
 	if (r == MMU_GUEST) {

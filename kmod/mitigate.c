@@ -21,8 +21,10 @@ static_assert(offsetof(struct keel_vcpu, spec_ctrl) - offsetof(struct keel_vcpu,
 static_assert(offsetof(struct keel_vcpu, spec_ctrl_mode) - offsetof(struct keel_vcpu, regs) == KEEL_SPEC_MODE);
 
 const u16 keel_verw_sel = __KERNEL_DS;
-u8 keel_l1d_mode __ro_after_init;
-bool keel_device_data_leaks __ro_after_init;
+DEFINE_STATIC_KEY_FALSE(keel_entry_flushes);
+DEFINE_PER_CPU(bool, keel_l1d_filled);
+static enum keel_l1d l1d_mode __ro_after_init;
+static bool device_data_leaks __ro_after_init;
 
 /* For CPUs whose microcode has no command to flush L1D: reading this replaces all of it (32 KB, twice for good measure). */
 #define L1D_ORDER	4
@@ -41,15 +43,17 @@ static u64 arch_capabilities(void)
 
 int __init keel_mitigate_setup(void)
 {
-	if (boot_cpu_has_bug(X86_BUG_MMIO_STALE_DATA) && !cpu_mitigations_off())
-		keel_device_data_leaks = !boot_cpu_has(X86_FEATURE_CLEAR_CPU_BUF);
-	if (!boot_cpu_has_bug(X86_BUG_L1TF) || arch_capabilities() & ARCH_CAP_SKIP_VMENTRY_L1DFLUSH)
-		return 0;
-	keel_l1d_mode = keel_l1tf_choice();
-	if (keel_l1d_mode == KEEL_L1D_NEVER || boot_cpu_has(X86_FEATURE_FLUSH_L1D))
-		return 0;
-	l1d_pages = __get_free_pages(GFP_KERNEL | __GFP_ZERO, L1D_ORDER);
-	return l1d_pages ? 0 : -ENOMEM;
+	device_data_leaks = keel_mmio_stale_choice() && !boot_cpu_has(X86_FEATURE_CLEAR_CPU_BUF);
+	if (boot_cpu_has_bug(X86_BUG_L1TF) && !(arch_capabilities() & ARCH_CAP_SKIP_VMENTRY_L1DFLUSH))
+		l1d_mode = keel_l1tf_choice();
+	if (l1d_mode != KEEL_L1D_NEVER && !boot_cpu_has(X86_FEATURE_FLUSH_L1D)) {
+		l1d_pages = __get_free_pages(GFP_KERNEL | __GFP_ZERO, L1D_ORDER);
+		if (!l1d_pages)
+			return -ENOMEM;
+	}
+	if (l1d_mode != KEEL_L1D_NEVER || device_data_leaks)
+		static_branch_enable(&keel_entry_flushes);
+	return 0;
 }
 
 void keel_mitigate_exit(void)
@@ -57,7 +61,22 @@ void keel_mitigate_exit(void)
 	free_pages(l1d_pages, L1D_ORDER);
 }
 
-void keel_l1d_flush(void)
+/* Zen 5 has a setting that keeps a guest's predictions from the host, which costs everybody, so while there are guests. */
+void keel_mitigate_cpu(bool on)
+{
+#ifdef X86_FEATURE_SRSO_BP_SPEC_REDUCE
+	u64 val;
+
+	if (!cpu_feature_enabled(X86_FEATURE_SRSO_BP_SPEC_REDUCE) || rdmsrq_safe(MSR_ZEN4_BP_CFG, &val))
+		return;
+	val &= ~BIT_ULL(MSR_ZEN4_BP_CFG_BP_SPEC_REDUCE_BIT);
+	if (on)
+		val |= BIT_ULL(MSR_ZEN4_BP_CFG_BP_SPEC_REDUCE_BIT);
+	wrmsrq_safe(MSR_ZEN4_BP_CFG, val);
+#endif
+}
+
+static void l1d_flush(void)
 {
 	unsigned long at;
 
@@ -73,9 +92,16 @@ void keel_l1d_flush(void)
 	rmb();
 }
 
-void keel_clear_device_data(void)
+void __keel_entry_flush(void)
 {
-	asm volatile("verw %0" : : "m" (keel_verw_sel) : "cc");
+	if (l1d_mode == KEEL_L1D_ALWAYS ||
+	    (l1d_mode == KEEL_L1D_COND && (__this_cpu_read(keel_l1d_filled) || keel_irq_filled_l1d()))) {
+		__this_cpu_write(keel_l1d_filled, false);
+		keel_irq_forget_l1d();
+		l1d_flush();
+	}
+	if (device_data_leaks)
+		asm volatile("verw %0" : : "m" (keel_verw_sel) : "cc");
 }
 
 void keel_predict_barrier(u64 serial)
@@ -84,5 +110,5 @@ void keel_predict_barrier(u64 serial)
 		return;
 	__this_cpu_write(last_serial, serial);
 	if (keel_wants_ibpb())
-		wrmsrq(MSR_IA32_PRED_CMD, PRED_CMD_IBPB);
+		keel_ibpb();
 }

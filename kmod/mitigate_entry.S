@@ -64,20 +64,13 @@
 
 /* Returns are predicted from what the guest trained.  Uses RAX, RCX, RDX. */
 .macro KEEL_UNTRAIN_RETURNS
-#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 16, 0)
-	UNTRAIN_RET
-	ALTERNATIVE "jmp .Lno_barrier\@", "", X86_FEATURE_IBPB_ON_VMEXIT
-#else
-	/* The helpers are kvm.ko's: a whole barrier does what the cheaper of them do, and more. */
-	ALTERNATIVE_2 "", "jmp .Lbarrier\@", X86_FEATURE_UNRET, "jmp .Lbarrier\@", X86_FEATURE_ENTRY_IBPB
-	ALTERNATIVE "jmp .Lno_barrier\@", "", X86_FEATURE_IBPB_ON_VMEXIT
-.Lbarrier\@:
-#endif
-	mov	$MSR_IA32_PRED_CMD, %ecx
-	mov	$1, %eax
-	xor	%edx, %edx
-	wrmsr
-.Lno_barrier\@:
+	CALL_UNTRAIN_RET
+	ALTERNATIVE_2 "", "call keel_ibpb", X86_FEATURE_ENTRY_IBPB, "call keel_ibpb", X86_FEATURE_IBPB_ON_VMEXIT
+.endm
+
+/* Zen 1 shows the last quotient to whoever divides by zero.  Uses RAX, RCX, RDX. */
+.macro KEEL_CLEAR_DIVIDER
+	ALTERNATIVE "", __stringify(xor %eax, %eax; xor %edx, %edx; mov $1, %ecx; div %ecx), X86_BUG_DIV0
 .endm
 
 /* VMX only, which later kernels do not let keel turn on. */

@@ -18,6 +18,7 @@
 #include <asm/debugreg.h>
 #include <asm/fpu/api.h>
 #include "ioctl.h"
+#include "mitigate.h"
 #include "ops.h"
 #include "trace.h"
 
@@ -160,6 +161,7 @@ static int run_fast(struct keel_vcpu *vcpu)
 	pagefault_enable();
 	keel_call(end, vcpu);
 	keel_fpu_save(vcpu);
+	keel_guest_has_run();
 	kernel_fpu_end();
 	if (unlikely(vapic))
 		irq_vapic_leave(vcpu);

@@ -27,6 +27,7 @@ SYM_FUNC_START(svm_vmrun)
 	push	%rdi			/* regs */
 
 	KEEL_SPEC_CTRL_IN %rdi
+	KEEL_CLEAR_DIVIDER
 	mov	%rsi, %rax
 	KEEL_LOAD_GUEST_REGS
 

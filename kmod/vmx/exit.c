@@ -132,6 +132,7 @@ static void vmx_exception_exit(struct vmx_vcpu *vmx)
 	vmx->intr_info = vmcs_read(VM_EXIT_INTR_INFO);
 	switch (vmx->intr_info & INTR_INFO_INTR_TYPE_MASK) {
 	case INTR_TYPE_NMI_INTR:
+		keel_l1d_note();
 		asm volatile("int $2");
 		break;
 	case INTR_TYPE_HARD_EXCEPTION:
@@ -154,12 +155,7 @@ void vmx_enter(struct keel_vcpu *vcpu)
 		vmx->flush = false;
 		vmx_flush_context(vmx);
 	}
-	if (unlikely(vmx->l1d_flush)) {
-		vmx->l1d_flush = keel_l1d_mode == KEEL_L1D_ALWAYS;
-		keel_l1d_flush();
-	}
-	if (unlikely(keel_device_data_leaks))
-		keel_clear_device_data();
+	keel_entry_flush();
 	if (native_read_cr2() != vcpu->cr2)
 		native_write_cr2(vcpu->cr2);
 
@@ -204,7 +200,6 @@ static int vmx_resume(struct keel_vcpu *vcpu)
 static int vmx_irq(struct keel_vcpu *vcpu)
 {
 	vcpu->guest_irq_exit = true;
-	to_vmx(vcpu)->l1d_flush = keel_l1d_mode;	/* the host's handler has run */
 	vcpu->stat.irq_exits++;
 	return KEEL_RESUME;
 }

@@ -101,7 +101,7 @@ void vmx_begin(struct keel_vcpu *vcpu)
 	unsigned long base = task_fs_base();
 	unsigned int i;
 
-	vmx->l1d_flush = keel_l1d_mode;
+	keel_l1d_note();
 	savesegment(ds, vmx->host_ds);
 	savesegment(es, vmx->host_es);
 	savesegment(fs, vmx->host_fs);

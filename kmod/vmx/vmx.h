@@ -19,7 +19,6 @@ struct vmx_vcpu {
 	int last_cpu;			/* it was loaded on last, -1: none */
 	bool launched;
 	bool flush;			/* this guest's translations must go before the next entry */
-	bool l1d_flush;			/* before the next entry */
 	u8 before_entry;		/* VMX_LOAD_TSC, VMX_SWITCH_COUNTERS */
 	bool shadow_set;		/* an interrupt shadow was made by us: see vmx_flush_regs() */
 	u16 vpid;			/* 0: none left, every entry and exit flushes */

@@ -1,0 +1,23 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * mitigate_barrier.S - the branch prediction barrier, for exits and for the change of vCPUs; see mitigate.h.  The kernel's
+ * own is not for every module.
+ */
+#include <linux/linkage.h>
+#include <asm/alternative.h>
+#include <asm/cpufeatures.h>
+#include <asm/msr-index.h>
+#include <asm/nospec-branch.h>
+
+.section .noinstr.text, "ax"
+
+/* void keel_ibpb(void): RAX, RCX and RDX are used.  A whole barrier where the kernel could do with a selective one. */
+SYM_FUNC_START(keel_ibpb)
+	mov	$MSR_IA32_PRED_CMD, %ecx
+	mov	$PRED_CMD_IBPB, %eax
+	xor	%edx, %edx
+	wrmsr
+	/* On some CPUs it leaves what returns are predicted from. */
+	FILL_RETURN_BUFFER %rax, RSB_CLEAR_LOOPS, X86_BUG_IBPB_NO_RET
+	RET
+SYM_FUNC_END(keel_ibpb)
