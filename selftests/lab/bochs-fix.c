@@ -25,16 +25,14 @@
  * whatever the guest's interruptibility state says then: entries only ever
  * block. So each entry begins with none blocked, and blocks what it is told to.
  *
- * On request (BOCHS_SPEC_CTRL in the environment) the Skylake it emulates gets
- * what its microcode brought real ones: CPUID tells of SPEC_CTRL with IBRS,
- * STIBP and SSBD, and the register keeps what is written to it. Nothing
- * speculates here, but whose value is in it when can be seen.
+ * On request (cpu-bits.h) the Skylake it emulates gets CPUID bits and MSRs of our
+ * choice.
  *
  * All is done by sending one call through a few instructions of our own. A
  * Bochs that has no such call is left alone, and says so.
  */
 #define _GNU_SOURCE
-#include "patch.h"
+#include "cpu-bits.h"
 
 #define INSIDE	"_ZN8BX_CPU_C"
 
@@ -100,69 +98,74 @@ static void unblock_virtual_nmis(unsigned char *iret, unsigned char *load_guest)
 	fprintf(stderr, "not the emulator that was expected: virtual NMIs are left as they are\n");
 }
 
-#define SPEC_CTRL	0x48
-#define UCODE_REV	0x8b
-
 struct leaf {
 	uint32_t eax, ebx, ecx, edx;
 };
 
-static uint64_t spec_ctrl;
 static void (*cpuid_leaf)(void *cpuid, uint32_t function, uint32_t sub, struct leaf *leaf);
 static int (*unknown_rdmsr)(void *cpu, uint32_t msr, uint64_t *val);
 static int (*unknown_wrmsr)(void *cpu, uint32_t msr, uint64_t val);
+static void (*real_verw)(void *cpu, void *insn);
 
-static void spec_cpuid_leaf(void *cpuid, uint32_t function, uint32_t sub, struct leaf *leaf)
+static void cpuid_with_bits(void *cpuid, uint32_t function, uint32_t sub, struct leaf *leaf)
 {
 	cpuid_leaf(cpuid, function, sub, leaf);
-	if (function == 7 && !sub)
-		leaf->edx |= 1u << 26 | 1u << 27 | 1u << 31;
+	bits_cpuid(function, sub, &leaf->eax, &leaf->ebx, &leaf->ecx, &leaf->edx);
 }
 
-static int spec_rdmsr(void *cpu, uint32_t msr, uint64_t *val)
+static int rdmsr_with_bits(void *cpu, uint32_t msr, uint64_t *val)
 {
-	switch (msr) {
-	case SPEC_CTRL:
-		*val = spec_ctrl;
-		return 1;
-	case UCODE_REV:		/* Linux knows old ones that were not to be trusted with it */
-		*val = 0x7fffffffUL << 32;
-		return 1;
-	default:
-		return unknown_rdmsr(cpu, msr, val);
-	}
+	return bits_rdmsr(cpu, msr, val) ? 1 : unknown_rdmsr(cpu, msr, val);
 }
 
-static int spec_wrmsr(void *cpu, uint32_t msr, uint64_t val)
+/* A guest's are counted as the host's are, see cpu-bits.h: it is the tests' own guests that write. */
+static int wrmsr_with_bits(void *cpu, uint32_t msr, uint64_t val)
 {
-	if (msr != SPEC_CTRL)
-		return unknown_wrmsr(cpu, msr, val);
-	if (val & ~7UL)
-		return 0;
-	spec_ctrl = val;
-	return 1;
+	int r = bits_wrmsr(cpu, msr, val, true);
+
+	return r < 0 ? unknown_wrmsr(cpu, msr, val) : r;
 }
 
-static void add_spec_ctrl(void)
+static void counted_verw(void *cpu, void *insn)
 {
-	void **table = dlsym(RTLD_DEFAULT, "_ZTV18corei7_skylake_x_t");
-	int i;
+	bits_count(cpu, VERW);
+	real_verw(cpu, insn);
+}
 
-	cpuid_leaf = dlsym(RTLD_DEFAULT, "_ZNK18corei7_skylake_x_t14get_cpuid_leafEjjP16cpuid_function_t");
-	for (i = 0; table && i < 16; i++) {
-		unsigned char *page = (unsigned char *)((uintptr_t)&table[i] & ~4095UL);
+struct exchange {
+	void *old, *new;
+	int n;
+};
 
-		if (table[i] != (void *)cpuid_leaf)
-			continue;
-		mprotect(page, 4096, PROT_READ | PROT_WRITE);
-		table[i] = spec_cpuid_leaf;
-		mprotect(page, 4096, PROT_READ);
+static void exchange(void **p, void *arg)
+{
+	struct exchange *x = arg;
+	unsigned char *page = (unsigned char *)((uintptr_t)p & ~4095UL);
+
+	if (*p != x->old)
+		return;
+	mprotect(page, 4096, PROT_READ | PROT_WRITE);
+	*p = x->new;
+	x->n++;
+}
+
+static void add_bits(void)
+{
+	struct exchange leaf = { cpuid_leaf = dlsym(RTLD_DEFAULT, "_ZNK18corei7_skylake_x_t14get_cpuid_leafEjjP16cpuid_function_t"),
+				 cpuid_with_bits };
+	struct exchange verw = { real_verw = dlsym(RTLD_DEFAULT, INSIDE "7VERW_EwEP15bxInstruction_c"), counted_verw };
+
+	each_pointer(exchange, &leaf);
+	each_pointer(exchange, &verw);
+	if (!leaf.n || !verw.n) {
+		fprintf(stderr, "not the emulator that was expected: no bits for its CPUs\n");
+		exit(1);
 	}
 	unknown_rdmsr = dlsym(RTLD_DEFAULT, INSIDE "20handle_unknown_rdmsrEjPm");
 	unknown_wrmsr = dlsym(RTLD_DEFAULT, INSIDE "20handle_unknown_wrmsrEjm");
 	code = NULL;
-	redirect(dlsym(RTLD_DEFAULT, INSIDE "5rdmsrEjPm"), (void *)unknown_rdmsr, "", 0, spec_rdmsr);
-	redirect(dlsym(RTLD_DEFAULT, INSIDE "5wrmsrEjm"), (void *)unknown_wrmsr, "", 0, spec_wrmsr);
+	redirect(dlsym(RTLD_DEFAULT, INSIDE "5rdmsrEjPm"), (void *)unknown_rdmsr, "", 0, rdmsr_with_bits);
+	redirect(dlsym(RTLD_DEFAULT, INSIDE "5wrmsrEjm"), (void *)unknown_wrmsr, "", 0, wrmsr_with_bits);
 }
 
 __attribute__((constructor)) static void fix(void)
@@ -197,6 +200,6 @@ __attribute__((constructor)) static void fix(void)
 		redirect((void *)deliver, (void *)interrupt, "", 0, virtual_interrupt);
 		redirect(dlsym(RTLD_DEFAULT, INSIDE "20InterruptAcknowledgeEv"), (void *)deliver, "", 0, deliver_or_exit);
 	}
-	if (getenv("BOCHS_SPEC_CTRL"))
-		add_spec_ctrl();
+	if (bits_read())
+		add_bits();
 }

@@ -22,10 +22,12 @@
  * A machine check (monitor: mce) goes to the guest that runs, whether it is
  * intercepted or not.
  *
+ * On request (cpu-bits.h) its CPUs get CPUID bits and MSRs of our choice.
+ *
  * A QEMU that has no such call is left alone, and says so.
  */
 #define _GNU_SOURCE
-#include "patch.h"
+#include "cpu-bits.h"
 
 #define ARITHMETIC	0x8d5	/* CF, PF, AF, ZF, SF, OF */
 #define CR4_PAE		0x20
@@ -93,6 +95,141 @@ static bool find_exception(const unsigned char *none)
 	return false;
 }
 
+/* ---- cpu-bits.h. Of a CPU's state what comes first is used: sixteen registers, five words more, two halves, flags */
+
+enum { RAX, RCX, RDX };
+#define HFLAGS(env)	(((uint32_t *)(env))[44])
+#define GUEST		(1 << 21)
+
+static void (*check_intercept)(void *env, uint32_t type, uint64_t param, uintptr_t from);
+
+/* The first thing that RDMSR does is to see whether a guest may; what is ours is done then, and the rest left out. */
+__attribute__((used)) static bool rdmsr_done(uint64_t *env, uint32_t type, uint64_t param, uintptr_t from)
+{
+	uint64_t val;
+
+	check_intercept(env, type, param, from);
+	if (!bits_rdmsr(env, env[RCX], &val))
+		return false;
+	env[RAX] = (uint32_t)val;
+	env[RDX] = val >> 32;
+	return true;
+}
+
+void rdmsr_check(void);
+asm("rdmsr_check:\n"
+    "	sub	$8, %rsp\n"
+    "	call	rdmsr_done\n"
+    "	add	$8, %rsp\n"
+    "	test	%al, %al\n"
+    "	jnz	1f\n"
+    "	ret\n"
+    "1:	add	$8, %rsp\n"
+    "	pop	%rbx\n"
+    "	ret\n");
+
+static void wrmsr_check(uint64_t *env, uint32_t type, uint64_t param, uintptr_t from)
+{
+	check_intercept(env, type, param, from);
+	bits_wrmsr(env, env[RCX], (uint32_t)env[RAX] | env[RDX] << 32, !(HFLAGS(env) & GUEST));
+}
+
+static void (*real_cpuid)(void *env, uint32_t leaf, uint32_t sub, uint32_t *a, uint32_t *b, uint32_t *c, uint32_t *d);
+
+static void cpuid_with_bits(void *env, uint32_t leaf, uint32_t sub, uint32_t *a, uint32_t *b, uint32_t *c, uint32_t *d)
+{
+	real_cpuid(env, leaf, sub, a, b, c, d);
+	bits_cpuid(leaf, sub, a, b, c, d);
+}
+
+static void count_verw(void *env)
+{
+	if (!(HFLAGS(env) & GUEST))
+		bits_count(env, VERW);
+}
+
+static void count_fild(void *env)
+{
+	if (!(HFLAGS(env) & GUEST))
+		bits_count(env, FILD);
+}
+
+/* Helpers of the translator have no symbols, but a table of functions and names. */
+struct helper {
+	const char *name;
+	unsigned char *fn;
+};
+
+static void look_for_helper(void **p, void *arg)
+{
+	struct helper *h = arg;
+	uintptr_t fn = (uintptr_t)p[0], name = (uintptr_t)p[1];
+	uintptr_t low = (uintptr_t)check_intercept - (64 << 20), high = low + (128 << 20);
+
+	/* Is it a pointer into the program? */
+	if (h->fn || fn < low || fn > high || name < low || name > high)
+		return;
+	if (msync((void *)(name & ~4095UL), 4096, MS_ASYNC) || msync((void *)(fn & ~4095UL), 4096, MS_ASYNC))
+		return;
+	if (!strcmp((char *)name, h->name))
+		h->fn = (unsigned char *)fn;
+}
+
+static unsigned char *find_helper(const char *name)
+{
+	struct helper h = { name };
+
+	each_pointer(look_for_helper, &h);
+	return h.fn;
+}
+
+/* In a function that begins by saving four registers: @count comes first, with its first argument. */
+static void before(unsigned char *fn, void (*count)(void *env))
+{
+	static const unsigned char start[] = "\x41\x56\x41\x55\x41\x54\x55";	/* push %r14, %r13, %r12, %rbp */
+	unsigned char *page, *from;
+	void *next = fn ? fn + 7 : NULL;
+	int32_t rel;
+
+	if (!fn || memcmp(fn, start, 7) || (!code && !(code = page_near(fn)))) {
+		fprintf(stderr, "not the emulator that was expected: something is not counted\n");
+		return;
+	}
+	from = code;
+	emit("\x57\x56\x48\x83\xec\x08\x48\xb8", 8);		/* push %rdi, %rsi; sub $8, %rsp; movabs */
+	emit(&count, 8);
+	emit("\xff\xd0\x48\x83\xc4\x08\x5e\x5f", 8);		/* call *%rax; and back */
+	emit(start, 7);
+	emit("\x48\xb8", 2);
+	emit(&next, 8);
+	emit("\xff\xe0", 2);
+	rel = from - (fn + 5);
+	page = (unsigned char *)((uintptr_t)fn & ~4095UL);
+	mprotect(page, 8192, PROT_READ | PROT_WRITE | PROT_EXEC);
+	*fn = 0xe9;
+	memcpy(fn + 1, &rel, 4);
+	mprotect(page, 8192, PROT_READ | PROT_EXEC);
+}
+
+static void add_bits(void)
+{
+	unsigned char *rdmsr, *wrmsr;
+
+	check_intercept = dlsym(RTLD_DEFAULT, "cpu_svm_check_intercept_param");
+	real_cpuid = dlsym(RTLD_DEFAULT, "cpu_x86_cpuid");
+	rdmsr = find_helper("rdmsr");
+	wrmsr = find_helper("wrmsr");
+	if (!rdmsr || !wrmsr || *rdmsr != 0x53) {	/* push %rbx, which is all that is to be undone */
+		fprintf(stderr, "not the emulator that was expected: no bits for its CPUs\n");
+		exit(1);
+	}
+	redirect(rdmsr, (void *)check_intercept, "", 0, rdmsr_check);
+	redirect(wrmsr, (void *)check_intercept, "", 0, wrmsr_check);
+	redirect(find_helper("cpuid"), (void *)real_cpuid, "", 0, cpuid_with_bits);
+	before(find_helper("verw"), count_verw);
+	before(find_helper("fildl_ST0"), count_fild);
+}
+
 __attribute__((constructor)) static void fix(void)
 {
 	unsigned char *flags = dlsym(RTLD_DEFAULT, "cpu_cc_compute_all");
@@ -119,4 +256,7 @@ __attribute__((constructor)) static void fix(void)
 	update_cr0 = dlsym(RTLD_DEFAULT, "cpu_x86_update_cr0");
 	update_cr4 = dlsym(RTLD_DEFAULT, "cpu_x86_update_cr4");
 	redirect(dlsym(RTLD_DEFAULT, "do_vmexit"), (void *)update_cr0, "", 0, update_cr0_with_pae);
+
+	if (bits_read())
+		add_bits();
 }
