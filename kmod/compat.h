@@ -8,6 +8,7 @@
 
 #include <linux/context_tracking.h>
 #include <linux/cpu.h>
+#include <linux/cpuhotplug.h>
 #include <linux/eventfd.h>
 #include <linux/file.h>
 #include <linux/hrtimer.h>
@@ -228,6 +229,12 @@ static struct syscore name = { .ops = &name##_ops }
 #define keel_syscore_register(name)	register_syscore(name)
 #define keel_syscore_unregister(name)	unregister_syscore(name)
 #endif
+
+/*
+ * The state of CPU hotplug whose teardown comes when no thread runs on the CPU any more: the states that modules get given
+ * are torn down while threads are still moved away.  One that only another architecture has a use for.
+ */
+#define KEEL_CPUHP_DYING	CPUHP_AP_ARM64_ISNDEP_STARTING
 
 /* What the notifiers of page age return. */
 typedef typeof(((struct mmu_notifier_ops *)NULL)->test_young(NULL, NULL, 0)) keel_young_t;

@@ -153,13 +153,13 @@ static int hw_cpu_online(unsigned int cpu)
 	return atomic_read(&failed) ? -EBUSY : 0;
 }
 
-static int hw_cpu_offline(unsigned int cpu)
+/*
+ * A CPU leaves, and this is its last breath, IRQs off: earlier, vCPU threads may still be scheduled in.  Neither VMs nor
+ * their number come or go meanwhile, for that takes cpus_read_lock().
+ */
+static int hw_cpu_dying(unsigned int cpu)
 {
-	mutex_lock(&keel_hw_lock);
-	local_irq_disable();
 	hw_disable_cpu(NULL);
-	local_irq_enable();
-	mutex_unlock(&keel_hw_lock);
 	return 0;
 }
 
@@ -246,12 +246,18 @@ int keel_hw_init(void)
 
 	if (err)
 		return err;
-	err = cpuhp_setup_state_nocalls(CPUHP_AP_ONLINE_DYN, "virt/keel:online", hw_cpu_online, hw_cpu_offline);
+	err = cpuhp_setup_state_nocalls(CPUHP_AP_ONLINE_DYN, "virt/keel:online", hw_cpu_online, NULL);
 	if (err < 0) {
 		keel_backend->unsetup();
 		return err;
 	}
 	hw_cpuhp = err;
+	err = cpuhp_setup_state_nocalls(KEEL_CPUHP_DYING, "virt/keel:dying", NULL, hw_cpu_dying);
+	if (err) {
+		cpuhp_remove_state_nocalls(hw_cpuhp);
+		keel_backend->unsetup();
+		return err;
+	}
 	keel_syscore_register(&hw_syscore);
 	register_reboot_notifier(&hw_reboot_nb);
 	return 0;
@@ -261,6 +267,7 @@ void keel_hw_exit(void)
 {
 	unregister_reboot_notifier(&hw_reboot_nb);
 	keel_syscore_unregister(&hw_syscore);
+	cpuhp_remove_state_nocalls(KEEL_CPUHP_DYING);
 	cpuhp_remove_state_nocalls(hw_cpuhp);
 	flush_work(&hw_emergency_work);
 	keel_backend->unsetup();

@@ -88,7 +88,7 @@ static void vmcs_clear_here(void *arg)
 	if (vmx->vmcs_cpu != smp_processor_id())
 		return;		/* the CPU was turned off meanwhile, which cleared it */
 	vmclear(vmx->vmcs);
-	list_del(&vmx->loaded);
+	list_del_init(&vmx->loaded);
 	if (vc->current_vmcs == vmx)
 		vc->current_vmcs = NULL;
 	vmx->launched = false;

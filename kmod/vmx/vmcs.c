@@ -34,6 +34,7 @@ int vmx_vcpu_init(struct keel_vcpu *vcpu)
 	struct vmx_vcpu *vmx = to_vmx(vcpu);
 
 	vmx->vmcs_cpu = vmx->last_cpu = -1;
+	INIT_LIST_HEAD(&vmx->loaded);
 	vmx->vmcs = alloc_page(GFP_KERNEL_ACCOUNT | __GFP_ZERO);
 	if (vmx_has.pml)
 		vmx->pml = (void *)get_zeroed_page(GFP_KERNEL_ACCOUNT);
