@@ -15,6 +15,7 @@
 # make package-test     installs, uses, upgrades and purges them in a Debian of their own
 # make libvirt-test     libvirt on keel, and live migration between two hosts
 # make matrix           builds for the kernels of three Debian releases and their flavours, and boots them where there is a machine for it
+# make stress           what takes long to be sure of: CPU hotplug under running guests
 # make docs             the pictures in docs/img, from the .dot files beside them
 # make load / unload    the module, on this machine
 # make install          the module, for this machine's kernel
@@ -28,7 +29,7 @@ KDIR ?= /lib/modules/$(KVER)/build
 # Two builds in one directory spoil each other: the second waits.
 kmake = mkdir -p build && flock build/.lock $(MAKE) -C $(KDIR) M=$(top)
 
-.PHONY: all clean install load unload tools deb docs deps demo check bench kvm-selftests shell package-test libvirt-test matrix boots cscope
+.PHONY: all clean install load unload tools deb docs deps demo check bench kvm-selftests shell package-test libvirt-test matrix boots stress cscope
 all:
 	+@[ -e "$(KDIR)/Makefile" ] || { echo "no kernel build tree at '$(KDIR)': make deps, or give KVER= or KDIR="; exit 1; }
 	+@$(kmake) modules
@@ -63,5 +64,5 @@ docs: $(patsubst %.dot,%.svg,$(wildcard docs/img/*.dot))
 deb:
 	+@debian/make-debs
 
-deps demo check bench kvm-selftests shell package-test libvirt-test matrix boots:
+deps demo check bench kvm-selftests shell package-test libvirt-test matrix boots stress:
 	+@$(lab)/$@

@@ -6,13 +6,18 @@
  * so it runs at the TSC's own rate.  While the host keeps time by its TSC and all vCPUs' TSCs agree, all
  * clock pages show one line through one (TSC, ns) pair, the master pair, and say so with the stable bit.
  *
+ * "Host TSC" in here goes on where a suspend made the CPU's start again.  Where CPUs' TSCs differ a vCPU that comes to another
+ * CPU gets another offset, so that its TSC follows the host's time and never goes back; the stable bit is not set then.
+ *
  * Locks: vm->clock.lock for the VM's part; a vCPU's part belongs to its thread or the holder of vcpu->mutex.
  * SDM vol. 3 17.17; APM vol. 2 13.2.4.
  */
 #include <linux/clocksource.h>
+#include <linux/irq_work.h>
 #include <linux/list.h>
 #include <linux/math64.h>
 #include <linux/pvclock_gtod.h>
+#include <linux/suspend.h>
 #include <linux/timekeeper_internal.h>
 #include <linux/timekeeping.h>
 #include <linux/uaccess.h>
@@ -28,7 +33,26 @@
 
 /* ------------------------------------------------------------------ the host's time */
 
-static bool host_uses_tsc;	/* its clocksource is the TSC: READ_ONCE/WRITE_ONCE */
+#define HOST_USES_TSC	BIT(0)	/* its clocksource is the TSC */
+#define HOST_UNSTABLE	BIT(1)
+static unsigned int host_state;		/* READ_ONCE/WRITE_ONCE */
+
+bool keel_tsc_wary __read_mostly;
+
+/* Both change in keel_clock_resume() only, and the epoch also where a CPU's TSC may have started again. */
+static u64 tsc_lost;		/* what suspends took away from the host's TSC */
+static u32 tsc_epoch;
+static u64 tsc_suspended;	/* when the host was suspended, by the CPU */
+
+/* The last moment at which CPUs' TSCs were one, as far as is known. */
+static struct {
+	u64 tsc, ns;
+} tsc_anchor;
+
+static u64 host_tsc(void)
+{
+	return rdtsc() + READ_ONCE(tsc_lost);
+}
 
 /* The VM's clocks have to be worked out again. */
 static void clock_invalidate(struct keel_vm *vm)
@@ -43,7 +67,7 @@ static void clock_invalidate(struct keel_vm *vm)
 		keel_request_all(vm, KEEL_REQ_CLOCK, false);
 }
 
-static void host_clock_changed(struct work_struct *work)
+static void clock_invalidate_all(void)
 {
 	struct keel_vm *vm;
 
@@ -53,31 +77,103 @@ static void host_clock_changed(struct work_struct *work)
 	mutex_unlock(&keel_hw_lock);
 }
 
+static void set_anchor(void *unused)
+{
+	tsc_anchor.tsc = host_tsc();
+	tsc_anchor.ns = ktime_to_ns(ktime_get_raw());
+}
+
+static void host_clock_changed(struct work_struct *work)
+{
+	if (check_tsc_unstable() && !tsc_anchor.ns) {
+		set_anchor(NULL);
+		WRITE_ONCE(keel_tsc_wary, true);
+	}
+	clock_invalidate_all();
+}
+
 static DECLARE_WORK(host_clock_work, host_clock_changed);
+
+/* To queue work takes locks of the scheduler's, under which somebody may be waiting for the timekeeper's. */
+static void host_clock_irq(struct irq_work *work)
+{
+	schedule_work(&host_clock_work);
+}
+
+static DEFINE_IRQ_WORK(host_clock_irq_work, host_clock_irq);
 
 /* Called with the timekeeper's locks held, at every tick. */
 static int timekeeper_updated(struct notifier_block *nb, unsigned long was_set, void *priv)
 {
 	const struct timekeeper *tk = priv;
-	bool tsc = tk->tkr_mono.clock->vdso_clock_mode == VDSO_CLOCKMODE_TSC;
+	unsigned int state = check_tsc_unstable() ? HOST_UNSTABLE : 0;
 
-	if (tsc != READ_ONCE(host_uses_tsc)) {
-		WRITE_ONCE(host_uses_tsc, tsc);
-		schedule_work(&host_clock_work);
+	if (tk->tkr_mono.clock->vdso_clock_mode == VDSO_CLOCKMODE_TSC)
+		state |= HOST_USES_TSC;
+	if (state != READ_ONCE(host_state)) {
+		WRITE_ONCE(host_state, state);
+		irq_work_queue(&host_clock_irq_work);
 	}
 	return 0;
 }
 
 static struct notifier_block timekeeper_nb = { .notifier_call = timekeeper_updated };
 
+/* A CPU that joins may be the first whose TSC differs: the others' is what tells how far it has come. */
+void keel_clock_cpu_online(void)
+{
+	if (!check_tsc_unstable())
+		return;
+	if (!tsc_anchor.ns) {
+		smp_call_function_single(cpumask_first(cpu_active_mask), set_anchor, NULL, 1);
+		WRITE_ONCE(keel_tsc_wary, true);
+	}
+	WRITE_ONCE(tsc_epoch, tsc_epoch + 1);
+}
+
+/*
+ * Around suspends.  The TSC may go on or start again; what it lacks is added, so that guests' go on.  It is not known here yet
+ * how long the host slept.  vCPUs notice when they are loaded, before they run.
+ */
+void keel_clock_suspend(void)
+{
+	tsc_suspended = rdtsc();
+}
+
+void keel_clock_resume(void)
+{
+	u64 now = rdtsc();
+
+	if ((s64)(now - tsc_suspended) < 0)
+		WRITE_ONCE(tsc_lost, tsc_lost + tsc_suspended - now);
+	WRITE_ONCE(tsc_epoch, tsc_epoch + 1);
+	WRITE_ONCE(keel_tsc_wary, true);
+}
+
+static int host_awake(struct notifier_block *nb, unsigned long action, void *data)
+{
+	if (action == PM_POST_SUSPEND || action == PM_POST_HIBERNATION)
+		clock_invalidate_all();		/* by now the host knows */
+	return NOTIFY_DONE;
+}
+
+static struct notifier_block host_awake_nb = { .notifier_call = host_awake };
+
 void keel_clock_setup(void)
 {
+	if (check_tsc_unstable()) {
+		set_anchor(NULL);
+		WRITE_ONCE(keel_tsc_wary, true);
+	}
 	pvclock_gtod_register_notifier(&timekeeper_nb);
+	register_pm_notifier(&host_awake_nb);
 }
 
 void keel_clock_exit(void)
 {
+	unregister_pm_notifier(&host_awake_nb);
 	pvclock_gtod_unregister_notifier(&timekeeper_nb);
+	irq_work_sync(&host_clock_irq_work);
 	cancel_work_sync(&host_clock_work);
 }
 
@@ -95,8 +191,8 @@ static struct host_time host_now(void)
 	struct host_time now;
 
 	keel_time_snapshot(&snap);
-	now.exact = READ_ONCE(host_uses_tsc);
-	now.tsc = now.exact ? snap.cycles : rdtsc_ordered();
+	now.exact = READ_ONCE(host_state) & HOST_USES_TSC;
+	now.tsc = (now.exact ? snap.cycles : rdtsc_ordered()) + READ_ONCE(tsc_lost);
 	now.ns = ktime_to_ns(snap.raw) + asleep;
 	now.real = ktime_to_ns(snap.real);
 	return now;
@@ -116,7 +212,13 @@ u64 keel_guest_tsc_at(struct keel_vcpu *vcpu, u64 host_tsc)
 
 u64 keel_guest_tsc(struct keel_vcpu *vcpu)
 {
-	return keel_guest_tsc_at(vcpu, rdtsc());
+	return keel_guest_tsc_at(vcpu, host_tsc());
+}
+
+/* With CPUs' TSCs different this one's may not be what the offset is for. */
+u64 keel_guest_tsc_timer(struct keel_vcpu *vcpu, u64 expected)
+{
+	return READ_ONCE(keel_tsc_wary) && check_tsc_unstable() ? expected : keel_guest_tsc(vcpu);
 }
 
 /* A result of more than 64 bits is a divide error to the kernel's own function, and as much as there is here. */
@@ -139,18 +241,84 @@ static void load_tsc(struct keel_vcpu *vcpu)
 {
 	struct keel_vcpu_clock *c = &vcpu->clock;
 
-	keel_call(set_tsc, vcpu, c->tsc_offset, c->ratio ?: 1ULL << keel_hw.tsc_frac_bits);
+	keel_call(set_tsc, vcpu, c->tsc_offset + scale(c, READ_ONCE(tsc_lost)), c->ratio ?: 1ULL << keel_hw.tsc_frac_bits);
 	if (vcpu->apic)
 		irq_lapic_timer_sync(vcpu);
 }
 
+/* The line that the guest's TSC is to follow from CPU to CPU begins here.  Preemption off. */
+static void set_base(struct keel_vcpu *vcpu)
+{
+	struct keel_vcpu_clock *c = &vcpu->clock;
+
+	c->base_ns = 0;
+	if (!READ_ONCE(keel_tsc_wary) || !check_tsc_unstable())
+		return;
+	c->base_ns = ktime_to_ns(ktime_get_raw());
+	c->base_tsc = c->left_tsc = keel_guest_tsc(vcpu);
+	c->left_cpu = smp_processor_id();
+}
+
+void keel_clock_put_wary(struct keel_vcpu *vcpu)
+{
+	struct keel_vcpu_clock *c = &vcpu->clock;
+
+	if (!check_tsc_unstable())
+		return;
+	c->left_tsc = keel_guest_tsc(vcpu);
+	c->left_cpu = smp_processor_id();
+}
+
+/* To this CPU from another, whose TSC was something else. */
+static void move_tsc(struct keel_vcpu *vcpu)
+{
+	struct keel_vcpu_clock *c = &vcpu->clock;
+	u64 ns = ktime_to_ns(ktime_get_raw()), tsc;
+
+	if (!c->base_ns) {
+		c->base_tsc = keel_guest_tsc_at(vcpu, tsc_anchor.tsc);
+		c->base_ns = tsc_anchor.ns;
+	}
+	tsc = c->base_tsc + ns_to_cycles(ns - c->base_ns, c->tsc_khz);
+	if (c->left_cpu >= 0 && (s64)(tsc - c->left_tsc) < 0)
+		tsc = c->left_tsc;
+	WRITE_ONCE(c->tsc_offset, tsc - scale(c, host_tsc()));
+	load_tsc(vcpu);
+}
+
+void keel_clock_load_wary(struct keel_vcpu *vcpu, int cpu)
+{
+	struct keel_vcpu_clock *c = &vcpu->clock;
+	u32 epoch = READ_ONCE(tsc_epoch);
+	bool unstable = check_tsc_unstable();
+
+	if (unstable && (c->left_cpu != cpu || c->epoch != epoch))
+		move_tsc(vcpu);
+	else if (c->epoch != epoch)
+		load_tsc(vcpu);
+	/* A page made on one of such CPUs is no good on another. */
+	if (c->epoch != epoch || (unstable && (c->time_msr & CLOCK_ENABLED)))
+		keel_request(KEEL_REQ_CLOCK, vcpu);
+	c->epoch = epoch;
+}
+
+/* Preemption off: where CPUs' TSCs differ an offset is for one of them. */
 static void set_offset(struct keel_vcpu *vcpu, u64 offset)
 {
+	lockdep_assert_preemption_disabled();
 	if (offset == vcpu->clock.tsc_offset)
 		return;
 	WRITE_ONCE(vcpu->clock.tsc_offset, offset);
+	set_base(vcpu);
 	load_tsc(vcpu);
 	clock_invalidate(vcpu->vm);
+}
+
+static void move_offset(struct keel_vcpu *vcpu, u64 diff)
+{
+	preempt_disable();
+	set_offset(vcpu, vcpu->clock.tsc_offset + diff);
+	preempt_enable();
 }
 
 /*
@@ -164,16 +332,19 @@ static void write_tsc_in_step(struct keel_vcpu *vcpu, u64 val)
 	struct host_time now;
 	u64 offset;
 
+	preempt_disable();	/* for set_offset() */
 	spin_lock(&vc->lock);
 	now = host_now();	/* not before what another vCPU has left here */
 	offset = val - scale(c, now.tsc);
 	if (vc->written && vc->last_khz == c->tsc_khz) {
-		u64 expected = vc->last_tsc + ns_to_cycles(now.ns - vc->last_ns, c->tsc_khz);
+		bool unstable = check_tsc_unstable();
+		u64 expected = unstable ? vc->last_tsc + ns_to_cycles(now.ns - vc->last_ns, c->tsc_khz) :
+					  scale(c, now.tsc) + vc->last_offset;
 		u64 second = c->tsc_khz * 1000ULL;
 
 		if (!val || (val < expected + second && val + second > expected)) {
 			val = expected;
-			offset = check_tsc_unstable() ? expected - scale(c, now.tsc) : vc->last_offset;
+			offset = unstable ? expected - scale(c, now.tsc) : vc->last_offset;
 		}
 	}
 	vc->written = true;
@@ -183,6 +354,7 @@ static void write_tsc_in_step(struct keel_vcpu *vcpu, u64 val)
 	vc->last_khz = c->tsc_khz;
 	spin_unlock(&vc->lock);
 	set_offset(vcpu, offset);
+	preempt_enable();
 }
 
 static void write_tsc_adjust(struct keel_vcpu *vcpu, u64 val, bool host)
@@ -193,7 +365,7 @@ static void write_tsc_adjust(struct keel_vcpu *vcpu, u64 val, bool host)
 		return;
 	vcpu->msrs.tsc_adjust = val;
 	if (!host)	/* the VMM restores the TSC itself apart from this */
-		set_offset(vcpu, vcpu->clock.tsc_offset + diff);
+		move_offset(vcpu, diff);
 }
 
 /* ns = (cycles << shift) * mult >> 32, with mult in its upper half for precision. */
@@ -228,7 +400,10 @@ static int set_khz(struct keel_vcpu *vcpu, u32 khz)
 	c->ratio = ratio;
 	c->tsc_khz = khz;
 	set_pvclock_scale(c);
+	preempt_disable();
+	set_base(vcpu);
 	load_tsc(vcpu);
+	preempt_enable();
 	clock_invalidate(vcpu->vm);
 	return 0;
 }
@@ -257,8 +432,9 @@ static void refresh(struct keel_vm *vm)
 	struct host_time now;
 
 	lockdep_assert_held(&vc->lock);
-	if (vc->valid)
+	if (vc->valid && vc->epoch == READ_ONCE(tsc_epoch))
 		return;
+	vc->epoch = READ_ONCE(tsc_epoch);
 	now = host_now();
 	vc->stable = now.exact && !check_tsc_unstable() && tscs_agree(vm);
 	vc->master_tsc = now.tsc;
@@ -454,7 +630,7 @@ int keel_clock_set_msr(struct keel_vcpu *vcpu, u32 msr, u64 val, bool host)
 		/* The guest's own write moves TSC_ADJUST along, SDM vol. 3 17.17.3. */
 		diff = val - keel_guest_tsc(vcpu);
 		vcpu->msrs.tsc_adjust += diff;
-		set_offset(vcpu, vcpu->clock.tsc_offset + diff);
+		move_offset(vcpu, diff);
 		return 0;
 	case MSR_IA32_TSC_ADJUST:
 		write_tsc_adjust(vcpu, val, host);
@@ -492,6 +668,8 @@ void keel_clock_vcpu_init(struct keel_vcpu *vcpu)
 	if (set_khz(vcpu, READ_ONCE(vcpu->vm->clock.default_khz)))
 		set_khz(vcpu, tsc_khz);
 	c->tsc_offset = 0;
+	c->left_cpu = -1;
+	c->epoch = READ_ONCE(tsc_epoch);
 	write_tsc_in_step(vcpu, 0);
 	load_tsc(vcpu);
 }
@@ -499,13 +677,6 @@ void keel_clock_vcpu_init(struct keel_vcpu *vcpu)
 void keel_clock_vcpu_destroy(struct keel_vcpu *vcpu)
 {
 	set_clock_page(vcpu, 0);
-}
-
-/* Where CPUs' TSCs do not agree, a page made on one is no good on another. */
-void keel_clock_load(struct keel_vcpu *vcpu, int cpu)
-{
-	if (unlikely(check_tsc_unstable()) && (vcpu->clock.time_msr & CLOCK_ENABLED))
-		keel_request(KEEL_REQ_CLOCK, vcpu);
 }
 
 /* ------------------------------------------------------------------ ioctls */
@@ -529,7 +700,7 @@ VM_IOCTL(keel_get_clock)
 	if (now.exact) {
 		out->flags = KVM_CLOCK_REALTIME | KVM_CLOCK_HOST_TSC;
 		out->realtime = now.real;
-		out->host_tsc = now.tsc;
+		out->host_tsc = now.tsc - READ_ONCE(tsc_lost);
 		if (vc->stable)
 			out->flags |= KVM_CLOCK_TSC_STABLE;
 	}
@@ -614,7 +785,8 @@ VCPU_IOCTL(keel_vcpu_get_attr)
 
 	if (!is_tsc_offset(attr))
 		return -ENXIO;
-	return put_user(vcpu->clock.tsc_offset, (u64 __user *)(unsigned long)attr->addr);
+	return put_user(vcpu->clock.tsc_offset + scale(&vcpu->clock, READ_ONCE(tsc_lost)),
+			(u64 __user *)(unsigned long)attr->addr);
 }
 
 VCPU_IOCTL(keel_vcpu_set_attr)
@@ -628,6 +800,8 @@ VCPU_IOCTL(keel_vcpu_set_attr)
 		return -ENXIO;
 	if (get_user(offset, (u64 __user *)(unsigned long)attr->addr))
 		return -EFAULT;
+	offset -= scale(&vcpu->clock, READ_ONCE(tsc_lost));
+	preempt_disable();
 	spin_lock(&vc->lock);
 	now = host_now();
 	vc->written = true;
@@ -637,5 +811,6 @@ VCPU_IOCTL(keel_vcpu_set_attr)
 	vc->last_khz = vcpu->clock.tsc_khz;
 	spin_unlock(&vc->lock);
 	set_offset(vcpu, offset);
+	preempt_enable();
 	return 0;
 }

@@ -6,6 +6,7 @@
 #define KEEL_CPU_H
 
 #include <linux/bits.h>
+#include <linux/compiler.h>
 #include <linux/spinlock.h>
 #include <linux/types.h>
 #include <asm/cpufeatures.h>
@@ -202,6 +203,7 @@ struct keel_clock {		/* of the VM */
 	s64 offset;		/* kvmclock = host's raw boot time + offset */
 	bool valid;		/* stable and the master pair are up to date */
 	bool stable;		/* all vCPUs' clocks are one line, through the master pair */
+	u32 epoch;		/* of the host's TSC, when they were worked out */
 	u64 master_tsc;		/* host TSC ... */
 	u64 master_ns;		/* ... when kvmclock showed this */
 	unsigned int enabled;	/* clock pages, and others that follow this clock */
@@ -221,14 +223,40 @@ struct keel_vcpu_clock {
 	s8 shift;
 	bool stopped;		/* tell the guest that it was */
 	u64 time_msr;		/* clock page's address, bit 0: on */
+	u32 epoch;		/* of the host's TSC: the hardware has the offset for this one */
+	/* Where CPUs' TSCs differ: */
+	int left_cpu;		/* the offset is for this CPU, -1: for those there were before they differed */
+	u64 left_tsc;		/* the guest's when the vCPU was there last */
+	u64 base_tsc, base_ns;	/* the line it is to follow, through this point; base_ns 0: none was set since they differ */
 };
+
+/* Can the host's TSC not be taken at its word: CPUs' differ, or it has been through a suspend?  Loads and puts look then. */
+extern bool keel_tsc_wary;
 
 void keel_clock_setup(void);	/* module load / unload: follow the host's choice of clocksource */
 void keel_clock_exit(void);
 void keel_clock_vm_init(struct keel_vm *vm);
 void keel_clock_vcpu_init(struct keel_vcpu *vcpu);	/* guest TSC starts in step with its siblings' */
 void keel_clock_vcpu_destroy(struct keel_vcpu *vcpu);
-void keel_clock_load(struct keel_vcpu *vcpu, int cpu);	/* preemption off, vCPU moved to this CPU */
+void keel_clock_cpu_online(void);		/* on a CPU that no thread runs on yet */
+void keel_clock_suspend(void);			/* IRQs off, nothing else runs */
+void keel_clock_resume(void);
+void keel_clock_load_wary(struct keel_vcpu *vcpu, int cpu);
+void keel_clock_put_wary(struct keel_vcpu *vcpu);
+
+/* Preemption off: the vCPU comes to this CPU, and leaves it. */
+static inline void keel_clock_load(struct keel_vcpu *vcpu, int cpu)
+{
+	if (unlikely(READ_ONCE(keel_tsc_wary)))
+		keel_clock_load_wary(vcpu, cpu);
+}
+
+static inline void keel_clock_put(struct keel_vcpu *vcpu)
+{
+	if (unlikely(READ_ONCE(keel_tsc_wary)))
+		keel_clock_put_wary(vcpu);
+}
+
 void keel_clock_update(struct keel_vcpu *vcpu);		/* KEEL_REQ_CLOCK: write the guest's page; may sleep */
 u64 keel_clock_ns(struct keel_vm *vm);			/* kvmclock */
 /* Do all vCPUs' clocks show one line?  A point of it, in this vCPU's TSC and kvmclock. */
@@ -237,6 +265,7 @@ bool keel_clock_line(struct keel_vcpu *vcpu, u64 *tsc, u64 *ns);
 int keel_clock_pair(struct keel_vcpu *vcpu, u64 gpa);
 void keel_clock_watch(struct keel_vm *vm, bool on);	/* KEEL_REQ_CLOCK when that changes, without a page, too */
 u64 keel_guest_tsc(struct keel_vcpu *vcpu);
+u64 keel_guest_tsc_timer(struct keel_vcpu *vcpu, u64 expected);	/* on any CPU, where a timer says it is @expected */
 u64 keel_guest_tsc_at(struct keel_vcpu *vcpu, u64 host_tsc);
 u64 keel_guest_tsc_to_ns(struct keel_vcpu *vcpu, u64 cycles);
 /* Called by msr.c */

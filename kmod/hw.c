@@ -8,6 +8,7 @@
  */
 #include <linux/cpu.h>
 #include <linux/cpuhotplug.h>
+#include <linux/rculist.h>
 #include <linux/reboot.h>
 #include <linux/slab.h>
 #include <linux/workqueue.h>
@@ -29,6 +30,7 @@ static struct keel_ops *keel_backend;
 static unsigned int hw_users;		/* VMs that hold virtualization on */
 static u64 hw_serial;			/* of the last VM */
 static bool hw_on;			/* CPUs that come up must turn it on */
+static bool hw_lost;			/* one that was suspended could not: its VMs are dead, and no new ones until they are gone */
 static DEFINE_PER_CPU(bool, hw_cpu_on);
 static enum cpuhp_state hw_cpuhp;
 
@@ -89,7 +91,7 @@ int keel_hw_get(struct keel_vm *vm)
 
 	cpus_read_lock();
 	mutex_lock(&keel_hw_lock);
-	if (keel_rebooting) {
+	if (keel_rebooting || hw_lost) {
 		err = -EBUSY;
 		goto out;
 	}
@@ -108,7 +110,7 @@ int keel_hw_get(struct keel_vm *vm)
 			schedule_work(&hw_emergency_work);
 	}
 	vm->serial = ++hw_serial;
-	list_add_tail(&vm->list, &keel_vms);
+	list_add_tail_rcu(&vm->list, &keel_vms);	/* for hw_resume() */
 out:
 	mutex_unlock(&keel_hw_lock);
 	cpus_read_unlock();
@@ -129,7 +131,7 @@ void keel_hw_put(struct keel_vm *vm)
 	mutex_lock(&keel_hw_lock);
 	list_del_init(&vm->list);
 	if (--hw_users == 0) {
-		hw_on = false;
+		hw_on = hw_lost = false;
 		on_each_cpu(hw_disable_cpu, NULL, 1);
 		if (KEEL_EMERGENCY_CALLBACK)
 			schedule_work(&hw_emergency_work);
@@ -150,6 +152,7 @@ static int hw_cpu_online(unsigned int cpu)
 		local_irq_enable();
 	}
 	mutex_unlock(&keel_hw_lock);
+	keel_clock_cpu_online();
 	return atomic_read(&failed) ? -EBUSY : 0;
 }
 
@@ -182,15 +185,28 @@ void keel_machine_check(void)
 static int hw_suspend(void)
 {
 	hw_disable_cpu(NULL);
+	keel_clock_suspend();
 	return 0;
 }
 
+/*
+ * Somebody else may have taken the CPU meanwhile.  No vCPU's thread is in the kernel: what they find when they are thawed is
+ * a dead VM.  The lock cannot be had here, but nothing else runs, and the list's links forward hold at any moment.
+ */
 static void hw_resume(void)
 {
 	atomic_t failed = ATOMIC_INIT(0);
+	struct keel_vm *vm;
 
+	keel_clock_resume();
 	if (hw_on)
 		hw_enable_cpu(&failed);
+	if (!atomic_read(&failed))
+		return;
+	pr_err("keel: %s is in use by another hypervisor after suspend: the VMs are lost\n", keel_hw.name);
+	hw_lost = true;
+	list_for_each_entry(vm, &keel_vms, list)
+		WRITE_ONCE(vm->dead, true);
 }
 
 KEEL_DEFINE_SYSCORE(hw_syscore, hw_suspend, hw_resume);

@@ -44,6 +44,7 @@ static void vcpu_sched_out(struct preempt_notifier *pn, struct task_struct *next
 	if (task_is_running(current))	/* else it sleeps by its own will */
 		WRITE_ONCE(vcpu->preempted, current);
 	vcpu->stat.preemptions++;
+	keel_clock_put(vcpu);
 	keel_call(put, vcpu);
 }
 
@@ -64,6 +65,7 @@ static void vcpu_load(struct keel_vcpu *vcpu)
 static void vcpu_put(struct keel_vcpu *vcpu)
 {
 	preempt_disable();
+	keel_clock_put(vcpu);
 	keel_call(put, vcpu);
 	preempt_notifier_unregister(&vcpu->pn);
 	WRITE_ONCE(vcpu->cpu, -1);

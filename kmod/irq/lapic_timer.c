@@ -66,7 +66,7 @@ static enum hrtimer_restart timer_fires(struct hrtimer *timer)
 		deadline = READ_ONCE(apic->deadline);
 		if (!deadline)		/* put off, and then taken away */
 			return HRTIMER_NORESTART;
-		now = keel_guest_tsc(apic->vcpu);
+		now = keel_guest_tsc_timer(apic->vcpu, READ_ONCE(apic->armed));
 		if (deadline > now) {
 			WRITE_ONCE(apic->armed, deadline);
 			hrtimer_set_expires(timer, deadline_target(apic, deadline - now));
