@@ -45,7 +45,7 @@ static DEFINE_PER_CPU(struct svm_cpu, svm_cpu);
 
 phys_addr_t svm_host_save_pa(void)
 {
-	return page_to_phys(this_cpu_read(svm_cpu.host));
+	return svm_pa(this_cpu_read(svm_cpu.host));
 }
 
 int svm_cpu_enable(void)
@@ -57,7 +57,7 @@ int svm_cpu_enable(void)
 	if (efer & EFER_SVME)
 		return -EBUSY;
 	wrmsrq(MSR_EFER, efer | EFER_SVME);
-	wrmsrq(MSR_VM_HSAVE_PA, page_to_phys(sc->hsave));
+	wrmsrq(MSR_VM_HSAVE_PA, svm_pa(sc->hsave));
 	sc->tsc_ratio = 0;	/* unknown: the first vCPU writes it */
 	sc->asid_generation++;
 	/* Another hypervisor's translations may still be tagged with these ids: begin with a full flush. */
@@ -199,7 +199,7 @@ static int svm_alloc_cpus(void)
 	if (!svm_iopm)
 		return -ENOMEM;
 	memset(page_address(svm_iopm), 0xff, PAGE_SIZE << IOPM_ORDER);	/* every port exits */
-	svm_iopm_pa = page_to_phys(svm_iopm);
+	svm_iopm_pa = svm_pa(svm_iopm);
 	for (i = 0; i < ARRAY_SIZE(svm_msrpm); i++) {
 		svm_msrpm[i] = (unsigned long *)__get_free_pages(GFP_KERNEL, MSRPM_ORDER);
 		if (!svm_msrpm[i])
@@ -207,15 +207,15 @@ static int svm_alloc_cpus(void)
 		memset(svm_msrpm[i], 0xff, PAGE_SIZE << MSRPM_ORDER);
 		for (m = 0; i != KEEL_MSRS_NONE && m < ARRAY_SIZE(direct_msrs); m++)
 			msrpm_open(svm_msrpm[i], direct_msrs[m]);
-		svm_msrpm_pa[i] = __pa(svm_msrpm[i]);
+		svm_msrpm_pa[i] = svm_pa(virt_to_page(svm_msrpm[i]));
 		if (i & KEEL_MSRS_SPEC_CTRL)
 			msrpm_open(svm_msrpm[i], MSR_IA32_SPEC_CTRL);
 	}
 	for_each_possible_cpu(cpu) {
 		struct svm_cpu *sc = per_cpu_ptr(&svm_cpu, cpu);
 
-		sc->hsave = alloc_page(GFP_KERNEL | __GFP_ZERO);
-		sc->host = alloc_page(GFP_KERNEL | __GFP_ZERO);
+		sc->hsave = svm_alloc_page(GFP_KERNEL);
+		sc->host = svm_alloc_page(GFP_KERNEL);
 		if (!sc->hsave || !sc->host)
 			return -ENOMEM;
 	}

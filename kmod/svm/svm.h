@@ -9,6 +9,7 @@
 #include <asm/trapnr.h>
 #include "../mmu/pte.h"
 #include "../ops.h"
+#include "page.h"
 
 /* VMCB clean bits, APM 15.15.3: state the CPU may keep from the last VMRUN of this VMCB. */
 enum svm_clean {

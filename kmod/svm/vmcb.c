@@ -53,12 +53,12 @@ void svm_vm_destroy(struct keel_vm *vm)
 int svm_vcpu_init(struct keel_vcpu *vcpu)
 {
 	struct svm_vcpu *svm = to_svm(vcpu);
-	struct page *page = alloc_page(GFP_KERNEL_ACCOUNT | __GFP_ZERO);
+	struct page *page = svm_alloc_page(GFP_KERNEL_ACCOUNT);
 
 	if (!page)
 		return -ENOMEM;
 	svm->vmcb = page_address(page);
-	svm->vmcb_pa = page_to_phys(page);
+	svm->vmcb_pa = svm_pa(page);
 	svm->asid_cpu = -1;
 	svm->tsc_ratio = SVM_TSC_RATIO_DEFAULT;
 	return 0;
