@@ -240,10 +240,11 @@ static struct syscore name = { .ops = &name##_ops }
 typedef typeof(((struct mmu_notifier_ops *)NULL)->test_young(NULL, NULL, 0)) keel_young_t;
 
 /*
- * The page a user address of a mapping without struct pages (VM_IO, VM_PFNMAP) leads to, by the page tables alone.
- * mmap_lock held.  -errno: nothing there.
+ * The page a user address of a mapping without struct pages (VM_IO, VM_PFNMAP) leads to, by the page tables alone, and
+ * the flags there.  mmap_lock held.  -errno: nothing there.
  */
-static inline int keel_follow_pfn(struct vm_area_struct *vma, unsigned long addr, unsigned long *pfn, bool *writable)
+static inline int keel_follow_pfn(struct vm_area_struct *vma, unsigned long addr, unsigned long *pfn, pgprot_t *prot,
+				  bool *writable)
 {
 #if LINUX_VERSION_CODE < KERNEL_VERSION(6, 12, 0)
 	spinlock_t *lock;
@@ -259,6 +260,7 @@ static inline int keel_follow_pfn(struct vm_area_struct *vma, unsigned long addr
 		return err;
 	__acquire(*lock);	/* tells sparse what follow_pte() does not */
 	*pfn = pte_pfn(*pte);
+	*prot = __pgprot(pte_flags(*pte));
 	*writable = pte_write(*pte);
 	pte_unmap_unlock(pte, lock);
 	return 0;
@@ -270,6 +272,7 @@ static inline int keel_follow_pfn(struct vm_area_struct *vma, unsigned long addr
 	if (err)
 		return err;
 	*pfn = args.pfn;
+	*prot = args.pgprot;
 	*writable = args.writable;
 	follow_pfnmap_end(&args);
 	return 0;

@@ -48,6 +48,22 @@ TRACE_EVENT(keel_page_fault,
 	TP_printk("vcpu %u gpa 0x%llx error 0x%llx", __entry->id, __entry->gpa, __entry->error)
 );
 
+/* @shadow: of a linear page, in shadow paging's tables; else of a guest-physical one. */
+TRACE_EVENT(keel_map,
+	TP_PROTO(struct keel_vcpu *vcpu, u64 addr, unsigned int level, u64 pte, bool shadow),
+	TP_ARGS(vcpu, addr, level, pte, shadow),
+	TP_STRUCT__entry(__field(u32, id) __field(u8, level) __field(bool, shadow) __field(u64, addr) __field(u64, pte)),
+	TP_fast_assign(
+		__entry->id = vcpu->id;
+		__entry->level = level;
+		__entry->shadow = shadow;
+		__entry->addr = addr;
+		__entry->pte = pte;
+	),
+	TP_printk("vcpu %u %s 0x%llx level %u entry 0x%llx", __entry->id, __entry->shadow ? "gva" : "gpa",
+		  __entry->addr, __entry->level, __entry->pte)
+);
+
 /* So that perf and trace-cmd, which read the format, know the numbers. */
 TRACE_DEFINE_ENUM(KEEL_EV_INTR);
 TRACE_DEFINE_ENUM(KEEL_EV_NMI);

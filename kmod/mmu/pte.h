@@ -17,9 +17,11 @@
 struct mmu_format {
 	u64 present;	/* the CPU uses an entry that has one of these */
 	u64 table;	/* what an entry that points to a table has */
-	u64 leaf;	/* what a leaf has that may be read and executed: memory type and the like too */
-	u64 large;	/* and a leaf above level 1 */
-	u64 write;
+	u64 large;	/* what a leaf above level 1 has */
+	/* Rights of a leaf; and those of these bits that take a right where they are set. */
+	u64 read, write, exec, inverted;
+	/* The type of the memory behind it: write-back whatever the guest says; or a device's, uncached but for WC of the guest's. */
+	u64 ram, device;
 	u64 accessed;	/* set by the CPU, if it has such bits; by us on mapping */
 	u64 dirty;
 	u64 logged;	/* a level-1 leaf without it makes its next write known: write, or dirty if the CPU logs it */
@@ -49,6 +51,28 @@ static inline bool mmu_is_leaf(const struct mmu_format *fmt, u64 pte, unsigned i
 static inline bool mmu_is_table(const struct mmu_format *fmt, u64 pte, unsigned int level)
 {
 	return pte & fmt->present && level > 1 && !(pte & fmt->large);
+}
+
+static inline u64 mmu_rights(const struct mmu_format *fmt, u64 pte)
+{
+	return (pte ^ fmt->inverted) & (fmt->read | fmt->write | fmt->exec);
+}
+
+/* The entry with these rights, too. */
+static inline u64 mmu_grant(const struct mmu_format *fmt, u64 pte, u64 rights)
+{
+	return ((pte ^ fmt->inverted) | rights) ^ fmt->inverted;
+}
+
+/* What an entry says about the page itself: its type, and whether the host has it encrypted. */
+static inline u64 mmu_pte_memory(const struct mmu_format *fmt, u64 pte)
+{
+	return pte & (fmt->ram | fmt->device | sme_me_mask);
+}
+
+static inline bool mmu_is_device(const struct mmu_format *fmt, u64 pte)
+{
+	return (pte & (fmt->ram | fmt->device)) == fmt->device;
 }
 
 /* Host physical address in an entry; without the bit by which an encrypting host marks its memory. */

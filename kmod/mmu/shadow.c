@@ -19,6 +19,7 @@
 #include <asm/cpufeature.h>
 #include <asm/trap_pf.h>
 #include "../ops.h"
+#include "../trace.h"
 #include "pte.h"
 #include "tdp.h"
 
@@ -127,6 +128,7 @@ static void shadow_set(struct keel_vcpu *vcpu, u64 gva, unsigned int level, u64 
 	/* More rights for the same page need no flush: the fault was one. */
 	flush |= *entry & S_P && (*entry & ~pte & (S_RIGHTS | S_LARGE) || (*entry ^ pte) & ~(u64)(S_RIGHTS | S_LARGE));
 	*entry = pte;
+	trace_keel_map(vcpu, gva & PAGE_MASK, level, pte, true);
 	if (flush)
 		keel_call(flush_tlb, vcpu);
 }
@@ -142,14 +144,19 @@ static u64 shadow_leaf(struct keel_vcpu *vcpu, const struct mmu_path *path, u64 
 {
 	u64 offset = gpa & ((PAGE_SIZE << 9 * (map_level - 1)) - 1);
 	u64 pte = (mmu_pte_addr(map) + offset) & ~((PAGE_SIZE << 9 * (level - 1)) - 1);
+	const struct mmu_format *fmt = keel_hw.mmu_fmt;
+	u64 rights = mmu_rights(fmt, map);
 
-	pte = __sme_set(pte) | S_LEAF;
+	pte |= S_LEAF | (map & sme_me_mask);
+	/* The guest's PAT is not the CPU's here: UC-, and what MTRRs make of that. */
+	if (mmu_is_device(fmt, map))
+		pte |= _PAGE_PCD;
 	/* The first write shall come here, to set the guest's dirty bit, or the host's. */
-	if (path->writable && path->dirty && map & keel_hw.mmu_fmt->write)
+	if (path->writable && path->dirty && rights & fmt->write)
 		pte |= _PAGE_RW;
 	if (path->user)
 		pte |= _PAGE_USER;
-	if (path->nx && boot_cpu_has(X86_FEATURE_NX))
+	if ((path->nx || !(rights & fmt->exec)) && boot_cpu_has(X86_FEATURE_NX))
 		pte |= _PAGE_NX;
 	if (level > 1)
 		pte |= S_LARGE;
@@ -172,7 +179,7 @@ static int shadow_fill(struct keel_vcpu *vcpu, u64 gva, u64 gpa, u32 access, con
 	map = ptep ? READ_ONCE(*ptep) : 0;
 	if (mmu_is_leaf(fmt, map, map_level)) {
 		*present = true;
-		if (!(access & MMU_ACC_WRITE) || map & fmt->write) {
+		if (!(mmu_rights_needed(fmt, access) & ~mmu_rights(fmt, map))) {
 			level = shadow_level(path, map_level);
 			shadow_set(vcpu, gva, level, shadow_leaf(vcpu, path, gpa, map, map_level, level),
 				   path->leaf_bits);

@@ -12,13 +12,19 @@
  * host announces what it will do to the page, see notifier.c.
  */
 #include <linux/hugetlb.h>
+#include <linux/cpu.h>
+#include <linux/kstrtox.h>
 #include <linux/mm.h>
+#include <linux/moduleparam.h>
 #include <linux/pagemap.h>
 #include <linux/pgtable.h>
 #include <linux/sched/mm.h>
 #include <linux/sched/signal.h>
 #include <linux/slab.h>
+#include <asm/e820/api.h>
+#include <asm/memtype.h>
 #include "../ops.h"
+#include "../trace.h"
 #include "pte.h"
 #include "tdp.h"
 
@@ -29,11 +35,28 @@ struct mmu_map {
 	unsigned long hva;
 	u32 access;
 	u64 pfn;
-	bool ram;		/* it has a struct page */
+	u64 memory;		/* mmu_pte_memory() of its entry */
+	bool user;		/* an ordinary page of the user's, with a struct page that tells of it */
 	struct page *held;	/* with a reference to be put; NULL: the notifier alone stands for it */
 	bool writable;		/* the user may write it, and so may the guest */
 	unsigned int level;	/* the largest the user's own mapping allows */
 };
+
+/*
+ * On CPUs with the iTLB multihit bug a guest that changes the size of a page it executes can bring on a machine check
+ * (Documentation/admin-guide/hw-vuln/multihit.rst): large leaves are not executable there, and the first fetch from one
+ * makes small ones of it, which it stays until it is unmapped.  They are tables like others, counted and given back.
+ */
+static char *nx_large = "auto";
+module_param(nx_large, charp, 0444);
+MODULE_PARM_DESC(nx_large, "Have guests execute from small pages only: on, off, or auto, where the CPU needs it (auto)");
+
+static bool mmu_nx_large __ro_after_init;
+
+static bool mmu_small_only(u32 access)
+{
+	return mmu_nx_large && access & MMU_ACC_FETCH;
+}
 
 /* Faults count in parallel. */
 static void mmu_count(u64 *stat, long n)
@@ -308,7 +331,8 @@ bool mmu_age_range(struct keel_vm *vm, unsigned int space, u64 start, u64 end, b
 
 /*
  * A large leaf becomes a table of smaller ones with the same rights, or more: where it was protected because of one
- * page, small ones can be watched each for itself.  TLBs may keep what they have.  0; -ENOMEM: no page cached.
+ * page, small ones can be watched each for itself, and each may be executed.  TLBs may keep what they have.
+ * 0; -ENOMEM: no page cached.
  */
 static int mmu_split(struct keel_vcpu *vcpu, u64 *ptep, u64 old, unsigned int level)
 {
@@ -321,7 +345,7 @@ static int mmu_split(struct keel_vcpu *vcpu, u64 *ptep, u64 old, unsigned int le
 	if (!table)
 		return -ENOMEM;
 	if (level == 2) {
-		pte &= ~fmt->large;
+		pte = mmu_grant(fmt, pte & ~fmt->large, fmt->exec);
 		if (pte & fmt->host_write && !(pte & fmt->write))
 			pte = (pte | fmt->write) & ~fmt->logged;
 	}
@@ -355,8 +379,9 @@ static u64 mmu_leaf_pte(const struct mmu_map *map, unsigned int level)
 {
 	const struct mmu_format *fmt = keel_hw.mmu_fmt;
 	u64 pfn = round_down(map->pfn, mmu_level_pages(level));
-	u64 pte = (map->ram ? __sme_set(PFN_PHYS(pfn)) : PFN_PHYS(pfn)) | fmt->leaf | fmt->accessed;
+	u64 pte = PFN_PHYS(pfn) | map->memory | fmt->inverted | fmt->accessed;
 
+	pte = mmu_grant(fmt, pte, fmt->read | (level > 1 && mmu_nx_large ? 0 : fmt->exec));
 	if (level > 1)
 		pte |= fmt->large;
 	if (map->writable) {
@@ -369,7 +394,7 @@ static u64 mmu_leaf_pte(const struct mmu_map *map, unsigned int level)
 }
 
 /* Write the leaf.  False: the entry has changed meanwhile. */
-static bool mmu_set_leaf(struct keel_vcpu *vcpu, u64 *ptep, u64 old, u64 new, unsigned int level)
+static bool mmu_set_leaf(struct keel_vcpu *vcpu, u64 gfn, u64 *ptep, u64 old, u64 new, unsigned int level)
 {
 	const struct mmu_format *fmt = keel_hw.mmu_fmt;
 	bool present = old & fmt->present;
@@ -382,6 +407,7 @@ static bool mmu_set_leaf(struct keel_vcpu *vcpu, u64 *ptep, u64 old, u64 new, un
 		return false;
 	if (!present)
 		mmu_count_leaf(vcpu->vm, level, 1);
+	trace_keel_map(vcpu, gfn << PAGE_SHIFT, level, new, false);
 	/* The host does not exchange a page unannounced; if it ever did, no TLB may keep the old one. */
 	if (WARN_ON_ONCE(moved))
 		keel_flush_tlbs(vcpu->vm);
@@ -406,7 +432,7 @@ static int mmu_install(struct keel_vcpu *vcpu, const struct mmu_map *map)
 			table = mmu_pte_table(pte);
 			level--;
 		} else if (level <= map->level) {
-			if (mmu_set_leaf(vcpu, ptep, pte, mmu_leaf_pte(map, level), level))
+			if (mmu_set_leaf(vcpu, map->gfn, ptep, pte, mmu_leaf_pte(map, level), level))
 				return 0;
 		} else if (pte & fmt->present) {
 			err = mmu_split(vcpu, ptep, pte, level);
@@ -479,6 +505,17 @@ out:
 #define MMU_USER_ODD	_PAGE_SPECIAL
 #endif
 
+/*
+ * What the user's entry says of the page goes for the guest's, too, so that nothing is cached there in two ways.  Linux
+ * has write-back where neither of the two bits is set.
+ */
+static u64 mmu_user_memory(unsigned long flags)
+{
+	const struct mmu_format *fmt = keel_hw.mmu_fmt;
+
+	return (flags & (_PAGE_PWT | _PAGE_PCD) ? fmt->device : fmt->ram) | (flags & sme_me_mask);
+}
+
 /* Without sleeping: only if the user's tables have it already. */
 static int mmu_find_fast(struct mm_struct *mm, struct mmu_map *map)
 {
@@ -492,7 +529,8 @@ static int mmu_find_fast(struct mm_struct *mm, struct mmu_map *map)
 	if (map->access & MMU_ACC_WRITE && !map->writable)
 		return -EAGAIN;
 	map->pfn = u.pfn;
-	map->ram = true;
+	map->memory = mmu_user_memory(u.flags);
+	map->user = true;
 	map->level = u.level;
 	return 0;
 }
@@ -503,6 +541,7 @@ static int mmu_find_pfnmap(struct mm_struct *mm, struct mmu_map *map)
 	bool write = map->access & MMU_ACC_WRITE, writable, faulted = false, unlocked;
 	struct vm_area_struct *vma;
 	unsigned long pfn;
+	pgprot_t prot;
 	int err;
 
 	mmap_read_lock(mm);
@@ -513,7 +552,7 @@ static int mmu_find_pfnmap(struct mm_struct *mm, struct mmu_map *map)
 			err = -EFAULT;
 			break;
 		}
-		err = keel_follow_pfn(vma, map->hva, &pfn, &writable);
+		err = keel_follow_pfn(vma, map->hva, &pfn, &prot, &writable);
 		if (!err && write && !writable)
 			err = -EFAULT;
 		if (!err || faulted)
@@ -528,6 +567,13 @@ static int mmu_find_pfnmap(struct mm_struct *mm, struct mmu_map *map)
 	if (err)
 		return err == -EINVAL ? -EFAULT : err;
 	map->pfn = pfn;
+	/*
+	 * Of devices that are ISA's, and of all where its PAT is off, Linux leaves the type to the MTRRs, and its entry says
+	 * write-back.  EPT does not ask those, and what is written to a device is not to stay in a cache.
+	 */
+	if ((is_ISA_range(PFN_PHYS(pfn), PFN_PHYS(pfn)) || !pat_enabled()) && !page_is_ram(pfn))
+		prot = __pgprot(pgprot_val(prot) | _PAGE_PCD);
+	map->memory = mmu_user_memory(pgprot_val(prot));
 	map->level = 1;
 	map->writable = writable && !(map->slot->flags & KVM_MEM_READONLY);
 	return 0;
@@ -587,7 +633,9 @@ static int mmu_find_slow(struct keel_vcpu *vcpu, struct mmu_map *map)
 	if (n == 1) {
 		mmu_user_look(vm->mm, map->hva, &u);
 		map->pfn = page_to_pfn(map->held);
-		map->ram = true;
+		/* Where it has gone again already the notifier has said so, and nothing is mapped. */
+		map->memory = mmu_user_memory(u.flags);
+		map->user = true;
 		map->writable = write;
 		map->level = u.flags & _PAGE_PRESENT ? u.level : 1;
 		return 0;
@@ -604,7 +652,7 @@ static unsigned int mmu_map_level(const struct mmu_map *map)
 	const struct keel_slot *slot = map->slot;
 	unsigned int level;
 
-	if (slot->dirty)
+	if (slot->dirty || mmu_small_only(map->access))
 		return 1;
 	for (level = min(map->level, keel_hw.max_page_level); level > 1; level--) {
 		u64 pages = mmu_level_pages(level), start = round_down(map->gfn, pages);
@@ -625,7 +673,7 @@ static void mmu_mark_written(const struct mmu_map *map)
 {
 	struct folio *folio;
 
-	if (!map->ram || !map->writable)
+	if (!map->user || !map->writable)
 		return;
 	folio = page_folio(pfn_to_page(map->pfn));
 	if (!folio_test_reserved(folio) && !folio_test_dirty(folio))
@@ -635,15 +683,15 @@ static void mmu_mark_written(const struct mmu_map *map)
 /* -------------------------------------------------------------- faults */
 
 /*
- * The entry is there but forbids the access: a write to a page protected for the dirty log, if the user may
- * write it; or it was changed since.  True: nothing more to do.
+ * The entry is there but forbids the access: a write to a page protected for the dirty log, if the user may write it;
+ * a fetch from a large page that has to become small; or it was changed since.  True: nothing more to do.
  */
 static bool mmu_fix_present(struct keel_vcpu *vcpu, struct mmu_map *map)
 {
 	const struct mmu_format *fmt = keel_hw.mmu_fmt;
-	bool write = map->access & MMU_ACC_WRITE, fixed = false;
 	unsigned int level;
-	u64 *ptep, pte;
+	bool fixed = false;
+	u64 *ptep, pte, lacks;
 
 	read_lock(&vcpu->vm->mmu.lock);
 	ptep = mmu_lookup(vcpu->vm, vcpu->smm, map->gfn, &level);
@@ -652,13 +700,14 @@ static bool mmu_fix_present(struct keel_vcpu *vcpu, struct mmu_map *map)
 	pte = READ_ONCE(*ptep);
 	if (!mmu_is_leaf(fmt, pte, level))
 		goto out;
-	if (!write || pte & fmt->write) {
+	lacks = mmu_rights_needed(fmt, map->access) & ~mmu_rights(fmt, pte);
+	map->writable = pte & fmt->host_write;
+	if (!lacks) {
 		fixed = true;
-	} else if (pte & fmt->host_write) {
+	} else if (map->writable || !(lacks & fmt->write)) {
 		map->pfn = (mmu_pte_addr(pte) >> PAGE_SHIFT) + (map->gfn & (mmu_level_pages(level) - 1));
-		map->level = map->slot->dirty ? 1 : level;
-		map->writable = true;
-		map->ram = pfn_valid(map->pfn);
+		map->level = map->slot->dirty || mmu_small_only(map->access) ? 1 : level;
+		map->memory = mmu_pte_memory(fmt, pte);
 		fixed = !mmu_install(vcpu, map);
 	}
 out:
@@ -832,9 +881,14 @@ int mmu_init(void)
 	const struct mmu_format *fmt = keel_hw.mmu_fmt;
 
 	/* Our own bits must be none of the CPU's, nor of the address. */
-	if (WARN_ON(!fmt || !fmt->present || !fmt->logged ||
-		    fmt->host_write & (MMU_ADDR_MASK | fmt->leaf | fmt->table | fmt->write)))
+	if (WARN_ON(!fmt || !fmt->present || !fmt->logged || fmt->ram == fmt->device ||
+		    fmt->host_write & (MMU_ADDR_MASK | fmt->table | fmt->write | fmt->exec | fmt->ram | fmt->device)))
 		return -EINVAL;
+	mmu_nx_large = boot_cpu_has_bug(X86_BUG_ITLB_MULTIHIT) && !cpu_mitigations_off();
+	if (!sysfs_streq(nx_large, "auto") && kstrtobool(nx_large, &mmu_nx_large)) {
+		pr_err("keel: not loaded: nx_large is on, off or auto\n");
+		return -EINVAL;
+	}
 	return mmu_shrinker_init();
 }
 

@@ -6,6 +6,7 @@
 #define KEEL_MMU_TDP_H
 
 #include "../keel.h"
+#include "pte.h"
 
 /* What an unmapping leaves to be done: flush before mmu.lock is dropped, free after. */
 struct mmu_zap {
@@ -29,6 +30,12 @@ void mmu_zap_free(struct keel_vm *vm, struct mmu_zap *zap, bool may_sleep);
 
 /* The entry that decides about @gfn: a leaf, or where a leaf or table is missing.  lock held. */
 u64 *mmu_lookup(struct keel_vm *vm, unsigned int space, u64 gfn, unsigned int *level);
+
+/* What an entry must grant for that MMU_ACC_*. */
+static inline u64 mmu_rights_needed(const struct mmu_format *fmt, u32 access)
+{
+	return fmt->read | (access & MMU_ACC_WRITE ? fmt->write : 0) | (access & MMU_ACC_FETCH ? fmt->exec : 0);
+}
 
 /* Was a page of gfns [start, end) accessed?  With @clear, look anew from here.  lock held. */
 bool mmu_age_range(struct keel_vm *vm, unsigned int space, u64 start, u64 end, bool clear);

@@ -20,13 +20,21 @@ phys_addr_t svm_msrpm_pa[KEEL_NR_MSR_MAPS] __ro_after_init;
 static unsigned long *svm_msrpm[KEEL_NR_MSR_MAPS];
 #define IOPM_ORDER	2	/* 12 KiB are used: three pages of four */
 
-/* APM 15.25.5: x86-64's own format; nested walks are user accesses to the nested tables, so all entries carry U/S. */
-static const struct mmu_format npt_format = {
+/*
+ * APM 15.25.5: x86-64's own format; nested walks are user accesses to the nested tables, so all entries carry U/S.
+ * 15.25.8: these go through the host's PAT, where Linux has UC- for PCD alone, and what comes out meets the guest's.
+ * There is no telling the CPU not to look at that one: ordinary memory is what the guest says, and coherent all the same.
+ */
+static struct mmu_format npt_format __ro_after_init = {
 	.present	= _PAGE_PRESENT,
 	.table		= _PAGE_PRESENT | _PAGE_USER | _PAGE_RW | _PAGE_ACCESSED,
-	.leaf		= _PAGE_PRESENT | _PAGE_USER,
 	.large		= _PAGE_PSE,
+	.read		= _PAGE_PRESENT | _PAGE_USER,
 	.write		= _PAGE_RW,
+	.exec		= _PAGE_NX,
+	.inverted	= _PAGE_NX,
+	.ram		= 0,
+	.device		= _PAGE_PCD,
 	.accessed	= _PAGE_ACCESSED,
 	.dirty		= _PAGE_DIRTY,
 	.logged		= _PAGE_RW,
@@ -249,6 +257,8 @@ int svm_setup(struct keel_ops *ops, const char **why)
 		caps->efer_allowed |= EFER_FFXSR;
 	caps->two_dim = npt && boot_cpu_has(X86_FEATURE_NPT);
 	caps->mmu_fmt = &npt_format;
+	if (!boot_cpu_has(X86_FEATURE_NX))	/* the bit is reserved then, and all may be executed */
+		npt_format.exec = npt_format.inverted = 0;
 	caps->max_page_level = boot_cpu_has(X86_FEATURE_GBPAGES) ? 3 : 2;
 	/* The nested walk uses the host's own paging mode. */
 	caps->root_levels = pgtable_l5_enabled() ? 5 : 4;

@@ -33,14 +33,19 @@ static bool ept = true;
 module_param(ept, bool, 0444);
 MODULE_PARM_DESC(ept, "Use EPT and unrestricted guest where the CPU has both (on)");
 
-/* EPT's format, SDM 28.3.2.  Guest memory is write-back whatever the guest's PAT says: it is ordinary host memory. */
+/*
+ * EPT's format, SDM 28.3.2; memory types, 28.3.7.2: "ignore PAT" makes ordinary memory of the host's write-back whatever
+ * the guest's PAT says.  Type 0, without it, is uncached, but for a guest that says WC.
+ */
 static struct mmu_format ept_format __ro_after_init = {
 	.present	= VMX_EPT_RWX_MASK,
 	.table		= VMX_EPT_RWX_MASK,
-	.leaf		= VMX_EPT_READABLE_MASK | VMX_EPT_EXECUTABLE_MASK | VMX_EPTP_MT_WB << VMX_EPT_MT_EPTE_SHIFT |
-			  VMX_EPT_IPAT_BIT,
 	.large		= BIT_ULL(7),
+	.read		= VMX_EPT_READABLE_MASK,
 	.write		= VMX_EPT_WRITABLE_MASK,
+	.exec		= VMX_EPT_EXECUTABLE_MASK,
+	.ram		= VMX_EPTP_MT_WB << VMX_EPT_MT_EPTE_SHIFT | VMX_EPT_IPAT_BIT,
+	.device		= 0,
 	.logged		= VMX_EPT_WRITABLE_MASK,
 	.host_write	= BIT_ULL(11),
 };
