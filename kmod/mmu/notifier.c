@@ -8,6 +8,7 @@
  * those that still run.  Both change only with mmu.lock held for write, and the fault checks them with it held for
  * read.  Slots are found through the interval tree, which mmu.lock guards too.
  */
+#include "../ops.h"
 #include "tdp.h"
 
 static struct keel_vm *notifier_vm(struct mmu_notifier *mn)
@@ -32,11 +33,24 @@ static unsigned int slot_gfns(const struct interval_tree_node *node, unsigned lo
 	return keel_slot_space(slot);
 }
 
+/* lock held for write. */
+static void zap_user_range(struct keel_vm *vm, unsigned long start, unsigned long end, struct mmu_zap *zap)
+{
+	struct interval_tree_node *node;
+
+	for_each_slot_in(node, vm, start, end) {
+		unsigned int space;
+		u64 first, behind;
+
+		space = slot_gfns(node, start, end, &first, &behind);
+		mmu_zap_range(vm, space, first, behind, zap);
+	}
+}
+
 static int notifier_start(struct mmu_notifier *mn, const struct mmu_notifier_range *range)
 {
 	struct keel_vm *vm = notifier_vm(mn);
 	struct keel_mmu *mmu = &vm->mmu;
-	struct interval_tree_node *node;
 	struct mmu_zap zap = MMU_ZAP_INIT(zap);
 
 	write_lock(&mmu->lock);
@@ -47,13 +61,7 @@ static int notifier_start(struct mmu_notifier *mn, const struct mmu_notifier_ran
 		mmu->notifier_start = range->start;
 		mmu->notifier_end = range->end;
 	}
-	for_each_slot_in(node, vm, range->start, range->end) {
-		unsigned int space;
-		u64 first, behind;
-
-		space = slot_gfns(node, range->start, range->end, &first, &behind);
-		mmu_zap_range(vm, space, first, behind, &zap);
-	}
+	zap_user_range(vm, range->start, range->end, &zap);
 	if (zap.flush)
 		vm->stat.notifier_invalidations++;
 	mmu_zap_flush(vm, &zap);
@@ -75,6 +83,24 @@ static void notifier_end(struct mmu_notifier *mn, const struct mmu_notifier_rang
 	write_unlock(&mmu->lock);
 }
 
+/*
+ * Without accessed bits what is mapped counts as used; unmapped, it is known to be used when the guest faults on it.  That
+ * takes a flush in any case: an invalidation to come finds nothing to flush for.  The caller may hold spinlocks.
+ */
+static bool notifier_age_by_fault(struct keel_vm *vm, unsigned long start, unsigned long end)
+{
+	struct mmu_zap zap = MMU_ZAP_INIT(zap);
+	bool young;
+
+	write_lock(&vm->mmu.lock);
+	zap_user_range(vm, start, end, &zap);
+	young = zap.flush;
+	mmu_zap_flush(vm, &zap);
+	write_unlock(&vm->mmu.lock);
+	mmu_zap_free(vm, &zap, false);
+	return young;
+}
+
 /* Accessed bits are taken with lock held for read: faults and the CPU may go on meanwhile. */
 static bool notifier_age(struct mmu_notifier *mn, unsigned long start, unsigned long end, bool clear, bool flush)
 {
@@ -82,6 +108,8 @@ static bool notifier_age(struct mmu_notifier *mn, unsigned long start, unsigned 
 	struct interval_tree_node *node;
 	bool young = false;
 
+	if (clear && !keel_hw.mmu_fmt->accessed)
+		return notifier_age_by_fault(vm, start, end);
 	read_lock(&vm->mmu.lock);
 	for_each_slot_in(node, vm, start, end) {
 		unsigned int space;
@@ -102,11 +130,14 @@ static keel_young_t notifier_clear_flush_young(struct mmu_notifier *mn, struct m
 	return notifier_age(mn, start, end, true, true);
 }
 
-/* A TLB may go on using the page without setting the bit again: the kernel takes an estimate here. */
+/*
+ * A TLB may go on using the page without setting the bit again: the kernel takes an estimate here.  That of shadow paging
+ * would do so for ever.
+ */
 static keel_young_t notifier_clear_young(struct mmu_notifier *mn, struct mm_struct *mm, unsigned long start,
 					 unsigned long end)
 {
-	return notifier_age(mn, start, end, true, false);
+	return notifier_age(mn, start, end, true, !keel_hw.two_dim);
 }
 
 static keel_young_t notifier_test_young(struct mmu_notifier *mn, struct mm_struct *mm, unsigned long address)

@@ -320,7 +320,7 @@ bool mmu_age_range(struct keel_vm *vm, unsigned int space, u64 start, u64 end, b
 		if (!ptep)
 			return false;
 		pte = READ_ONCE(*ptep);
-		if (mmu_is_leaf(keel_hw.mmu_fmt, pte, level) && pte & accessed)
+		if (mmu_is_leaf(keel_hw.mmu_fmt, pte, level) && (!accessed || pte & accessed))
 			return true;
 		gfn = mmu_behind(gfn, level);
 	}

@@ -37,7 +37,10 @@ static inline u64 mmu_rights_needed(const struct mmu_format *fmt, u32 access)
 	return fmt->read | (access & MMU_ACC_WRITE ? fmt->write : 0) | (access & MMU_ACC_FETCH ? fmt->exec : 0);
 }
 
-/* Was a page of gfns [start, end) accessed?  With @clear, look anew from here.  lock held. */
+/*
+ * Was a page of gfns [start, end) accessed?  With @clear, look anew from here; not where the CPU does not tell, and the
+ * pages have to be unmapped for that.  lock held.
+ */
 bool mmu_age_range(struct keel_vm *vm, unsigned int space, u64 start, u64 end, bool clear);
 
 /* shrink.c: tables are given back, since what they hold can be found again. */

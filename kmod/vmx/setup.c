@@ -33,6 +33,10 @@ static bool ept = true;
 module_param(ept, bool, 0444);
 MODULE_PARM_DESC(ept, "Use EPT and unrestricted guest where the CPU has both (on)");
 
+static bool ept_ad = true;
+module_param(ept_ad, bool, 0444);
+MODULE_PARM_DESC(ept_ad, "Use EPT's accessed and dirty bits where the CPU has them (on)");
+
 /*
  * EPT's format, SDM 28.3.2; memory types, 28.3.7.2: "ignore PAT" makes ordinary memory of the host's write-back whatever
  * the guest's PAT says.  Type 0, without it, is uncached, but for a guest that says WC.
@@ -312,6 +316,8 @@ static void use_shadow(struct keel_hw_caps *caps)
 	vmx_has.cpu_ctl |= SHADOW_EXITS;
 	caps->root_levels = 4;
 	caps->max_page_level = 2;
+	/* Nobody but us walks these tables: whether the CPU has such a bit does not matter. */
+	ept_format.accessed = VMX_EPT_ACCESS_BIT;
 	/* A VPID is of use if what is cached under it can be flushed: without one, entries and exits do that. */
 	if (vmx_has.cpu2_ctl & SECONDARY_EXEC_ENABLE_VPID)
 		rdmsrq(MSR_IA32_VMX_EPT_VPID_CAP, cap);
@@ -331,7 +337,7 @@ static const char *read_ept(struct keel_hw_caps *caps)
 	if (!(cap & VMX_EPT_INVEPT_BIT) || !(cap & (VMX_EPT_EXTENT_CONTEXT_BIT | VMX_EPT_EXTENT_GLOBAL_BIT)))
 		return "INVEPT";
 	vmx_has.invept_single = cap & VMX_EPT_EXTENT_CONTEXT_BIT;
-	vmx_has.ept_ad = cap & VMX_EPT_AD_BIT;
+	vmx_has.ept_ad = ept_ad && cap & VMX_EPT_AD_BIT;
 	if (vmx_has.ept_ad) {
 		ept_format.accessed = VMX_EPT_ACCESS_BIT;
 		ept_format.dirty = VMX_EPT_DIRTY_BIT;
