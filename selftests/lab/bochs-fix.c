@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * Preloaded into Bochs 2.7, for five errors in its VMX that no hypervisor can
- * do anything about.
+ * do anything about, and into 3.0, which still has three of them.
  *
  * Whether an interrupt is looked at is decided when EFLAGS.IF changes or a
  * context is loaded; VM entry loads the guest's while the CPU still counts as
@@ -10,7 +10,7 @@
  * So where VMLAUNCH and VMRESUME, in a guest by then, call for the injection of
  * an event, that decision is made again first.
  *
- * The page modification log gets addresses of bytes instead of pages, at which
+ * In 2.7, the page modification log gets addresses of bytes instead of pages, at which
  * kvm_intel warns each time.
  *
  * A virtual interrupt whose delivery faults in the second dimension leaves the
@@ -21,7 +21,7 @@
  * With both an interrupt of the host's and a virtual one waiting, the latter is
  * delivered, also to a guest that has IF clear. That guest exits instead.
  *
- * Virtual NMIs that were blocked when a guest exited stay so at the next entry,
+ * In 2.7, virtual NMIs that were blocked when a guest exited stay so at the next entry,
  * whatever the guest's interruptibility state says then: entries only ever
  * block. So each entry begins with none blocked, and blocks what it is told to.
  *
@@ -73,12 +73,32 @@ static uint32_t (*flags)(void *cpu);
 static void (*deliver)(void *cpu);
 static void (*host_interrupt)(void *cpu);
 
+static void (*handle_interrupt)(void *cpu);
+static uint32_t pending;
+#define VIRTUAL_INTERRUPT	(1 << 9)
+
 static void deliver_or_exit(void *cpu)
 {
-	if (flags(cpu) & 1 << 9)
+	if (flags(cpu) & 1 << 9) {
 		deliver(cpu);
-	else
+	} else if (handle_interrupt) {
+		/* Bochs 3.0, where it may be a notification, and no exit: with no virtual one waiting */
+		*(uint32_t *)((char *)cpu + pending) &= ~VIRTUAL_INTERRUPT;
+		handle_interrupt(cpu);
+	} else {
 		host_interrupt(cpu);
+	}
+}
+
+/* Where in the CPU's state is what events are pending: of those that IF masks it is asked when IF is set */
+static bool find_pending(unsigned char *decide)
+{
+	unsigned char *p = memmem(decide, LONG, "\xf7\xc2\x40\x0e\x00\x00", 6);	/* test $0xe40, %edx */
+
+	if (!p || memcmp(p - 6, "\x8b\x97", 2))			/* mov pending(%rdi), %edx */
+		return false;
+	memcpy(&pending, p - 4, 4);
+	return true;
 }
 
 /* Where in the CPU's state is what events are masked: IRET clears one, which is what an entry is to begin with */
@@ -181,24 +201,28 @@ __attribute__((constructor)) static void fix(void)
 	redirect(dlsym(RTLD_DEFAULT, INSIDE "8VMLAUNCHEP15bxInstruction_c"),
 		 dlsym(RTLD_DEFAULT, INSIDE "19VMenterInjectEventsEv"),
 		 again, sizeof(again) - 1, dlsym(RTLD_DEFAULT, INSIDE "19VMenterInjectEventsEv"));
-	/* and $-4096, %rsi: the address in question */
-	redirect(dlsym(RTLD_DEFAULT, INSIDE "24translate_guest_physicalEmmbbjb"),
-		 dlsym(RTLD_DEFAULT, INSIDE "29vmx_page_modification_loggingEmj"),
-		 "\x48\x81\xe6\x00\xf0\xff\xff", 7,
-		 dlsym(RTLD_DEFAULT, INSIDE "29vmx_page_modification_loggingEmj"));
-	unblock_virtual_nmis(dlsym(RTLD_DEFAULT, INSIDE "6IRET64EP15bxInstruction_c"),
-			     dlsym(RTLD_DEFAULT, INSIDE "26VMenterLoadCheckGuestStateEPm"));
+	handle_interrupt = dlsym(RTLD_DEFAULT, INSIDE "18HandleExtInterruptEv");
+	if (!handle_interrupt) {
+		/* and $-4096, %rsi: the address in question */
+		redirect(dlsym(RTLD_DEFAULT, INSIDE "24translate_guest_physicalEmmbbjb"),
+			 dlsym(RTLD_DEFAULT, INSIDE "29vmx_page_modification_loggingEmj"),
+			 "\x48\x81\xe6\x00\xf0\xff\xff", 7,
+			 dlsym(RTLD_DEFAULT, INSIDE "29vmx_page_modification_loggingEmj"));
+		unblock_virtual_nmis(dlsym(RTLD_DEFAULT, INSIDE "6IRET64EP15bxInstruction_c"),
+				     dlsym(RTLD_DEFAULT, INSIDE "26VMenterLoadCheckGuestStateEPm"));
+	}
 	note_event = dlsym(RTLD_DEFAULT, INSIDE "12VMexit_EventEjjtbm");
 	interrupt = dlsym(RTLD_DEFAULT, INSIDE "9interruptEhjbt");
 	deliver = dlsym(RTLD_DEFAULT, INSIDE "29VMX_Deliver_Virtual_InterruptEv");
 	flags = dlsym(RTLD_DEFAULT, INSIDE "11force_flagsEv");
 	host_interrupt = dlsym(RTLD_DEFAULT, INSIDE "19VMexit_ExtInterruptEv");
-	if (!note_event || !interrupt || !deliver || !flags || !host_interrupt) {
+	if (!note_event || !interrupt || !deliver || !flags || !host_interrupt || (handle_interrupt && !find_pending(decide))) {
 		fprintf(stderr, "not the emulator that was expected: virtual interrupts are left as they are\n");
 	} else {
 		code = NULL;
 		redirect((void *)deliver, (void *)interrupt, "", 0, virtual_interrupt);
-		redirect(dlsym(RTLD_DEFAULT, INSIDE "20InterruptAcknowledgeEv"), (void *)deliver, "", 0, deliver_or_exit);
+		redirect((void *)handle_interrupt ?: dlsym(RTLD_DEFAULT, INSIDE "20InterruptAcknowledgeEv"), (void *)deliver,
+			 "", 0, deliver_or_exit);
 	}
 	if (bits_read())
 		add_bits();

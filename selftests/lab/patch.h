@@ -42,6 +42,15 @@ static void emit(const void *bytes, size_t n)
 	code += n;
 }
 
+static void overwrite(unsigned char *p, const void *bytes, size_t n)
+{
+	unsigned char *at = (unsigned char *)((uintptr_t)p & ~4095UL);
+
+	mprotect(at, 8192, PROT_READ | PROT_WRITE | PROT_EXEC);
+	memcpy(p, bytes, n);
+	mprotect(at, 8192, PROT_READ | PROT_EXEC);
+}
+
 /* The call of @to in the function @from, with the instruction @arg among the last before it */
 static unsigned char *find_call(unsigned char *from, unsigned char *to, const void *arg, size_t n)
 {
@@ -60,7 +69,7 @@ static unsigned char *find_call(unsigned char *from, unsigned char *to, const vo
 /* In the function @from, the call @p of @to: runs @first, with the call's arguments, and goes on to @next */
 static void redirect_call(unsigned char *p, unsigned char *from, unsigned char *to, const void *first, size_t n, void *next)
 {
-	unsigned char *at, *start;
+	unsigned char *start;
 	int32_t rel;
 
 	if (!from || !to || p == from + LONG || (!code && !(code = page_near(p)))) {
@@ -73,10 +82,7 @@ static void redirect_call(unsigned char *p, unsigned char *from, unsigned char *
 	emit(&next, 8);
 	emit("\xff\xe0", 2);		/* jmp *%rax */
 	rel = start - (p + 5);
-	at = (unsigned char *)((uintptr_t)p & ~4095UL);
-	mprotect(at, 8192, PROT_READ | PROT_WRITE | PROT_EXEC);
-	memcpy(p + 1, &rel, 4);
-	mprotect(at, 8192, PROT_READ | PROT_EXEC);
+	overwrite(p + 1, &rel, 4);
 }
 
 static inline void redirect(unsigned char *from, unsigned char *to, const void *first, size_t n, void *next)
@@ -88,6 +94,20 @@ static inline void redirect(unsigned char *from, unsigned char *to, const void *
 static inline void redirect_if(unsigned char *from, unsigned char *to, const void *arg, size_t n, void *next)
 {
 	redirect_call(find_call(from, to, arg, n), from, to, "", 0, next);
+}
+
+/* In a class's table of methods */
+static inline void replace_method(void **table, void *old, void *new)
+{
+	int i;
+
+	for (i = 0; table && i < 16; i++) {
+		if (table[i] != old)
+			continue;
+		mprotect((void *)((uintptr_t)&table[i] & ~4095UL), 4096, PROT_READ | PROT_WRITE);
+		table[i] = new;
+		mprotect((void *)((uintptr_t)&table[i] & ~4095UL), 4096, PROT_READ);
+	}
 }
 
 #endif
