@@ -724,6 +724,46 @@ TEST_F(inject, delivery_that_exits)
 	vcpu_done(v);
 }
 
+static void skip_two(struct guest_frame *f)
+{
+	f->rip += 2;
+	guest_irqs[f->vec]++;
+}
+
+/* Two exceptions with no other exit between: of RDMSR, which is injected, and the guest's own. Where the latter returns to. */
+static __attribute__((noinline)) u64 rdmsr_int3(void)
+{
+	u32 msr = 0x12345678, eax, edx;
+	u64 rip;
+
+	asm volatile("rdmsr; int3; 1: lea 1b(%%rip),%0" : "=r"(rip), "=a"(eax), "=d"(edx) : "c"(msr) : "memory");
+	return rip;
+}
+
+static void own_int3_guest(u64 arg)
+{
+	guest_on(GP_VEC, skip_two);
+	guest_on(BP_VEC, ex_handler);
+	guest_sync(0);
+	rdmsr_int3();		/* what it takes is there, but for this stack */
+	((u8 *)IDT_GPA)[BP_VEC * 16 + 4] = 1;
+	guest_eq(rdmsr_int3(), ex_rip);
+	guest_eq(guest_irqs[GP_VEC], 2);
+	guest_eq(guest_irqs[BP_VEC], 2);
+	guest_done(0);
+}
+
+/* A software interrupt whose delivery exits is not taken for what was injected before it, and is over by then. */
+TEST_F(inject, own_int3_that_exits)
+{
+	struct vcpu *v = self->v;
+
+	vcpu_long(v, own_int3_guest, 0);
+	vcpu_sync(v);
+	madvise(gpa_hva(self->vm, STACK_GPA), STACK_SIZE / 2, MADV_DONTNEED);
+	vcpu_done(v);
+}
+
 /* An injected event not delivered yet can be seen, and moved elsewhere */
 TEST_F(inject, injected_is_visible)
 {

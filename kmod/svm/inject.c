@@ -25,9 +25,13 @@ void svm_inject(struct keel_vcpu *vcpu, const struct keel_event *ev)
 	struct svm_vcpu *svm = to_svm(vcpu);
 	struct vmcb_control_area *c = &svm->vmcb->control;
 
-	/* A software interrupt pushes the RIP behind its instruction, and the CPU does not add the length. */
-	if (ev->type == KEEL_EV_SOFT_INTR || ev->type == KEEL_EV_SOFT_EXC)
-		keel_set_reg(vcpu, KEEL_RIP, keel_reg(vcpu, KEEL_RIP) + ev->insn_len);
+	/*
+	 * INTn, INT3 and INTO push the RIP behind their instruction. RIP is there already, for what comes here was emulated;
+	 * with NRIPS the CPU takes it from the field, also for a #BP or #OF that is no instruction's.
+	 */
+	svm->inject_rip = keel_reg(vcpu, KEEL_RIP);
+	if (svm_has.nrips)
+		c->next_rip = svm->inject_rip;
 	c->event_inj = ev->vector | svm_evt_type[ev->type] | SVM_EVTINJ_VALID;
 	if (ev->has_error) {
 		c->event_inj |= SVM_EVTINJ_VALID_ERR;
@@ -39,12 +43,6 @@ void svm_inject(struct keel_vcpu *vcpu, const struct keel_event *ev)
 
 void svm_cancel_inject(struct keel_vcpu *vcpu)
 {
-	const struct keel_event *ev = &vcpu->ev.injected;
-
-	if (!to_svm(vcpu)->vmcb->control.event_inj)
-		return;
-	if (ev->type == KEEL_EV_SOFT_INTR || ev->type == KEEL_EV_SOFT_EXC)
-		keel_set_reg(vcpu, KEEL_RIP, keel_reg(vcpu, KEEL_RIP) - ev->insn_len);
 	to_svm(vcpu)->vmcb->control.event_inj = 0;
 }
 
@@ -213,7 +211,16 @@ bool svm_step_done(struct svm_vcpu *svm)
 	return own;
 }
 
-/* The exit interrupted the delivery of an event: it has to go in again, unless its instruction will. */
+/* Is the software interrupt in delivery the one we injected?  Or the guest has gone on since and come to its own. */
+static bool svm_injected(struct svm_vcpu *svm, const struct keel_event *ev, u8 vector)
+{
+	return ev->type && ev->vector == vector && keel_reg(&svm->vcpu, KEEL_RIP) == svm->inject_rip;
+}
+
+/*
+ * The exit interrupted the delivery of an event: it has to go in again, unless its instruction will, which those of
+ * the guest's own INTn, INT3 and INTO do: RIP is still at them.
+ */
 void svm_requeue_vectoring(struct svm_vcpu *svm)
 {
 	const struct vmcb_control_area *c = &svm->vmcb->control;
@@ -225,6 +232,7 @@ void svm_requeue_vectoring(struct svm_vcpu *svm)
 		.error = c->exit_int_info_err,
 	};
 
+	vcpu->ev.injected.type = KEEL_EV_NONE;
 	switch (c->exit_int_info & SVM_EXITINTINFO_TYPE_MASK) {
 	case SVM_EXITINTINFO_TYPE_INTR:
 		ev.type = KEEL_EV_INTR;
@@ -235,23 +243,16 @@ void svm_requeue_vectoring(struct svm_vcpu *svm)
 		break;
 	case SVM_EXITINTINFO_TYPE_EXEPT:
 		ev.type = KEEL_EV_EXCEPTION;
-		/* INT3 and INTO of the guest itself run again: RIP is still at them. */
-		if (ev.vector == X86_TRAP_BP || ev.vector == X86_TRAP_OF) {
-			if (prev.type != KEEL_EV_SOFT_EXC && prev.type != KEEL_EV_EXCEPTION)
-				return;
-			ev = prev;
-		}
-		break;
+		if (ev.vector != X86_TRAP_BP && ev.vector != X86_TRAP_OF)
+			break;
+		fallthrough;
 	case SVM_EXITINTINFO_TYPE_SOFT:
-		if (prev.type != KEEL_EV_SOFT_INTR)
+		if (!svm_injected(svm, &prev, ev.vector))
 			return;
 		ev = prev;
 		break;
 	default:
 		return;
 	}
-	/* What we injected had its length added to RIP: take it back, for it will be added again. */
-	if (ev.type == KEEL_EV_SOFT_INTR || ev.type == KEEL_EV_SOFT_EXC)
-		keel_set_reg(vcpu, KEEL_RIP, keel_reg(vcpu, KEEL_RIP) - ev.insn_len);
 	keel_events_requeue(vcpu, &ev);
 }

@@ -50,6 +50,7 @@ struct svm_vcpu {
 	u64 shadow_rip;
 	u64 tsc_ratio;
 	u16 host_ds, host_es;		/* between begin and end, of a task with an LDT */
+	u64 inject_rip;			/* RIP when an event was last injected */
 };
 
 static inline struct svm_vcpu *to_svm(struct keel_vcpu *vcpu)
