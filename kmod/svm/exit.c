@@ -239,12 +239,22 @@ static int svm_pf(struct keel_vcpu *vcpu)
 	return keel_shadow_fault(vcpu, c->exit_info_2, c->exit_info_1);
 }
 
+/* For the fast loop, still on the CPU that refused: it may not have done the flush this entry asked for. */
+static int svm_refused(struct keel_vcpu *vcpu)
+{
+	struct vmcb_control_area *c = &to_svm(vcpu)->vmcb->control;
+
+	if (svm_exit_code(c) == (u32)SVM_EXIT_ERR && c->tlb_ctl != TLB_CONTROL_DO_NOTHING)
+		svm_restart_asids();
+	return KEEL_SLOW;
+}
+
 /* ---------------------------------------------------------- dispatch */
 
 typedef int (*svm_handler)(struct keel_vcpu *vcpu);
 
 #define SLOT_NPF	(SVM_EXIT_SLOTS - 1)
-#define SLOT_NONE	(SLOT_NPF - 1)		/* no exit has this code: its row is empty */
+#define SLOT_NONE	(SLOT_NPF - 1)		/* no exit has this code: its row is for what no other has one for */
 
 static const struct svm_exit {
 	svm_handler fast, slow;
@@ -299,6 +309,7 @@ static const struct svm_exit {
 	[SVM_EXIT_XSETBV]	= { ONLY_SLOW(keel_emulate_xsetbv), "xsetbv" },
 	[SVM_EXIT_RDPRU]	= { BOTH(svm_ud), "rdpru" },
 	[SVM_EXIT_INVPCID]	= { BOTH(keel_emulate), "invpcid" },
+	[SLOT_NONE]		= { .fast = svm_refused },
 	[SLOT_NPF]		= { BOTH(svm_npf), "page_fault" },
 };
 

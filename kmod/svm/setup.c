@@ -56,6 +56,15 @@ phys_addr_t svm_host_save_pa(void)
 	return svm_pa(this_cpu_read(svm_cpu.host));
 }
 
+/* The next entry here begins a new generation, with a full flush. IRQs or preemption off. */
+void svm_restart_asids(void)
+{
+	struct svm_cpu *sc = this_cpu_ptr(&svm_cpu);
+
+	sc->asid_generation++;
+	sc->asid_next = svm_has.nr_asids;
+}
+
 int svm_cpu_enable(void)
 {
 	struct svm_cpu *sc = this_cpu_ptr(&svm_cpu);
@@ -67,9 +76,8 @@ int svm_cpu_enable(void)
 	wrmsrq(MSR_EFER, efer | EFER_SVME);
 	wrmsrq(MSR_VM_HSAVE_PA, svm_pa(sc->hsave));
 	sc->tsc_ratio = 0;	/* unknown: the first vCPU writes it */
-	sc->asid_generation++;
-	/* Another hypervisor's translations may still be tagged with these ids: begin with a full flush. */
-	sc->asid_next = svm_has.nr_asids;
+	/* Another hypervisor's translations may still be tagged with these ids. */
+	svm_restart_asids();
 	sc->enabled = true;
 	return 0;
 }

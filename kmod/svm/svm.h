@@ -99,6 +99,7 @@ int svm_cpu_enable(void);
 void svm_cpu_disable(void);
 void svm_cpu_emergency(void);
 void svm_assign_asid(struct svm_vcpu *svm);
+void svm_restart_asids(void);
 void svm_load_tsc_ratio(struct svm_vcpu *svm);
 phys_addr_t svm_host_save_pa(void);
 extern phys_addr_t svm_iopm_pa, svm_msrpm_pa[KEEL_NR_MSR_MAPS];
