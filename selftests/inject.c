@@ -730,7 +730,7 @@ static void skip_two(struct guest_frame *f)
 	guest_irqs[f->vec]++;
 }
 
-/* Two exceptions with no other exit between: of RDMSR, which is injected, and the guest's own. Where the latter returns to. */
+/* Two exceptions with no exit between: that of RDMSR, injected, and the own one of INT3. Returns where that returns. */
 static __attribute__((noinline)) u64 rdmsr_int3(void)
 {
 	u32 msr = 0x12345678, eax, edx;

@@ -26,8 +26,8 @@ void svm_inject(struct keel_vcpu *vcpu, const struct keel_event *ev)
 	struct vmcb_control_area *c = &svm->vmcb->control;
 
 	/*
-	 * INTn, INT3 and INTO push the RIP behind their instruction. RIP is there already, for what comes here was emulated;
-	 * with NRIPS the CPU takes it from the field, also for a #BP or #OF that is no instruction's.
+	 * INTn, INT3 and INTO push the RIP behind their instruction.  RIP is there already, for what comes here was
+	 * emulated; with NRIPS the CPU takes it from the field, also for a #BP or #OF that is no instruction's.
 	 */
 	svm->inject_rip = keel_reg(vcpu, KEEL_RIP);
 	if (svm_has.nrips)

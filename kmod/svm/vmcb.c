@@ -347,7 +347,8 @@ void svm_set_dr6(struct keel_vcpu *vcpu, u64 val)
 
 void svm_set_dr7(struct keel_vcpu *vcpu, u64 val)
 {
-	to_svm(vcpu)->vmcb->save.dr7 = val;
+	/* MOV DR exits, and its emulation looks at GD.  A CPU that looks first would clear it where nobody reads it. */
+	to_svm(vcpu)->vmcb->save.dr7 = val & ~(u64)DR7_GD;
 	svm_touch(to_svm(vcpu), CLEAN_DR);
 }
 
