@@ -11,8 +11,10 @@
 #include <linux/cpuhotplug.h>
 #include <linux/eventfd.h>
 #include <linux/file.h>
+#include <linux/hardirq.h>
 #include <linux/hrtimer.h>
 #include <linux/interrupt.h>
+#include <linux/kernel_stat.h>
 #include <linux/kobject.h>
 #include <linux/kvm.h>
 #include <linux/mm.h>
@@ -356,12 +358,59 @@ static inline void keel_perf_capability(struct x86_pmu_capability *cap)
 #endif
 }
 
+/*
+ * IRQs off.  Where the CPU could do PEBS in a guest perf looks into a struct of kvm.ko's, which some kernels allow to be
+ * missing and others do not: they find zeros there, which is a guest without PEBS.
+ */
 static inline struct perf_guest_switch_msr *keel_perf_guest_msrs(int *n)
 {
 #if LINUX_VERSION_CODE < KERNEL_VERSION(6, 19, 0)
-	return perf_guest_get_msrs(n, NULL);
+	return perf_guest_get_msrs(n, empty_zero_page);
 #else
 	return NULL;
+#endif
+}
+
+/*
+ * IRQs off.  Another number once this CPU has taken an interrupt in which perf may have changed what is counted here: a call
+ * from another CPU, a timer, an NMI, or work that one left.  Others it counts as well, which does no harm.
+ */
+static inline unsigned long keel_irqs_taken(void)
+{
+	unsigned long n = 0;
+
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 19, 0)
+	n = this_cpu_read(kstat.irqs_sum) + this_cpu_read(irq_stat.apic_timer_irqs) +
+	    this_cpu_read(irq_stat.apic_irq_work_irqs) + this_cpu_read(irq_stat.__nmi_count);
+#ifdef CONFIG_SMP
+	n += this_cpu_read(irq_stat.irq_call_count);
+#endif
+#ifdef CONFIG_X86_HV_CALLBACK_VECTOR	/* hypervisors above that have timers of their own */
+	n += this_cpu_read(irq_stat.irq_hv_callback_count);
+#endif
+#if IS_ENABLED(CONFIG_HYPERV)
+	n += this_cpu_read(irq_stat.hyperv_stimer0_count);
+#endif
+#endif
+	return n;
+}
+
+/* IRQs off, this CPU has SVM on, or has it no more: only with it can perf's events that leave guests out do so. */
+static inline void keel_perf_svm(bool on)
+{
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 19, 0)
+	if (on)
+		amd_pmu_enable_virt();
+	else
+		amd_pmu_disable_virt();
+#endif
+}
+
+/* Around VMX operation, in which some CPUs cannot trace: perf's events of Processor Trace pause. */
+static inline void keel_perf_vmx(bool on)
+{
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 19, 0) && defined(CONFIG_CPU_SUP_INTEL)
+	intel_pt_handle_vmx(on);
 #endif
 }
 

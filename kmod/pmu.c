@@ -154,7 +154,6 @@ void keel_pmu_update(struct keel_vcpu *vcpu)
 {
 	struct keel_pmu *p = vcpu->pmu;
 	unsigned long all = p->all, which = READ_ONCE(p->stale) & all;
-	bool counting = false;
 	unsigned int i;
 
 	/* Events belong to a thread: a vCPU run by another one takes its counters along. */
@@ -168,12 +167,6 @@ void keel_pmu_update(struct keel_vcpu *vcpu)
 	}
 	for_each_set_bit(i, &which, BITS_PER_LONG)
 		update(p, pmc_of(p, i));
-
-	for_each_set_bit(i, &all, BITS_PER_LONG)
-		counting |= !!pmc_of(p, i)->event;
-	if (counting != p->counting && keel_hw.pmu->count)
-		keel_hw.pmu->count(vcpu, counting);
-	p->counting = counting;
 }
 
 void keel_pmu_follow(struct keel_pmu *p, u64 counters)

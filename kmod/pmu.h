@@ -31,7 +31,6 @@ struct keel_pmu {
 	u64 all;			/* bit per counter the guest has */
 	u64 general_mask, fixed_mask;	/* bits of a count */
 	u8 has;				/* PMU_HAS_* */
-	bool counting;			/* there are events */
 	pid_t thread;			/* whose the events are */
 	unsigned long stale;		/* counters whose event is to follow */
 	unsigned long overflowed;	/* since the work below last ran */
@@ -81,8 +80,6 @@ struct keel_pmu_hw {
 	u64 (*selected)(const struct keel_pmc *c);
 	/* Number of the counter RDPMC means, -1: #GP.  The vCPU may have no keel_pmu: then it reads as zero. */
 	int (*counter)(struct keel_vcpu *vcpu, u32 ecx);
-	/* From now on this vCPU has events, or none any more; NULL: no matter.  vCPU loaded. */
-	void (*count)(struct keel_vcpu *vcpu, bool on);
 };
 
 extern struct keel_pmu_host keel_pmu_host;	/* constant after load */

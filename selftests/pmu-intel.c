@@ -343,8 +343,9 @@ TEST(counting)
 	vm = vm_new(VM_IRQCHIP);
 	vcpu_long(vcpu_with(vm, 0, 0, true), count_guest, 0);
 	vcpu_done(vm->vcpu[0]);
-	/* each entry asked perf what GLOBAL_CTRL is to be in the guest; those of a vCPU that counts nothing do not */
+	/* perf was asked what GLOBAL_CTRL is to be in the guest whenever that could have changed */
 	EXPECT_LT(switched + 10, fake("switched"));
+	EXPECT_EQ(0, fake("blind"));
 	vm_free(vm);
 	EXPECT_EQ(0, fake("live"));
 }
@@ -359,7 +360,8 @@ static void idle_guest(u64 arg)
 	guest_done(0);
 }
 
-TEST(no_switch_without_events)
+/* Perf has nothing new to say while nothing but the guest's exits happen */
+TEST(asked_when_it_matters)
 {
 	struct vm *vm;
 	long switched;
@@ -369,8 +371,75 @@ TEST(no_switch_without_events)
 	vm = vm_new(VM_IRQCHIP);
 	vcpu_long(vcpu_with(vm, 0, 0, true), idle_guest, 0);
 	vcpu_done(vm->vcpu[0]);
-	EXPECT_EQ(switched, fake("switched"));
+	EXPECT_LT(switched, fake("switched"));
+	EXPECT_GT(switched + 100, fake("switched"));
 	vm_free(vm);
+}
+
+/* What the host's perf uses is kept out of guests, also of those that count nothing, or may not */
+static void exchange_guest(u64 gs)
+{
+	int i;
+
+	for (i = 0; i < 100; i++) {
+		if (gs)
+			guest_eq(rdmsr(0xc0000102), gs);
+		spin(100000);
+	}
+	guest_done(0);
+}
+
+TEST(exchange)
+{
+	struct vm *vm;
+	struct vcpu *v;
+	long writes;
+	u64 val;
+	int pmu;
+
+	NEED_FAKE();
+	for (pmu = 0; pmu < 2; pmu++) {
+		vm = vm_new(VM_IRQCHIP);
+		if (!pmu)
+			EXPECT_EQ(0, vm_enable_cap(vm, KVM_CAP_PMU_CAPABILITY, KVM_PMU_CAP_DISABLE));
+		v = vcpu_with(vm, 0, 0, true);
+		/* PEBS stands still before an entry; where the CPU sees to that by itself nobody touches it */
+		fake_set("exchange", 1);
+		writes = fake("pebs_writes");
+		vcpu_long(v, exchange_guest, 0);
+		vcpu_done(v);
+		EXPECT_LT(writes, fake("pebs_writes"));
+		fake_set("exchange", 2);
+		writes = fake("pebs_writes");
+		vcpu_long(v, exchange_guest, 0);
+		vcpu_done(v);
+		EXPECT_EQ(writes, fake("pebs_writes"));
+		/* what is exchanged is seen by guest and host */
+		fake_set("exchange", 3);
+		vcpu_long(v, exchange_guest, 0x1234000);
+		vcpu_done(v);
+		ASSERT_EQ(1, vcpu_get_msr(v, 0xc0000102, &val));
+		EXPECT_EQ(0xabcd000, val);
+		/* and no more when it is the same again */
+		fake_set("exchange", 0);
+		ASSERT_EQ(1, vcpu_set_msr(v, 0xc0000102, 0x777000));
+		vcpu_long(v, exchange_guest, 0x777000);
+		vcpu_done(v);
+		vm_free(vm);
+	}
+	EXPECT_EQ(0, fake("blind"));
+}
+
+/* Processor Trace hears of VMX, on each CPU, for as long as there is a VM */
+TEST(vmx_is_told)
+{
+	struct vm *vm;
+
+	NEED_FAKE();
+	vm = vm_new(VM_PLAIN);
+	EXPECT_EQ(sysconf(_SC_NPROCESSORS_ONLN), fake("vmx_cpus"));
+	vm_free(vm);
+	EXPECT_EQ(0, fake("vmx_cpus"));
 }
 
 static void one_event_guest(u64 arg)

@@ -564,6 +564,18 @@ static void restart_guest(u64 arg)
 	guest_done(0);
 }
 
+/* Events of the host that are to leave guests out can do so where SVM is on, and are told on each CPU */
+TEST(svm_is_told)
+{
+	struct vm *vm;
+
+	NEED_FAKE();
+	vm = vm_new(VM_PLAIN);
+	EXPECT_EQ(sysconf(_SC_NPROCESSORS_ONLN), fake("svm_cpus"));
+	vm_free(vm);
+	EXPECT_EQ(0, fake("svm_cpus"));
+}
+
 TEST(events_are_kept)
 {
 	struct vm *vm;

@@ -79,6 +79,7 @@ int svm_cpu_enable(void)
 	/* Another hypervisor's translations may still be tagged with these ids. */
 	svm_restart_asids();
 	sc->enabled = true;
+	keel_perf_svm(true);
 	return 0;
 }
 
@@ -103,6 +104,7 @@ void svm_cpu_disable(void)
 	sc->enabled = false;
 	wrmsrq(MSR_VM_HSAVE_PA, 0);
 	svm_cpu_emergency();
+	keel_perf_svm(false);
 }
 
 /*

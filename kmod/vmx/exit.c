@@ -98,8 +98,9 @@ static noinline void vmx_before_entry(struct vmx_vcpu *vmx)
 		if (keel_hw.tsc_scaling)
 			vmcs_write(TSC_MULTIPLIER, vmx->tsc_ratio);
 	}
-	if (vmx->before_entry & VMX_SWITCH_COUNTERS)
-		vmx_switch_counters();
+	/* It takes a moment until it has written its last record: too long for the exchange that the entry makes. */
+	if (vmx->before_entry & VMX_STOP_PEBS)
+		wrmsrq(MSR_IA32_PEBS_ENABLE, 0);
 }
 
 /* From the page's end to its start (SDM 28.3.6); the index is that of the next entry, behind the last one -1. */
@@ -148,6 +149,8 @@ void vmx_enter(struct keel_vcpu *vcpu)
 
 	vmx_flush_regs(vmx);
 	vmx_fix_threshold(vmx);
+	if (static_branch_unlikely(&vmx_perf_used) && unlikely(vmx->irqs_taken != keel_irqs_taken()))
+		vmx_perf_exchange(vmx);
 	if (unlikely(vmx->before_entry))
 		vmx_before_entry(vmx);
 	vmx_host_refresh(vmx);

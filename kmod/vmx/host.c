@@ -111,6 +111,7 @@ void vmx_begin(struct keel_vcpu *vcpu)
 		vmcs_write(HOST_FS_BASE, base);
 	}
 	vmx->host_debugctl = native_read_msr(MSR_IA32_DEBUGCTLMSR);
+	vmx->irqs_taken = VMX_ASK_PERF;
 
 	/* Without SYSCALL nothing looks at its MSRs: RDMSR and WRMSR of them exit. */
 	vmx->syscall_loaded = vcpu->efer & EFER_SCE;

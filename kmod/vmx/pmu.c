@@ -2,11 +2,13 @@
 /*
  * pmu.c - Intel's architectural performance counters, versions 1 and 2: what CPUID leaf 0xA tells of.
  *
- * On these CPUs perf stops counters that are the guest's alone while the host runs, by GLOBAL_CTRL.  So for as long as a
- * vCPU has any, its entries and exits exchange that register: vmx_switch_counters().
+ * On these CPUs perf stops counters that are the guest's alone while the host runs, and the host's alone while a guest
+ * does, by GLOBAL_CTRL; and PEBS, whose records would be written through the guest's page tables.  So where the two differ
+ * entries and exits exchange them, whoever it is that counts: vmx_perf_exchange().
  *
- * SDM vol. 3 18.2 "Architectural Performance Monitoring"; RDPMC in vol. 2.
+ * SDM vol. 3 18.2 "Architectural Performance Monitoring", 24.7.2 and 24.8.2 (MSR areas); RDPMC in vol. 2.
  */
+#include <linux/slab.h>
 #include "vmx.h"
 #include "../pmu.h"
 
@@ -44,8 +46,6 @@ static const u16 arch_events[] = {
 
 /* The events of fixed counters, as perf wants to hear of them: instructions, core cycles, reference cycles. */
 static const u16 fixed_events[] = { 0x00c0, 0x003c, 0x0300 };
-
-static bool switches;	/* perf wants GLOBAL_CTRL exchanged */
 
 /* ------------------------------------------------------------- registers */
 
@@ -193,15 +193,11 @@ static const struct keel_pmu_reg regs[] = {
 static void probe(struct keel_pmu_host *host)
 {
 	struct x86_pmu_capability cap = { 0 };
-	struct perf_guest_switch_msr *msrs;
-	int n = 0;
 
 	/* The answer is for all CPUs, which those of two kinds have not in common. */
 	if (!boot_cpu_has(X86_FEATURE_HYBRID_CPU))
 		keel_perf_capability(&cap);
-	msrs = keel_perf_guest_msrs(&n);
-	switches = msrs && n;
-	if (!cap.version || (switches && !vmx_has.global_ctrl))
+	if (!cap.version)
 		return;
 	host->general = min(cap.num_counters_gp, MAX_GENERAL);
 	host->general_bits = cap.bit_width_gp;
@@ -284,32 +280,99 @@ static int counter(struct keel_vcpu *vcpu, u32 ecx)
 
 /* ------------------------------------------------------------- entries */
 
-static void count(struct keel_vcpu *vcpu, bool on)
-{
-	struct vmx_vcpu *vmx = to_vmx(vcpu);
+DEFINE_STATIC_KEY_FALSE(vmx_perf_used);
 
-	if (!switches)
+/* Before version 2 perf lists event selects, of which there are few; then it is PEBS_ENABLE, and GLOBAL_CTRL on some CPUs. */
+#define AREA_MSRS	8
+struct vmx_msr_area {
+	struct vmx_msr_entry guest[AREA_MSRS], host[AREA_MSRS];
+};
+
+/*
+ * Models whose exits may load anything into GLOBAL_CTRL where the control says so: errata AAK155, AAP115, AAT100, BC86 with
+ * AAY89 and BD102, BA97.
+ */
+static const u8 global_ctrl_errata[] = { 0x1a, 0x1e, 0x25, 0x2c, 0x2e };
+
+void vmx_perf_setup(void)
+{
+	struct perf_guest_switch_msr *msrs;
+	unsigned int i;
+	int n = 0;
+
+	for (i = 0; i < ARRAY_SIZE(global_ctrl_errata); i++)
+		if (boot_cpu_data.x86 == 6 && boot_cpu_data.x86_model == global_ctrl_errata[i])
+			vmx_has.global_ctrl = false;
+	local_irq_disable();
+	msrs = keel_perf_guest_msrs(&n);
+	local_irq_enable();
+	if (msrs && n)
+		static_branch_enable(&vmx_perf_used);
+}
+
+int vmx_perf_init(struct vmx_vcpu *vmx)
+{
+	if (!static_key_enabled(&vmx_perf_used))
+		return 0;
+	vmx->area = kzalloc(sizeof(*vmx->area), GFP_KERNEL_ACCOUNT);
+	return vmx->area ? 0 : -ENOMEM;
+}
+
+static void load_global_ctrl(struct vmx_vcpu *vmx, bool on)
+{
+	if (!(vmx->entry_ctl & VM_ENTRY_LOAD_IA32_PERF_GLOBAL_CTRL) == !on)
 		return;
-	vmx->before_entry = on ? vmx->before_entry | VMX_SWITCH_COUNTERS : vmx->before_entry & ~VMX_SWITCH_COUNTERS;
-	vmx->entry_ctl = on ? vmx->entry_ctl | VM_ENTRY_LOAD_IA32_PERF_GLOBAL_CTRL :
-			      vmx->entry_ctl & ~VM_ENTRY_LOAD_IA32_PERF_GLOBAL_CTRL;
+	vmx->entry_ctl ^= VM_ENTRY_LOAD_IA32_PERF_GLOBAL_CTRL;
 	vmcs_write(VM_ENTRY_CONTROLS, vmx->entry_ctl);
 	vmcs_write(VM_EXIT_CONTROLS, vmx_has.exit_ctl | (on ? VM_EXIT_LOAD_IA32_PERF_GLOBAL_CTRL : 0));
 }
 
-/* IRQs off: perf moves events at interrupts, so each entry asks. */
-void vmx_switch_counters(void)
+static void load_area(struct vmx_vcpu *vmx, unsigned int used)
 {
+	if (used == vmx->area_used)
+		return;
+	vmx->area_used = used;
+	vmcs_write(VM_ENTRY_MSR_LOAD_ADDR, __pa(vmx->area->guest));
+	vmcs_write(VM_EXIT_MSR_LOAD_ADDR, __pa(vmx->area->host));
+	vmcs_write(VM_ENTRY_MSR_LOAD_COUNT, used);
+	vmcs_write(VM_EXIT_MSR_LOAD_COUNT, used);
+}
+
+/*
+ * To ask perf costs as much as the rest of an entry, and its answer is the same until this CPU has been interrupted, or has
+ * run something else.
+ */
+void vmx_perf_exchange(struct vmx_vcpu *vmx)
+{
+	bool global_ctrl = false, pebs = false, isolated = false;
+	struct vmx_msr_area *area = vmx->area;
 	struct perf_guest_switch_msr *msrs;
+	unsigned int used = 0;
 	int n = 0, i;
 
+	vmx->irqs_taken = keel_irqs_taken();
 	msrs = keel_perf_guest_msrs(&n);
 	for (i = 0; msrs && i < n; i++) {
-		if (msrs[i].msr != MSR_CORE_PERF_GLOBAL_CTRL)
+		const struct perf_guest_switch_msr *m = &msrs[i];
+
+		/* Where PEBS goes and what it writes, of guests that have it; there GLOBAL_CTRL stops it, too. */
+		isolated |= m->msr == MSR_IA32_DS_AREA;
+		if (m->host == m->guest || m->msr == MSR_IA32_DS_AREA || m->msr == MSR_PEBS_DATA_CFG ||
+		    (isolated && m->msr == MSR_IA32_PEBS_ENABLE))
 			continue;
-		vmcs_write(GUEST_IA32_PERF_GLOBAL_CTRL, msrs[i].guest);
-		vmcs_write(HOST_IA32_PERF_GLOBAL_CTRL, msrs[i].host);
+		if (m->msr == MSR_CORE_PERF_GLOBAL_CTRL && vmx_has.global_ctrl) {
+			global_ctrl = true;
+			vmcs_write(GUEST_IA32_PERF_GLOBAL_CTRL, m->guest);
+			vmcs_write(HOST_IA32_PERF_GLOBAL_CTRL, m->host);
+		} else if (used < AREA_MSRS) {
+			pebs |= m->msr == MSR_IA32_PEBS_ENABLE;
+			area->guest[used] = (struct vmx_msr_entry){ .index = m->msr, .value = m->guest };
+			area->host[used++] = (struct vmx_msr_entry){ .index = m->msr, .value = m->host };
+		}
 	}
+	load_global_ctrl(vmx, global_ctrl);
+	load_area(vmx, used);
+	vmx->before_entry = pebs ? vmx->before_entry | VMX_STOP_PEBS : vmx->before_entry & ~VMX_STOP_PEBS;
 }
 
 const struct keel_pmu_hw vmx_pmu_hw = {
@@ -321,5 +384,4 @@ const struct keel_pmu_hw vmx_pmu_hw = {
 	.refresh = refresh,
 	.selected = selected,
 	.counter = counter,
-	.count = count,
 };

@@ -142,6 +142,7 @@ int vmx_cpu_enable(void)
 	if (__read_cr4() & X86_CR4_VMXE)
 		return -EBUSY;
 	keel_cr4_set(X86_CR4_VMXE);
+	keel_perf_vmx(true);
 	/* #GP where firmware has locked it off, on this CPU alone. */
 	asm goto("1: vmxon %0\n\tjna %l[failed]\n" KEEL_EXTABLE_GOTO(1b, failed)
 		 : : "m" (pa) : "cc", "memory" : failed);
@@ -150,6 +151,7 @@ int vmx_cpu_enable(void)
 	vc->enabled = true;
 	return 0;
 failed:
+	keel_perf_vmx(false);
 	keel_cr4_clear(X86_CR4_VMXE);
 	return -EBUSY;
 }
@@ -186,6 +188,7 @@ void vmx_cpu_disable(void)
 		vmcs_clear_here(vmx);
 	vc->enabled = false;
 	vmx_off();
+	keel_perf_vmx(false);
 }
 
 /* Without a VPID entries and exits flush by themselves. */
@@ -516,6 +519,7 @@ static int vmx_setup(struct keel_ops *ops, const char **why)
 	caps->lapic = vmx_has.apicv ? &vmx_lapic_hw : NULL;
 	rdmsrq(MSR_IA32_VMX_CR4_FIXED0, vmx_has.cr4_fixed0);
 	vmx_host_setup();
+	vmx_perf_setup();
 
 	err = vmx_alloc();
 	if (err) {

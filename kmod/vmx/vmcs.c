@@ -6,6 +6,7 @@
  * Lock: vcpu->mutex, vCPU loaded: its VMCS is the current one.
  */
 #include <linux/gfp.h>
+#include <linux/slab.h>
 #include <asm/msr.h>
 #include "vmx.h"
 #include "../mitigate.h"
@@ -43,7 +44,7 @@ int vmx_vcpu_init(struct keel_vcpu *vcpu)
 	*(u32 *)page_address(vmx->vmcs) = vmx_has.revision;
 	vmx->vpid = vmx_vpid_alloc();
 	vmx->tsc_ratio = 1ULL << keel_hw.tsc_frac_bits;
-	return 0;
+	return vmx_perf_init(vmx);
 }
 
 void vmx_vcpu_destroy(struct keel_vcpu *vcpu)
@@ -55,6 +56,7 @@ void vmx_vcpu_destroy(struct keel_vcpu *vcpu)
 		__free_page(vmx->vmcs);
 	}
 	free_page((unsigned long)vmx->pml);
+	kfree(vmx->area);
 	vmx_vpid_free(vmx->vpid);
 }
 
@@ -85,6 +87,7 @@ static void vmcs_constant(struct vmx_vcpu *vmx)
 	vmcs_write(VM_EXIT_MSR_STORE_COUNT, 0);
 	vmcs_write(VM_EXIT_MSR_LOAD_COUNT, 0);
 	vmcs_write(VM_ENTRY_MSR_LOAD_COUNT, 0);
+	vmx->area_used = 0;
 	vmx->vapic = irq_lapic_page(&vmx->vcpu);
 	if (vmx->vapic)
 		vmcs_write(VIRTUAL_APIC_PAGE_ADDR, __pa(vmx->vapic));

@@ -19,7 +19,7 @@ struct vmx_vcpu {
 	int last_cpu;			/* it was loaded on last, -1: none */
 	bool launched;
 	bool flush;			/* this guest's translations must go before the next entry */
-	u8 before_entry;		/* VMX_LOAD_TSC, VMX_SWITCH_COUNTERS */
+	u8 before_entry;		/* VMX_LOAD_TSC, VMX_STOP_PEBS */
 	bool shadow_set;		/* an interrupt shadow was made by us: see vmx_flush_regs() */
 	u16 vpid;			/* 0: none left, every entry and exit flushes */
 	u64 eptp;
@@ -50,12 +50,17 @@ struct vmx_vcpu {
 	bool syscall_loaded;		/* between begin and end: the first three are in the CPU */
 	u16 host_ds, host_es, host_fs, host_gs;
 	u64 host_debugctl;
+	struct vmx_msr_area *area;	/* MSRs exchanged with the host's perf: pmu.c */
+	u8 area_used;
+	unsigned long irqs_taken;	/* when perf was last asked what to exchange; VMX_ASK_PERF: ask */
 	struct desc_ptr host_gdt;	/* of the CPU it is loaded on */
 };
 
+#define VMX_ASK_PERF		(~0UL)
+
 /* What a next entry has to do first: once... */
 #define VMX_LOAD_TSC		BIT(0)	/* tsc_offset, tsc_ratio are not in the VMCS yet */
-#define VMX_SWITCH_COUNTERS	BIT(1)	/* ...or each time: pmu.c */
+#define VMX_STOP_PEBS		BIT(1)	/* ...or each time: pmu.c */
 
 static inline struct vmx_vcpu *to_vmx(struct keel_vcpu *vcpu)
 {
@@ -158,7 +163,10 @@ void vmx_write_cpu2(struct vmx_vcpu *vmx);
 
 /* pmu.c */
 extern const struct keel_pmu_hw vmx_pmu_hw;
-void vmx_switch_counters(void);	/* IRQs off */
+DECLARE_STATIC_KEY_FALSE(vmx_perf_used);	/* the host's perf has counters that guests are not to drive */
+void vmx_perf_setup(void);
+int vmx_perf_init(struct vmx_vcpu *vmx);
+void vmx_perf_exchange(struct vmx_vcpu *vmx);	/* IRQs off */
 
 /* apicv.c */
 extern const struct keel_lapic_hw vmx_lapic_hw;

@@ -9,19 +9,27 @@
  *	0xfe	the count is the event itself, whatever was counted: config, bit 40: not in user mode, 41: not in kernel mode
  *
  * Its parameters tell of events: how many there are now, and ever were, the last one's number, and how often
- * somebody wanted to know what to exchange.
+ * somebody wanted to know what to exchange; how often without zeros where perf looks for a guest's PEBS, how often PEBS_ENABLE
+ * was written, and on how many CPUs perf thinks that SVM, or VMX, is on. "exchange" chooses what perf wants exchanged:
+ *
+ *	0	nothing: GLOBAL_CTRL is the same in guest and host
+ *	1	the host uses PEBS on a CPU that does not keep it out of guests: GLOBAL_CTRL and PEBS_ENABLE
+ *	2	on one that does, and could do PEBS in guests: GLOBAL_CTRL; and what is of no interest to guests without it
+ *	3	a register in which guest and VMM see what the entry loaded and what the exit did: KERNEL_GS_BASE
  */
 #include <linux/hrtimer.h>
 #include <linux/kprobes.h>
 #include <linux/module.h>
 #include <linux/perf_event.h>
 #include <asm/msr.h>
+#include <asm/msr-trace.h>
 #include <asm/perf_event.h>
 #include <asm/tsc.h>
 
 #define ECHO	0xfe
 
-static atomic_t live, made, last, switched;
+static atomic_t live, made, last, switched, blind, pebs_writes, svm_cpus, vmx_cpus;
+static int exchange;
 static struct perf_event *pin;
 
 static int get_atomic(char *buf, const struct kernel_param *kp)
@@ -34,6 +42,11 @@ module_param_cb(live, &atomic_ops, &live, 0444);
 module_param_cb(made, &atomic_ops, &made, 0444);
 module_param_cb(last, &atomic_ops, &last, 0444);
 module_param_cb(switched, &atomic_ops, &switched, 0444);
+module_param_cb(blind, &atomic_ops, &blind, 0444);
+module_param_cb(pebs_writes, &atomic_ops, &pebs_writes, 0444);
+module_param_cb(svm_cpus, &atomic_ops, &svm_cpus, 0444);
+module_param_cb(vmx_cpus, &atomic_ops, &vmx_cpus, 0444);
+module_param(exchange, int, 0644);
 
 static u8 number(struct perf_event *event)
 {
@@ -160,16 +173,60 @@ static int tell_capability(struct kretprobe_instance *ri, struct pt_regs *regs)
 	return 0;
 }
 
-/* The same in guest and host: what it is does not matter to counters that do not exist. */
+static int keep_arguments(struct kretprobe_instance *ri, struct pt_regs *regs)
+{
+	/* Zeros for as long as kvm.ko's struct is: perf of some kernels does not ask whether there is one. */
+	if (!regs->si || memchr_inv((void *)regs->si, 0, 2048))
+		atomic_inc(&blind);
+	return keep_argument(ri, regs);
+}
+
 static int tell_switch(struct kretprobe_instance *ri, struct pt_regs *regs)
 {
-	static struct perf_guest_switch_msr global_ctrl = { .msr = MSR_CORE_PERF_GLOBAL_CTRL };
+	static struct perf_guest_switch_msr lists[][4] = {
+		{ { MSR_CORE_PERF_GLOBAL_CTRL, 0xf, 0xf } },
+		{ { MSR_CORE_PERF_GLOBAL_CTRL, 0xf, 0xe }, { MSR_IA32_PEBS_ENABLE, 1, 0 } },
+		{ { MSR_CORE_PERF_GLOBAL_CTRL, 0xf, 0xe }, { MSR_IA32_DS_AREA, 0x1000, 0 }, { MSR_PEBS_DATA_CFG, 1, 0 },
+		  { MSR_IA32_PEBS_ENABLE, 1, 0 } },
+		{ { MSR_CORE_PERF_GLOBAL_CTRL, 0xf, 0xf }, { MSR_KERNEL_GS_BASE, 0xabcd000, 0x1234000 } },
+	};
+	static const int lengths[] = { 1, 2, 4, 2 };
+	unsigned int which = min_t(unsigned int, READ_ONCE(exchange), ARRAY_SIZE(lists) - 1);
 
-	**(int **)ri->data = 1;
-	regs->ax = (unsigned long)&global_ctrl;
+	**(int **)ri->data = lengths[which];
+	regs->ax = (unsigned long)lists[which];
 	atomic_inc(&switched);
 	return 0;
 }
+
+static void see_write_msr(void *unused, unsigned int msr, u64 val, int failed)
+{
+	if (msr == MSR_IA32_PEBS_ENABLE)
+		atomic_inc(&pebs_writes);
+}
+
+static int see_svm_on(struct kprobe *p, struct pt_regs *regs)
+{
+	atomic_inc(&svm_cpus);
+	return 0;
+}
+
+static int see_svm_off(struct kprobe *p, struct pt_regs *regs)
+{
+	atomic_dec(&svm_cpus);
+	return 0;
+}
+
+static int see_vmx(struct kprobe *p, struct pt_regs *regs)
+{
+	atomic_add((int)regs->di ? 1 : -1, &vmx_cpus);
+	return 0;
+}
+
+static struct kprobe svm_on_probe = { .symbol_name = "amd_pmu_enable_virt", .pre_handler = see_svm_on };
+static struct kprobe svm_off_probe = { .symbol_name = "amd_pmu_disable_virt", .pre_handler = see_svm_off };
+static struct kprobe vmx_probe = { .symbol_name = "intel_pt_handle_vmx", .pre_handler = see_vmx };
+static struct kprobe *virt_probes[] = { &svm_on_probe, &svm_off_probe, &vmx_probe };
 
 static struct kretprobe capability_probe = {
 	.kp.symbol_name = "perf_get_x86_pmu_capability",
@@ -180,7 +237,7 @@ static struct kretprobe capability_probe = {
 
 static struct kretprobe switch_probe = {
 	.kp.symbol_name = "perf_guest_get_msrs",
-	.entry_handler = keep_argument,
+	.entry_handler = keep_arguments,
 	.handler = tell_switch,
 	.data_size = sizeof(unsigned long),
 };
@@ -204,6 +261,10 @@ static int __init fake_init(void)
 	fake.read = count;
 	/* Never unloaded: see below. */
 	err = is_intel() ? register_kretprobes(probes, ARRAY_SIZE(probes)) : 0;
+	if (!err)
+		err = register_kprobes(virt_probes, ARRAY_SIZE(virt_probes));
+	if (!err)
+		err = register_trace_write_msr(see_write_msr, NULL);
 	if (err)
 		return err;
 	err = perf_pmu_register(&fake, "fake", PERF_TYPE_RAW);

@@ -29,6 +29,17 @@ static inline long fake(const char *what)
 	return n;
 }
 
+static inline void fake_set(const char *what, int val)
+{
+	char path[64];
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/sys/module/fake_pmu/parameters/%s", what);
+	f = fopen(path, "w");
+	if (!f || fprintf(f, "%d\n", val) < 0 || fclose(f))
+		must(-1);
+}
+
 /* Is anything, where perf has no counters, or the module's parameter takes them away? */
 static inline bool offered(void)
 {
