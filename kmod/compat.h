@@ -34,6 +34,7 @@
 #else
 #include <asm/hyperv-tlfs.h>
 #endif
+#include <asm/cpu.h>
 #include <asm/desc.h>
 #include <asm/fpu/api.h>
 #include <asm/hardirq.h>
@@ -411,6 +412,19 @@ static inline void keel_perf_vmx(bool on)
 {
 #if LINUX_VERSION_CODE < KERNEL_VERSION(6, 19, 0) && defined(CONFIG_CPU_SUP_INTEL)
 	intel_pt_handle_vmx(on);
+#endif
+}
+
+/*
+ * The host's detection of split locks has stopped the guest: as for any task the kernel warns, slows this thread down and
+ * lets it, or sends it SIGBUS; then false.  May sleep.  On kernels that say so to kvm.ko alone there is no VMX here.
+ */
+static inline bool keel_guest_split_lock(unsigned long rip)
+{
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 19, 0)
+	return handle_guest_split_lock(rip);
+#else
+	return false;
 #endif
 }
 

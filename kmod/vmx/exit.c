@@ -214,6 +214,25 @@ static void vmx_iret_undone(struct vmx_vcpu *vmx, bool unblocked)
 		vmx_set_nmi_mask(&vmx->vcpu, true);
 }
 
+/* One that the guest's own alignment check cannot be the reason of is the host's, which watches for split locks. */
+static int vmx_ac(struct keel_vcpu *vcpu)
+{
+	struct kvm_run *run = vcpu->run;
+
+	if (likely(vmx_cpl(vcpu) == 3 && keel_cr0(vcpu) & X86_CR0_AM && keel_rflags(vcpu) & X86_EFLAGS_AC)) {
+		keel_raise_error(vcpu, X86_TRAP_AC, vmcs_read(VM_EXIT_INTR_ERROR_CODE));
+		return KEEL_RESUME;
+	}
+	if (vcpu->atomic)
+		return KEEL_SLOW;
+	if (keel_guest_split_lock(keel_linear_rip(vcpu)))
+		return KEEL_RESUME;		/* the guest does it again */
+	run->exit_reason = KVM_EXIT_EXCEPTION;
+	run->ex.exception = X86_TRAP_AC;
+	run->ex.error_code = 0;
+	return KEEL_USER;
+}
+
 static int vmx_exception(struct keel_vcpu *vcpu)
 {
 	struct vmx_vcpu *vmx = to_vmx(vcpu);
@@ -237,8 +256,7 @@ static int vmx_exception(struct keel_vcpu *vcpu)
 		keel_raise_db(vcpu, vmcs_read(EXIT_QUALIFICATION) & (DR_TRAP_BITS | BIT(13) | DR_STEP));
 		return KEEL_RESUME;
 	case X86_TRAP_AC:
-		keel_raise_error(vcpu, X86_TRAP_AC, vmcs_read(VM_EXIT_INTR_ERROR_CODE));
-		return KEEL_RESUME;
+		return vmx_ac(vcpu);
 	case X86_TRAP_MC:
 		return KEEL_RESUME;
 	case X86_TRAP_BP:

@@ -28,6 +28,10 @@
  * On request (cpu-bits.h) the Skylake it emulates gets CPUID bits and MSRs of our
  * choice.
  *
+ * On request (BOCHS_SPLIT_LOCK) the CPU watches for split locks, as newer ones
+ * do for a kernel that asked for it: of INT1, which stands for the instruction
+ * that has one, each first attempt is an #AC.
+ *
  * All is done by sending one call through a few instructions of our own. A
  * Bochs that has no such call is left alone, and says so.
  */
@@ -188,6 +192,20 @@ static void add_bits(void)
 	redirect(dlsym(RTLD_DEFAULT, INSIDE "5wrmsrEjm"), (void *)unknown_wrmsr, "", 0, wrmsr_with_bits);
 }
 
+#define PRIVILEGED_SOFTWARE	5
+#define HARDWARE_EXCEPTION	3
+#define AC			17
+
+static void watched_event(void *cpu, unsigned int type, unsigned int vector, uint16_t error, bool has_error, uint64_t info)
+{
+	static bool again;
+
+	if (type == PRIVILEGED_SOFTWARE && (again = !again))
+		note_event(cpu, HARDWARE_EXCEPTION, AC, 0, true, 0);
+	else
+		note_event(cpu, type, vector, error, has_error, info);
+}
+
 __attribute__((constructor)) static void fix(void)
 {
 	unsigned char *decide = dlsym(RTLD_DEFAULT, INSIDE "25handleInterruptMaskChangeEv");
@@ -226,4 +244,8 @@ __attribute__((constructor)) static void fix(void)
 	}
 	if (bits_read())
 		add_bits();
+	if (note_event && interrupt && getenv("BOCHS_SPLIT_LOCK")) {
+		code = NULL;
+		redirect((void *)interrupt, (void *)note_event, "", 0, watched_event);
+	}
 }
