@@ -42,12 +42,21 @@ void svm_begin(struct keel_vcpu *vcpu)
 	/* FS, GS, LDTR and KernelGsBase are the task's: the picture is taken for each stay in the loop. */
 	asm volatile("1: vmsave %0\n2:\n" _ASM_EXTABLE(1b, 2b) : : "a" (svm_host_save_pa()) : "memory");
 	svm_load_tsc_ratio(to_svm(vcpu));
+	/*
+	 * Without LBR virtualization the guest runs with the host's DEBUGCTL: with bus locks trapped, or steps from branch to
+	 * branch, which it has not asked for and which are #DBs to it.
+	 */
+	to_svm(vcpu)->host_debugctl = native_read_msr(MSR_IA32_DEBUGCTLMSR);
+	if (unlikely(to_svm(vcpu)->host_debugctl))
+		wrmsrq(MSR_IA32_DEBUGCTLMSR, 0);
 }
 
 void svm_end(struct keel_vcpu *vcpu)
 {
 	if (unlikely(keel_has_ldt()))
 		svm_end_ldt(to_svm(vcpu));
+	if (unlikely(to_svm(vcpu)->host_debugctl))
+		wrmsrq(MSR_IA32_DEBUGCTLMSR, to_svm(vcpu)->host_debugctl);
 }
 
 static void svm_flush_regs(struct svm_vcpu *svm)

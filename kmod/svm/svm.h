@@ -51,6 +51,7 @@ struct svm_vcpu {
 	u64 tsc_ratio;
 	u16 host_ds, host_es;		/* between begin and end, of a task with an LDT */
 	u64 inject_rip;			/* RIP when an event was last injected */
+	u64 host_debugctl;		/* between begin and end */
 };
 
 static inline struct svm_vcpu *to_svm(struct keel_vcpu *vcpu)
