@@ -889,32 +889,6 @@ static int exit_to_user(struct keel_vcpu *vcpu)
 	return KEEL_RESUME;
 }
 
-static int exit_emulation_failure(struct keel_vcpu *vcpu)
-{
-	struct emul *e = &vcpu->insn->e;
-	struct kvm_run *run = vcpu->run;
-
-	vcpu->stat.emulation_fail++;
-	/* An unknown instruction in user mode is the program's fault, not the machine's. */
-	if (keel_cpl(vcpu) == 3 && !vcpu->vm->exit_on_emulation_failure) {
-		keel_raise(vcpu, X86_TRAP_UD);
-		return KEEL_RESUME;
-	}
-	memset(&run->emulation_failure, 0, sizeof(run->emulation_failure));
-	run->exit_reason = KVM_EXIT_INTERNAL_ERROR;
-	run->emulation_failure.suberror = KVM_INTERNAL_ERROR_EMULATION;
-	run->emulation_failure.ndata = 4;
-	if (e->insn.have) {
-		run->emulation_failure.flags = KVM_INTERNAL_ERROR_EMULATION_FLAG_INSTRUCTION_BYTES;
-		run->emulation_failure.insn_size = min_t(u8, e->insn.have, 15);
-		memset(run->emulation_failure.insn_bytes, 0x90, 15);
-		memcpy(run->emulation_failure.insn_bytes, e->insn.bytes, run->emulation_failure.insn_size);
-	}
-	if (!vcpu->vm->exit_on_emulation_failure)
-		keel_raise(vcpu, X86_TRAP_UD);
-	return KEEL_USER;
-}
-
 /* @decoded: e->insn is the instruction at RIP, and the registers are those it was decoded with. */
 static int emulate(struct keel_vcpu *vcpu, bool decoded)
 {
@@ -954,7 +928,7 @@ static int emulate(struct keel_vcpu *vcpu, bool decoded)
 	case EMUL_RETRY:
 		return KEEL_RESUME;
 	default:
-		return exit_emulation_failure(vcpu);
+		return keel_exit_emulation_failure(vcpu, e->insn.bytes, e->insn.have);
 	}
 	store_state(in, rip);
 	vcpu->stat.emulated++;
@@ -1021,6 +995,7 @@ int keel_emulate_cr(struct keel_vcpu *vcpu)
 /* @r: what the MMU said of the fault. */
 static int page_fault_done(struct keel_vcpu *vcpu, int r, u64 gpa, u32 access, u64 info)
 {
+	keel_l1d_note();
 	if (r == MMU_FIXED || r == MMU_TOLD)
 		return KEEL_RESUME;
 	if (r < 0)
@@ -1045,7 +1020,6 @@ static int page_fault_done(struct keel_vcpu *vcpu, int r, u64 gpa, u32 access, u
 int keel_page_fault(struct keel_vcpu *vcpu, u64 gpa, u32 access, u64 info)
 {
 	vcpu->stat.page_faults++;
-	keel_l1d_note();
 	trace_keel_page_fault(vcpu, gpa, info);
 	return page_fault_done(vcpu, mmu_fault(vcpu, gpa, access), gpa, access, info);
 }
@@ -1058,7 +1032,6 @@ int keel_shadow_fault(struct keel_vcpu *vcpu, u64 gva, u32 error)
 	int r;
 
 	vcpu->stat.page_faults++;
-	keel_l1d_note();
 	trace_keel_page_fault(vcpu, gva, error);
 	r = mmu_shadow_fault(vcpu, gva, error, &gpa, &access, &fault);
 	if (r == MMU_GUEST) {

@@ -319,6 +319,8 @@ bool keel_vcpu_runnable(struct keel_vcpu *vcpu);
 /* The CPU refused to enter; @reason is its own word for it.  With the parameter dump_failed_entry the log says more. */
 int keel_exit_fail_entry(struct keel_vcpu *vcpu, u64 reason);
 int keel_exit_internal_error(struct keel_vcpu *vcpu, u32 suberror, int ndata, const u64 *data);
+/* The emulator does not know these bytes, as far as it has them. */
+int keel_exit_emulation_failure(struct keel_vcpu *vcpu, const u8 *bytes, unsigned int have);
 void keel_take_mp_events(struct keel_vcpu *vcpu);	/* INIT and SIPI that have arrived */
 int keel_emulate_hlt(struct keel_vcpu *vcpu);	/* HLT was skipped already: sleep or exit */
 

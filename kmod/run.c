@@ -570,6 +570,31 @@ int keel_exit_internal_error(struct keel_vcpu *vcpu, u32 suberror, int ndata, co
 	return KEEL_USER;
 }
 
+int keel_exit_emulation_failure(struct keel_vcpu *vcpu, const u8 *bytes, unsigned int have)
+{
+	struct kvm_run *run = vcpu->run;
+
+	vcpu->stat.emulation_fail++;
+	/* An unknown instruction in user mode is the program's fault, not the machine's. */
+	if (keel_cpl(vcpu) == 3 && !vcpu->vm->exit_on_emulation_failure) {
+		keel_raise(vcpu, X86_TRAP_UD);
+		return KEEL_RESUME;
+	}
+	memset(&run->emulation_failure, 0, sizeof(run->emulation_failure));
+	run->exit_reason = KVM_EXIT_INTERNAL_ERROR;
+	run->emulation_failure.suberror = KVM_INTERNAL_ERROR_EMULATION;
+	run->emulation_failure.ndata = 4;
+	if (have) {
+		run->emulation_failure.flags = KVM_INTERNAL_ERROR_EMULATION_FLAG_INSTRUCTION_BYTES;
+		run->emulation_failure.insn_size = min(have, 15U);
+		memset(run->emulation_failure.insn_bytes, 0x90, 15);
+		memcpy(run->emulation_failure.insn_bytes, bytes, run->emulation_failure.insn_size);
+	}
+	if (!vcpu->vm->exit_on_emulation_failure)
+		keel_raise(vcpu, X86_TRAP_UD);
+	return KEEL_USER;
+}
+
 static bool dump_failed_entry;
 module_param(dump_failed_entry, bool, 0644);
 MODULE_PARM_DESC(dump_failed_entry, "Log a vCPU's hardware state when the CPU refuses to enter with it (off)");

@@ -5,64 +5,12 @@
  * controller and its timers.
  */
 #include "test.h"
+#include "tlfs.h"
 
 #include <poll.h>
 #include <sys/eventfd.h>
 
 #define NR	3
-
-/* As in the TLFS */
-#define MSR_OS_ID	0x40000000
-#define MSR_HYPERCALL	0x40000001
-#define MSR_VP_INDEX	0x40000002
-#define MSR_RESET	0x40000003
-#define MSR_VP_RUNTIME	0x40000010
-#define MSR_TIME	0x40000020
-#define MSR_TSC_PAGE	0x40000021
-#define MSR_TSC_FREQ	0x40000022
-#define MSR_APIC_FREQ	0x40000023
-#define MSR_EOI		0x40000070
-#define MSR_ICR		0x40000071
-#define MSR_TPR		0x40000072
-#define MSR_ASSIST	0x40000073
-#define MSR_SCONTROL	0x40000080
-#define MSR_SVERSION	0x40000081
-#define MSR_SIEFP	0x40000082
-#define MSR_SIMP	0x40000083
-#define MSR_EOM		0x40000084
-#define MSR_SINT0	0x40000090
-#define MSR_STIMER0	0x400000b0
-#define MSR_CRASH_P0	0x40000100
-#define MSR_CRASH_CTL	0x40000105
-
-#define MSR_REENLIGHTEN	0x40000106
-#define MSR_EMULATION	0x40000107
-#define MSR_EMUL_STATUS	0x40000108
-
-#define FLUSH_SPACE	2
-#define FLUSH_LIST	3
-#define LONG_SPIN	8
-#define SEND_IPI	0xb
-#define FLUSH_SPACE_EX	0x13
-#define FLUSH_LIST_EX	0x14
-#define SEND_IPI_EX	0x15
-#define POST_MESSAGE	0x5c
-#define SIGNAL_EVENT	0x5d
-
-#define FAST		(1UL << 16)
-#define VAR(n)		((u64)(n) << 17)
-#define REP(n)		((u64)(n) << 32)
-#define FIRST_REP(n)	((u64)(n) << 48)
-
-#define BAD_CODE	2
-#define BAD_INPUT	3
-#define BAD_ALIGNMENT	4
-#define BAD_PARAMETER	5
-#define DENIED		6
-
-#define SINT_MASKED	(1UL << 16)
-#define SINT_AUTO_EOI	(1UL << 17)
-#define ENABLE		1UL
 
 #define VEC		0x61
 #define VEC2		0x62
