@@ -158,7 +158,10 @@ TEST_F(softirq, packets)
 
 static int long_naps;
 
-/* Who is not let in before the tick after the next has slept for 4 to 8 ms, mostly; else for much less than one. */
+/*
+ * Who is not let in before the tick after the next has slept for 4 to 8 ms, mostly; else for much less than one, where
+ * the machine itself is not kept from running.
+ */
 static void *nap(void *arg)
 {
 	int i;
@@ -189,11 +192,11 @@ TEST_F(softirq, threads)
 		stay_on(0, self->here);
 		pthread_join(thread, NULL);
 		TH_LOG("%d of %d naps were long", long_naps, NAPS);
-		if (long_naps < NAPS / 10)
+		if (long_naps < NAPS / 2)
 			break;
 	}
 	end(self->v);
-	EXPECT_LT(long_naps, NAPS / 10);
+	EXPECT_LT(long_naps, NAPS / 2);
 }
 
 TEST_HARNESS_MAIN
