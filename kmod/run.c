@@ -191,11 +191,13 @@ static void run_go_on(struct keel_vcpu *vcpu)
 
 bool keel_vcpu_runnable(struct keel_vcpu *vcpu)
 {
+/* And for what one that waits for INIT or SIPI wakes: userspace would hear of it, and has nothing to do with the others. */
+#define RUN_WAITING_REQS	(BIT(KEEL_REQ_MP_EVENT) | BIT(KEEL_REQ_VM_DEAD))
 	if (vcpu->mp_state == KVM_MP_STATE_RUNNABLE)
 		return true;
-	if (READ_ONCE(vcpu->requests) & ~RUN_ASLEEP_REQS)
-		return true;
-	return vcpu->mp_state == KVM_MP_STATE_HALTED && run_awake(vcpu);
+	if (vcpu->mp_state != KVM_MP_STATE_HALTED)
+		return READ_ONCE(vcpu->requests) & RUN_WAITING_REQS;
+	return READ_ONCE(vcpu->requests) & ~RUN_ASLEEP_REQS || run_awake(vcpu);
 }
 
 /* Halted, or waiting for INIT and SIPI.  KEEL_RESUME, or -EINTR. */

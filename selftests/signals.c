@@ -215,6 +215,38 @@ TEST_F(signals, kick_before_startup)
 	EXPECT_EQ(-EINTR, xioctl(v->fd, KVM_RUN, 0));
 }
 
+/* What is asked of a VM is nothing to a vCPU that waits for INIT: it does not come back for it */
+TEST_F(signals, others_before_startup)
+{
+	struct kvm_msi smi = { .address_lo = 0xfee01000, .data = 0x200 };
+	struct vcpu *v = vcpu_new(self->vm, 1);
+	struct runner r = { .v = v };
+	struct kvm_clock_data clock = {};
+	u8 *mem = mem_alloc(4096);
+	pthread_t t;
+	int i;
+
+	pthread_create(&t, NULL, run_once, &r);
+	while (!r.tid)
+		sched_yield();
+	for (i = 0; i < 300; i++) {
+		vm_slot(self->vm, 1, 0x10000000, 4096, mem, i & 1 ? KVM_MEM_LOG_DIRTY_PAGES : 0);
+		clock.clock = 1000000000UL * i;
+		must(ioctl(self->vm->fd, KVM_SET_CLOCK, &clock));
+		must(ioctl(self->vm->fd, KVM_SIGNAL_MSI, &smi));
+		if (i % 100 == 0)
+			vcpu_new(self->vm, 2 + i / 100);
+		vm_slot(self->vm, 1, 0x10000000, 0, mem, 0);
+		EXPECT_FALSE(r.returned);
+		if (r.returned)
+			break;
+	}
+	if (!r.returned)
+		kick(&r);
+	pthread_join(t, NULL);
+	EXPECT_EQ(EINTR, r.err);
+}
+
 /* A great many kicks cost the guest nothing but time */
 TEST_F(signals, many_kicks)
 {
