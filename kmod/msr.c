@@ -173,7 +173,7 @@ static int set_apic_base(const struct msr_access *a, u64 val)
 static int get_deadline(const struct msr_access *a, u64 *val)
 {
 	*val = 0;
-	return a->vcpu->apic ? irq_lapic_get_msr(a->vcpu, a->msr, val) : !a->host;
+	return a->vcpu->apic ? irq_lapic_get_msr(a->vcpu, a->msr, val, a->host) : !a->host;
 }
 
 static int set_deadline(const struct msr_access *a, u64 val)
@@ -183,7 +183,7 @@ static int set_deadline(const struct msr_access *a, u64 val)
 
 static int get_x2apic(const struct msr_access *a, u64 *val)
 {
-	return a->vcpu->apic ? irq_lapic_get_msr(a->vcpu, a->msr, val) : 1;
+	return a->vcpu->apic ? irq_lapic_get_msr(a->vcpu, a->msr, val, a->host) : 1;
 }
 
 static int set_x2apic(const struct msr_access *a, u64 val)

@@ -35,8 +35,11 @@ static void run_fast_requests(struct keel_vcpu *vcpu)
 	if (keel_take_request(KEEL_REQ_INTERCEPTS, vcpu))
 		keel_call(update_intercepts, vcpu);
 	keel_take_request(KEEL_REQ_KICK, vcpu);
-	if (keel_take_request(KEEL_REQ_EVENT, vcpu))
+	if (READ_ONCE(vcpu->requests) & BIT(KEEL_REQ_EVENT)) {
+		irq_lapic_timer_settle(vcpu);	/* which asks for it once more */
+		keel_take_request(KEEL_REQ_EVENT, vcpu);
 		keel_events_deliver(vcpu);
+	}
 }
 
 /* Something was asked between the injection and the entry: take the event back, it is still queued. */
@@ -188,11 +191,11 @@ static void run_go_on(struct keel_vcpu *vcpu)
  * Requests a sleeping vCPU need not wake for: the first group goes by with the events, the others are for when it runs.
  */
 #define RUN_ASLEEP_REQS	(KEEL_FAST_REQS | BIT(KEEL_REQ_STEAL) | BIT(KEEL_REQ_APICV))
+/* And for what one that waits for INIT or SIPI wakes: userspace would hear of it, and has nothing to do with the others. */
+#define RUN_WAITING_REQS	(BIT(KEEL_REQ_MP_EVENT) | BIT(KEEL_REQ_VM_DEAD))
 
 bool keel_vcpu_runnable(struct keel_vcpu *vcpu)
 {
-/* And for what one that waits for INIT or SIPI wakes: userspace would hear of it, and has nothing to do with the others. */
-#define RUN_WAITING_REQS	(BIT(KEEL_REQ_MP_EVENT) | BIT(KEEL_REQ_VM_DEAD))
 	if (vcpu->mp_state == KVM_MP_STATE_RUNNABLE)
 		return true;
 	if (vcpu->mp_state != KVM_MP_STATE_HALTED)

@@ -212,6 +212,11 @@ static void oneshot_guest(u64 x2)
 	guest_assert(apic_read(TMCCT) > 0);
 	apic_write(TMICT, 0);
 	guest_eq(apic_read(TMCCT), 0);
+	/* and it comes to zero where no interrupt is to come of it, with the APIC switched off in software */
+	apic_write(0xf0, 0xff);
+	apic_write(TMICT, 100000);
+	while (apic_read(TMCCT))
+		;
 	guest_done(0);
 }
 
@@ -489,17 +494,42 @@ static void saved_count_guest(u64 x2)
 	guest_done(0);
 }
 
-static void save_and_load(struct vcpu *v, const struct kvm_lapic_state *blank)
+/* A period's end, which is not to wait for the next one's */
+#define PERIODS	100
+
+static void saved_period_guest(u64 x2)
+{
+	u64 ns = save_spread * 1000000 / save_khz, i;
+
+	on(x2);
+	guest_on(0x44, tick);
+	apic_write(TDCR, 0xb);
+	apic_write(LVTT, PERIODIC | 0x44);
+	for (i = 0; i < PERIODS; i++) {
+		guest_irqs[0x44] = 0;
+		apic_write(TMICT, PERIODS * ns);
+		saved_due = rdtsc() + PERIODS * save_spread;	/* by then it is over */
+		guest_sync(i);
+		irq_on();
+		while (!guest_irqs[0x44])
+			pause_cpu();
+		irq_off();
+		apic_write(TMICT, 0);
+	}
+	guest_done(0);
+}
+
+static void save_and_load(struct vcpu *v, const struct kvm_lapic_state *blank, int n)
 {
 	struct kvm_lapic_state s;
 	u64 deadline = 0, spread = guest_var(v->vm, save_spread), now;
 	int i;
 
-	for (i = 0; i < SAVES; i++) {
+	for (i = 0; i < n; i++) {
 		vcpu_sync(v);
 		do
 			must(vcpu_get_msr(v, MSR_IA32_TSC, &now));
-		while (now < guest_var(v->vm, saved_due) - spread + 2 * spread * i / SAVES);
+		while (now < guest_var(v->vm, saved_due) - spread + 2 * spread * i / n);
 		if (i & 1) {
 			must(ioctl(v->fd, KVM_GET_LAPIC, &s));
 			must(vcpu_get_msr(v, MSR_IA32_TSC_DEADLINE, &deadline));
@@ -507,6 +537,10 @@ static void save_and_load(struct vcpu *v, const struct kvm_lapic_state *blank)
 			must(vcpu_get_msr(v, MSR_IA32_TSC_DEADLINE, &deadline));
 			must(ioctl(v->fd, KVM_GET_LAPIC, &s));
 		}
+		/* of a period that is over there is the interrupt, or a count that is as good as over; not the next one's */
+		if (*(u32 *)(s.regs + LVTT) & PERIODIC && now >= guest_var(v->vm, saved_due) &&
+		    !(*(u32 *)(s.regs + IRR + 0x20) & 1 << 4) && *(u32 *)(s.regs + TMCCT) != 1)
+			die("%u of %u left", *(u32 *)(s.regs + TMCCT), *(u32 *)(s.regs + TMICT));
 		/* what a new vCPU has, and not even the mode */
 		must(ioctl(v->fd, KVM_SET_LAPIC, blank));
 		must(vcpu_set_msr(v, MSR_IA32_TSC_DEADLINE, 0));
@@ -521,7 +555,7 @@ static void save_and_load(struct vcpu *v, const struct kvm_lapic_state *blank)
 	vcpu_done(v);
 }
 
-static void test_saves(struct vm *vm, void (*guest)(u64), bool x2apic)
+static void test_saves(struct vm *vm, void (*guest)(u64), int n, bool x2apic)
 {
 	struct kvm_lapic_state blank;
 	struct vcpu *v = deadline_vcpu(vm);
@@ -531,18 +565,23 @@ static void test_saves(struct vm *vm, void (*guest)(u64), bool x2apic)
 	guest_var(vm, save_khz) = xioctl(v->fd, KVM_GET_TSC_KHZ, 0);
 	guest_var(vm, save_spread) = guest_var(vm, save_khz) / 20 + 20000;
 	must(ioctl(v->fd, KVM_GET_LAPIC, &blank));
-	save_and_load(v, &blank);
+	save_and_load(v, &blank, n);
 }
 
 TEST_F(lapic, deadline_saved)
 {
 	NEED_CAP(self->vm, KVM_CAP_TSC_DEADLINE_TIMER);
-	test_saves(self->vm, saved_deadline_guest, variant->x2apic);
+	test_saves(self->vm, saved_deadline_guest, SAVES, variant->x2apic);
 }
 
 TEST_F(lapic, count_saved)
 {
-	test_saves(self->vm, saved_count_guest, variant->x2apic);
+	test_saves(self->vm, saved_count_guest, SAVES, variant->x2apic);
+}
+
+TEST_F(lapic, period_saved)
+{
+	test_saves(self->vm, saved_period_guest, PERIODS, variant->x2apic);
 }
 
 /* ---- priorities ---- */

@@ -210,7 +210,7 @@ void apic_timer_restore(struct keel_lapic *apic, u32 count);	/* TMICT, TDCR, LVT
 void apic_timer_set_deadline(struct keel_lapic *apic, u64 tsc);		/* by the guest */
 void apic_timer_load_deadline(struct keel_lapic *apic, u64 tsc);	/* by the VMM, perhaps before LVTT */
 void apic_timer_take(struct keel_lapic *apic);
-/* Only in KVM_RUN, or where the guest's write is carried out: what is due becomes an interrupt. */
+/* Only in KVM_RUN, or where the guest's access is carried out: what is due becomes an interrupt. */
 static inline void apic_timer_settle(struct keel_lapic *apic)
 {
 	if (unlikely(test_bit(IRR_TIMER_DUE, &apic->irr_words)))

@@ -124,7 +124,7 @@ void irq_lapic_reset(struct keel_vcpu *vcpu, bool init);
  * in x2APIC mode. */
 bool irq_lapic_mmio(struct keel_vcpu *vcpu, u64 gpa, unsigned int len, void *data, bool write);
 /* x2APIC MSRs 0x800..0x8ff, MSR_IA32_APICBASE, MSR_IA32_TSC_DEADLINE: 0 or 1 for #GP. */
-int irq_lapic_get_msr(struct keel_vcpu *vcpu, u32 msr, u64 *val);
+int irq_lapic_get_msr(struct keel_vcpu *vcpu, u32 msr, u64 *val, bool host);
 int irq_lapic_set_msr(struct keel_vcpu *vcpu, u32 msr, u64 val, bool host);
 int irq_apic_base_set(struct keel_vcpu *vcpu, u64 val, bool host);
 void irq_lapic_set_tpr(struct keel_vcpu *vcpu, u64 cr8);	/* priority class 0..15; vcpu->cr8 shows it */
@@ -137,6 +137,7 @@ int irq_ack(struct keel_vcpu *vcpu);		/* takes it: IRR to ISR, or PIC INTA; -1 i
 int irq_pending_class(struct keel_vcpu *vcpu);	/* class (vector >> 4) of highest IRR entry the TPR masks or not; -1 */
 void irq_pmi(struct keel_vcpu *vcpu, bool mask);		/* a performance counter's interrupt; any context but NMI */
 bool irq_extint_accepted(struct keel_vcpu *vcpu); /* does this vCPU take ExtINT (LVT0, or APIC off)? */
+void irq_lapic_timer_settle(struct keel_vcpu *vcpu);	/* it is due: an interrupt, for which KEEL_REQ_EVENT is asked */
 void irq_lapic_timer_sync(struct keel_vcpu *vcpu); /* the guest's TSC offset changed: re-arm the deadline */
 /* Machine checks: MCG_CAP was set / an error that is signalled by an interrupt; the vCPU's thread. */
 void irq_lapic_cmci_setup(struct keel_vcpu *vcpu);

@@ -4,7 +4,7 @@
  * volume 3, "Advanced Programmable Interrupt Controller").
  *
  * Everything but irq_apic_accept() and irq_apic_local() runs in the vCPU's thread, or while it is not running.
- * Those two run anywhere, and touch the IRR, the TMR, irr_words and esr, with atomics.
+ * Those two run anywhere, as the timer's callback does, and touch the IRR, the TMR, irr_words and esr, with atomics.
  *
  * irr_words keeps the search for the highest request short: bit n says that word n of the IRR may hold one.  It
  * is set after the IRR bit and cleared only by the vCPU's thread, which looks at the word once more after that.  One
@@ -532,8 +532,10 @@ static void write_reg(struct keel_lapic *apic, unsigned int reg, u32 val)
 
 static u32 read_reg(struct keel_lapic *apic, unsigned int reg)
 {
-	if (reg == APIC_TMCCT)
+	if (reg == APIC_TMCCT) {
+		apic_timer_settle(apic);	/* also where nobody would take the interrupt */
 		return apic_timer_count(apic);
+	}
 	/* Only these tell what is in service. */
 	if (unlikely(apic->eoi_offer) && (reg == APIC_PROCPRI || (reg >= APIC_ISR && reg < APIC_TMR)))
 		irq_pv_eoi_settle(apic->vcpu);
@@ -662,7 +664,7 @@ void irq_apicv_written(struct keel_vcpu *vcpu, unsigned int reg)
 		write_reg(vcpu->apic, reg, apic_reg(vcpu->apic, reg));
 }
 
-int irq_lapic_get_msr(struct keel_vcpu *vcpu, u32 msr, u64 *val)
+int irq_lapic_get_msr(struct keel_vcpu *vcpu, u32 msr, u64 *val, bool host)
 {
 	struct keel_lapic *apic = vcpu->apic;
 
@@ -671,6 +673,8 @@ int irq_lapic_get_msr(struct keel_vcpu *vcpu, u32 msr, u64 *val)
 		return 0;
 	}
 	if (msr == MSR_IA32_TSC_DEADLINE) {
+		if (apic && !host)
+			apic_timer_settle(apic);
 		*val = apic ? apic_timer_deadline(apic) : 0;
 		return 0;
 	}

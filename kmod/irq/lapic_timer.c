@@ -132,6 +132,8 @@ u32 apic_timer_count(struct keel_lapic *apic)
 		return 0;
 	if (!READ_ONCE(apic->target))	/* one-shot, and taken */
 		return 0;
+	if (test_bit(IRR_TIMER_DUE, &apic->irr_words))	/* of the period that is over, not of the one that has begun */
+		return 1;
 	left = ktime_to_ns(ktime_sub(READ_ONCE(apic->target), ktime_get()));
 	/* Zero is for what has become an interrupt. */
 	return clamp_t(s64, left >> apic->timer_shift, 1, U32_MAX);
@@ -165,7 +167,7 @@ void apic_timer_set_divider(struct keel_lapic *apic, u32 tdcr)
 
 void apic_timer_set_mode(struct keel_lapic *apic, u32 lvtt)
 {
-	u32 old = apic->timer_mode, mode = lvtt & MODE_MASK;
+	u32 old = apic->timer_mode, mode = lvtt & MODE_MASK, left;
 
 	if (mode == old)
 		return;
@@ -174,9 +176,16 @@ void apic_timer_set_mode(struct keel_lapic *apic, u32 lvtt)
 		apic_set_reg(apic, APIC_TMICT, 0);
 		WRITE_ONCE(apic->period, 0);
 		apic->deadline = 0;
+		WRITE_ONCE(apic->timer_mode, mode);
+		return;
 	}
+	/* What runs goes on, and is of the old mode until then. */
+	timer_change(apic);
+	left = apic_timer_count(apic);
 	WRITE_ONCE(apic->timer_mode, mode);
 	set_period(apic, apic_reg(apic, APIC_TMICT));
+	if (left)
+		timer_start(apic, (u64)left << apic->timer_shift);
 }
 
 /* The timer is stopped.  In another mode a deadline is what a VMM loaded before the mode. */
@@ -262,6 +271,12 @@ void apic_timer_reset(struct keel_lapic *apic)
 	WRITE_ONCE(apic->period, 0);
 	apic->deadline = 0;
 	set_shift(apic, 0);
+}
+
+void irq_lapic_timer_settle(struct keel_vcpu *vcpu)
+{
+	if (vcpu->apic)
+		apic_timer_settle(vcpu->apic);
 }
 
 void irq_lapic_timer_sync(struct keel_vcpu *vcpu)
