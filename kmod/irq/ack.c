@@ -11,6 +11,7 @@
 #include "internal.h"
 
 struct irq_ack {
+	u32 gsi;
 	unsigned int nr;		/* that wait: changed under irqfds_lock, read by anyone */
 	unsigned int lines;		/* of these hold the line up */
 	struct list_head ackers;
@@ -30,6 +31,7 @@ static struct irq_ack *find_or_make(struct keel_vm *vm, u32 gsi)
 	ack = kzalloc(sizeof(*ack), GFP_KERNEL_ACCOUNT);
 	if (!ack)
 		return ERR_PTR(-ENOMEM);
+	ack->gsi = gsi;
 	INIT_LIST_HEAD(&ack->ackers);
 	err = xa_err(xa_store(&vm->irq.acks, gsi, ack, GFP_KERNEL_ACCOUNT));
 	if (!err)
@@ -63,23 +65,24 @@ int irq_ack_join(struct keel_vm *vm, u32 gsi, struct irq_acker *acker)
 	return 0;
 }
 
-bool irq_ack_leave(struct keel_vm *vm, struct irq_acker *acker)
+void irq_ack_leave(struct keel_vm *vm, struct irq_acker *acker)
 {
 	struct irq_ack *ack = acker->ack;
-	bool last;
 
 	if (!ack)
-		return true;
+		return;
 	spin_lock_irq(&vm->irq.irqfds_lock);
 	list_del_rcu(&acker->link);
-	if (acker->holds_line)
-		WRITE_ONCE(ack->lines, ack->lines - 1);
 	WRITE_ONCE(ack->nr, ack->nr - 1);
-	last = !ack->lines;
+	if (acker->holds_line) {
+		WRITE_ONCE(ack->lines, ack->lines - 1);
+		/* Under the lock: who joins next may raise it. */
+		if (!ack->lines)
+			irq_set_gsi(vm, SOURCE_RESAMPLE, ack->gsi, false);
+	}
 	spin_unlock_irq(&vm->irq.irqfds_lock);
-	if (!ack->nr)
+	if (!READ_ONCE(ack->nr))
 		irq_ioapic_rescan(vm);
-	return last;
 }
 
 bool irq_ack_wanted(struct keel_vm *vm, u32 gsi)

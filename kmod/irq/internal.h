@@ -67,11 +67,10 @@ struct irq_acker {		/* embedded in who waits, who is freed a grace period after 
 };
 
 int irq_ack_join(struct keel_vm *vm, u32 gsi, struct irq_acker *acker);	/* irq.lock held; -EBUSY: too many */
-bool irq_ack_leave(struct keel_vm *vm, struct irq_acker *acker);	/* true: nobody else holds the line */
+void irq_ack_leave(struct keel_vm *vm, struct irq_acker *acker);	/* and the line goes down, if nobody else holds it */
 bool irq_ack_wanted(struct keel_vm *vm, u32 gsi);			/* any context */
 void irq_ack_tell(struct keel_vm *vm, u32 gsi);				/* any context, no chip's lock held */
 void irq_acks_free(struct keel_vm *vm);
-
 
 /* ------------------------------------------------------------- ipi.c */
 struct irq_msg {
@@ -234,6 +233,7 @@ int irq_ioapic_set(struct keel_vm *vm, unsigned int pin, enum irq_source source,
 bool irq_ioapic_wants_eoi(struct keel_vm *vm, u8 vector);
 /* That LAPIC ended an interrupt that came as a level, or as an edge. */
 void irq_ioapic_eoi(struct keel_lapic *apic, u8 vector, bool level);
+void irq_ioapic_apics_changed(struct keel_vm *vm);	/* ids, modes, logical destinations */
 void irq_ioapic_rescan(struct keel_vm *vm);	/* routes or ack notifiers changed */
 void irq_ioapic_get(struct keel_vm *vm, struct kvm_ioapic_state *s);
 void irq_ioapic_load(struct keel_vm *vm, const struct kvm_ioapic_state *s);

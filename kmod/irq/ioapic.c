@@ -2,8 +2,8 @@
 /*
  * ioapic.c - the I/O APIC: 24 pins, each with a redirection entry (82093AA data sheet).
  *
- * ioapic->lock, raw and with IRQs off, guards everything: lines move in hard interrupt context.  It is dropped
- * while ack notifiers run, since they move lines.
+ * ioapic->lock, raw and with IRQs off, guards all changes: lines move in hard interrupt context.  It is dropped
+ * while those who wait for acknowledgements are told, since they move lines; whose an EOI is is looked up without it.
  */
 #include <linux/slab.h>
 #include "internal.h"
@@ -170,6 +170,7 @@ static bool pin_ended(const struct irq_ioapic *io, unsigned int pin, const struc
 
 	if (e.fields.vector != vector || e.fields.trig_mode != level)
 		return false;
+	smp_rmb();	/* with set_pin() */
 	return irq_msg_reaches(apic, &msg) || (READ_ONCE(io->moved) & BIT(pin));
 }
 
@@ -226,36 +227,57 @@ static u32 window_read(struct irq_ioapic *io)
 	return io->pins[pin].bits >> (reg & 1 ? 32 : 0);
 }
 
+/* An interrupt that is under way was sent by the old entry. */
+static void set_pin(struct irq_ioapic *io, unsigned int pin, ioapic_entry new)
+{
+	const ioapic_entry *old = &io->pins[pin];
+
+	if (new.fields.remote_irr && (new.fields.dest_id != old->fields.dest_id || new.fields.dest_mode != old->fields.dest_mode))
+		WRITE_ONCE(io->moved, io->moved | BIT(pin));
+	smp_wmb();	/* with pin_ended() */
+	WRITE_ONCE(io->pins[pin].bits, new.bits);
+	if (!new.fields.remote_irr)
+		WRITE_ONCE(io->moved, io->moved & ~BIT(pin));
+}
+
+void irq_ioapic_apics_changed(struct keel_vm *vm)
+{
+	struct irq_ioapic *io = vm->irq.ioapic;
+	unsigned long flags;
+	unsigned int pin;
+
+	if (!io)
+		return;
+	raw_spin_lock_irqsave(&io->lock, flags);
+	for (pin = 0; pin < IRQ_IOAPIC_PINS; pin++)
+		if (io->pins[pin].fields.remote_irr)
+			WRITE_ONCE(io->moved, io->moved | BIT(pin));
+	raw_spin_unlock_irqrestore(&io->lock, flags);
+}
+
 static void window_write(struct irq_ioapic *io, u32 val)
 {
 	u32 reg = io->select, pin = (reg - 0x10) >> 1;
-	ioapic_entry *e, old;
-	u64 bits;
+	ioapic_entry e;
 
 	if (reg == 0)
 		io->id = val >> 24 & 0xf;
 	if (reg < 0x10 || pin >= IRQ_IOAPIC_PINS)
 		return;
 
-	e = &io->pins[pin];
-	old = *e;
+	e = io->pins[pin];
 	if (reg & 1) {
-		e->bits = (u32)e->bits | (u64)val << 32;
-		e->fields.reserve = 0;
+		e.bits = (u32)e.bits | (u64)val << 32;
 	} else {
-		bits = (e->bits & ~(u64)U32_MAX) | val;
-		e->bits = (bits & ~ENTRY_READ_ONLY) | (e->bits & ENTRY_READ_ONLY);
-		e->fields.reserve = 0;
+		e.bits = (e.bits & ~(u64)U32_MAX & ~ENTRY_READ_ONLY) | (val & ~ENTRY_READ_ONLY) | (e.bits & ENTRY_READ_ONLY);
 		/* How drivers drop a stuck remote IRR where there is no EOI register: via edge and back. */
-		if (!e->fields.trig_mode)
-			e->fields.remote_irr = 0;
+		if (!e.fields.trig_mode)
+			e.fields.remote_irr = 0;
 	}
-	if (!e->fields.remote_irr)
-		io->moved &= ~BIT(pin);
-	else if (e->fields.dest_id != old.fields.dest_id || e->fields.dest_mode != old.fields.dest_mode)
-		io->moved |= BIT(pin);
+	e.fields.reserve = 0;
+	set_pin(io, pin, e);
 	update_wants_eoi(io);
-	if (e->fields.trig_mode && (io->irr & BIT(pin)) && !(io->paused & BIT(pin)))
+	if (e.fields.trig_mode && (io->irr & BIT(pin)) && !(io->paused & BIT(pin)))
 		pin_send(io, pin);
 }
 
@@ -389,8 +411,11 @@ void irq_ioapic_load(struct keel_vm *vm, const struct kvm_ioapic_state *s)
 	io->id = s->id & 0xf;
 	memcpy(io->pins, s->redirtbl, sizeof(io->pins));
 	memset(io->eois, 0, sizeof(io->eois));
-	/* Who their interrupts went to is not known here. */
-	io->moved = GENMASK(IRQ_IOAPIC_PINS - 1, 0);
+	/* Who the interrupts under way went to is not known here. */
+	io->moved = 0;
+	for (pin = 0; pin < IRQ_IOAPIC_PINS; pin++)
+		if (io->pins[pin].fields.remote_irr)
+			io->moved |= BIT(pin);
 	io->irr = 0;
 	update_wants_eoi(io);
 	up = s->irr & GENMASK(IRQ_IOAPIC_PINS - 1, 0);

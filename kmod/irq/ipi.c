@@ -324,6 +324,7 @@ void irq_map_update(struct keel_vm *vm)
 	}
 	smp_store_release(&vm->irq.logical, fits ? kind : LOGICAL_SCAN);
 	spin_unlock(&vm->irq.map_lock);
+	irq_ioapic_apics_changed(vm);
 }
 
 int irq_map_add(struct keel_lapic *apic)

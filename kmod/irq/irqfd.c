@@ -80,8 +80,7 @@ static void irqfd_end(struct irqfd *p)
 		return;
 	}
 
-	if (irq_ack_leave(vm, &p->acker))
-		irq_set_gsi(vm, SOURCE_RESAMPLE, p->gsi, false);
+	irq_ack_leave(vm, &p->acker);
 	queue_rcu_work(irqfd_wq, &p->free);
 }
 

@@ -229,11 +229,10 @@ static inline int irq_ack_join(struct keel_vm *vm, u32 gsi, struct irq_acker *ac
 	return 0;
 }
 
-static inline bool irq_ack_leave(struct keel_vm *vm, struct irq_acker *acker)
+static inline void irq_ack_leave(struct keel_vm *vm, struct irq_acker *acker)
 {
 	assert(env_acker == acker);
 	env_acker = NULL;
-	return true;
 }
 
 static inline void irq_acked(struct keel_vm *vm, enum irq_chip chip, unsigned int pin)
