@@ -77,18 +77,30 @@ static void clock_invalidate_all(void)
 	mutex_unlock(&keel_hw_lock);
 }
 
+static DEFINE_MUTEX(tsc_anchor_lock);
+
+/* CPUs' TSCs differ, and there is a moment known at which they did not.  The kernel's word is first. */
+static bool tscs_differ(void)
+{
+	return check_tsc_unstable() && smp_load_acquire(&tsc_anchor.ns);
+}
+
 static void set_anchor(void *unused)
 {
+	preempt_disable();
 	tsc_anchor.tsc = host_tsc();
-	tsc_anchor.ns = ktime_to_ns(ktime_get_raw());
+	smp_store_release(&tsc_anchor.ns, ktime_to_ns(ktime_get_raw()));
+	preempt_enable();
 }
 
 static void host_clock_changed(struct work_struct *work)
 {
+	mutex_lock(&tsc_anchor_lock);
 	if (check_tsc_unstable() && !tsc_anchor.ns) {
 		set_anchor(NULL);
 		WRITE_ONCE(keel_tsc_wary, true);
 	}
+	mutex_unlock(&tsc_anchor_lock);
 	clock_invalidate_all();
 }
 
@@ -124,10 +136,12 @@ void keel_clock_cpu_online(void)
 {
 	if (!check_tsc_unstable())
 		return;
+	mutex_lock(&tsc_anchor_lock);
 	if (!tsc_anchor.ns) {
 		smp_call_function_single(cpumask_first(cpu_active_mask), set_anchor, NULL, 1);
 		WRITE_ONCE(keel_tsc_wary, true);
 	}
+	mutex_unlock(&tsc_anchor_lock);
 	WRITE_ONCE(tsc_epoch, tsc_epoch + 1);
 }
 
@@ -212,7 +226,12 @@ u64 keel_guest_tsc_at(struct keel_vcpu *vcpu, u64 host_tsc)
 
 u64 keel_guest_tsc(struct keel_vcpu *vcpu)
 {
-	return keel_guest_tsc_at(vcpu, host_tsc());
+	u64 tsc;
+
+	preempt_disable();	/* the offset may be for this CPU alone */
+	tsc = keel_guest_tsc_at(vcpu, host_tsc());
+	preempt_enable();
+	return tsc;
 }
 
 /* With CPUs' TSCs different this one's may not be what the offset is for. */
@@ -237,11 +256,16 @@ static u64 ns_to_cycles(u64 ns, u32 khz)
 	return mul_div(ns, khz, 1000000);
 }
 
-static void load_tsc(struct keel_vcpu *vcpu)
+static void tell_tsc(struct keel_vcpu *vcpu)
 {
 	struct keel_vcpu_clock *c = &vcpu->clock;
 
 	keel_call(set_tsc, vcpu, c->tsc_offset + scale(c, READ_ONCE(tsc_lost)), c->ratio ?: 1ULL << keel_hw.tsc_frac_bits);
+}
+
+static void load_tsc(struct keel_vcpu *vcpu)
+{
+	tell_tsc(vcpu);
 	if (vcpu->apic)
 		irq_lapic_timer_sync(vcpu);
 }
@@ -252,7 +276,7 @@ static void set_base(struct keel_vcpu *vcpu)
 	struct keel_vcpu_clock *c = &vcpu->clock;
 
 	c->base_ns = 0;
-	if (!READ_ONCE(keel_tsc_wary) || !check_tsc_unstable())
+	if (!READ_ONCE(keel_tsc_wary) || !tscs_differ())
 		return;
 	c->base_ns = ktime_to_ns(ktime_get_raw());
 	c->base_tsc = c->left_tsc = keel_guest_tsc(vcpu);
@@ -263,7 +287,7 @@ void keel_clock_put_wary(struct keel_vcpu *vcpu)
 {
 	struct keel_vcpu_clock *c = &vcpu->clock;
 
-	if (!check_tsc_unstable())
+	if (!tscs_differ())
 		return;
 	c->left_tsc = keel_guest_tsc(vcpu);
 	c->left_cpu = smp_processor_id();
@@ -283,23 +307,24 @@ static void move_tsc(struct keel_vcpu *vcpu)
 	if (c->left_cpu >= 0 && (s64)(tsc - c->left_tsc) < 0)
 		tsc = c->left_tsc;
 	WRITE_ONCE(c->tsc_offset, tsc - scale(c, host_tsc()));
-	load_tsc(vcpu);
+	tell_tsc(vcpu);
 }
 
+/* The thread may be in the midst of its timer: that, and a page made on another of such CPUs, are seen to before it runs. */
 void keel_clock_load_wary(struct keel_vcpu *vcpu, int cpu)
 {
 	struct keel_vcpu_clock *c = &vcpu->clock;
 	u32 epoch = READ_ONCE(tsc_epoch);
-	bool unstable = check_tsc_unstable();
+	bool differ = tscs_differ(), moved = differ && c->left_cpu != cpu;
 
-	if (unstable && (c->left_cpu != cpu || c->epoch != epoch))
+	if (!moved && c->epoch == epoch)
+		return;
+	if (differ)
 		move_tsc(vcpu);
-	else if (c->epoch != epoch)
-		load_tsc(vcpu);
-	/* A page made on one of such CPUs is no good on another. */
-	if (c->epoch != epoch || (unstable && (c->time_msr & CLOCK_ENABLED)))
-		keel_request(KEEL_REQ_CLOCK, vcpu);
+	else
+		tell_tsc(vcpu);
 	c->epoch = epoch;
+	keel_request(KEEL_REQ_CLOCK, vcpu);
 }
 
 /* Preemption off: where CPUs' TSCs differ an offset is for one of them. */
@@ -508,6 +533,7 @@ void keel_clock_update(struct keel_vcpu *vcpu)
 	u64 gpa = c->time_msr & ~CLOCK_ENABLED, tsc, ns;
 	u8 flags = 0;
 
+	irq_lapic_timer_sync(vcpu);	/* a vCPU that moved may be on another TSC */
 	if (!(c->time_msr & CLOCK_ENABLED))
 		return;
 	/* A page that is not there is the guest's fault and nobody else's. */

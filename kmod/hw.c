@@ -205,6 +205,7 @@ static void hw_resume(void)
 		return;
 	pr_err("keel: %s is in use by another hypervisor after suspend: the VMs are lost\n", keel_hw.name);
 	hw_lost = true;
+	hw_on = false;		/* no CPU that comes back need try */
 	list_for_each_entry(vm, &keel_vms, list)
 		WRITE_ONCE(vm->dead, true);
 }
