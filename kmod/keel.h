@@ -143,7 +143,7 @@ struct keel_event {
 	u8 type;
 	u8 vector;
 	bool has_error;
-	u8 insn_len;		/* of a software interrupt's instruction */
+	u8 insn_len;		/* of a software interrupt's instruction; 0: RIP is behind it already */
 	u32 error;
 	bool has_payload;	/* #PF: CR2, #DB: DR6 bits, not yet written */
 	u64 payload;

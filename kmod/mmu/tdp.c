@@ -569,7 +569,7 @@ static int mmu_find_pfnmap(struct mm_struct *mm, struct mmu_map *map)
 	map->pfn = pfn;
 	/*
 	 * Of devices that are ISA's, and of all where its PAT is off, Linux leaves the type to the MTRRs, and its entry says
-	 * write-back.  EPT does not ask those, and what is written to a device is not to stay in a cache.
+	 * write-back.  Tables for guests do not ask those, and what is written to a device is not to stay in a cache.
 	 */
 	if ((is_ISA_range(PFN_PHYS(pfn), PFN_PHYS(pfn)) || !pat_enabled()) && !page_is_ram(pfn))
 		prot = __pgprot(pgprot_val(prot) | _PAGE_PCD);

@@ -43,8 +43,8 @@ void svm_begin(struct keel_vcpu *vcpu)
 	asm volatile("1: vmsave %0\n2:\n" _ASM_EXTABLE(1b, 2b) : : "a" (svm_host_save_pa()) : "memory");
 	svm_load_tsc_ratio(to_svm(vcpu));
 	/*
-	 * Without LBR virtualization the guest runs with the host's DEBUGCTL: with bus locks trapped, or steps from branch to
-	 * branch, which it has not asked for and which are #DBs to it.
+	 * The guest would run with the host's DEBUGCTL, as LBR virtualization is not used here: with bus locks trapped, or
+	 * steps from branch to branch, which it has not asked for and which are #DBs to it.
 	 */
 	to_svm(vcpu)->host_debugctl = native_read_msr(MSR_IA32_DEBUGCTLMSR);
 	if (unlikely(to_svm(vcpu)->host_debugctl))
@@ -55,8 +55,9 @@ void svm_end(struct keel_vcpu *vcpu)
 {
 	if (unlikely(keel_has_ldt()))
 		svm_end_ldt(to_svm(vcpu));
+	/* And what perf has set meanwhile. */
 	if (unlikely(to_svm(vcpu)->host_debugctl))
-		wrmsrq(MSR_IA32_DEBUGCTLMSR, to_svm(vcpu)->host_debugctl);
+		wrmsrq(MSR_IA32_DEBUGCTLMSR, to_svm(vcpu)->host_debugctl | native_read_msr(MSR_IA32_DEBUGCTLMSR));
 }
 
 static void svm_flush_regs(struct svm_vcpu *svm)

@@ -27,7 +27,7 @@ void svm_inject(struct keel_vcpu *vcpu, const struct keel_event *ev)
 
 	/*
 	 * INTn, INT3 and INTO push the RIP behind their instruction.  RIP is there already, for what comes here was
-	 * emulated; with NRIPS the CPU takes it from the field, also for a #BP or #OF that is no instruction's.
+	 * emulated (or is userspace's, which has RIP where it wants it pushed); with NRIPS the CPU takes it from the field, also for a #BP or #OF that is no instruction's.
 	 */
 	svm->inject_rip = keel_reg(vcpu, KEEL_RIP);
 	if (svm_has.nrips)
@@ -211,10 +211,15 @@ bool svm_step_done(struct svm_vcpu *svm)
 	return own;
 }
 
-/* Is the software interrupt in delivery the one we injected?  Or the guest has gone on since and come to its own. */
-static bool svm_injected(struct svm_vcpu *svm, const struct keel_event *ev, u8 vector)
+/*
+ * Is the software interrupt in delivery the one we injected?  Or the guest has gone on since and come to its own.  (To the
+ * same instruction again, just behind one that was emulated: that cannot be told.)
+ */
+static bool svm_injected(struct svm_vcpu *svm, const struct keel_event *ev, u8 vector, bool exception)
 {
-	return ev->type && ev->vector == vector && keel_reg(&svm->vcpu, KEEL_RIP) == svm->inject_rip;
+	if (exception ? ev->type != KEEL_EV_SOFT_EXC && ev->type != KEEL_EV_EXCEPTION : ev->type != KEEL_EV_SOFT_INTR)
+		return false;
+	return ev->vector == vector && keel_reg(&svm->vcpu, KEEL_RIP) == svm->inject_rip;
 }
 
 /*
@@ -245,9 +250,12 @@ void svm_requeue_vectoring(struct svm_vcpu *svm)
 		ev.type = KEEL_EV_EXCEPTION;
 		if (ev.vector != X86_TRAP_BP && ev.vector != X86_TRAP_OF)
 			break;
-		fallthrough;
+		if (!svm_injected(svm, &prev, ev.vector, true))
+			return;
+		ev = prev;
+		break;
 	case SVM_EXITINTINFO_TYPE_SOFT:
-		if (!svm_injected(svm, &prev, ev.vector))
+		if (!svm_injected(svm, &prev, ev.vector, false))
 			return;
 		ev = prev;
 		break;

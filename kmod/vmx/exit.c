@@ -98,7 +98,10 @@ static noinline void vmx_before_entry(struct vmx_vcpu *vmx)
 		if (keel_hw.tsc_scaling)
 			vmcs_write(TSC_MULTIPLIER, vmx->tsc_ratio);
 	}
-	/* It takes a moment until it has written its last record: too long for the exchange that the entry makes. */
+	/*
+	 * It takes a moment until it has written its last record: too long for the exchange that the entry makes.  (The exit
+	 * turns it on again; after an entry that the CPU refuses, which ends the VM, perf does when it next looks.)
+	 */
 	if (vmx->before_entry & VMX_STOP_PEBS)
 		wrmsrq(MSR_IA32_PEBS_ENABLE, 0);
 }
@@ -218,6 +221,8 @@ static void vmx_iret_undone(struct vmx_vcpu *vmx, bool unblocked)
 static int vmx_ac(struct keel_vcpu *vcpu)
 {
 	struct kvm_run *run = vcpu->run;
+	bool again;
+	u64 rip;
 
 	if (likely(vmx_cpl(vcpu) == 3 && keel_cr0(vcpu) & X86_CR0_AM && keel_rflags(vcpu) & X86_EFLAGS_AC)) {
 		keel_raise_error(vcpu, X86_TRAP_AC, vmcs_read(VM_EXIT_INTR_ERROR_CODE));
@@ -225,7 +230,13 @@ static int vmx_ac(struct keel_vcpu *vcpu)
 	}
 	if (vcpu->atomic)
 		return KEEL_SLOW;
-	if (keel_guest_split_lock(keel_linear_rip(vcpu)))
+	/* It waits its turn among all threads that do the same: nobody is to wait for this one meanwhile. */
+	rip = keel_linear_rip(vcpu);
+	keel_vcpu_end(vcpu);
+	again = keel_guest_split_lock(rip);
+	if (keel_vcpu_begin(vcpu))
+		return -EINTR;
+	if (again)
 		return KEEL_RESUME;		/* the guest does it again */
 	run->exit_reason = KVM_EXIT_EXCEPTION;
 	run->ex.exception = X86_TRAP_AC;
