@@ -778,6 +778,17 @@ TEST_F_TIMEOUT(ring, scribbled, 120)
 
 #define PML_PARAM	"/sys/module/keel/parameters/pml"
 
+/* Or there is no such parameter */
+static bool param_on(const char *path)
+{
+	FILE *f = fopen(path, "r");
+	bool on = !f || fgetc(f) == 'Y';
+
+	if (f)
+		fclose(f);
+	return on;
+}
+
 /* Has the CPU one, and may keel use it? -1: this is not keel */
 static int cpu_logs(void)
 {
@@ -789,11 +800,8 @@ static int cpu_logs(void)
 		return -1;
 	on = fgetc(f) == 'Y';
 	fclose(f);
-	f = fopen("/sys/module/keel/parameters/ept", "r");
-	if (f) {
-		on &= fgetc(f) == 'Y';	/* it is a log of the second dimension */
-		fclose(f);
-	}
+	/* It is a log of the second dimension, and of what is marked dirty there. */
+	on &= param_on("/sys/module/keel/parameters/ept") && param_on("/sys/module/keel/parameters/ept_ad");
 	f = fopen("/proc/cpuinfo", "r");
 	while (f && fgets(line, sizeof(line), f))
 		if (!strncmp(line, "vmx flags", 9))
