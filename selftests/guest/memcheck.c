@@ -151,6 +151,15 @@ static void *work(void *arg)
 	return NULL;
 }
 
+static unsigned long all_checked(const struct worker *w, unsigned long threads)
+{
+	unsigned long n = 0;
+
+	while (threads--)
+		n += *(volatile const unsigned long *)&w[threads].checked;
+	return n;
+}
+
 static void tell_progress(struct worker *w, unsigned long threads, uint64_t began)
 {
 	struct pollfd input = { .fd = 0, .events = POLLIN };
@@ -205,6 +214,9 @@ int main(int argc, char **argv)
 		sleep(secs);
 	else
 		tell_progress(w, threads, began);
+	/* On a busy host that may not have been enough to see each page once. */
+	while (all_checked(w, threads) < pages && now() - began < 10ULL * secs * 1000000000)
+		sleep(1);
 	stop = 1;
 	for (unsigned long i = 0; i < threads; i++) {
 		pthread_join(w[i].thread, NULL);
