@@ -244,8 +244,9 @@ __attribute__((constructor)) static void fix(void)
 	}
 	if (bits_read())
 		add_bits();
-	if (note_event && interrupt && getenv("BOCHS_SPLIT_LOCK")) {
+	if (getenv("BOCHS_SPLIT_LOCK")) {
 		code = NULL;
-		redirect((void *)interrupt, (void *)note_event, "", 0, watched_event);
+		if (!redirect(dlsym(RTLD_DEFAULT, INSIDE "4INT1EP15bxInstruction_c"), (void *)note_event, "", 0, watched_event))
+			exit(1);
 	}
 }

@@ -67,14 +67,14 @@ static unsigned char *find_call(unsigned char *from, unsigned char *to, const vo
 }
 
 /* In the function @from, the call @p of @to: runs @first, with the call's arguments, and goes on to @next */
-static void redirect_call(unsigned char *p, unsigned char *from, unsigned char *to, const void *first, size_t n, void *next)
+static bool redirect_call(unsigned char *p, unsigned char *from, unsigned char *to, const void *first, size_t n, void *next)
 {
 	unsigned char *start;
 	int32_t rel;
 
 	if (!from || !to || p == from + LONG || (!code && !(code = page_near(p)))) {
 		fprintf(stderr, "not the emulator that was expected: something is left as it is\n");
-		return;
+		return false;
 	}
 	start = code;
 	emit(first, n);
@@ -83,11 +83,12 @@ static void redirect_call(unsigned char *p, unsigned char *from, unsigned char *
 	emit("\xff\xe0", 2);		/* jmp *%rax */
 	rel = start - (p + 5);
 	overwrite(p + 1, &rel, 4);
+	return true;
 }
 
-static inline void redirect(unsigned char *from, unsigned char *to, const void *first, size_t n, void *next)
+static inline bool redirect(unsigned char *from, unsigned char *to, const void *first, size_t n, void *next)
 {
-	redirect_call(find_call(from, to, NULL, 0), from, to, first, n, next);
+	return redirect_call(find_call(from, to, NULL, 0), from, to, first, n, next);
 }
 
 /* Only the call with that instruction before it */
