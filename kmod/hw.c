@@ -12,7 +12,7 @@
 #include <linux/reboot.h>
 #include <linux/slab.h>
 #include <linux/workqueue.h>
-#include "mitigate.h"
+#include "cpu/mitigate.h"
 #include "ops.h"
 
 DEFINE_MUTEX(keel_hw_lock);

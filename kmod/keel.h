@@ -56,12 +56,12 @@ struct keel_vcpu;
 #define VCPU_IOCTL(fn)	long fn(struct keel_vcpu *vcpu, void *buf, unsigned long arg)
 
 #include "stats.h"
-#include "memslot.h"
+#include "mem/memslot.h"
 #include "mmu/mmu.h"
 #include "irq/irq.h"
-#include "hyperv/hyperv.h"
-#include "cpu.h"
-#include "pv.h"
+#include "pv/hyperv/hyperv.h"
+#include "cpu/cpu.h"
+#include "pv/pv.h"
 
 /* Habits of the ABI that a VMM may turn off (KVM_CAP_DISABLE_QUIRKS2); those of KVM's that are none here are not among them. */
 #define KEEL_QUIRKS	(KVM_X86_QUIRK_LINT0_REENABLED | KVM_X86_QUIRK_LAPIC_MMIO_HOLE |	\

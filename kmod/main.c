@@ -11,7 +11,7 @@
 #include <asm/kvm_para.h>
 #include "ops.h"
 #include "ioctl.h"
-#include "mitigate.h"
+#include "cpu/mitigate.h"
 
 #if !KEEL_MAY_SET_CR4
 #pragma message("this kernel keeps CR4.VMXE to kvm.ko: keel.ko will run on AMD SVM, not on Intel VMX")

@@ -18,7 +18,7 @@
 #include <asm/debugreg.h>
 #include <asm/fpu/api.h>
 #include "ioctl.h"
-#include "mitigate.h"
+#include "cpu/mitigate.h"
 #include "ops.h"
 #include "trace.h"
 

@@ -11,7 +11,7 @@
 #include <linux/percpu.h>
 #include <linux/slab.h>
 #include "ioctl.h"
-#include "mitigate.h"
+#include "cpu/mitigate.h"
 #include "ops.h"
 
 struct kmem_cache *keel_vcpu_cache;

@@ -13,7 +13,7 @@
  * Lock: none; the vCPU's thread. Senders are in a read section of RCU.
  */
 #include <linux/rcupdate.h>
-#include "../ops.h"
+#include "ops.h"
 #include "internal.h"
 
 int irq_apicv_post(struct keel_lapic *apic, u8 vector)

@@ -7,7 +7,7 @@
 
 #include <linux/hrtimer.h>
 #include <linux/rcupdate.h>
-#include "../keel.h"
+#include "keel.h"
 
 /* ------------------------------------------------------------- bus.c */
 struct irq_bus_dev;

@@ -8,7 +8,7 @@
  * those that still run.  Both change only with mmu.lock held for write, and the fault checks them with it held for
  * read.  Slots are found through the interval tree, which mmu.lock guards too.
  */
-#include "../ops.h"
+#include "ops.h"
 #include "tdp.h"
 
 static struct keel_vm *notifier_vm(struct mmu_notifier *mn)

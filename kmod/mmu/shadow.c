@@ -18,8 +18,8 @@
 #include <linux/slab.h>
 #include <asm/cpufeature.h>
 #include <asm/trap_pf.h>
-#include "../ops.h"
-#include "../trace.h"
+#include "ops.h"
+#include "trace.h"
 #include "pte.h"
 #include "tdp.h"
 

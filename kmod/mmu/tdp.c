@@ -23,8 +23,8 @@
 #include <linux/slab.h>
 #include <asm/e820/api.h>
 #include <asm/memtype.h>
-#include "../ops.h"
-#include "../trace.h"
+#include "ops.h"
+#include "trace.h"
 #include "pte.h"
 #include "tdp.h"
 

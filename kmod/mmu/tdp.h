@@ -5,7 +5,7 @@
 #ifndef KEEL_MMU_TDP_H
 #define KEEL_MMU_TDP_H
 
-#include "../keel.h"
+#include "keel.h"
 #include "pte.h"
 
 /* What an unmapping leaves to be done: flush before mmu.lock is dropped, free after. */

@@ -9,7 +9,7 @@
  */
 #include <linux/uaccess.h>
 #include <asm/cpufeature.h>
-#include "../keel.h"
+#include "keel.h"
 
 void mmu_walk_env(struct keel_vcpu *vcpu, struct mmu_walk_env *env)
 {

@@ -6,7 +6,7 @@
 #ifndef KEEL_MMU_WALK_H
 #define KEEL_MMU_WALK_H
 
-#include "../emul/emul.h"
+#include "emul/emul.h"
 
 struct keel_vcpu;
 

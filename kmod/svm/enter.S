@@ -10,8 +10,8 @@
 #include <linux/linkage.h>
 #include <asm/asm.h>
 #include <asm/nospec-branch.h>
-#include "../enter_regs.S"
-#include "../mitigate_entry.S"
+#include "cpu/enter_regs.S"
+#include "cpu/mitigate_entry.S"
 
 .section .noinstr.text, "ax"
 

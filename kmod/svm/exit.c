@@ -10,7 +10,7 @@
 #include "svm.h"
 #include <asm/segment.h>
 #include <asm/trap_pf.h>
-#include "../trace.h"
+#include "trace.h"
 
 /*
  * An exit loads DS and ES by their selectors, from the GDT: what a task has there of its LDT is taken out.  FS and GS come

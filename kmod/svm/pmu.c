@@ -4,7 +4,7 @@
  * APM vol. 2 13.2 "Performance Monitoring Counters".
  */
 #include "svm.h"
-#include "../pmu.h"
+#include "cpu/pmu.h"
 
 #define LEGACY_COUNTERS	4
 #define CORE_COUNTERS	6

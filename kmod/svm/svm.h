@@ -7,8 +7,8 @@
 #include <asm/io.h>
 #include <asm/svm.h>
 #include <asm/trapnr.h>
-#include "../mmu/pte.h"
-#include "../ops.h"
+#include "mmu/pte.h"
+#include "ops.h"
 #include "page.h"
 
 /* VMCB clean bits, APM 15.15.3: state the CPU may keep from the last VMRUN of this VMCB. */

@@ -8,7 +8,7 @@
 #include <asm/msr.h>
 
 #include "svm.h"
-#include "../mitigate.h"
+#include "cpu/mitigate.h"
 
 static_assert(sizeof(struct vmcb_control_area) == 0x400);
 static_assert(offsetof(struct vmcb_save_area, rax) == 0x1f8);

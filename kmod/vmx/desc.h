@@ -6,7 +6,7 @@
 #ifndef KEEL_VMX_DESC_H
 #define KEEL_VMX_DESC_H
 
-#include "../emul/emul.h"
+#include "emul/emul.h"
 
 /* The base is in four pieces: bits 39..16 and 63..56 of the first word, the low half of the second. */
 static inline u64 vmx_desc_base(const u64 desc[2])

@@ -12,8 +12,8 @@
 #include <asm/ibt.h>
 #include <asm/nospec-branch.h>
 #include <asm/unwind_hints.h>
-#include "../enter_regs.S"
-#include "../mitigate_entry.S"
+#include "cpu/enter_regs.S"
+#include "cpu/mitigate_entry.S"
 
 #define FIELD_HOST_RSP	0x6c14
 

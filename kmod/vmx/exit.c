@@ -9,8 +9,8 @@
  */
 #include <asm/special_insns.h>
 #include "vmx.h"
-#include "../mitigate.h"
-#include "../trace.h"
+#include "cpu/mitigate.h"
+#include "trace.h"
 
 /* ---------------------------------------------------------- entry */
 

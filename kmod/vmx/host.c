@@ -15,7 +15,7 @@
 #include <asm/segment.h>
 #include "vmx.h"
 #include "desc.h"
-#include "../mitigate.h"
+#include "cpu/mitigate.h"
 
 /* MSRs an exit does not switch.  The first three are the kernel's constants while a guest's own are loaded... */
 static const u32 switched_msrs[] = { MSR_STAR, MSR_LSTAR, MSR_SYSCALL_MASK, MSR_KERNEL_GS_BASE };

@@ -10,7 +10,7 @@
  */
 #include <linux/slab.h>
 #include "vmx.h"
-#include "../pmu.h"
+#include "cpu/pmu.h"
 
 #define MAX_GENERAL	8
 #define BITS_MIN	32	/* there are none with less, which would overflow all the time */

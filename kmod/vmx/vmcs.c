@@ -9,7 +9,7 @@
 #include <linux/slab.h>
 #include <asm/msr.h>
 #include "vmx.h"
-#include "../mitigate.h"
+#include "cpu/mitigate.h"
 
 static_assert(offsetof(struct vmx_vcpu, vcpu) == 0);
 

@@ -8,8 +8,8 @@
 #include <asm/io.h>
 #include <asm/trapnr.h>
 #include <asm/vmx.h>
-#include "../mmu/pte.h"
-#include "../ops.h"
+#include "mmu/pte.h"
+#include "ops.h"
 
 struct vmx_vcpu {
 	struct keel_vcpu vcpu;		/* first: the backend's object is the generic one */

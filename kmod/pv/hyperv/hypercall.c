@@ -7,7 +7,7 @@
 #include <linux/eventfd.h>
 #include <linux/nospec.h>
 #include "internal.h"
-#include "../trace.h"
+#include "trace.h"
 
 #define FAST_REGS	2
 #define FAST_QUADS	(FAST_REGS + 2 * HV_HYPERCALL_MAX_XMM_REGISTERS)

@@ -5,7 +5,7 @@
 
 #include <linux/hrtimer.h>
 #include <linux/xarray.h>
-#include "../ops.h"
+#include "ops.h"
 
 struct keel_hv {
 	struct mutex lock;
