@@ -77,12 +77,6 @@ void mmu_space_changed(struct keel_vcpu *vcpu);
 int mmu_fault(struct keel_vcpu *vcpu, u64 gpa, u32 access);
 
 /*
- * Take the fault the user of @mm would at @hva.  0; -EFAULT; -EINTR, since a signal ends the wait for a page; without
- * @wait -EAGAIN if there would be one.
- */
-int mmu_touch(struct mm_struct *mm, unsigned long hva, bool write, bool wait);
-
-/*
  * Shadow paging (shadow.c), where the CPU has no two-dimensional: a page fault of the guest at linear @gva with the
  * CPU's error code.  As mmu_fault(), with where the access goes in *gpa and *access for MMU_MMIO; MMU_GUEST: *fault.
  */

@@ -17,6 +17,7 @@
 #include <linux/workqueue.h>
 #include <asm/kvm_para.h>
 #include "ops.h"
+#include "mem/hostpage.h"
 
 #define APF_MAX_PAGES	64	/* of one vCPU, those waited for and those it has not been told of */
 #define APF_TOKEN_ALL	(~0U)	/* wakes everyone: of those who waited before, none will be told */

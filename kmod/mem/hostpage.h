@@ -1,0 +1,37 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * hostpage.h - what the host has behind a guest's page.
+ */
+#ifndef KEEL_HOSTPAGE_H
+#define KEEL_HOSTPAGE_H
+
+#include "keel.h"
+
+/* A page about to be mapped. */
+struct mmu_map {
+	struct keel_slot *slot;
+	u64 gfn;
+	unsigned long hva;
+	u32 access;
+	u64 pfn;
+	u64 memory;		/* mmu_pte_memory() of its entry */
+	bool user;		/* an ordinary page of the user's, with a struct page that tells of it */
+	struct page *held;	/* with a reference to be put; NULL: the notifier alone stands for it */
+	bool writable;		/* the user may write it, and so may the guest */
+	unsigned int level;	/* the largest the user's own mapping allows */
+};
+
+/* Find @map->hva's page.  Without sleeping: -EAGAIN if the user's tables do not have it for that access. */
+int mmu_find_fast(struct mm_struct *mm, struct mmu_map *map);
+/* As the user's own access would.  0; -EAGAIN: the guest has been told that it takes a while; -errno. */
+int mmu_find_slow(struct keel_vcpu *vcpu, struct mmu_map *map);
+/* It has been mapped.  mmu.lock held. */
+void mmu_mark_written(const struct mmu_map *map);
+
+/*
+ * Take the fault the user of @mm would at @hva.  0; -EFAULT; -EINTR, since a signal ends the wait for a page; without
+ * @wait -EAGAIN if there would be one.
+ */
+int mmu_touch(struct mm_struct *mm, unsigned long hva, bool write, bool wait);
+
+#endif
