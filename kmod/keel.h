@@ -76,35 +76,70 @@ struct keel_vcpu;
 #define KEEL_MAX_MEMSLOTS	32764
 
 /* ------------------------------------------------------------------ requests
- * What others ask of a vCPU; it looks before each entry.  The first group is
- * answered in the fast loop, the second needs to sleep.
+ * What others ask of a vCPU, which looks before each entry: a row each, in the order in which they are answered.
+ *
+ *	FAST(name, answer)		answered in the fast loop; wakes nobody
+ *	SLOW(name, flags, answer)	where sleeping is allowed
+ *
+ * The answer is a function that run.c calls once the request is taken.
  */
-enum keel_request {
-	KEEL_REQ_EVENT,		/* look for an event to inject again */
-	KEEL_REQ_TLB_FLUSH,	/* forget every translation of this guest */
-	KEEL_REQ_INTERCEPTS,	/* rebuild the backend's intercepts (guest debug, CR8, MSRs, dirty log) */
-	KEEL_REQ_KICK,		/* only leave the guest once; nothing to do */
-	KEEL_REQ_FAST_LAST = KEEL_REQ_KICK,
+#define KEEL_RQ_WAKES		1	/* a halted vCPU wakes for it; else it waits until something else has */
+#define KEEL_RQ_BEFORE_SIPI	2	/* so does one that waits for INIT or SIPI, which answers no others in the slow loop */
 
-	KEEL_REQ_HALT,		/* mp_state is no longer RUNNABLE: look at it */
-	KEEL_REQ_PAUSE,		/* leave the run loop until the VM is resumed */
-	KEEL_REQ_RING_FULL,	/* exit with KVM_EXIT_DIRTY_RING_FULL for as long as it is */
-	KEEL_REQ_MMU_RELOAD,	/* the root is gone: get one and load it */
-	KEEL_REQ_APICV,		/* may the CPU run the LAPIC by itself? */
-	KEEL_REQ_CLOCK,		/* write the guest's kvmclock page */
-	KEEL_REQ_STEAL,		/* see whether others left a flush, tell the guest of time stolen */
-	KEEL_REQ_APF,		/* see whether there is a page to tell the guest of */
-	KEEL_REQ_HV,		/* Hyper-V's timers, and what its guest has to say to userspace */
-	KEEL_REQ_PV_EOI,	/* settle an offer that could not be in the fast loop */
-	KEEL_REQ_PMU,		/* performance counters' events are to follow their registers */
-	KEEL_REQ_DEBUG,		/* exit with KVM_EXIT_DEBUG */
-	KEEL_REQ_TRIPLE_FAULT,	/* exit with KVM_EXIT_SHUTDOWN */
-	KEEL_REQ_IOAPIC_EOI,	/* split irqchip: exit with KVM_EXIT_IOAPIC_EOI */
-	KEEL_REQ_MP_EVENT,	/* INIT or SIPI latched in vcpu->mp_events */
-	KEEL_REQ_SMI,		/* enter system management mode, if nothing is in the way */
-	KEEL_REQ_VM_DEAD,	/* host error in this VM: KVM_RUN answers -EIO */
-};
-#define KEEL_FAST_REQS	GENMASK(KEEL_REQ_FAST_LAST, 0)
+#define KEEL_REQUESTS(FAST, SLOW)										\
+	/* forget every translation of this guest */								\
+	FAST(TLB_FLUSH, run_flush_tlb)										\
+	/* rebuild the backend's intercepts (guest debug, CR8, MSRs, dirty log) */				\
+	FAST(INTERCEPTS, run_intercepts)									\
+	/* only leave the guest once */										\
+	FAST(KICK, run_seen)											\
+	/* look for an event to inject again; a halted vCPU wakes for the event itself */			\
+	FAST(EVENT, run_events)											\
+	/* host error in this VM: KVM_RUN answers -EIO */							\
+	SLOW(VM_DEAD, KEEL_RQ_WAKES | KEEL_RQ_BEFORE_SIPI, run_dead)						\
+	/* mp_state is no longer RUNNABLE: leave the fast loop and look at it */				\
+	SLOW(HALT, 0, run_seen)											\
+	/* leave the run loop until the VM is resumed; who sleeps has left it already */			\
+	SLOW(PAUSE, 0, run_pause)										\
+	/* exit with KVM_EXIT_DIRTY_RING_FULL for as long as it is */						\
+	SLOW(RING_FULL, KEEL_RQ_WAKES, run_ring_full)								\
+	/* INIT or SIPI latched in vcpu->mp_events */								\
+	SLOW(MP_EVENT, KEEL_RQ_WAKES | KEEL_RQ_BEFORE_SIPI, run_mp_events)					\
+	/* enter system management mode, if nothing is in the way */						\
+	SLOW(SMI, KEEL_RQ_WAKES, run_smi)									\
+	/* the root is gone: get one and load it */								\
+	SLOW(MMU_RELOAD, KEEL_RQ_WAKES, run_mmu_reload)								\
+	/* may the CPU run the LAPIC by itself? */								\
+	SLOW(APICV, 0, run_apicv)										\
+	/* write the guest's kvmclock page, at which other vCPUs look, too */					\
+	SLOW(CLOCK, KEEL_RQ_WAKES, run_clock)									\
+	/* see whether others left a flush, tell the guest of time stolen */					\
+	SLOW(STEAL, 0, run_steal)										\
+	/* settle an offer that could not be in the fast loop */						\
+	SLOW(PV_EOI, KEEL_RQ_WAKES, run_pv_eoi)									\
+	/* see whether there is a page to tell the guest of */							\
+	SLOW(APF, KEEL_RQ_WAKES, run_apf)									\
+	/* Hyper-V's timers, and what its guest has to say to userspace */					\
+	SLOW(HV, KEEL_RQ_WAKES, keel_hv_request)								\
+	/* performance counters' events are to follow their registers */					\
+	SLOW(PMU, KEEL_RQ_WAKES, run_pmu)									\
+	/* exit with KVM_EXIT_DEBUG */										\
+	SLOW(DEBUG, KEEL_RQ_WAKES, keel_debug_exit)								\
+	/* exit with KVM_EXIT_SHUTDOWN */									\
+	SLOW(TRIPLE_FAULT, KEEL_RQ_WAKES, run_triple_fault)							\
+	/* split irqchip: exit with KVM_EXIT_IOAPIC_EOI */							\
+	SLOW(IOAPIC_EOI, KEEL_RQ_WAKES, irq_ioapic_eoi_exit)
+
+#define KEEL_RQ_NONE(...)
+#define KEEL_RQ_NAME(name, ...)			KEEL_REQ_##name,
+#define KEEL_RQ_BIT(name, ...)			| BIT(KEEL_REQ_##name)
+#define KEEL_RQ_WAKES_BIT(name, flags, ...)	| ((flags) & KEEL_RQ_WAKES ? BIT(KEEL_REQ_##name) : 0)
+#define KEEL_RQ_BEFORE_BIT(name, flags, ...)	| ((flags) & KEEL_RQ_BEFORE_SIPI ? BIT(KEEL_REQ_##name) : 0)
+
+enum keel_request { KEEL_REQUESTS(KEEL_RQ_NAME, KEEL_RQ_NAME) };
+#define KEEL_FAST_REQS		(0UL KEEL_REQUESTS(KEEL_RQ_BIT, KEEL_RQ_NONE))
+#define KEEL_WAKING_REQS	(0UL KEEL_REQUESTS(KEEL_RQ_NONE, KEEL_RQ_WAKES_BIT))
+#define KEEL_BEFORE_SIPI_REQS	(0UL KEEL_REQUESTS(KEEL_RQ_NONE, KEEL_RQ_BEFORE_BIT))
 
 /* What an exit handler says about how to go on; negative is an errno for KVM_RUN. */
 enum keel_next {
@@ -187,6 +222,10 @@ struct keel_vcpu {
 	u64 serial;			/* never used again for another vCPU, as its address may be */
 	int cpu;			/* physical CPU it is loaded on, -1 if none */
 	bool in_loop;			/* between keel_vcpu_begin() and keel_vcpu_end() */
+	bool listed;			/* on vm->active */
+	bool awaited;			/* counted in vm->nr_awaited */
+	unsigned int flushes;		/* vm->flushes when it came off the list */
+	struct list_head active;
 	bool has_run;
 	struct task_struct *preempted;	/* this thread was, and waits for a CPU; to be looked at under RCU */
 	u32 mp_state;			/* KVM_MP_STATE_* */
@@ -238,8 +277,13 @@ struct keel_vm {
 	unsigned int nr_vcpus;		/* published with release after the xarray entry */
 	u32 bsp_id;
 	u32 max_vcpu_id;
+	/* Pausing, see vcpu.c. */
 	atomic_t pause;			/* > 0: vCPUs stay out of the run loop */
-	wait_queue_head_t pause_wq;	/* pausers and paused both sleep here */
+	spinlock_t pause_lock;		/* the list, what vCPUs have of it, and the numbers below */
+	struct list_head active;	/* vCPUs that may be in the run loop; all that are, are here */
+	unsigned int nr_awaited;	/* found in the run loop by those who pause, and not yet out of it */
+	unsigned int flushes;		/* times that all TLBs were flushed */
+	wait_queue_head_t pausers, paused;
 	bool dead;			/* after a host error: nothing runs any more */
 	bool exception_payload;
 	bool triple_fault_event;
@@ -290,14 +334,15 @@ static inline bool keel_take_request(enum keel_request req, struct keel_vcpu *vc
 
 /* Wakes a halted vCPU, makes a running one exit.  Any context, IRQs off included. */
 void keel_vcpu_kick(struct keel_vcpu *vcpu);
-/* Sets @req on every vCPU and kicks; with @wait returns only when none is still in the guest. */
+/*
+ * Sets @req on every vCPU, wakes those that sleep if its row says so, and interrupts those in the guest; with @wait
+ * returns only when none of them is still in there.
+ */
 void keel_request_all(struct keel_vm *vm, enum keel_request req, bool wait);
 /* The same for some, by creation order. */
 void keel_request_some(struct keel_vm *vm, enum keel_request req, const unsigned long *which, bool wait);
-static inline void keel_flush_tlbs(struct keel_vm *vm)
-{
-	keel_request_all(vm, KEEL_REQ_TLB_FLUSH, true);
-}
+/* No vCPU uses a translation from before any more when this returns.  Any lock may be held, IRQs are on. */
+void keel_flush_tlbs(struct keel_vm *vm);
 
 /* Keep all vCPUs of @vm out of the run loop and away from memslots and buses; may sleep. Nests. */
 void keel_vm_pause(struct keel_vm *vm);

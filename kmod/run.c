@@ -24,22 +24,40 @@
 
 /* ------------------------------------------------------------- fast loop */
 
+/* Requests whose answer does not decide how to go on. */
+#define RUN_ANSWER(name, call)					\
+static __always_inline int name(struct keel_vcpu *vcpu)		\
+{								\
+	call;							\
+	return KEEL_RESUME;					\
+}
+
+RUN_ANSWER(run_seen, (void)vcpu)
+RUN_ANSWER(run_intercepts, keel_call(update_intercepts, vcpu))
+
+static int run_flush_tlb(struct keel_vcpu *vcpu)
+{
+	if (vcpu->mmu.shadow)
+		mmu_shadow_drop(vcpu);
+	keel_call(flush_tlb, vcpu);
+	vcpu->stat.tlb_flushes++;
+	return KEEL_RESUME;
+}
+
+static int run_events(struct keel_vcpu *vcpu)
+{
+	irq_lapic_timer_settle(vcpu);	/* which asks for it once more */
+	keel_take_request(KEEL_REQ_EVENT, vcpu);
+	keel_events_deliver(vcpu);
+	return KEEL_RESUME;
+}
+
 static void run_fast_requests(struct keel_vcpu *vcpu)
 {
-	if (keel_take_request(KEEL_REQ_TLB_FLUSH, vcpu)) {
-		if (vcpu->mmu.shadow)
-			mmu_shadow_drop(vcpu);
-		keel_call(flush_tlb, vcpu);
-		vcpu->stat.tlb_flushes++;
-	}
-	if (keel_take_request(KEEL_REQ_INTERCEPTS, vcpu))
-		keel_call(update_intercepts, vcpu);
-	keel_take_request(KEEL_REQ_KICK, vcpu);
-	if (READ_ONCE(vcpu->requests) & BIT(KEEL_REQ_EVENT)) {
-		irq_lapic_timer_settle(vcpu);	/* which asks for it once more */
-		keel_take_request(KEEL_REQ_EVENT, vcpu);
-		keel_events_deliver(vcpu);
-	}
+#define RUN_FAST_ANSWER(name, answer)			\
+	if (keel_take_request(KEEL_REQ_##name, vcpu))	\
+		(void)answer(vcpu);
+	KEEL_REQUESTS(RUN_FAST_ANSWER, KEEL_RQ_NONE)
 }
 
 /* Something was asked between the injection and the entry: take the event back, it is still queued. */
@@ -187,20 +205,13 @@ static void run_go_on(struct keel_vcpu *vcpu)
 	keel_request(KEEL_REQ_EVENT, vcpu);
 }
 
-/*
- * Requests a sleeping vCPU need not wake for: the first group goes by with the events, the others are for when it runs.
- */
-#define RUN_ASLEEP_REQS	(KEEL_FAST_REQS | BIT(KEEL_REQ_STEAL) | BIT(KEEL_REQ_APICV))
-/* And for what one that waits for INIT or SIPI wakes: userspace would hear of it, and has nothing to do with the others. */
-#define RUN_WAITING_REQS	(BIT(KEEL_REQ_MP_EVENT) | BIT(KEEL_REQ_VM_DEAD))
-
 bool keel_vcpu_runnable(struct keel_vcpu *vcpu)
 {
 	if (vcpu->mp_state == KVM_MP_STATE_RUNNABLE)
 		return true;
 	if (vcpu->mp_state != KVM_MP_STATE_HALTED)
-		return READ_ONCE(vcpu->requests) & RUN_WAITING_REQS;
-	return READ_ONCE(vcpu->requests) & ~RUN_ASLEEP_REQS || run_awake(vcpu);
+		return READ_ONCE(vcpu->requests) & KEEL_BEFORE_SIPI_REQS;
+	return READ_ONCE(vcpu->requests) & KEEL_WAKING_REQS || run_awake(vcpu);
 }
 
 /* Halted, or waiting for INIT and SIPI.  KEEL_RESUME, or -EINTR. */
@@ -246,13 +257,11 @@ int keel_emulate_hlt(struct keel_vcpu *vcpu)
  * INIT and SIPI, latched by senders (SDM 3A 8.4, APM 14.1.3, 16.4).  Both are taken in one look: a SIPI that comes
  * later asks again, and is not mistaken for one that came before its INIT.
  */
-void keel_take_mp_events(struct keel_vcpu *vcpu)
+static void run_take_mp_events(struct keel_vcpu *vcpu)
 {
 	struct kvm_segment cs;
 	unsigned long events;
 
-	if (!keel_take_request(KEEL_REQ_MP_EVENT, vcpu))
-		return;
 	/* INIT is latched until RSM, which asks again; a SIPI finds nobody waiting. */
 	if (unlikely(vcpu->smm)) {
 		clear_bit(KEEL_MP_SIPI, &vcpu->mp_events);
@@ -276,64 +285,88 @@ void keel_take_mp_events(struct keel_vcpu *vcpu)
 		keel_request(KEEL_REQ_SMI, vcpu);
 }
 
+void keel_take_mp_events(struct keel_vcpu *vcpu)
+{
+	if (keel_take_request(KEEL_REQ_MP_EVENT, vcpu))
+		run_take_mp_events(vcpu);
+}
+
 /* -------------------------------------------------------------- slow loop */
 
+RUN_ANSWER(run_mp_events, run_take_mp_events(vcpu))
+RUN_ANSWER(run_smi, keel_smm_take(vcpu))
+RUN_ANSWER(run_apicv, irq_apicv_update(vcpu))
+RUN_ANSWER(run_steal, keel_pv_steal_update(vcpu))
+RUN_ANSWER(run_pv_eoi, irq_pv_eoi_settle(vcpu))
+RUN_ANSWER(run_apf, keel_apf_ready(vcpu))
+RUN_ANSWER(run_pmu, keel_pmu_update(vcpu))
+
+static int run_dead(struct keel_vcpu *vcpu)
+{
+	keel_request(KEEL_REQ_VM_DEAD, vcpu);	/* for good */
+	return -EIO;
+}
+
+static int run_pause(struct keel_vcpu *vcpu)
+{
+	keel_vcpu_end(vcpu);
+	return keel_vcpu_begin(vcpu) ? -EINTR : KEEL_RESUME;
+}
+
+static int run_ring_full(struct keel_vcpu *vcpu)
+{
+	if (!keel_ring_full(vcpu))
+		return KEEL_RESUME;
+	/* Until userspace has made room the guest goes nowhere. */
+	keel_request(KEEL_REQ_RING_FULL, vcpu);
+	vcpu->run->exit_reason = KVM_EXIT_DIRTY_RING_FULL;
+	return KEEL_USER;
+}
+
+static int run_mmu_reload(struct keel_vcpu *vcpu)
+{
+	int r = mmu_load(vcpu);
+
+	if (!r)
+		return KEEL_RESUME;
+	keel_request(KEEL_REQ_MMU_RELOAD, vcpu);	/* nothing may run without */
+	return r;
+}
+
+static int run_clock(struct keel_vcpu *vcpu)
+{
+	keel_clock_update(vcpu);
+	if (vcpu->vm->hv)
+		keel_hv_clock_update(vcpu);
+	return KEEL_RESUME;
+}
+
+static int run_triple_fault(struct keel_vcpu *vcpu)
+{
+	vcpu->run->exit_reason = KVM_EXIT_SHUTDOWN;
+	return KEEL_USER;
+}
+
+#define RUN_ROW(name, flags, answer)	\
+	[KEEL_REQ_##name] = answer,
+static int (*const run_answers[])(struct keel_vcpu *vcpu) = { KEEL_REQUESTS(KEEL_RQ_NONE, RUN_ROW) };
+
+/* Those of the slow loop; each once, in the order of the table.  One that is asked for by a later one comes next time. */
 static int run_slow_requests(struct keel_vcpu *vcpu)
 {
+	bool waits = vcpu->mp_state != KVM_MP_STATE_RUNNABLE && vcpu->mp_state != KVM_MP_STATE_HALTED;
+	unsigned long left = waits ? KEEL_BEFORE_SIPI_REQS : ~KEEL_FAST_REQS, pending;
+	unsigned int req;
 	int r;
 
-	if (test_bit(KEEL_REQ_VM_DEAD, &vcpu->requests))
-		return -EIO;
-	keel_take_request(KEEL_REQ_HALT, vcpu);
-	if (keel_take_request(KEEL_REQ_PAUSE, vcpu)) {
-		keel_vcpu_end(vcpu);
-		if (keel_vcpu_begin(vcpu))
-			return -EINTR;
-	}
-	if (keel_take_request(KEEL_REQ_RING_FULL, vcpu) && keel_ring_full(vcpu)) {
-		/* Until userspace has made room the guest goes nowhere. */
-		keel_request(KEEL_REQ_RING_FULL, vcpu);
-		vcpu->run->exit_reason = KVM_EXIT_DIRTY_RING_FULL;
-		return KEEL_USER;
-	}
-	keel_take_mp_events(vcpu);
-	if (keel_take_request(KEEL_REQ_SMI, vcpu))
-		keel_smm_take(vcpu);
-	if (keel_take_request(KEEL_REQ_MMU_RELOAD, vcpu)) {
-		r = mmu_load(vcpu);
-		if (r) {
-			keel_request(KEEL_REQ_MMU_RELOAD, vcpu);	/* nothing may run without */
-			return r;
-		}
-	}
-	if (keel_take_request(KEEL_REQ_APICV, vcpu))
-		irq_apicv_update(vcpu);
-	if (keel_take_request(KEEL_REQ_CLOCK, vcpu)) {
-		keel_clock_update(vcpu);
-		if (vcpu->vm->hv)
-			keel_hv_clock_update(vcpu);
-	}
-	if (keel_take_request(KEEL_REQ_STEAL, vcpu))
-		keel_pv_steal_update(vcpu);
-	if (keel_take_request(KEEL_REQ_PV_EOI, vcpu))
-		irq_pv_eoi_settle(vcpu);
-	if (keel_take_request(KEEL_REQ_APF, vcpu))
-		keel_apf_ready(vcpu);
-	if (keel_take_request(KEEL_REQ_HV, vcpu)) {
-		r = keel_hv_request(vcpu);
+	while ((pending = READ_ONCE(vcpu->requests) & left) != 0) {
+		req = __ffs(pending);
+		left &= ~GENMASK(req, 0);
+		keel_take_request(req, vcpu);
+		r = run_answers[req](vcpu);
 		if (r != KEEL_RESUME)
 			return r;
 	}
-	if (keel_take_request(KEEL_REQ_PMU, vcpu))
-		keel_pmu_update(vcpu);
-	if (keel_take_request(KEEL_REQ_DEBUG, vcpu))
-		return keel_debug_exit(vcpu);
-	if (keel_take_request(KEEL_REQ_TRIPLE_FAULT, vcpu)) {
-		vcpu->run->exit_reason = KVM_EXIT_SHUTDOWN;
-		return KEEL_USER;
-	}
-	if (keel_take_request(KEEL_REQ_IOAPIC_EOI, vcpu))
-		return irq_ioapic_eoi_exit(vcpu);
 	return KEEL_RESUME;
 }
 

@@ -94,6 +94,34 @@ static void vcpu_ack_ipi(void *unused)
 
 static DEFINE_PER_CPU(struct cpumask, kick_mask);
 
+/* Ask, and say in @mask where it has to be interrupted for it: preemption is off. */
+static void vcpu_ask(struct keel_vcpu *vcpu, enum keel_request req, struct cpumask *mask)
+{
+	int cpu;
+
+	keel_request(req, vcpu);
+	smp_mb__after_atomic();
+	cpu = READ_ONCE(vcpu->cpu);
+	if (READ_ONCE(vcpu->mode) == KEEL_IN_GUEST && cpu >= 0 && cpu != smp_processor_id())
+		__cpumask_set_cpu(cpu, mask);
+}
+
+static void vcpus_interrupt(const struct cpumask *mask, bool wait)
+{
+	if (!cpumask_empty(mask))
+		smp_call_function_many(mask, vcpu_ack_ipi, NULL, wait);
+}
+
+static struct cpumask *kick_mask_get(void)
+{
+	struct cpumask *mask;
+
+	preempt_disable();
+	mask = this_cpu_ptr(&kick_mask);
+	cpumask_clear(mask);
+	return mask;
+}
+
 void keel_request_all(struct keel_vm *vm, enum keel_request req, bool wait)
 {
 	keel_request_some(vm, req, NULL, wait);
@@ -101,59 +129,85 @@ void keel_request_all(struct keel_vm *vm, enum keel_request req, bool wait)
 
 void keel_request_some(struct keel_vm *vm, enum keel_request req, const unsigned long *which, bool wait)
 {
-	struct cpumask *mask;
+	struct cpumask *mask = kick_mask_get();
 	struct keel_vcpu *vcpu;
 	unsigned int i;
-	int me = get_cpu();
 
-	mask = this_cpu_ptr(&kick_mask);
-	cpumask_clear(mask);
 	keel_for_each_vcpu(vcpu, i, vm) {
-		int cpu;
-
 		if (which && !test_bit(i, which))
 			continue;
 		/* One that is freed already; what poisons freed memory makes it show. */
 		if (WARN_ON_ONCE(vcpu->vm != vm))
 			break;
-		keel_request(req, vcpu);
-		if (!wait)
+		vcpu_ask(vcpu, req, mask);
+		if (BIT(req) & KEEL_WAKING_REQS)
 			rcuwait_wake_up(&vcpu->wait);
-		smp_mb__after_atomic();
-		cpu = READ_ONCE(vcpu->cpu);
-		if (READ_ONCE(vcpu->mode) == KEEL_IN_GUEST && cpu >= 0 && cpu != me)
-			__cpumask_set_cpu(cpu, mask);
 	}
-	if (!cpumask_empty(mask))
-		smp_call_function_many(mask, vcpu_ack_ipi, NULL, wait);
-	put_cpu();
+	vcpus_interrupt(mask, wait);
+	preempt_enable();
 }
 
-static bool vm_is_quiet(struct keel_vm *vm)
-{
-	struct keel_vcpu *vcpu;
-	unsigned int i;
+/*
+ * Pausing.  What it costs is to depend on the vCPUs that are in the run loop, not on those that sleep or whose threads are
+ * in userspace, of which there may be a thousand.  So there is a list of those that may be inside.  Who comes in puts itself
+ * on it, and stays on it when it goes out, which costs nothing; a pause takes those off that it finds outside.  Those it
+ * finds inside it counts and asks to come out.  Each that does takes itself out of the count, and the last one wakes the
+ * pausers.  Who wants to come in meanwhile waits elsewhere, for the end of all pauses.
+ */
 
-	keel_for_each_vcpu(vcpu, i, vm)
-		if (READ_ONCE(vcpu->in_loop))
-			return false;
+/* On a VM's first pause in which it is outside, off the list; not if it is just coming in. */
+static bool vcpu_unlist(struct keel_vcpu *vcpu)
+{
+	if (smp_load_acquire(&vcpu->in_loop))
+		return false;
+	WRITE_ONCE(vcpu->listed, false);
+	smp_mb();		/* with the barrier in keel_vcpu_begin(): it sees that, or we see it come */
+	if (smp_load_acquire(&vcpu->in_loop)) {
+		WRITE_ONCE(vcpu->listed, true);
+		return false;
+	}
+	vcpu->flushes = vcpu->vm->flushes;
+	list_del(&vcpu->active);
 	return true;
+}
+
+static noinline void vcpu_list(struct keel_vcpu *vcpu)
+{
+	struct keel_vm *vm = vcpu->vm;
+
+	spin_lock(&vm->pause_lock);
+	if (!vcpu->listed) {
+		list_add(&vcpu->active, &vm->active);
+		WRITE_ONCE(vcpu->listed, true);
+		if (vcpu->flushes != vm->flushes)
+			keel_request(KEEL_REQ_TLB_FLUSH, vcpu);
+	}
+	spin_unlock(&vm->pause_lock);
 }
 
 void keel_vm_pause(struct keel_vm *vm)
 {
+	struct keel_vcpu *vcpu, *next;
+
 	atomic_inc(&vm->pause);
 	smp_mb__after_atomic();		/* with the barrier in keel_vcpu_begin() */
-	if (vm_is_quiet(vm))
-		return;
-	keel_request_all(vm, KEEL_REQ_PAUSE, false);
-	wait_event(vm->pause_wq, vm_is_quiet(vm));
+	spin_lock(&vm->pause_lock);
+	list_for_each_entry_safe(vcpu, next, &vm->active, active) {
+		if (vcpu_unlist(vcpu) || vcpu->awaited)
+			continue;
+		vcpu->awaited = true;
+		WRITE_ONCE(vm->nr_awaited, vm->nr_awaited + 1);
+		keel_request(KEEL_REQ_PAUSE, vcpu);
+		keel_vcpu_kick(vcpu);
+	}
+	spin_unlock(&vm->pause_lock);
+	wait_event(vm->pausers, !smp_load_acquire(&vm->nr_awaited));
 }
 
 void keel_vm_resume(struct keel_vm *vm)
 {
-	if (atomic_dec_and_test(&vm->pause) && waitqueue_active(&vm->pause_wq))
-		wake_up_all(&vm->pause_wq);
+	if (atomic_dec_and_test(&vm->pause) && waitqueue_active(&vm->paused))
+		wake_up_all(&vm->paused);
 }
 
 int keel_vcpu_begin(struct keel_vcpu *vcpu)
@@ -161,22 +215,54 @@ int keel_vcpu_begin(struct keel_vcpu *vcpu)
 	struct keel_vm *vm = vcpu->vm;
 
 	for (;;) {
-		WRITE_ONCE(vcpu->in_loop, true);
-		smp_mb();		/* with the barrier in keel_vm_pause() */
+		smp_store_mb(vcpu->in_loop, true);	/* with the barrier in keel_vm_pause() */
+		if (unlikely(!READ_ONCE(vcpu->listed)))
+			vcpu_list(vcpu);
 		if (likely(!atomic_read(&vm->pause)))
 			return 0;
 		keel_vcpu_end(vcpu);
-		if (wait_event_killable(vm->pause_wq, !atomic_read(&vm->pause)))
+		if (wait_event_killable(vm->paused, !atomic_read(&vm->pause)))
 			return -EINTR;
 	}
 }
 
+/* There is a pause, and this vCPU is out. */
+static noinline void vcpu_came_out(struct keel_vcpu *vcpu)
+{
+	struct keel_vm *vm = vcpu->vm;
+	bool last = false;
+
+	spin_lock(&vm->pause_lock);
+	if (vcpu->awaited) {
+		vcpu->awaited = false;
+		last = vm->nr_awaited == 1;
+		smp_store_release(&vm->nr_awaited, vm->nr_awaited - 1);
+	}
+	spin_unlock(&vm->pause_lock);
+	if (last)
+		wake_up_all(&vm->pausers);
+}
+
 void keel_vcpu_end(struct keel_vcpu *vcpu)
 {
-	smp_store_release(&vcpu->in_loop, false);
-	smp_mb();
+	(void)xchg(&vcpu->in_loop, false);	/* a full barrier, on either side */
 	if (unlikely(atomic_read(&vcpu->vm->pause)))
-		wake_up_all(&vcpu->vm->pause_wq);
+		vcpu_came_out(vcpu);
+}
+
+/* Those that are not on the list see to it when they come back to it. */
+void keel_flush_tlbs(struct keel_vm *vm)
+{
+	struct cpumask *mask = kick_mask_get();
+	struct keel_vcpu *vcpu;
+
+	spin_lock(&vm->pause_lock);
+	vm->flushes++;
+	list_for_each_entry(vcpu, &vm->active, active)
+		vcpu_ask(vcpu, KEEL_REQ_TLB_FLUSH, mask);
+	spin_unlock(&vm->pause_lock);
+	vcpus_interrupt(mask, true);
+	preempt_enable();
 }
 
 /* ------------------------------------------------------------------- reset */
@@ -507,6 +593,10 @@ static const struct file_operations vcpu_fops = {
 /* Also undoes a vCPU that was only half made. */
 void keel_vcpu_free(struct keel_vcpu *vcpu)
 {
+	spin_lock(&vcpu->vm->pause_lock);
+	if (vcpu->listed)
+		list_del(&vcpu->active);
+	spin_unlock(&vcpu->vm->pause_lock);
 	keel_stats_fold_vcpu(vcpu);
 	keel_clock_vcpu_destroy(vcpu);
 	keel_apf_free(vcpu);

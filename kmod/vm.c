@@ -317,7 +317,10 @@ static struct keel_vm *vm_alloc(void)
 	refcount_set(&vm->refs, 1);
 	mutex_init(&vm->lock);
 	mutex_init(&vm->slots_lock);
-	init_waitqueue_head(&vm->pause_wq);
+	spin_lock_init(&vm->pause_lock);
+	INIT_LIST_HEAD(&vm->active);
+	init_waitqueue_head(&vm->pausers);
+	init_waitqueue_head(&vm->paused);
 	xa_init_flags(&vm->vcpus, XA_FLAGS_ACCOUNT);
 	INIT_LIST_HEAD(&vm->list);
 	keel_memslots_init(vm);

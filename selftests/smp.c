@@ -514,4 +514,147 @@ TEST(created_while_running)
 	vm_free(vm);
 }
 
+/* ---- pauses of the whole VM, as a memslot or a filter changes ---- */
+
+static void halted_guest(u64 id)
+{
+	enable();
+	guest_on(0x40, ipi_handler);
+	atomic_add(&up, 1);
+	irq_halt();
+	guest_done(id);
+}
+
+static void spinning_guest(u64 id)
+{
+	enable();
+	atomic_add(&up, 1);
+	while (!stop)
+		pause_cpu();
+	apic_icr(0, OTHERS | 0x40);
+	guest_done(id);
+}
+
+/* How often has it gone to sleep by itself? */
+static long times_slept(const struct vcpu *v)
+{
+	char path[64], line[128];
+	long n = -1;
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/proc/self/task/%d/status", v->tid);
+	f = fopen(path, "r");
+	while (f && fgets(line, sizeof(line), f))
+		if (sscanf(line, "voluntary_ctxt_switches: %ld", &n) == 1)
+			break;
+	if (f)
+		fclose(f);
+	return n;
+}
+
+/* Whoever sleeps holds up no pause, and is not woken for it */
+TEST(sleepers_sleep_on)
+{
+	struct vm *vm = vm_new(VM_IRQCHIP);
+	u8 *mem = mem_alloc(1 << 20);
+	struct vcpu *v[NR];
+	long before[NR];
+	int i;
+
+	for (i = 0; i < NR; i++) {
+		v[i] = vcpu_new(vm, i);
+		vcpu_long(v[i], i ? halted_guest : spinning_guest, i);
+	}
+	for (i = 0; i < NR; i++)
+		vcpu_start(v[i]);
+	ASSERT_TRUE(wait_for(&guest_var(vm, up), NR, 20000));
+	for (i = 1; i < NR; i++)
+		while (vcpu_stat(v[i], "halt_exits") == 0)
+			sleep_ms(10);
+	sleep_ms(100);
+	for (i = 1; i < NR; i++)
+		before[i] = times_slept(v[i]);
+	for (i = 0; i < 50; i++) {
+		vm_slot(vm, 1, 0x10000000, 1 << 20, mem, 0);
+		vm_slot(vm, 1, 0, 0, NULL, 0);
+	}
+	for (i = 1; i < NR; i++)
+		EXPECT_EQ(before[i], times_slept(v[i]));
+	guest_var(vm, stop) = 1;
+	for (i = 0; i < NR; i++)
+		vcpu_join(v[i]);
+	vm_free(vm);
+}
+
+static void busy_guest(u64 id)
+{
+	enable();
+	guest_on(0x40, ipi_handler);
+	atomic_add(&up, 1);
+	while (!stop) {
+		if (id & 1) {
+			apic_icr(id, 0x40);
+			irq_halt();
+		} else {
+			guest_sync(id);
+		}
+	}
+	guest_done(id);
+}
+
+static void *filter_thread(void *arg)
+{
+	struct kvm_msr_filter all = {};
+	struct vm *vm = arg;
+	int i;
+
+	for (i = 0; i < 300; i++)
+		must(ioctl(vm->fd, KVM_X86_SET_MSR_FILTER, &all));
+	return NULL;
+}
+
+static void *sync_thread(void *arg)
+{
+	struct vcpu *v = arg;
+
+	for (;;) {
+		if (ioctl(v->fd, KVM_RUN, 0))
+			die("KVM_RUN: %s", strerror(errno));
+		if (v->run->exit_reason != KVM_EXIT_IO)
+			die("exit %s", exit_name(v->run->exit_reason));
+		if (v->run->io.port == PORT_DONE)
+			return NULL;
+		if (v->run->io.port != PORT_SYNC)
+			die("port %x", v->run->io.port);
+	}
+}
+
+/* Two threads pause the VM, at times at once, while its vCPUs come and go: all get through */
+TEST(paused_by_two)
+{
+	struct vm *vm = vm_new(VM_IRQCHIP);
+	u8 *mem = mem_alloc(1 << 20);
+	pthread_t filter, t[NR];
+	struct vcpu *v[NR];
+	int i;
+
+	for (i = 0; i < NR; i++) {
+		v[i] = vcpu_new(vm, i);
+		vcpu_long(v[i], busy_guest, i);
+	}
+	for (i = 0; i < NR; i++)
+		pthread_create(&t[i], NULL, sync_thread, v[i]);
+	ASSERT_TRUE(wait_for(&guest_var(vm, up), NR, 20000));
+	pthread_create(&filter, NULL, filter_thread, vm);
+	for (i = 0; i < 300; i++) {
+		vm_slot(vm, 1, 0x10000000, 1 << 20, mem, 0);
+		vm_slot(vm, 1, 0, 0, NULL, 0);
+	}
+	pthread_join(filter, NULL);
+	guest_var(vm, stop) = 1;
+	for (i = 0; i < NR; i++)
+		pthread_join(t[i], NULL);
+	vm_free(vm);
+}
+
 TEST_HARNESS_MAIN

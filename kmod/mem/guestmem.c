@@ -7,6 +7,7 @@
  * outside (-EAGAIN).  The emulator and the guest walk come here several times an instruction: accesses of a
  * register's size inside a page have a way of their own.
  */
+#include <linux/mmdebug.h>
 #include <linux/uaccess.h>
 #include <asm/cpufeature.h>
 #include "keel.h"
@@ -39,6 +40,7 @@ static __always_inline struct keel_slot *vcpu_slot(struct keel_vcpu *vcpu, u64 g
 {
 	struct keel_vcpu_mmu *mmu = &vcpu->mmu;
 
+	VM_WARN_ON_ONCE(!vcpu->in_loop);	/* see above; on debug kernels, for this is the fastest of ways */
 	if (likely(mmu->slots_gen == vcpu->vm->slots.generation)) {
 		if (likely(slot_has(mmu->slots[0], gfn)))
 			return mmu->slots[0];

@@ -2,9 +2,9 @@
 /*
  * What each kind of exit costs, and each step of making a VM.
  *
- *   bench-exits [NODE]
+ *   bench-exits [NODE [GROUP...]]
  *
- * Prints "name<TAB>cost" lines.  The unit is the TSC's: in an emulator told to
+ * Prints "name<TAB>cost" lines, of all groups or of those named (the table at the end).  The unit is the TSC's: in an emulator told to
  * make one instruction one tick (QEMU: -icount shift=0,sleep=off -smp 1), that
  * is instructions, the same in each run.  A guest loops N times over one
  * instruction, its VMM reads the TSC around KVM_RUN, and the cost of a loop
@@ -12,9 +12,13 @@
  */
 #include "../lib/guest.h"
 
+#include <limits.h>
 #include <signal.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/time.h>
+#include <sys/wait.h>
 
 #define N	1000
 #define PORT_END	0xf0
@@ -413,30 +417,188 @@ static void ping_pong(void)
 	report(name, (rdtsc() - t__) / (n));				\
 } while (0)
 
-static void ioctls(void)
+/* A VMM's calls for a vCPU's state, as one does that resets or looks at its guest over and over */
+static void state_ioctls(void)
 {
+	static u8 xsave[4096];
+	struct { struct kvm_msrs head; struct kvm_msr_entry e[8]; } msrs = { .head.nmsrs = 8 };
+	static const u32 index[] = { MSR_APIC_BASE, 0x174, 0x175, 0x176, 0x277, 0xc0000081, 0xc0000082, 0xc0000102 };
 	struct vm *vm = vm_new(VM_IRQCHIP);
 	struct vcpu *v = vcpu_new(vm, 0);
+	struct kvm_vcpu_events ev;
+	struct kvm_lapic_state lapic;
+	struct kvm_sregs s;
+	struct kvm_regs r;
+	struct kvm_fpu fpu;
+	u32 i;
+
+	for (i = 0; i < 8; i++)
+		msrs.e[i].index = index[i];
+	EACH("ioctl_get_regs", N, ioctl(v->fd, KVM_GET_REGS, &r));
+	EACH("ioctl_set_regs", N, ioctl(v->fd, KVM_SET_REGS, &r));
+	EACH("ioctl_get_sregs", N, ioctl(v->fd, KVM_GET_SREGS, &s));
+	EACH("ioctl_set_sregs", N, ioctl(v->fd, KVM_SET_SREGS, &s));
+	EACH("ioctl_get_8_msrs", N, ioctl(v->fd, KVM_GET_MSRS, &msrs));
+	EACH("ioctl_set_8_msrs", N, ioctl(v->fd, KVM_SET_MSRS, &msrs));
+	EACH("ioctl_get_fpu", N, ioctl(v->fd, KVM_GET_FPU, &fpu));
+	EACH("ioctl_set_fpu", N, ioctl(v->fd, KVM_SET_FPU, &fpu));
+	EACH("ioctl_get_xsave", N, ioctl(v->fd, KVM_GET_XSAVE, xsave));
+	EACH("ioctl_set_xsave", N, ioctl(v->fd, KVM_SET_XSAVE, xsave));
+	EACH("ioctl_get_events", N, ioctl(v->fd, KVM_GET_VCPU_EVENTS, &ev));
+	EACH("ioctl_set_events", N, ioctl(v->fd, KVM_SET_VCPU_EVENTS, &ev));
+	EACH("ioctl_get_lapic", N, ioctl(v->fd, KVM_GET_LAPIC, &lapic));
+	EACH("ioctl_set_lapic", N, ioctl(v->fd, KVM_SET_LAPIC, &lapic));
+	vm_free(vm);
+}
+
+/* KVM_RUN that does not get far: told to come back at once, and with all of the state in kvm_run, both ways */
+static void short_runs(void)
+{
+	u32 all = KVM_SYNC_X86_REGS | KVM_SYNC_X86_SREGS | KVM_SYNC_X86_EVENTS;
+	struct vm *vm = vm_new(VM_IRQCHIP);
+	struct vcpu *v = loop_vcpu(vm, pio_out_loop, code_size(pio_out_loop));
+	struct kvm_run *run = v->run;
+	int ret;
+
+	run->immediate_exit = 1;
+	EACH("run_immediate_exit", N, (ret = ioctl(v->fd, KVM_RUN, 0), ret == -1 && errno == EINTR ? 0 : -1));
+	run->immediate_exit = 0;
+	run->kvm_valid_regs = all;
+	must(ioctl(v->fd, KVM_RUN, 0));
+	EACH("run_pio_out_sync_regs", N / 2, (run->kvm_dirty_regs = all, ioctl(v->fd, KVM_RUN, 0)));
+	vm_free(vm);
+}
+
+/* A guest that counts the instructions it has: what is left is the timer's and KVM_RUN's */
+CODE(64, count_loop, "1: inc %rax; jmp 1b");
+
+static void timer_ends_run(void)
+{
+	struct itimerval soon = { .it_value.tv_usec = 200 };
+	struct vm *vm = vm_new(VM_IRQCHIP);
+	struct vcpu *v = loop_vcpu(vm, count_loop, code_size(count_loop));
+	u64 t, best = ~0UL, before;
+	struct kvm_regs r;
+	int i;
+
+	for (i = 0; i < 50; i++) {
+		vcpu_get_regs(v, &r);
+		before = r.rax;
+		t = rdtsc();
+		setitimer(ITIMER_REAL, &soon, NULL);
+		if (!ioctl(v->fd, KVM_RUN, 0) || errno != EINTR)
+			die("KVM_RUN: exit %s, %s", exit_name(v->run->exit_reason), strerror(errno));
+		t = rdtsc() - t;
+		vcpu_get_regs(v, &r);
+		t -= 2 * (r.rax - before);
+		if (t < best)
+			best = t;
+	}
+	report("run_ended_by_timer", best);
+	vm_free(vm);
+}
+
+static void vm_ioctls(void)
+{
+	struct vm *vm = vm_new(VM_IRQCHIP);
 	struct kvm_irq_level l = { .irq = 5 };
 	struct kvm_msi msi = { .address_lo = 0xfee00000, .data = 0x40 };
 	struct kvm_irqfd ifd = { .gsi = 5 };
-	struct kvm_sregs s;
-	struct kvm_regs r;
 	u64 one = 1;
-	int ret;
 
-	EACH("ioctl_get_regs", N, ioctl(v->fd, KVM_GET_REGS, &r));
-	EACH("ioctl_get_sregs", N, ioctl(v->fd, KVM_GET_SREGS, &s));
-	EACH("ioctl_set_sregs", N, ioctl(v->fd, KVM_SET_SREGS, &s));
-	v->run->immediate_exit = 1;
-	EACH("run_immediate_exit", N, (ret = ioctl(v->fd, KVM_RUN, 0),
-				       ret == -1 && errno == EINTR ? 0 : -1));
+	vcpu_new(vm, 0);
 	EACH("ioctl_irq_line", N, ioctl(vm->fd, KVM_IRQ_LINE, &l));
 	EACH("ioctl_signal_msi", N, ioctl(vm->fd, KVM_SIGNAL_MSI, &msi));
 	ifd.fd = eventfd(0, EFD_NONBLOCK);
 	must(ioctl(vm->fd, KVM_IRQFD, &ifd));
 	EACH("irqfd_signal", N, write(ifd.fd, &one, 8));
 	vm_free(vm);
+}
+
+/* ---- a VM of many vCPUs that are halted, and one that is not ---- */
+
+#define ROUNDS	40
+
+CODE(64, spin_loop, "1: pause; jmp 1b");
+
+static volatile u32 sleepers;
+
+static void *sleeper_thread(void *arg)
+{
+	int fd = (long)arg;
+
+	__atomic_add_fetch(&sleepers, 1, __ATOMIC_SEQ_CST);
+	ioctl(fd, KVM_RUN, 0);
+	die("KVM_RUN of a halted vCPU: %s", strerror(errno));
+}
+
+static void *spinner_thread(void *arg)
+{
+	struct vcpu *v = arg;
+
+	ioctl(v->fd, KVM_RUN, 0);
+	die("KVM_RUN of one that spins: %s", strerror(errno));
+}
+
+static u64 median(u64 *cost, int n);
+
+/* Memslots come and go: @n halted vCPUs, of which the guest that runs has nothing to know, are to cost nothing */
+static void memslots_beside(int n)
+{
+	struct vm *vm = vm_new(VM_IRQCHIP);
+	struct vcpu *v = loop_vcpu(vm, spin_loop, code_size(spin_loop));
+	struct kvm_mp_state halted = { .mp_state = KVM_MP_STATE_HALTED };
+	u8 *other = mem_alloc(1 << 20);
+	u64 cost[ROUNDS];
+	pthread_attr_t attr;
+	char name[40];
+	pthread_t t;
+	int i, fd;
+
+	must(-pthread_attr_init(&attr));
+	must(-pthread_attr_setstacksize(&attr, PTHREAD_STACK_MIN));
+	for (i = 1; i <= n; i++) {
+		fd = ioctl(vm->fd, KVM_CREATE_VCPU, i);
+		must(fd);
+		must(ioctl(fd, KVM_SET_MP_STATE, &halted));
+		must(-pthread_create(&t, &attr, sleeper_thread, (void *)(long)fd));
+	}
+	while (sleepers < i - 1)
+		sleep_ms(10);
+	sleep_ms(100);
+	must(-pthread_create(&t, NULL, spinner_thread, v));
+	sleep_ms(100);
+	for (i = 0; i < ROUNDS; i++) {
+		u64 start = rdtsc();
+
+		vm_slot(vm, 1, 1UL << 24, 1 << 20, other, 0);
+		vm_slot(vm, 1, 0, 0, NULL, 0);
+		cost[i] = rdtsc() - start;
+	}
+	snprintf(name, sizeof(name), "memslots_beside_%d_halted", n);
+	report(name, median(cost, ROUNDS));
+}
+
+/* The threads of each go with the process they are in. */
+static void many_halted(void)
+{
+	static const int counts[] = { 16, 256, 1022 };
+	struct rlimit files = { 2048, 2048 };
+	unsigned int i;
+	int status;
+
+	must(setrlimit(RLIMIT_NOFILE, &files));
+	for (i = 0; i < 3; i++) {
+		pid_t pid = must(fork());
+
+		if (!pid) {
+			memslots_beside(counts[i]);
+			_exit(0);
+		}
+		must(waitpid(pid, &status, 0));
+		if (status)
+			die("status %x", status);
+	}
 }
 
 /* ---- making and unmaking a VM ---- */
@@ -457,6 +619,12 @@ static int compare(const void *a, const void *b)
 	u64 x = *(u64 *)a, y = *(u64 *)b;
 
 	return x < y ? -1 : x > y;
+}
+
+static u64 median(u64 *cost, int n)
+{
+	qsort(cost, n, sizeof(u64), compare);
+	return cost[n / 2];
 }
 
 CODE16(end_code, "out %al,$0xf0");
@@ -492,8 +660,7 @@ static void vm_steps(void)
 		munmap(other, 1 << 20);
 	}
 	for (s = 0; s < NR_STEPS; s++) {
-		qsort(cost[s], VMS, sizeof(u64), compare);
-		report(step_name[s], cost[s][VMS / 2]);
+		report(step_name[s], median(cost[s], VMS));
 	}
 	close(sys);
 }
@@ -564,28 +731,54 @@ static void woken(int sig)
 {
 }
 
-int main(int argc, char **argv)
+static void touches(void)
 {
-	struct sigaction wake = { .sa_handler = woken };
-
-	if (argc > 1)
-		setenv("KEEL_DEV", argv[1], 1);
-	sigaction(SIGALRM, &wake, NULL);
-	idle_memory();
-	simple_exits();
-	deadline_arm();
 	first_touch("first_touch", false, false);
 	own_touch();
 	first_touch("first_touch_populated", true, false);
 	first_touch("first_touch_huge", true, true);
 	dirty_round();
+}
+
+static void interrupts(void)
+{
 	report("self_ipi", run_guest(self_ipi_guest, 0) / N);
 	report("ipi_send_idle", run_guest(send_ipi_guest, 0) / N);
 	report("timer_arm_and_fire", run_guest(timer_now_guest, 0) / N);
 	report("timer_late_busy", run_guest(timer_late_guest, 0));
 	report("timer_late_halted", run_guest(timer_late_guest, 1));
 	ping_pong();
-	ioctls();
-	vm_steps();
+}
+
+static void runs(void)
+{
+	short_runs();
+	timer_ends_run();
+}
+
+static const struct {
+	const char *name;
+	void (*measure)(void);
+} groups[] = {
+	{ "memory", idle_memory }, { "exits", simple_exits }, { "deadline", deadline_arm }, { "touches", touches },
+	{ "interrupts", interrupts }, { "state", state_ioctls }, { "runs", runs }, { "ioctls", vm_ioctls },
+	{ "steps", vm_steps }, { "halted", many_halted },
+};
+
+int main(int argc, char **argv)
+{
+	struct sigaction wake = { .sa_handler = woken };
+	unsigned int g;
+	int i;
+
+	if (argc > 1)
+		setenv("KEEL_DEV", argv[1], 1);
+	sigaction(SIGALRM, &wake, NULL);
+	for (g = 0; g < sizeof(groups) / sizeof(groups[0]); g++) {
+		for (i = 2; i < argc && strcmp(argv[i], groups[g].name); i++)
+			;
+		if (argc <= 2 || i < argc)
+			groups[g].measure();
+	}
 	return 0;
 }
