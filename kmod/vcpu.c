@@ -598,7 +598,7 @@ void keel_vcpu_free(struct keel_vcpu *vcpu)
 		list_del(&vcpu->active);
 	spin_unlock(&vcpu->vm->pause_lock);
 	keel_stats_fold_vcpu(vcpu);
-	keel_clock_vcpu_destroy(vcpu);
+	keel_clock_reset(vcpu);
 	keel_apf_free(vcpu);
 	keel_pmu_free(vcpu);
 	keel_hv_vcpu_free(vcpu);
@@ -682,6 +682,7 @@ long keel_create_vcpu(struct keel_vm *vm, u32 id)
 	if (err < 0)
 		goto release;
 	fd = err;
+	keel_clock_vcpu_init(vcpu);
 	/* The file's release drops it: taken before the fd can be seen. */
 	keel_vm_get(vm);
 	file = anon_inode_getfile("keel-vcpu", &vcpu_fops, vcpu, O_RDWR);
@@ -691,7 +692,7 @@ long keel_create_vcpu(struct keel_vm *vm, u32 id)
 	}
 	xa_store(&vm->vcpus, vcpu->idx, vcpu, GFP_KERNEL_ACCOUNT);	/* reserved: cannot fail */
 	smp_store_release(&vm->nr_vcpus, vcpu->idx + 1);
-	keel_clock_vcpu_init(vcpu);
+	keel_clock_vcpu_joins(vcpu);
 	fd_install(fd, file);
 	return fd;
 no_file:

@@ -4,6 +4,7 @@
  * clock, the VM's clock from outside.
  */
 #include "test.h"
+#include "pvclock.h"
 
 #include <time.h>
 
@@ -66,18 +67,6 @@ TEST_F(clock, set_with_realtime)
 
 /* ---- the guest's clock ---- */
 
-/* As in Documentation/virt/kvm/x86/msr.rst */
-struct pv_time {
-	volatile u32 version;
-	u32 pad0;
-	volatile u64 tsc_timestamp;
-	volatile u64 system_time;
-	volatile u32 mul;
-	volatile signed char shift;
-	volatile u8 flags;
-	u8 pad[2];
-} __attribute__((packed, aligned(4)));
-
 struct pv_wall {
 	u32 version, sec, nsec;
 };
@@ -86,28 +75,8 @@ static struct pv_time times[2] __attribute__((aligned(64)));
 static struct pv_wall wall __attribute__((aligned(64)));
 
 #define MSR_WALL	0x4b564d00
-#define MSR_TIME	0x4b564d01
 #define MSR_WALL_OLD	0x11
 #define MSR_TIME_OLD	0x12
-
-static u64 pv_read(struct pv_time *t)
-{
-	u64 delta, ns;
-	u32 version;
-
-	do {
-		version = t->version;
-		asm volatile("" ::: "memory");
-		delta = rdtsc() - t->tsc_timestamp;
-		if (t->shift < 0)
-			delta >>= -t->shift;
-		else
-			delta <<= t->shift;
-		ns = t->system_time + (u64)((unsigned __int128)delta * t->mul >> 32);
-		asm volatile("" ::: "memory");
-	} while ((version & 1) || version != t->version);
-	return ns;
-}
 
 static volatile u64 seen_ns, seen_flags;
 
@@ -514,6 +483,234 @@ TEST_F(clock, tsc_in_step)
 	EXPECT_EQ(1, vcpu_get_msr(v, MSR_IA32_TSC, &b));
 	EXPECT_LT(b, a + khz * 5000);
 	EXPECT_LT(a, b + khz * 5000);
+}
+
+/* ---- one line, whoever is asked, and nothing that breaks it ---- */
+
+#define TEN_MINUTES	(600 * SECOND)
+#define MSR_HV_TSC_PAGE	0x40000021
+
+static struct {
+	u32 sequence, reserved;
+	u64 scale;
+	long offset;
+} hv_page __attribute__((aligned(4096)));
+static volatile u64 seen_tsc;
+
+static void line_guest(u64 id)
+{
+	wrmsr(MSR_TIME, (u64)&times[id] | 1);
+	for (;;) {
+		seen_tsc = rdtsc();
+		seen_ns = pv_read(&times[id]);
+		guest_sync(times[id].flags & 1);
+	}
+}
+
+static u64 tsc_offset(struct vcpu *v)
+{
+	u64 off;
+	struct kvm_device_attr a = { .group = KVM_VCPU_TSC_CTRL, .attr = KVM_VCPU_TSC_OFFSET, .addr = (uintptr_t)&off };
+
+	must(ioctl(v->fd, KVM_GET_DEVICE_ATTR, &a));
+	return off;
+}
+
+static struct pv_time page_of(struct vm *vm, int id)
+{
+	return *(struct pv_time *)&guest_var(vm, times)[id];
+}
+
+/* The VM's clock, less what the page says of that instant; for a guest whose TSC is not scaled */
+static long apart(struct vcpu *v)
+{
+	struct pv_time page = page_of(v->vm, v->id);
+	struct kvm_clock_data c;
+
+	must(ioctl(v->vm->fd, KVM_GET_CLOCK, &c));
+	if (!(c.flags & KVM_CLOCK_HOST_TSC))
+		die("no TSC with the clock");
+	return c.clock - pv_at(&page, c.host_tsc + tsc_offset(v));
+}
+
+FIXTURE(line) {
+	struct vm *vm;
+	struct vcpu *v;
+	u32 khz;		/* the host's */
+	u32 guest_khz;		/* what the guest's TSC really has */
+	bool scaled;
+	const char *lacks;
+};
+
+#define NEED_LINE()							\
+	if (self->lacks)						\
+		SKIP(return, "%s", self->lacks)
+
+/* Of the host's frequency, in millionths: the first three are within the tolerance, and the CPU's rate stays */
+FIXTURE_VARIANT(line) { int ppm; };
+FIXTURE_VARIANT_ADD(line, as_host) { 0 };
+FIXTURE_VARIANT_ADD(line, faster) { 100 };
+FIXTURE_VARIANT_ADD(line, slower) { -200 };
+FIXTURE_VARIANT_ADD(line, scaled_up) { 371234 };
+FIXTURE_VARIANT_ADD(line, scaled_down) { -654321 };
+
+static u32 asked(u32 khz, int ppm)
+{
+	return khz + (long)khz * ppm / 1000000;
+}
+
+FIXTURE_SETUP(line)
+{
+	struct kvm_clock_data c;
+
+	self->vm = vm_new(VM_IRQCHIP);
+	self->v = vcpu_new(self->vm, 0);
+	self->scaled = variant->ppm > 250 || variant->ppm < -250;
+	must(ioctl(self->vm->fd, KVM_GET_CLOCK, &c));
+	if (!(c.flags & KVM_CLOCK_HOST_TSC))
+		self->lacks = "the host does not keep time by its TSC";
+	else if (!vm_cap(self->vm, KVM_CAP_VCPU_ATTRIBUTES))
+		self->lacks = "no KVM_CAP_VCPU_ATTRIBUTES";
+	else if (self->scaled && !vm_cap(self->vm, KVM_CAP_TSC_CONTROL))
+		self->lacks = "no KVM_CAP_TSC_CONTROL";
+	if (self->lacks)
+		return;
+	self->khz = must(ioctl(self->v->fd, KVM_GET_TSC_KHZ, 0));
+	self->guest_khz = self->scaled ? asked(self->khz, variant->ppm) : self->khz;
+	must(ioctl(self->v->fd, KVM_SET_TSC_KHZ, asked(self->khz, variant->ppm)));
+	must(vcpu_set_msr(self->v, MSR_IA32_TSC, 1UL << 40));
+	vcpu_long(self->v, line_guest, 0);
+	vcpu_sync(self->v);
+}
+
+FIXTURE_TEARDOWN(line)
+{
+	vm_free(self->vm);
+}
+
+/* How far the page is off when the guest's TSC says that ten minutes are over: an eighth of a microsecond is its grain */
+TEST_F(line, rate)
+{
+	struct pv_time page = page_of(self->vm, 0);
+	long off;
+
+	NEED_LINE();
+	off = pv_at(&page, page.tsc_timestamp + self->guest_khz * 600000UL) - page.system_time - TEN_MINUTES;
+	/* A ratio of 32 bits has a grain, too. */
+	EXPECT_GE(self->scaled ? 500 : 300, labs(off));
+	TH_LOG("asked for %d ppm: %ld ns off in ten minutes", variant->ppm, off);
+}
+
+/* The page, KVM_GET_CLOCK and Hyper-V's page, for as long as somebody likes to wait, and after KVM_SET_CLOCK */
+TEST_F_TIMEOUT(line, one, 900)
+{
+	int seconds = atoi(getenv("CLOCK_SECONDS") ?: "1"), i;
+	struct kvm_clock_data c = { .clock = 1000000 * SECOND }, now;
+	struct timespec a, b;
+	struct pv_time page;
+	u64 hv, tsc;
+
+	NEED_LINE();
+	EXPECT_EQ(1, vcpu_set_msr(self->v, MSR_HV_TSC_PAGE, (u64)&hv_page | 1));
+	EXPECT_EQ(1, vcpu_sync(self->v));
+	ASSERT_NE(0, guest_var(self->vm, hv_page).sequence);
+	for (i = 0; i < 2; i++) {
+		clock_gettime(CLOCK_MONOTONIC_RAW, &a);
+		must(ioctl(self->vm->fd, KVM_GET_CLOCK, &now));
+		page = page_of(self->vm, 0);
+		tsc = page.tsc_timestamp + self->guest_khz * 600000UL;
+		hv = ((unsigned __int128)tsc * guest_var(self->vm, hv_page).scale >> 64) +
+		     guest_var(self->vm, hv_page).offset;
+		EXPECT_GE(1, labs((long)(hv - pv_at(&page, tsc) / 100)));
+		if (!self->scaled)
+			EXPECT_EQ(0, apart(self->v));
+		sleep(seconds);
+		if (!self->scaled)
+			EXPECT_EQ(0, apart(self->v));
+		tsc = now.clock;
+		must(ioctl(self->vm->fd, KVM_GET_CLOCK, &now));
+		clock_gettime(CLOCK_MONOTONIC_RAW, &b);
+		TH_LOG("after %d s the page and the VM's clock are %ld ns apart; the host counts %ld ns more", seconds,
+		       self->scaled ? 0 : apart(self->v),
+		       (long)((b.tv_sec - a.tv_sec) * SECOND + b.tv_nsec - a.tv_nsec - (now.clock - tsc)));
+		must(ioctl(self->vm->fd, KVM_SET_CLOCK, &c));
+		EXPECT_EQ(1, vcpu_sync(self->v));
+		EXPECT_LE(c.clock, guest_var(self->vm, seen_ns));
+	}
+}
+
+/* Whatever has the page written again, it says what it said before */
+TEST_F(line, goes_on)
+{
+	int step, off = 0;
+
+	NEED_LINE();
+	for (step = 0; step < 8; step++) {
+		struct pv_time old = page_of(self->vm, 0), new;
+		u64 was = guest_var(self->vm, seen_ns), t, tsc, moved = tsc_offset(self->v);
+
+		sleep_ms(150);
+		switch (step % 4) {
+		case 0:		/* hotplug, in step, be its rate what the VMM has asked for on the others or not yet */
+			vcpu_new(self->vm, 1 + step);
+			off += self->scaled;	/* until then there is no one line */
+			break;
+		case 1:
+			must(ioctl(self->vm->vcpu[self->vm->nr - 1]->fd, KVM_SET_TSC_KHZ, asked(self->khz, variant->ppm)));
+			must(vcpu_set_msr(self->vm->vcpu[self->vm->nr - 1], MSR_IA32_TSC, 0));
+			off = 0;
+			break;
+		case 2:
+			must(ioctl(self->v->fd, KVM_SET_TSC_KHZ, asked(self->khz, variant->ppm)));
+			break;
+		case 3:		/* what a VMM does that stops for a while */
+			must(ioctl(self->v->fd, KVM_KVMCLOCK_CTRL, 0));
+			break;
+		}
+		EXPECT_EQ(!off, vcpu_sync(self->v));
+		new = page_of(self->vm, 0);
+		tsc = guest_var(self->vm, seen_tsc);
+		t = pv_at(&old, tsc);
+		EXPECT_LE(was, guest_var(self->vm, seen_ns));
+		EXPECT_EQ(0, tsc_offset(self->v) - moved);
+		/* Between lines it is the host's clock, and the pages are of several moments. */
+		if (!self->scaled) {
+			EXPECT_EQ(0, (long)(pv_at(&new, tsc) - t));
+			EXPECT_EQ(0, apart(self->v));
+		}
+	}
+}
+
+/* A TSC that goes elsewhere takes the line along */
+TEST_F(line, moved_tsc)
+{
+	struct pv_time old = page_of(self->vm, 0), new;
+	u64 off, tsc;
+	struct kvm_device_attr a = { .group = KVM_VCPU_TSC_CTRL, .attr = KVM_VCPU_TSC_OFFSET, .addr = (uintptr_t)&off };
+
+	NEED_LINE();
+	sleep_ms(150);
+	off = tsc_offset(self->v) + (1UL << 40);
+	must(ioctl(self->v->fd, KVM_SET_DEVICE_ATTR, &a));
+	EXPECT_EQ(1, vcpu_sync(self->v));
+	new = page_of(self->vm, 0);
+	tsc = guest_var(self->vm, seen_tsc);
+	EXPECT_EQ(0, (long)(pv_at(&new, tsc) - pv_at(&old, tsc - (1UL << 40))));
+}
+
+/* A vCPU that is plugged in where the others were given a rate and a TSC is in step once it was given that, too */
+TEST_F(line, hotplug_in_step)
+{
+	struct vcpu *v = self->v, *new;
+	u32 khz = asked(self->khz, variant->ppm);
+
+	NEED_LINE();
+	must(vcpu_set_msr(v, MSR_IA32_TSC, 1UL << 50));
+	new = vcpu_new(self->vm, 1);
+	must(ioctl(new->fd, KVM_SET_TSC_KHZ, khz));
+	must(vcpu_set_msr(new, MSR_IA32_TSC, 0));
+	EXPECT_EQ(tsc_offset(v), tsc_offset(new));
+	EXPECT_EQ(1, vcpu_sync(v));
 }
 
 /* The guest's notion of the time it did not get to run */

@@ -8,6 +8,7 @@
  */
 #define _GNU_SOURCE
 #include "test.h"
+#include "pvclock.h"
 
 #include <sched.h>
 #include <time.h>
@@ -17,18 +18,8 @@
 #define NR		4
 #define TICK_VEC	0x40
 #define TICK_NS		20000000
-#define MSR_TIME	0x4b564d01
 
-/* As in Documentation/virt/kvm/x86/msr.rst */
-static struct pv_time {
-	volatile u32 version;
-	u32 pad0;
-	volatile u64 tsc_timestamp, system_time;
-	volatile u32 mul;
-	volatile signed char shift;
-	volatile u8 flags;
-	u8 pad[2];
-} __attribute__((packed, aligned(64))) times[NR];
+static struct pv_time times[NR] __attribute__((aligned(64)));
 
 /* Of each guest CPU, what it saw */
 static volatile struct seen {
@@ -36,22 +27,6 @@ static volatile struct seen {
 	u32 ticks, stable;
 } seen[NR];
 static volatile u32 stop, page[NR][1024];
-
-static u64 pv_read(struct pv_time *t)
-{
-	u64 delta, ns;
-	u32 version;
-
-	do {
-		version = t->version;
-		asm volatile("" ::: "memory");
-		delta = rdtsc() - t->tsc_timestamp;
-		delta = t->shift < 0 ? delta >> -t->shift : delta << t->shift;
-		ns = t->system_time + (u64)((unsigned __int128)delta * t->mul >> 32);
-		asm volatile("" ::: "memory");
-	} while ((version & 1) || version != t->version);
-	return ns;
-}
 
 static void tick(struct guest_frame *f)
 {

@@ -2,9 +2,18 @@
 /*
  * clock.c - the guest's TSC, and kvmclock (Documentation/virt/kvm/x86/msr.rst: MSR_KVM_SYSTEM_TIME_NEW).
  *
- * Guest TSC = host TSC * ratio + offset.  kvmclock = the host's raw monotonic time, sleep included, + offset,
- * so it runs at the TSC's own rate.  While the host keeps time by its TSC and all vCPUs' TSCs agree, all
- * clock pages show one line through one (TSC, ns) pair, the master pair, and say so with the stable bit.
+ * Guest TSC = host TSC * ratio + offset.  kvmclock begins as the host's raw monotonic time, sleep included, + offset.  While
+ * the host keeps time by its TSC and all vCPUs' TSCs agree, all clock pages show one line through one (TSC, ns) pair, the
+ * master pair, and say so with the stable bit; whoever else asks for the time gets it by the same line.  It goes on through the
+ * same pair for as long as it can.  Where one line ends and another begins the new one starts where the old one was.
+ *
+ * What follows which rate:
+ *	guest TSC		the host's TSC, ratio times as fast: what the CPU does, exactly
+ *	kvmclock, stable	the guest's TSC
+ *	kvmclock, not stable	the host's raw time; between two writes of a page, the guest's TSC
+ *	Hyper-V's reference	kvmclock, stable
+ *	LAPIC deadlines		the guest's TSC
+ * A vCPU's tsc_khz is what its VMM asked for, and is followed by nothing: within the tolerance the CPU's rate is another.
  *
  * "Host TSC" in here goes on where a suspend made the CPU's start again.  Where CPUs' TSCs differ a vCPU that comes to another
  * CPU gets another offset, so that its TSC follows the host's time and never goes back; the stable bit is not set then.
@@ -36,6 +45,7 @@
 #define HOST_USES_TSC	BIT(0)	/* its clocksource is the TSC */
 #define HOST_UNSTABLE	BIT(1)
 static unsigned int host_state;		/* READ_ONCE/WRITE_ONCE */
+static unsigned int host_khz;		/* tsc_khz when it was looked at last: the kernel measures again after boot */
 
 bool keel_tsc_wary __read_mostly;
 
@@ -122,8 +132,9 @@ static int timekeeper_updated(struct notifier_block *nb, unsigned long was_set, 
 
 	if (tk->tkr_mono.clock->vdso_clock_mode == VDSO_CLOCKMODE_TSC)
 		state |= HOST_USES_TSC;
-	if (state != READ_ONCE(host_state)) {
+	if (state != READ_ONCE(host_state) || tsc_khz != host_khz) {
 		WRITE_ONCE(host_state, state);
+		host_khz = tsc_khz;
 		irq_work_queue(&host_clock_irq_work);
 	}
 	return 0;
@@ -214,14 +225,14 @@ static struct host_time host_now(void)
 
 /* ------------------------------------------------------------------ the guest's TSC */
 
-static u64 scale(const struct keel_vcpu_clock *c, u64 tsc)
+static u64 scale(u64 ratio, u64 tsc)
 {
-	return c->ratio ? mul_u64_u64_shr(tsc, c->ratio, keel_hw.tsc_frac_bits) : tsc;
+	return ratio ? mul_u64_u64_shr(tsc, ratio, keel_hw.tsc_frac_bits) : tsc;
 }
 
 u64 keel_guest_tsc_at(struct keel_vcpu *vcpu, u64 host_tsc)
 {
-	return scale(&vcpu->clock, host_tsc) + vcpu->clock.tsc_offset;
+	return scale(vcpu->clock.ratio, host_tsc) + vcpu->clock.tsc_offset;
 }
 
 u64 keel_guest_tsc(struct keel_vcpu *vcpu)
@@ -246,21 +257,45 @@ static u64 mul_div(u64 a, u32 mul, u32 div)
 	return mul_u64_u64_shr(a, mul, 64) < div ? mul_u64_u32_div(a, mul, div) : U64_MAX;
 }
 
-u64 keel_guest_tsc_to_ns(struct keel_vcpu *vcpu, u64 cycles)
+/* The one place where a multiplier is made: for a TSC that is @ratio times as fast as the host's. */
+static struct keel_rate rate_of(u64 ratio)
 {
-	return mul_div(cycles, 1000000, vcpu->clock.tsc_khz);
+	const u64 one = BIT(20);	/* hertz have a fraction, for ratios do */
+	struct keel_rate r = {};
+	u64 hz = scale(ratio, tsc_khz * 1000ULL * one);
+
+	for (; hz > 2 * NSEC_PER_SEC * one; r.shift--)
+		hz >>= 1;
+	for (; hz <= NSEC_PER_SEC * one; r.shift++)
+		hz <<= 1;
+	r.mult = mul_u64_u64_div_u64((u64)NSEC_PER_SEC << 32, one, hz);
+	return r;
 }
 
-static u64 ns_to_cycles(u64 ns, u32 khz)
+/* As guests compute it, but for what has more than 64 bits. */
+static u64 cycles_to_ns(struct keel_rate r, u64 cycles)
 {
-	return mul_div(ns, khz, 1000000);
+	if (r.shift > 0 && cycles >> (64 - r.shift))
+		return U64_MAX;
+	return mul_u64_u32_shr(r.shift < 0 ? cycles >> -r.shift : cycles << r.shift, r.mult, 32);
+}
+
+u64 keel_guest_tsc_to_ns(struct keel_vcpu *vcpu, u64 cycles)
+{
+	return cycles_to_ns(vcpu->clock.rate, cycles);
+}
+
+/* By how much the guest's TSC goes on in that time. */
+static u64 ns_to_cycles(const struct keel_vcpu_clock *c, u64 ns)
+{
+	return scale(c->ratio, mul_div(ns, tsc_khz, 1000000));
 }
 
 static void tell_tsc(struct keel_vcpu *vcpu)
 {
 	struct keel_vcpu_clock *c = &vcpu->clock;
 
-	keel_call(set_tsc, vcpu, c->tsc_offset + scale(c, READ_ONCE(tsc_lost)), c->ratio ?: 1ULL << keel_hw.tsc_frac_bits);
+	keel_call(set_tsc, vcpu, c->tsc_offset + scale(c->ratio, READ_ONCE(tsc_lost)), c->ratio ?: 1ULL << keel_hw.tsc_frac_bits);
 }
 
 static void load_tsc(struct keel_vcpu *vcpu)
@@ -303,10 +338,10 @@ static void move_tsc(struct keel_vcpu *vcpu)
 		c->base_tsc = keel_guest_tsc_at(vcpu, tsc_anchor.tsc);
 		c->base_ns = tsc_anchor.ns;
 	}
-	tsc = c->base_tsc + ns_to_cycles(ns - c->base_ns, c->tsc_khz);
+	tsc = c->base_tsc + ns_to_cycles(c, ns - c->base_ns);
 	if (c->left_cpu >= 0 && (s64)(tsc - c->left_tsc) < 0)
 		tsc = c->left_tsc;
-	WRITE_ONCE(c->tsc_offset, tsc - scale(c, host_tsc()));
+	WRITE_ONCE(c->tsc_offset, tsc - scale(c->ratio, host_tsc()));
 	tell_tsc(vcpu);
 }
 
@@ -346,37 +381,46 @@ static void move_offset(struct keel_vcpu *vcpu, u64 diff)
 	preempt_enable();
 }
 
+/* What is written from now on is in step with this, or not. */
+static void set_mark(struct keel_clock *vc, const struct keel_vcpu_clock *c, const struct host_time *now, u64 offset)
+{
+	lockdep_assert_held(&vc->lock);
+	vc->written = true;
+	vc->last_tsc = scale(c->ratio, now->tsc) + offset;
+	vc->last_ns = now->ns;
+	vc->last_offset = offset;
+	vc->last_ratio = c->ratio;
+}
+
 /*
  * The VMM writes a TSC.  VMMs set one vCPU after the other to "the same" value, so a write near what the last
- * one has become by now, or of 0 (the reset value), means: in step with the others.
+ * one has become by now, or of 0 (the reset value), means: in step with the others.  Which it can only be at their rate;
+ * a vCPU that is @made among others of another rate is about to be given it, and leaves the mark to them.
  */
-static void write_tsc_in_step(struct keel_vcpu *vcpu, u64 val)
+static void write_tsc_in_step(struct keel_vcpu *vcpu, u64 val, bool made)
 {
 	struct keel_clock *vc = &vcpu->vm->clock;
 	struct keel_vcpu_clock *c = &vcpu->clock;
 	struct host_time now;
+	bool same_rate;
 	u64 offset;
 
 	preempt_disable();	/* for set_offset() */
 	spin_lock(&vc->lock);
 	now = host_now();	/* not before what another vCPU has left here */
-	offset = val - scale(c, now.tsc);
-	if (vc->written && vc->last_khz == c->tsc_khz) {
+	offset = val - scale(c->ratio, now.tsc);
+	same_rate = vc->written && vc->last_ratio == c->ratio;
+	if (same_rate) {
 		bool unstable = check_tsc_unstable();
-		u64 expected = unstable ? vc->last_tsc + ns_to_cycles(now.ns - vc->last_ns, c->tsc_khz) :
-					  scale(c, now.tsc) + vc->last_offset;
-		u64 second = c->tsc_khz * 1000ULL;
+		u64 expected = unstable ? vc->last_tsc + ns_to_cycles(c, now.ns - vc->last_ns) :
+					  scale(c->ratio, now.tsc) + vc->last_offset;
+		u64 second = ns_to_cycles(c, NSEC_PER_SEC);
 
-		if (!val || (val < expected + second && val + second > expected)) {
-			val = expected;
-			offset = unstable ? expected - scale(c, now.tsc) : vc->last_offset;
-		}
+		if (!val || (val < expected + second && val + second > expected))
+			offset = unstable ? expected - scale(c->ratio, now.tsc) : vc->last_offset;
 	}
-	vc->written = true;
-	vc->last_tsc = val;
-	vc->last_ns = now.ns;
-	vc->last_offset = offset;
-	vc->last_khz = c->tsc_khz;
+	if (same_rate || !vc->written || !made)
+		set_mark(vc, c, &now, offset);
 	spin_unlock(&vc->lock);
 	set_offset(vcpu, offset);
 	preempt_enable();
@@ -393,38 +437,30 @@ static void write_tsc_adjust(struct keel_vcpu *vcpu, u64 val, bool host)
 		move_offset(vcpu, diff);
 }
 
-/* ns = (cycles << shift) * mult >> 32, with mult in its upper half for precision. */
-static void set_pvclock_scale(struct keel_vcpu_clock *c)
+/* 0: such a guest's TSC is the host's. */
+static int ratio_for(u32 khz, u64 *ratio)
 {
-	u64 hz = c->tsc_khz * 1000ULL;
+	u64 tolerance = (u64)tsc_khz * TSC_TOLERANCE_PPM / 1000000;
 
-	c->shift = 0;
-	while (hz > 2 * NSEC_PER_SEC) {
-		hz >>= 1;
-		c->shift--;
-	}
-	while (hz <= NSEC_PER_SEC) {
-		hz <<= 1;
-		c->shift++;
-	}
-	c->mult = div64_u64((u64)NSEC_PER_SEC << 32, hz);
+	*ratio = 0;
+	if (khz >= tsc_khz - tolerance && khz <= tsc_khz + tolerance)
+		return 0;
+	if (!keel_hw.tsc_scaling)
+		return -EINVAL;
+	*ratio = mul_div(1ULL << keel_hw.tsc_frac_bits, khz, tsc_khz);
+	return *ratio && *ratio < keel_hw.max_tsc_ratio ? 0 : -EINVAL;
 }
 
 static int set_khz(struct keel_vcpu *vcpu, u32 khz)
 {
 	struct keel_vcpu_clock *c = &vcpu->clock;
-	u64 ratio = 0, tolerance = (u64)tsc_khz * TSC_TOLERANCE_PPM / 1000000;
+	u64 ratio;
 
-	if (khz < tsc_khz - tolerance || khz > tsc_khz + tolerance) {
-		if (!keel_hw.tsc_scaling)
-			return -EINVAL;
-		ratio = mul_div(1ULL << keel_hw.tsc_frac_bits, khz, tsc_khz);
-		if (!ratio || ratio >= keel_hw.max_tsc_ratio)
-			return -EINVAL;
-	}
+	if (ratio_for(khz, &ratio))
+		return -EINVAL;
 	c->ratio = ratio;
+	c->rate = rate_of(ratio);
 	c->tsc_khz = khz;
-	set_pvclock_scale(c);
 	preempt_disable();
 	set_base(vcpu);
 	load_tsc(vcpu);
@@ -435,47 +471,88 @@ static int set_khz(struct keel_vcpu *vcpu, u32 khz)
 
 /* ------------------------------------------------------------------ the master pair */
 
-static bool tscs_agree(struct keel_vm *vm)
+/* All vCPUs' TSCs are one, @ratio times as fast as the host's. */
+static bool tscs_agree(struct keel_vm *vm, u64 *ratio)
 {
-	struct keel_vcpu *vcpu, *first = NULL;
+	struct keel_vcpu *vcpu;
 	unsigned int i;
+	u64 offset = 0;
 
+	*ratio = 0;
 	keel_for_each_vcpu(vcpu, i, vm) {
-		if (!first)
-			first = vcpu;
-		if (READ_ONCE(vcpu->clock.tsc_offset) != READ_ONCE(first->clock.tsc_offset) ||
-		    READ_ONCE(vcpu->clock.ratio) != READ_ONCE(first->clock.ratio))
+		if (!i) {
+			*ratio = READ_ONCE(vcpu->clock.ratio);
+			offset = READ_ONCE(vcpu->clock.tsc_offset);
+		}
+		if (READ_ONCE(vcpu->clock.tsc_offset) != offset || READ_ONCE(vcpu->clock.ratio) != *ratio)
 			return false;
 	}
 	return true;
+}
+
+/* Where the line is at a TSC of the host's, as guests compute it. */
+static u64 line_at(const struct keel_clock *vc, u64 tsc)
+{
+	/* CPUs' TSCs may be a little apart: this one may be behind. */
+	if ((s64)(tsc - vc->master_tsc) < 0)
+		return vc->master_ns;
+	return vc->master_ns + cycles_to_ns(vc->rate, scale(vc->ratio, tsc) - scale(vc->ratio, vc->master_tsc));
+}
+
+/* Hereafter it is the host's time and an offset, or a line that begins with it.  clock.lock held. */
+static void end_line(struct keel_clock *vc, const struct host_time *now)
+{
+	u64 raw = now->ns + vc->offset, line;
+
+	if (!vc->stable)
+		return;
+	vc->stable = false;
+	line = line_at(vc, now->tsc);
+	/*
+	 * The host's raw time has a multiplier of its own, so the two drift apart: the clock is where guests have seen it.
+	 * But not what a sleeping host's TSC missed, nor what one adds that has gone wrong, which is more than they drift.
+	 */
+	if (vc->epoch != READ_ONCE(tsc_epoch) ? line > raw : line - raw + NSEC_PER_SEC < 2 * NSEC_PER_SEC)
+		vc->offset += line - raw;
+}
+
+static void begin_line(struct keel_clock *vc, const struct host_time *now, u64 ratio)
+{
+	vc->stable = true;
+	vc->master_tsc = now->tsc;
+	vc->master_ns = now->ns + vc->offset;
+	vc->ratio = ratio;
+	vc->rate = rate_of(ratio);
 }
 
 /* Works the VM's clock out again if something changed.  clock.lock held. */
 static void refresh(struct keel_vm *vm)
 {
 	struct keel_clock *vc = &vm->clock;
+	u32 epoch = READ_ONCE(tsc_epoch);
+	struct keel_rate rate;
 	struct host_time now;
+	u64 ratio = 0;
+	bool stable;
 
 	lockdep_assert_held(&vc->lock);
-	if (vc->valid && vc->epoch == READ_ONCE(tsc_epoch))
+	if (vc->valid && vc->epoch == epoch)
 		return;
-	vc->epoch = READ_ONCE(tsc_epoch);
 	now = host_now();
-	vc->stable = now.exact && !check_tsc_unstable() && tscs_agree(vm);
-	vc->master_tsc = now.tsc;
-	vc->master_ns = now.ns + vc->offset;
+	stable = now.exact && !check_tsc_unstable() && tscs_agree(vm, &ratio);
+	rate = rate_of(ratio);
+	if (!stable || vc->epoch != epoch || vc->rate.mult != rate.mult || vc->rate.shift != rate.shift || vc->ratio != ratio)
+		end_line(vc, &now);
+	vc->epoch = epoch;
+	if (stable && !vc->stable)
+		begin_line(vc, &now, ratio);
 	vc->valid = true;
 }
 
-/* kvmclock at @now, along the line the guests' pages show. */
+/* kvmclock at @now. */
 static u64 clock_at(const struct keel_clock *vc, const struct host_time *now)
 {
-	if (!vc->stable || !now->exact)
-		return now->ns + vc->offset;
-	/* CPUs' TSCs may be a little apart: @now's may be behind. */
-	if ((s64)(now->tsc - vc->master_tsc) < 0)
-		return vc->master_ns;
-	return vc->master_ns + mul_div(now->tsc - vc->master_tsc, 1000000, tsc_khz);
+	return vc->stable && now->exact ? line_at(vc, now->tsc) : now->ns + vc->offset;
 }
 
 u64 keel_clock_ns(struct keel_vm *vm)
@@ -491,7 +568,7 @@ u64 keel_clock_ns(struct keel_vm *vm)
 	return ns;
 }
 
-bool keel_clock_line(struct keel_vcpu *vcpu, u64 *tsc, u64 *ns)
+bool keel_clock_line(struct keel_vcpu *vcpu, u64 *tsc, u64 *ns, struct keel_rate *rate)
 {
 	struct keel_clock *vc = &vcpu->vm->clock;
 	bool stable;
@@ -501,6 +578,7 @@ bool keel_clock_line(struct keel_vcpu *vcpu, u64 *tsc, u64 *ns)
 	stable = vc->stable;
 	*tsc = keel_guest_tsc_at(vcpu, vc->master_tsc);
 	*ns = vc->master_ns;
+	*rate = vc->rate;
 	spin_unlock(&vc->lock);
 	return stable;
 }
@@ -533,6 +611,7 @@ void keel_clock_update(struct keel_vcpu *vcpu)
 	u64 gpa = c->time_msr & ~CLOCK_ENABLED, tsc, ns;
 	u8 flags = 0;
 
+	c->rate = rate_of(c->ratio);
 	irq_lapic_timer_sync(vcpu);	/* a vCPU that moved may be on another TSC */
 	if (!(c->time_msr & CLOCK_ENABLED))
 		return;
@@ -554,8 +633,8 @@ void keel_clock_update(struct keel_vcpu *vcpu)
 	spin_unlock(&vc->lock);
 	page.tsc_timestamp = keel_guest_tsc_at(vcpu, tsc);
 	page.system_time = ns;
-	page.tsc_to_system_mul = c->mult;
-	page.tsc_shift = c->shift;
+	page.tsc_to_system_mul = c->rate.mult;
+	page.tsc_shift = c->rate.shift;
 	/* The guest clears "stopped" once it took note. */
 	page.flags = flags | (page.flags & PVCLOCK_GUEST_STOPPED);
 	if (c->stopped)
@@ -650,7 +729,7 @@ int keel_clock_set_msr(struct keel_vcpu *vcpu, u32 msr, u64 val, bool host)
 	switch (msr) {
 	case MSR_IA32_TSC:
 		if (host) {
-			write_tsc_in_step(vcpu, val);
+			write_tsc_in_step(vcpu, val, false);
 			return 0;
 		}
 		/* The guest's own write moves TSC_ADJUST along, SDM vol. 3 17.17.3. */
@@ -696,13 +775,19 @@ void keel_clock_vcpu_init(struct keel_vcpu *vcpu)
 	c->tsc_offset = 0;
 	c->left_cpu = -1;
 	c->epoch = READ_ONCE(tsc_epoch);
-	write_tsc_in_step(vcpu, 0);
+	write_tsc_in_step(vcpu, 0, true);
 	load_tsc(vcpu);
 }
 
-void keel_clock_vcpu_destroy(struct keel_vcpu *vcpu)
+void keel_clock_vcpu_joins(struct keel_vcpu *vcpu)
+{
+	clock_invalidate(vcpu->vm);
+}
+
+void keel_clock_reset(struct keel_vcpu *vcpu)
 {
 	set_clock_page(vcpu, 0);
+	vcpu->clock.stopped = false;
 }
 
 /* ------------------------------------------------------------------ ioctls */
@@ -744,11 +829,17 @@ VM_IOCTL(keel_set_clock)
 	if (in->flags & ~CLOCK_FLAGS)
 		return -EINVAL;
 	spin_lock(&vc->lock);
+	refresh(vm);
 	now = host_now();
 	/* The time the VM was on its way counts; a wall clock that went back does not. */
 	if ((in->flags & KVM_CLOCK_REALTIME) && now.real > in->realtime)
 		clock += now.real - in->realtime;
 	vc->offset = clock - now.ns;
+	/* From that instant, not from when somebody looks. */
+	if (vc->stable && now.exact)
+		begin_line(vc, &now, vc->ratio);
+	else
+		vc->stable = false;
 	spin_unlock(&vc->lock);
 	clock_invalidate(vm);
 	return 0;
@@ -757,13 +848,11 @@ VM_IOCTL(keel_set_clock)
 VM_IOCTL(keel_vm_set_tsc_khz)
 {
 	u32 khz = arg ?: tsc_khz;
+	u64 ratio;
 
 	if (arg > U32_MAX)
 		return -EINVAL;
-	if (khz != tsc_khz && !keel_hw.tsc_scaling)
-		return -EINVAL;
-	if (keel_hw.tsc_scaling &&
-	    mul_div(1ULL << keel_hw.tsc_frac_bits, khz, tsc_khz) >= keel_hw.max_tsc_ratio)
+	if (ratio_for(khz, &ratio))
 		return -EINVAL;
 	WRITE_ONCE(vm->clock.default_khz, khz);
 	return 0;
@@ -811,7 +900,7 @@ VCPU_IOCTL(keel_vcpu_get_attr)
 
 	if (!is_tsc_offset(attr))
 		return -ENXIO;
-	return put_user(vcpu->clock.tsc_offset + scale(&vcpu->clock, READ_ONCE(tsc_lost)),
+	return put_user(vcpu->clock.tsc_offset + scale(vcpu->clock.ratio, READ_ONCE(tsc_lost)),
 			(u64 __user *)(unsigned long)attr->addr);
 }
 
@@ -826,15 +915,11 @@ VCPU_IOCTL(keel_vcpu_set_attr)
 		return -ENXIO;
 	if (get_user(offset, (u64 __user *)(unsigned long)attr->addr))
 		return -EFAULT;
-	offset -= scale(&vcpu->clock, READ_ONCE(tsc_lost));
+	offset -= scale(vcpu->clock.ratio, READ_ONCE(tsc_lost));
 	preempt_disable();
 	spin_lock(&vc->lock);
 	now = host_now();
-	vc->written = true;
-	vc->last_tsc = scale(&vcpu->clock, now.tsc) + offset;
-	vc->last_ns = now.ns;
-	vc->last_offset = offset;
-	vc->last_khz = vcpu->clock.tsc_khz;
+	set_mark(vc, &vcpu->clock, &now, offset);
 	spin_unlock(&vc->lock);
 	set_offset(vcpu, offset);
 	preempt_enable();

@@ -198,29 +198,34 @@ VCPU_IOCTL(keel_get_debugregs);
 VCPU_IOCTL(keel_set_debugregs);
 
 /* ----------------------------------------------------------------- clock.c */
+struct keel_rate {		/* of a TSC: ns = (cycles << shift) * mult >> 32, and mult has its highest bit */
+	u32 mult;
+	s8 shift;
+};
+
 struct keel_clock {		/* of the VM */
 	spinlock_t lock;	/* all below */
 	s64 offset;		/* kvmclock = host's raw boot time + offset */
-	bool valid;		/* stable and the master pair are up to date */
+	bool valid;		/* the line is up to date, or that there is none */
 	bool stable;		/* all vCPUs' clocks are one line, through the master pair */
-	u32 epoch;		/* of the host's TSC, when they were worked out */
+	u32 epoch;		/* of the host's TSC, when that was worked out */
 	u64 master_tsc;		/* host TSC ... */
 	u64 master_ns;		/* ... when kvmclock showed this */
+	u64 ratio;		/* of all vCPUs */
+	struct keel_rate rate;	/* with that ratio */
 	unsigned int enabled;	/* clock pages, and others that follow this clock */
 	u64 wall_msr;
 	u32 default_khz;	/* of vCPUs yet to be created */
 	/* The last TSC value userspace wrote on any vCPU, to recognize writes that mean "in step". */
 	bool written;
-	u64 last_tsc, last_ns, last_offset;
-	u32 last_khz;
+	u64 last_tsc, last_ns, last_offset, last_ratio;
 };
 
 struct keel_vcpu_clock {
 	u64 tsc_offset;		/* guest TSC = host TSC * ratio + offset */
 	u64 ratio;		/* fixed point, 0: one to one */
-	u32 tsc_khz;
-	u32 mult;		/* pvclock scale for tsc_khz */
-	s8 shift;
+	u32 tsc_khz;		/* asked for, and told on request: see clock.c */
+	struct keel_rate rate;	/* what it is */
 	bool stopped;		/* tell the guest that it was */
 	u64 time_msr;		/* clock page's address, bit 0: on */
 	u32 epoch;		/* of the host's TSC: the hardware has the offset for this one */
@@ -236,8 +241,9 @@ extern bool keel_tsc_wary;
 void keel_clock_setup(void);	/* module load / unload: follow the host's choice of clocksource */
 void keel_clock_exit(void);
 void keel_clock_vm_init(struct keel_vm *vm);
-void keel_clock_vcpu_init(struct keel_vcpu *vcpu);	/* guest TSC starts in step with its siblings' */
-void keel_clock_vcpu_destroy(struct keel_vcpu *vcpu);
+void keel_clock_vcpu_init(struct keel_vcpu *vcpu);	/* guest TSC starts in step with its siblings'; it is not one of them yet */
+void keel_clock_vcpu_joins(struct keel_vcpu *vcpu);	/* now it is */
+void keel_clock_reset(struct keel_vcpu *vcpu);	/* without a page; also before the vCPU is freed */
 void keel_clock_cpu_online(void);		/* on a CPU that no thread runs on yet */
 void keel_clock_suspend(void);			/* IRQs off, nothing else runs */
 void keel_clock_resume(void);
@@ -259,8 +265,8 @@ static inline void keel_clock_put(struct keel_vcpu *vcpu)
 
 void keel_clock_update(struct keel_vcpu *vcpu);		/* KEEL_REQ_CLOCK: write the guest's page; may sleep */
 u64 keel_clock_ns(struct keel_vm *vm);			/* kvmclock */
-/* Do all vCPUs' clocks show one line?  A point of it, in this vCPU's TSC and kvmclock. */
-bool keel_clock_line(struct keel_vcpu *vcpu, u64 *tsc, u64 *ns);
+/* Do all vCPUs' clocks show one line?  A point of it, in this vCPU's TSC and kvmclock, and how it goes on. */
+bool keel_clock_line(struct keel_vcpu *vcpu, u64 *tsc, u64 *ns, struct keel_rate *rate);
 /* Wall-clock time and this vCPU's TSC at one instant, to guest memory.  -EOPNOTSUPP, or as keel_vcpu_write(). */
 int keel_clock_pair(struct keel_vcpu *vcpu, u64 gpa);
 void keel_clock_watch(struct keel_vm *vm, bool on);	/* KEEL_REQ_CLOCK when that changes, without a page, too */

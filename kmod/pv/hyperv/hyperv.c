@@ -110,14 +110,14 @@ u64 hv_time(struct keel_vcpu *vcpu)
 	return div_u64(keel_clock_ns(vcpu->vm), 100);
 }
 
-/* 2^64 times the units of 100 ns in a cycle. */
-static u64 tsc_scale(u32 khz)
+/* 2^64 times the units of 100 ns in a cycle; 0: that has more than 64 bits. */
+static u64 tsc_scale(struct keel_rate rate)
 {
-	u64 units = 10000ULL << 32;
-	u32 rem;
-	u64 high = div_u64_rem(units, khz, &rem);
+	u64 mult = (u64)rate.mult << 32;
 
-	return high << 32 | div_u64((u64)rem << 32, khz);
+	if (rate.shift > 6)
+		return 0;
+	return rate.shift < 0 ? div_u64(mult >> -rate.shift, 100) : mul_u64_u64_div_u64(mult, BIT(rate.shift), 100);
 }
 
 /* Sequence 0 says: not valid, ask the MSR. */
@@ -164,18 +164,20 @@ static bool keeps_tsc_page(struct keel_vcpu *vcpu, struct keel_hv *hv)
 void keel_hv_clock_update(struct keel_vcpu *vcpu)
 {
 	struct keel_hv *hv = vcpu->vm->hv;
-	u64 tsc, ns, scale;
+	u64 tsc, ns, scale = 0;
+	struct keel_rate rate;
 	s64 offset;
 
 	mutex_lock(&hv->lock);
 	if (!(hv->tsc_page & HV_X64_MSR_TSC_REFERENCE_ENABLE) || keeps_tsc_page(vcpu, hv))
 		goto out;
-	if (!keel_clock_line(vcpu, &tsc, &ns) || vcpu->clock.tsc_khz <= 10000) {
+	if (keel_clock_line(vcpu, &tsc, &ns, &rate))
+		scale = tsc_scale(rate);
+	if (!scale) {
 		WRITE_ONCE(hv->tsc_written, false);
 		write_tsc_page(vcpu, hv, 0);
 		goto out;
 	}
-	scale = tsc_scale(vcpu->clock.tsc_khz);
 	offset = div_u64(ns, 100) - mul_u64_u64_shr(tsc, scale, 64);
 	/* All vCPUs come here after a change, and find the same. */
 	if (hv->tsc_written && hv->tsc_scale == scale && hv->tsc_offset == offset)
