@@ -173,12 +173,17 @@ enum keel_event_type {
 	KEEL_EV_SOFT_EXC,	/* INT3, INTO */
 };
 
+static inline bool keel_is_soft(u8 type)
+{
+	return type == KEEL_EV_SOFT_INTR || type == KEEL_EV_SOFT_EXC;
+}
+
 /* One event on its way into the guest, in no vendor's format. */
 struct keel_event {
 	u8 type;
 	u8 vector;
 	bool has_error;
-	u8 insn_len;		/* of a software interrupt's instruction; 0: RIP is behind it already */
+	u8 insn_len;		/* of a software interrupt's instruction, which RIP is at until it is delivered */
 	u32 error;
 	bool has_payload;	/* #PF: CR2, #DB: DR6 bits, not yet written */
 	u64 payload;
@@ -192,7 +197,7 @@ struct keel_events {
 	atomic_t nmi_queued;		/* arrived from other threads */
 	bool again;			/* more could follow the injected one at once: come back before
 					 * the guest's first instruction */
-	int user_vector;		/* KVM_INTERRUPT without an in-kernel PIC: vector, or -1 */
+	int user_vector;		/* the VMM's interrupt, without an in-kernel PIC: vector, or -1 */
 };
 
 enum keel_mp_event { KEEL_MP_INIT, KEEL_MP_SIPI };
@@ -503,7 +508,7 @@ void keel_raise(struct keel_vcpu *vcpu, u8 vector);
 void keel_raise_error(struct keel_vcpu *vcpu, u8 vector, u32 error);
 void keel_raise_pf(struct keel_vcpu *vcpu, u64 addr, u32 error);
 void keel_raise_db(struct keel_vcpu *vcpu, u64 dr6_bits);
-void keel_raise_bp(struct keel_vcpu *vcpu);	/* as if INT3 at RIP had been executed */
+void keel_raise_bp(struct keel_vcpu *vcpu);	/* as if INT3 at RIP were executed */
 void keel_raise_fault(struct keel_vcpu *vcpu, const struct emul_fault *fault);
 void keel_queue_nmi(struct keel_vcpu *vcpu);	/* any context */
 /* Before entry: pick what to inject, open windows.  Fast loop safe. */
@@ -512,6 +517,7 @@ void keel_events_deliver(struct keel_vcpu *vcpu);
 void keel_events_requeue(struct keel_vcpu *vcpu, const struct keel_event *ev);
 bool keel_events_pending(struct keel_vcpu *vcpu);	/* would wake a halted vCPU */
 bool keel_irq_window_open(struct keel_vcpu *vcpu);	/* IF set, no shadow, nothing in delivery */
+void keel_set_user_irq(struct keel_vcpu *vcpu, int vector);	/* as the VMM says what is in delivery; -1: nothing is */
 /* Fast exit handler: the window that open_window asked for is there.  Nothing is left to a slow one. */
 int keel_irq_window_exit(struct keel_vcpu *vcpu);
 VCPU_IOCTL(keel_get_events);

@@ -341,7 +341,15 @@ static void given_bp_guest(u64 arg)
 	guest_done(0);
 }
 
-/* One that no exit told of: what its handler returns to is the VMM's to say with RIP. */
+static volatile u64 bp_rip;
+
+static void bp_handler(struct guest_frame *f)
+{
+	bp_rip = f->rip;
+	guest_irqs[f->vec]++;
+}
+
+/* One that no exit told of: of the INT3 that RIP is at by then, whenever the VMM put it there */
 TEST_F(debug, given_breakpoint)
 {
 	struct kvm_guest_debug d = { .control = KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_INJECT_BP };
@@ -350,16 +358,19 @@ TEST_F(debug, given_breakpoint)
 
 	NEED_CAP(self->vm, KVM_CAP_SET_GUEST_DEBUG);
 	vcpu_long(v, given_bp_guest, 0);
-	guest_var(self->vm, guest_handlers)[BP_VEC] = guest_count;
+	guest_var(self->vm, guest_handlers)[BP_VEC] = bp_handler;
 	vcpu_sync(v);
 	vcpu_get_regs(v, &r);
+	set_debug(v, &d);
 	r.rip = (u64)bp_given;
 	vcpu_set_regs(v, &r);
-	set_debug(v, &d);
+	vcpu_get_regs(v, &r);
+	EXPECT_EQ((u64)bp_given, r.rip);
 	d.control = 0;
 	set_debug(v, &d);
 	vcpu_done(v);
 	EXPECT_EQ(1, guest_var(self->vm, guest_irqs)[BP_VEC]);
+	EXPECT_EQ((u64)bp_given + 1, guest_var(self->vm, bp_rip));
 }
 
 static void step_guest(u64 arg)

@@ -786,6 +786,145 @@ TEST_F(inject, injected_is_visible)
 	EXPECT_EQ(0, e.interrupt.injected);
 }
 
+/* Told of, given back, and delivered: once */
+TEST_F(inject, given_back)
+{
+	struct kvm_vcpu_events e;
+	struct vcpu *v = self->v;
+	struct kvm_sregs s;
+
+	vcpu_long(v, irq_guest, 0);
+	vcpu_sync(v);
+	EXPECT_EQ(0, interrupt(v, 0x40));
+	get_events(v, &e);
+	vcpu_get_sregs(v, &s);
+	set_events(v, &e);
+	vcpu_set_sregs(v, &s);
+	EXPECT_EQ(1, vcpu_sync(v));
+	EXPECT_EQ(1, guest_var(self->vm, guest_irqs)[0x40]);
+	/* and what is taken away does not come */
+	EXPECT_EQ(0, interrupt(v, 0x40));
+	get_events(v, &e);
+	EXPECT_EQ(1, e.interrupt.injected);
+	e.interrupt.injected = 0;
+	set_events(v, &e);
+	EXPECT_EQ(0, interrupt(v, 0x41));
+	EXPECT_EQ(2, vcpu_sync(v));
+	EXPECT_EQ(1, guest_var(self->vm, guest_irqs)[0x40]);
+	EXPECT_EQ(0, interrupt(v, 0xff));
+	vcpu_done(v);
+}
+
+/*
+ * Software interrupts and exceptions that are given back, or moved to where they go on: of the instruction that RIP is
+ * at, once, and what is pushed is behind it.
+ */
+static volatile u32 soft_count;
+static volatile u64 soft_rip;
+
+static void soft_handler(struct guest_frame *f)
+{
+	soft_count++;
+	soft_rip = f->rip;
+}
+
+extern char soft_int[], soft_int_behind[], soft_int3[], soft_int3_behind[];
+
+static void soft_guest(u64 three)
+{
+	struct {
+		u16 limit;
+		u64 base;
+	} __attribute__((packed)) idtr = { 0xfff, HOLE_GPA };
+
+	guest_on(0x40, soft_handler);
+	guest_on(BP_VEC, soft_handler);
+	guest_sync(0);
+	asm volatile("lidt %0" :: "m"(idtr));
+	if (three)
+		asm volatile("soft_int3: int3; soft_int3_behind:" ::: "memory");
+	else
+		asm volatile("soft_int: int $0x40; soft_int_behind:" ::: "memory");
+	guest_done(0);
+}
+
+static void soft_saved(struct __test_metadata *_metadata, struct vm *vm, struct vcpu *v, u64 at, u64 behind)
+{
+	u8 *idt = mem_alloc(4096);
+	struct kvm_vcpu_events e;
+	struct kvm_regs r;
+
+	/* There is no IDT: it cannot be delivered. */
+	vcpu_sync(v);
+	EXPECT_EQ(0, xioctl(v->fd, KVM_RUN, 0));
+	if (v->run->exit_reason != KVM_EXIT_INTERNAL_ERROR)
+		SKIP(return, "it did not stop for an IDT where there is no memory");
+	vcpu_get_regs(v, &r);
+	EXPECT_EQ(at, r.rip);
+	get_events(v, &e);
+	EXPECT_EQ(0, e.exception.injected | e.exception.pending);
+	EXPECT_EQ(0, e.interrupt.injected);
+	/* Where it goes on there is one. */
+	memcpy(idt, gpa_hva(vm, IDT_GPA), 4096);
+	vm_slot(vm, 9, HOLE_GPA, 4096, idt, 0);
+	vcpu_set_regs(v, &r);
+	set_events(v, &e);
+	vcpu_done(v);
+	EXPECT_EQ(1, guest_var(vm, soft_count));
+	EXPECT_EQ(behind, guest_var(vm, soft_rip));
+}
+
+TEST_F(inject, soft_interrupt_saved)
+{
+	vcpu_long(self->v, soft_guest, 0);
+	soft_saved(_metadata, self->vm, self->v, (u64)soft_int, (u64)soft_int_behind);
+}
+
+TEST_F(inject, soft_exception_saved)
+{
+	vcpu_long(self->v, soft_guest, 1);
+	soft_saved(_metadata, self->vm, self->v, (u64)soft_int3, (u64)soft_int3_behind);
+}
+
+/* The VMM's own #BP and #OF are those of an instruction at RIP, also when it says where that is later */
+extern char soft_given[], soft_given_behind[];
+
+static void soft_given_guest(u64 arg)
+{
+	guest_on(BP_VEC, soft_handler);
+	guest_on(OF_VEC, soft_handler);
+	guest_sync(0);
+	asm volatile("soft_given: int3; soft_given_behind:" ::: "memory");
+	guest_done(0);
+}
+
+TEST_F(inject, soft_exception_given)
+{
+	struct vcpu *v = self->v;
+	struct kvm_regs r;
+	u8 vec;
+
+	for (vec = BP_VEC; vec <= OF_VEC; vec++) {
+		vcpu_long(v, soft_given_guest, 0);
+		vcpu_sync(v);
+		exception(v, vec, false, 0);
+		/* the out is over, and the exception not delivered yet */
+		v->run->immediate_exit = 1;
+		EXPECT_EQ(-EINTR, xioctl(v->fd, KVM_RUN, 0));
+		v->run->immediate_exit = 0;
+		vcpu_get_regs(v, &r);
+		r.rip = (u64)soft_given;
+		vcpu_set_regs(v, &r);
+		guest_var(self->vm, soft_count) = 0;
+		vcpu_done(v);
+		EXPECT_EQ(1, guest_var(self->vm, soft_count));
+		EXPECT_EQ((u64)soft_given_behind, guest_var(self->vm, soft_rip));
+		v->run->immediate_exit = 1;
+		EXPECT_EQ(-EINTR, xioctl(v->fd, KVM_RUN, 0));
+		v->run->immediate_exit = 0;
+	}
+}
+
 /* Real mode: the vector table at zero */
 CODE16(real_irq_code,
 	"movw $(1f - real_irq_code + 0x8000),0x100; movw $0,0x102\n"

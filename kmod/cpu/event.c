@@ -96,8 +96,7 @@ void keel_raise_db(struct keel_vcpu *vcpu, u64 dr6_bits)
 
 void keel_raise_bp(struct keel_vcpu *vcpu)
 {
-	keel_set_reg(vcpu, KEEL_RIP, keel_reg(vcpu, KEEL_RIP) + 1);
-	vcpu->ev.injected = (struct keel_event){ .type = KEEL_EV_SOFT_EXC, .vector = X86_TRAP_BP };
+	vcpu->ev.injected = (struct keel_event){ .type = KEEL_EV_SOFT_EXC, .vector = X86_TRAP_BP, .insn_len = 1 };
 	keel_request(KEEL_REQ_EVENT, vcpu);
 }
 
@@ -274,11 +273,29 @@ VCPU_IOCTL(keel_ioctl_interrupt)
 		return -EINVAL;
 	if (vcpu->vm->irq.mode == IRQCHIP_KERNEL)
 		return -ENXIO;
-	if (vcpu->ev.user_vector >= 0)
+	if (vcpu->ev.user_vector >= 0 || (!vcpu->apic && vcpu->ev.injected.type == KEEL_EV_INTR))
 		return -EEXIST;
 	vcpu->ev.user_vector = i->irq;
 	keel_request(KEEL_REQ_EVENT, vcpu);
 	return 0;
+}
+
+/*
+ * Without an in-kernel LAPIC one interrupt at most is on its way, in one of two places.  What was in delivery waits for its
+ * turn again where one that was never begun does, so it need not be told which it is.
+ */
+void keel_set_user_irq(struct keel_vcpu *vcpu, int vector)
+{
+	struct keel_events *q = &vcpu->ev;
+
+	if (!vcpu->apic) {
+		q->user_vector = vector;
+		if (q->injected.type == KEEL_EV_INTR)
+			q->injected.type = KEEL_EV_NONE;
+	} else if (vector >= 0 && !q->injected.type) {
+		q->injected = (struct keel_event){ .type = KEEL_EV_INTR, .vector = vector };
+	}
+	keel_request(KEEL_REQ_EVENT, vcpu);
 }
 
 VCPU_IOCTL(keel_ioctl_nmi)
@@ -287,12 +304,16 @@ VCPU_IOCTL(keel_ioctl_nmi)
 	return 0;
 }
 
+/*
+ * Software interrupts and exceptions are not told of, for the VMM could not give their length back: RIP is at the
+ * instruction, which is executed again.
+ */
 VCPU_IOCTL(keel_get_events)
 {
 	struct kvm_vcpu_events *e = buf;
 	struct keel_events *q = &vcpu->ev;
 	bool payload_cap = vcpu->vm->exception_payload;
-	bool in_delivery = q->injected.type == KEEL_EV_EXCEPTION || q->injected.type == KEEL_EV_SOFT_EXC;
+	bool in_delivery = q->injected.type == KEEL_EV_EXCEPTION;
 	struct keel_event *exc = in_delivery ? &q->injected : &q->exception;
 
 	nmis_collect(vcpu);
@@ -300,7 +321,7 @@ VCPU_IOCTL(keel_get_events)
 	/* A VMM that does not know payloads finds them where they end up. */
 	if (!payload_cap && exc->type)
 		payload_write(vcpu, exc);
-	if (exc->type) {
+	if (exc->type == KEEL_EV_EXCEPTION) {
 		e->exception.injected = in_delivery || !payload_cap;
 		e->exception.pending = !in_delivery && payload_cap;
 		e->exception.nr = exc->vector;
@@ -311,10 +332,9 @@ VCPU_IOCTL(keel_get_events)
 	}
 	if (payload_cap)
 		e->flags |= KVM_VCPUEVENT_VALID_PAYLOAD;
-	if (q->injected.type == KEEL_EV_INTR || q->injected.type == KEEL_EV_SOFT_INTR) {
+	if (q->injected.type == KEEL_EV_INTR) {
 		e->interrupt.injected = 1;
 		e->interrupt.nr = q->injected.vector;
-		e->interrupt.soft = q->injected.type == KEEL_EV_SOFT_INTR;
 	} else if (!vcpu->apic && q->user_vector >= 0) {
 		e->interrupt.injected = 1;
 		e->interrupt.nr = q->user_vector;
@@ -384,6 +404,11 @@ VCPU_IOCTL(keel_set_events)
 			.has_error = e->exception.has_error_code, .error = e->exception.error_code,
 		};
 
+		/* As KVM has it: of INT3 or INTO at RIP, so what is pushed is behind that. */
+		if (ev.vector == X86_TRAP_BP || ev.vector == X86_TRAP_OF) {
+			ev.type = KEEL_EV_SOFT_EXC;
+			ev.insn_len = 1;
+		}
 		if (pending) {
 			ev.has_payload = e->exception_has_payload;
 			ev.payload = e->exception_payload;
@@ -392,9 +417,11 @@ VCPU_IOCTL(keel_set_events)
 			q->injected = ev;
 		}
 	}
-	if (e->interrupt.injected && !injected)
+	if (e->interrupt.injected && e->interrupt.soft && !injected)
 		q->injected = (struct keel_event){
-			.type = e->interrupt.soft ? KEEL_EV_SOFT_INTR : KEEL_EV_INTR, .vector = e->interrupt.nr };
+			.type = KEEL_EV_SOFT_INTR, .vector = e->interrupt.nr, .insn_len = 2 };
+	else
+		keel_set_user_irq(vcpu, e->interrupt.injected && !e->interrupt.soft ? e->interrupt.nr : -1);
 	if (e->flags & KVM_VCPUEVENT_VALID_SHADOW)
 		keel_call(set_shadow, vcpu, e->interrupt.shadow);
 	if (e->nmi.injected && !q->injected.type)

@@ -688,9 +688,12 @@ static enum emul_result op_soft_int(struct emul *e, u8 vector, enum emul_swint k
 	vcpu->ev.injected = (struct keel_event){
 		.type = kind == EMUL_SWINT_INT ? KEEL_EV_SOFT_INTR : KEEL_EV_SOFT_EXC,
 		.vector = vector,
+		.insn_len = e->next_rip - e->rip,
 	};
+	keel_call(set_shadow, vcpu, 0);
+	keel_set_rflags(vcpu, keel_rflags(vcpu) & ~(u64)X86_EFLAGS_RF);
 	keel_request(KEEL_REQ_EVENT, vcpu);
-	return EMUL_OK;
+	return EMUL_RETRY;	/* it is over once it is delivered */
 }
 
 static enum emul_result op_read_xmm(struct emul *e, unsigned int reg, void *buf, unsigned int bytes)
@@ -955,6 +958,7 @@ int keel_emulate_event(struct keel_vcpu *vcpu)
 	in->gpa = NO_GPA;
 	in->cursor = in->write_pos = 0;
 	load_state(in);
+	e->rip += ev.insn_len;
 	if (e->mode == EMUL_MODE_REAL)
 		r = emul_real_interrupt(e, ev.vector);
 	switch (r) {

@@ -433,7 +433,7 @@ VCPU_IOCTL(keel_set_sregs)
 		return err;
 	vector = find_first_bit((unsigned long *)s->interrupt_bitmap, 256);
 	if (vector < 256)
-		vcpu->ev.injected = (struct keel_event){ .type = KEEL_EV_INTR, .vector = vector };
+		keel_set_user_irq(vcpu, vector);
 	return 0;
 }
 

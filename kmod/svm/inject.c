@@ -25,13 +25,14 @@ void svm_inject(struct keel_vcpu *vcpu, const struct keel_event *ev)
 	struct svm_vcpu *svm = to_svm(vcpu);
 	struct vmcb_control_area *c = &svm->vmcb->control;
 
-	/*
-	 * INTn, INT3 and INTO push the RIP behind their instruction.  RIP is there already, for what comes here was
-	 * emulated (or is userspace's, which has RIP where it wants it pushed); with NRIPS the CPU takes it from the field, also for a #BP or #OF that is no instruction's.
-	 */
-	svm->inject_rip = keel_reg(vcpu, KEEL_RIP);
-	if (svm_has.nrips)
-		c->next_rip = svm->inject_rip;
+	/* INTn, INT3 and INTO push the RIP behind their instruction.  With NRIPS the CPU takes it from the field, else it pushes RIP. */
+	if (keel_is_soft(ev->type)) {
+		if (svm_has.nrips)
+			c->next_rip = keel_reg(vcpu, KEEL_RIP) + ev->insn_len;
+		else
+			keel_set_reg(vcpu, KEEL_RIP, keel_reg(vcpu, KEEL_RIP) + ev->insn_len);
+		svm->inject_rip = keel_reg(vcpu, KEEL_RIP);
+	}
 	c->event_inj = ev->vector | svm_evt_type[ev->type] | SVM_EVTINJ_VALID;
 	if (ev->has_error) {
 		c->event_inj |= SVM_EVTINJ_VALID_ERR;
@@ -41,9 +42,20 @@ void svm_inject(struct keel_vcpu *vcpu, const struct keel_event *ev)
 		svm_set_nmi_mask(vcpu, true);
 }
 
+/* It was not delivered: RIP is at its instruction again. */
+static void svm_uninject_rip(struct keel_vcpu *vcpu, const struct keel_event *ev)
+{
+	if (keel_is_soft(ev->type) && !svm_has.nrips)
+		keel_set_reg(vcpu, KEEL_RIP, keel_reg(vcpu, KEEL_RIP) - ev->insn_len);
+}
+
 void svm_cancel_inject(struct keel_vcpu *vcpu)
 {
-	to_svm(vcpu)->vmcb->control.event_inj = 0;
+	struct vmcb_control_area *c = &to_svm(vcpu)->vmcb->control;
+
+	if (c->event_inj & SVM_EVTINJ_VALID)
+		svm_uninject_rip(vcpu, &vcpu->ev.injected);
+	c->event_inj = 0;
 }
 
 bool svm_event_blocked(struct keel_vcpu *vcpu, enum keel_event_type type)
@@ -215,11 +227,9 @@ bool svm_step_done(struct svm_vcpu *svm)
  * Is the software interrupt in delivery the one we injected?  Or the guest has gone on since and come to its own.  (To the
  * same instruction again, just behind one that was emulated: that cannot be told.)
  */
-static bool svm_injected(struct svm_vcpu *svm, const struct keel_event *ev, u8 vector, bool exception)
+static bool svm_injected(struct svm_vcpu *svm, const struct keel_event *ev, u8 vector, enum keel_event_type type)
 {
-	if (exception ? ev->type != KEEL_EV_SOFT_EXC && ev->type != KEEL_EV_EXCEPTION : ev->type != KEEL_EV_SOFT_INTR)
-		return false;
-	return ev->vector == vector && keel_reg(&svm->vcpu, KEEL_RIP) == svm->inject_rip;
+	return ev->type == type && ev->vector == vector && keel_reg(&svm->vcpu, KEEL_RIP) == svm->inject_rip;
 }
 
 /*
@@ -250,14 +260,16 @@ void svm_requeue_vectoring(struct svm_vcpu *svm)
 		ev.type = KEEL_EV_EXCEPTION;
 		if (ev.vector != X86_TRAP_BP && ev.vector != X86_TRAP_OF)
 			break;
-		if (!svm_injected(svm, &prev, ev.vector, true))
+		if (!svm_injected(svm, &prev, ev.vector, KEEL_EV_SOFT_EXC))
 			return;
 		ev = prev;
+		svm_uninject_rip(vcpu, &ev);
 		break;
 	case SVM_EXITINTINFO_TYPE_SOFT:
-		if (!svm_injected(svm, &prev, ev.vector, false))
+		if (!svm_injected(svm, &prev, ev.vector, KEEL_EV_SOFT_INTR))
 			return;
 		ev = prev;
+		svm_uninject_rip(vcpu, &ev);
 		break;
 	default:
 		return;

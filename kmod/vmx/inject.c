@@ -15,20 +15,6 @@ static const u32 vmx_event_type[] = {
 	[KEEL_EV_SOFT_EXC]	= INTR_TYPE_SOFT_EXCEPTION,
 };
 
-static bool is_soft(const struct keel_event *ev)
-{
-	return ev->type == KEEL_EV_SOFT_INTR || ev->type == KEEL_EV_SOFT_EXC;
-}
-
-/*
- * RIP is at the software interrupt's instruction and insn_len behind it, or, where the emulator has done the
- * instruction, behind it already and insn_len is 0.  Many CPUs refuse a length of 0: they get RIP one byte early.
- */
-static bool needs_length(const struct keel_event *ev)
-{
-	return is_soft(ev) && !ev->insn_len;
-}
-
 void vmx_inject(struct keel_vcpu *vcpu, const struct keel_event *ev)
 {
 	u32 info = ev->vector | vmx_event_type[ev->type] | INTR_INFO_VALID_MASK;
@@ -37,10 +23,8 @@ void vmx_inject(struct keel_vcpu *vcpu, const struct keel_event *ev)
 		info |= INTR_INFO_DELIVER_CODE_MASK;
 		vmcs_write(VM_ENTRY_EXCEPTION_ERROR_CODE, ev->error);
 	}
-	if (is_soft(ev))
-		vmcs_write(VM_ENTRY_INSTRUCTION_LEN, ev->insn_len ?: 1);
-	if (needs_length(ev))
-		keel_set_reg(vcpu, KEEL_RIP, keel_reg(vcpu, KEEL_RIP) - 1);
+	if (keel_is_soft(ev->type))
+		vmcs_write(VM_ENTRY_INSTRUCTION_LEN, ev->insn_len);
 	/* STI does not hold up an NMI, but an entry would refuse the two together. */
 	if (ev->type == KEEL_EV_NMI)
 		vmx_set_shadow(vcpu, 0);
@@ -52,11 +36,7 @@ void vmx_inject(struct keel_vcpu *vcpu, const struct keel_event *ev)
 
 void vmx_cancel_inject(struct keel_vcpu *vcpu)
 {
-	if (!(vmcs_read(VM_ENTRY_INTR_INFO_FIELD) & INTR_INFO_VALID_MASK))
-		return;
 	vmcs_write(VM_ENTRY_INTR_INFO_FIELD, 0);
-	if (needs_length(&vcpu->ev.injected))
-		keel_set_reg(vcpu, KEEL_RIP, keel_reg(vcpu, KEEL_RIP) + 1);
 }
 
 bool vmx_event_blocked(struct keel_vcpu *vcpu, enum keel_event_type type)
@@ -149,7 +129,6 @@ void vmx_requeue_vectoring(struct vmx_vcpu *vmx)
 		[INTR_TYPE_PRIV_SW_EXCEPTION >> 8] = KEEL_EV_NONE,
 	};
 	struct keel_vcpu *vcpu = &vmx->vcpu;
-	struct keel_event prev = vcpu->ev.injected;
 	struct keel_event ev = {
 		.type = types[(vmx->idt_info & VECTORING_INFO_TYPE_MASK) >> 8],
 		.vector = vmx->idt_info & VECTORING_INFO_VECTOR_MASK,
@@ -163,13 +142,7 @@ void vmx_requeue_vectoring(struct vmx_vcpu *vmx)
 		ev.error = vmcs_read(IDT_VECTORING_ERROR_CODE);
 	if (ev.type == KEEL_EV_NMI)
 		vmx_set_nmi_mask(vcpu, false);	/* injecting it again masks again */
-	if (is_soft(&ev)) {
+	if (keel_is_soft(ev.type))
 		ev.insn_len = vmcs_read(VM_EXIT_INSTRUCTION_LEN);
-		/* Was it the one with a length of our making? */
-		if (needs_length(&prev) && prev.type == ev.type && prev.vector == ev.vector && ev.insn_len == 1) {
-			ev.insn_len = 0;
-			keel_set_reg(vcpu, KEEL_RIP, keel_reg(vcpu, KEEL_RIP) + 1);
-		}
-	}
 	keel_events_requeue(vcpu, &ev);
 }
