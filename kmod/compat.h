@@ -215,6 +215,11 @@ static inline void keel_time_snapshot(struct keel_time *t)
 	t->cycles = s.cycles;
 }
 
+/* Later kernels want it said which work queues have workers for each CPU; before that these were the rule. */
+#ifndef KEEL_HAS_WQ_PERCPU
+#define WQ_PERCPU	0
+#endif
+
 /* 6.19, and stable kernels before, gave the callbacks of suspend and resume a context. */
 #ifndef KEEL_HAS_REGISTER_SYSCORE
 #define KEEL_DEFINE_SYSCORE(name, suspend_fn, resume_fn)			\

@@ -304,6 +304,7 @@ struct keel_vm {
 	struct list_head list;		/* all VMs, under hw_lock */
 	u64 serial;			/* tells it from all other VMs since the module was loaded */
 	struct keel_hv *hv;		/* NULL until it is used */
+	struct keel_apf_vm *apf;	/* NULL until it is used */
 	struct keel_vm_stats stat;
 	pid_t owner;
 };

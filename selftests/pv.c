@@ -812,8 +812,13 @@ TEST_F(pv, clock_pairing)
 #define APF_VEC		0xf2
 #define TOLD_MAX	8
 
-static struct kvm_vcpu_pv_apf_data apf __attribute__((aligned(64)));
-static volatile u64 resume_at;
+#define HUNGRY		4		/* vCPUs, each of which may have 64 pages awaited */
+static struct {
+	struct kvm_vcpu_pv_apf_data data;
+	volatile u64 resume;
+} __attribute__((aligned(64))) apfs[HUNGRY];
+#define apf		apfs[guest_cpu()].data
+#define resume_at	apfs[guest_cpu()].resume
 static volatile u32 not_present, page_ready;
 static volatile u32 told[TOLD_MAX], there[TOLD_MAX];
 
@@ -939,24 +944,28 @@ static void uffd_serve(struct uffd *u, int i)
 	if (!uffd_open(u, vm))						\
 		SKIP(return, "no userfaultfd")
 
+static void run_served(struct __test_metadata *_metadata, struct vm *vm, struct vcpu *v, struct uffd *u)
+{
+	vcpu_long(v, apf_guest, 0);
+	guest_var(vm, phase) = 0;
+	EXPECT_EQ(2, vcpu_sync(v));
+	EXPECT_EQ(2, vcpu_stat(v, "async_faults"));
+	uffd_serve(u, 0);
+	uffd_serve(u, 1);
+	vcpu_start(v);
+	if (!wait_for(&guest_var(vm, phase), 3, 30000))
+		die("the guest waits for something");
+	EXPECT_EQ(3, guest_var(vm, page_ready));
+	uffd_serve(u, 2);
+	EXPECT_EQ(0x1111, vcpu_join(v));
+}
+
 TEST_F(pv, async_page_fault)
 {
-	struct vcpu *v = self->v[0];
 	struct uffd u;
 
 	NEED_UFFD(&u, self->vm);
-	vcpu_long(v, apf_guest, 0);
-	guest_var(self->vm, phase) = 0;
-	EXPECT_EQ(2, vcpu_sync(v));
-	EXPECT_EQ(2, vcpu_stat(v, "async_faults"));
-	uffd_serve(&u, 0);
-	uffd_serve(&u, 1);
-	vcpu_start(v);
-	if (!wait_for(&guest_var(self->vm, phase), 3, 30000))
-		die("the guest waits for something");
-	EXPECT_EQ(3, guest_var(self->vm, page_ready));
-	uffd_serve(&u, 2);
-	EXPECT_EQ(0x1111, vcpu_join(v));
+	run_served(_metadata, self->vm, self->v[0], &u);
 	close(u.fd);
 }
 
@@ -1076,6 +1085,51 @@ TEST(async_page_faults_are_bounded)
 	EXPECT_EQ(64, n);
 	vm_free(vm);
 	close(u.fd);
+}
+
+static u64 async_faults(struct vm *vm)
+{
+	u64 n = 0;
+	int i;
+
+	for (i = 0; i < vm->nr; i++)
+		n += vcpu_stat(vm->vcpu[i], "async_faults");
+	return n;
+}
+
+/* A VM for which nobody serves what it waits for, and as much of that as it may have, is no other VM's trouble */
+TEST(async_page_faults_of_others)
+{
+	struct vm *hungry = vm_new(VM_IRQCHIP), *vm = vm_new(VM_IRQCHIP);
+	struct uffd none, u;
+	u64 n = 0, last;
+	int i;
+
+	NEED_UFFD(&none, hungry);
+	NEED_UFFD(&u, vm);
+	for (i = 0; i < HUNGRY; i++) {
+		struct kvm_mp_state on = { KVM_MP_STATE_RUNNABLE };
+		struct vcpu *v = vcpu_new(hungry, i);
+
+		must(ioctl(v->fd, KVM_SET_MP_STATE, &on));
+		vcpu_long(v, again_and_again_guest, 0);
+		vcpu_start(v);
+	}
+	do {
+		last = n;
+		sleep_ms(500);
+		n = async_faults(hungry);
+	} while (!n || n > last);
+	TH_LOG("%lu faults of one VM are waited for by workers", n);
+	run_served(_metadata, vm, vcpu_new(vm, 0), &u);
+	EXPECT_EQ(n, async_faults(hungry));
+	uffd_serve(&none, 0);
+	for (i = 0; i < HUNGRY; i++)
+		vcpu_join(hungry->vcpu[i]);
+	vm_free(vm);
+	vm_free(hungry);
+	close(u.fd);
+	close(none.fd);
 }
 
 TEST_HARNESS_MAIN

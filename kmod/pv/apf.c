@@ -5,7 +5,9 @@
  * tasks run; an interrupt with the same token tells it that the page is there.
  *
  * A worker may have to wait for as long as whoever serves the user's fault likes, so nothing waits for a worker: what
- * it needs it holds references to, the module among them, and the vCPU may be gone when it is done.
+ * it needs it holds references to, the module among them, and the vCPU may be gone when it is done.  Nor does a page wait
+ * for another's worker: there are never more pages than workers run at once, and a VM has its part of them.  Beyond that
+ * the vCPU's thread waits itself, as without all this.
  *
  * Lock: apf->lock, below all others in keel.h, for the pages and for the way to the vCPU.
  */
@@ -20,7 +22,15 @@
 #include "mem/hostpage.h"
 
 #define APF_MAX_PAGES	64	/* of one vCPU, those waited for and those it has not been told of */
+#define APF_MAX_VM	128	/* waited for, of one VM */
+#define APF_MAX_ALL	512	/* and of all: so many workers may run at once, even all on one CPU */
 #define APF_TOKEN_ALL	(~0U)	/* wakes everyone: of those who waited before, none will be told */
+
+/* Of a VM, and of its pages that are waited for. */
+struct keel_apf_vm {
+	struct kref ref;
+	atomic_t awaited;
+};
 
 struct keel_apf {
 	struct kref ref;
@@ -36,6 +46,7 @@ struct apf_page {
 	struct work_struct work;
 	struct list_head node;
 	struct keel_apf *apf;
+	struct keel_apf_vm *vm;
 	struct mm_struct *mm;
 	u64 gfn;
 	unsigned long hva;
@@ -45,15 +56,42 @@ struct apf_page {
 };
 
 static struct workqueue_struct *apf_workers;
+static atomic_t apf_awaited;
 
 static void apf_release(struct kref *ref)
 {
 	kfree(container_of(ref, struct keel_apf, ref));
 }
 
+static void apf_vm_release(struct kref *ref)
+{
+	kfree(container_of(ref, struct keel_apf_vm, ref));
+}
+
+/* May there be one more worker for this VM? */
+static bool worker_get(struct keel_apf_vm *vm)
+{
+	if (!atomic_add_unless(&vm->awaited, 1, APF_MAX_VM))
+		return false;
+	if (!atomic_add_unless(&apf_awaited, 1, APF_MAX_ALL)) {
+		atomic_dec(&vm->awaited);
+		return false;
+	}
+	kref_get(&vm->ref);
+	return true;
+}
+
+static void worker_put(struct keel_apf_vm *vm)
+{
+	atomic_dec(&apf_awaited);
+	atomic_dec(&vm->awaited);
+	kref_put(&vm->ref, apf_vm_release);
+}
+
 static void apf_work(struct work_struct *work)
 {
 	struct apf_page *page = container_of(work, struct apf_page, work);
+	struct keel_apf_vm *vm = page->vm;
 	struct mm_struct *mm = page->mm;
 	struct keel_apf *apf = page->apf;
 
@@ -63,6 +101,7 @@ static void apf_work(struct work_struct *work)
 		mmput(mm);
 	}
 	mmdrop(mm);
+	worker_put(vm);
 
 	spin_lock(&apf->lock);
 	list_del(&page->node);
@@ -119,6 +158,7 @@ static bool mark_not_present(struct keel_vcpu *vcpu)
 bool keel_apf_start(struct keel_vcpu *vcpu, u64 gfn, unsigned long hva, bool write)
 {
 	struct keel_apf *apf = vcpu->pv.apf;
+	struct keel_apf_vm *vm = vcpu->vm->apf;
 	struct apf_page *page;
 	bool start;
 
@@ -130,12 +170,18 @@ bool keel_apf_start(struct keel_vcpu *vcpu, u64 gfn, unsigned long hva, bool wri
 	spin_lock(&apf->lock);
 	start = apf->count < APF_MAX_PAGES && !awaited_already(apf, gfn);
 	spin_unlock(&apf->lock);
-	if (!start || !mark_not_present(vcpu)) {
+	if (!start || !worker_get(vm)) {
+		kfree(page);
+		return false;
+	}
+	if (!mark_not_present(vcpu)) {
+		worker_put(vm);
 		kfree(page);
 		return false;
 	}
 	INIT_WORK(&page->work, apf_work);
 	page->apf = apf;
+	page->vm = vm;
 	page->mm = vcpu->vm->mm;
 	page->gfn = gfn;
 	page->hva = hva;
@@ -193,10 +239,34 @@ void keel_apf_ready(struct keel_vcpu *vcpu)
 	irq_deliver_fixed(vcpu, vcpu->pv.apf_vector);
 }
 
+static bool vm_init(struct keel_vm *vm)
+{
+	struct keel_apf_vm *apf;
+
+	if (READ_ONCE(vm->apf))
+		return true;
+	apf = kzalloc(sizeof(*apf), GFP_KERNEL_ACCOUNT);
+	if (!apf)
+		return false;
+	kref_init(&apf->ref);
+	if (cmpxchg(&vm->apf, NULL, apf))
+		kfree(apf);
+	return true;
+}
+
+void keel_apf_vm_free(struct keel_vm *vm)
+{
+	if (vm->apf)
+		kref_put(&vm->apf->ref, apf_vm_release);
+	vm->apf = NULL;
+}
+
 int keel_apf_on(struct keel_vcpu *vcpu)
 {
 	struct keel_apf *apf = vcpu->pv.apf_kept;
 
+	if (!vm_init(vcpu->vm))
+		return -ENOMEM;
 	if (!apf) {
 		apf = kzalloc(sizeof(*apf), GFP_KERNEL_ACCOUNT);
 		if (!apf)
@@ -251,7 +321,7 @@ void keel_apf_free(struct keel_vcpu *vcpu)
 
 int keel_apf_setup(void)
 {
-	apf_workers = alloc_workqueue("keel_apf", WQ_UNBOUND, 0);
+	apf_workers = alloc_workqueue("keel_apf", WQ_PERCPU, APF_MAX_ALL);
 	return apf_workers ? 0 : -ENOMEM;
 }
 

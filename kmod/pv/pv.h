@@ -9,6 +9,7 @@
 #include <linux/types.h>
 
 struct keel_apf;
+struct keel_apf_vm;
 
 struct keel_pv {
 	bool enforce;		/* the guest has no feature that its CPUID does not show */
@@ -48,6 +49,7 @@ void keel_apf_ready(struct keel_vcpu *vcpu);	/* KEEL_REQ_APF: tell of a page tha
 int keel_apf_on(struct keel_vcpu *vcpu);	/* 0 or -ENOMEM */
 void keel_apf_off(struct keel_vcpu *vcpu);
 void keel_apf_free(struct keel_vcpu *vcpu);
+void keel_apf_vm_free(struct keel_vm *vm);
 int keel_apf_setup(void);	/* module load / unload */
 void keel_apf_exit(void);
 
