@@ -713,6 +713,47 @@ TEST_F(line, hotplug_in_step)
 	EXPECT_EQ(1, vcpu_sync(v));
 }
 
+/* After INIT the page is another kernel's memory */
+CODE16(init_code, "mov $0x5e4,%dx; 1: mov $7,%eax; out %eax,%dx; jmp 1b\n");
+
+static void sends_init(u64 arg)
+{
+	apic_on();
+	apic_icr(1, 0x4500);
+	apic_icr(1, 0x4600 | CODE_GPA >> 12);
+	guest_done(0);
+}
+
+TEST_F(clock, off_with_init)
+{
+	struct vm *vm = self->vm;
+	struct vcpu *v = vcpu_new(vm, 1);
+	struct kvm_mp_state on = { KVM_MP_STATE_RUNNABLE };
+	struct kvm_clock_data c = { .clock = 1000 * SECOND };
+	u8 *page = (u8 *)&guest_var(vm, times)[1];
+	u64 val;
+	int i;
+
+	must(ioctl(v->fd, KVM_SET_MP_STATE, &on));
+	vcpu_long(v, line_guest, 1);
+	vcpu_sync(v);
+	EXPECT_EQ(1, vcpu_get_msr(v, MSR_TIME, &val));
+	EXPECT_EQ((u64)&times[1] | 1, val);
+	memcpy(gpa_hva(vm, CODE_GPA), init_code, code_size(init_code));
+	vcpu_long(self->v, sends_init, 0);
+	vcpu_done(self->v);
+	memset(page, 0x5a, sizeof(times[1]));
+	for (i = 0; i < 2; i++) {
+		EXPECT_EQ(7, vcpu_sync(v));
+		must(ioctl(vm->fd, KVM_SET_CLOCK, &c));
+	}
+	for (i = 0; i < sizeof(times[1]); i++)
+		EXPECT_EQ(0x5a, page[i]);
+	EXPECT_EQ(1, vcpu_get_msr(v, MSR_TIME, &val));
+	EXPECT_EQ(0, val);
+	EXPECT_EQ(-EINVAL, xioctl(v->fd, KVM_KVMCLOCK_CTRL, 0));
+}
+
 /* The guest's notion of the time it did not get to run */
 struct steal {
 	volatile u64 steal;

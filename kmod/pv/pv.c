@@ -257,10 +257,14 @@ int keel_pv_set_msr(struct keel_vcpu *vcpu, u32 msr, u64 val)
 
 /* ------------------------------------------------------------------ life */
 
+/* With INIT, too: the memory in which the guest was told things will be another kernel's, which knows nothing of it. */
 void keel_pv_reset(struct keel_vcpu *vcpu)
 {
 	struct keel_pv *pv = &vcpu->pv;
 
 	keel_apf_off(vcpu);
-	*pv = (struct keel_pv){ .enforce = pv->enforce, .apf_kept = pv->apf_kept };
+	keel_clock_reset(vcpu);
+	/* What is in no page is the guest's, and outlasts an INIT. */
+	*pv = (struct keel_pv){ .enforce = pv->enforce, .apf_kept = pv->apf_kept,
+				.poll_off = pv->poll_off, .migration_off = pv->migration_off };
 }
