@@ -440,7 +440,7 @@ TEST_F(lapic, timer_from_outside)
  * Saved and loaded at any distance from its time, each tick comes exactly once:
  * whichever of the LAPIC and the MSR is read first, and whichever is loaded first.
  */
-#define SAVES	500
+#define SAVES	1000
 
 static u64 save_spread;		/* cycles from the deadline, to both sides, where it is saved */
 static u64 save_khz;
