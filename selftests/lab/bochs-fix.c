@@ -25,6 +25,8 @@
  * whatever the guest's interruptibility state says then: entries only ever
  * block. So each entry begins with none blocked, and blocks what it is told to.
  *
+ * What is wrong with the paging of 3.0's newer CPUs is in bochs-paging.h.
+ *
  * On request (cpu-bits.h) the Skylake it emulates gets CPUID bits and MSRs of our
  * choice.
  *
@@ -39,6 +41,7 @@
 #include "cpu-bits.h"
 
 #define INSIDE	"_ZN8BX_CPU_C"
+#include "bochs-paging.h"
 
 #define SOFTWARE_INTERRUPT	4
 
@@ -228,6 +231,8 @@ __attribute__((constructor)) static void fix(void)
 			 dlsym(RTLD_DEFAULT, INSIDE "29vmx_page_modification_loggingEmj"));
 		unblock_virtual_nmis(dlsym(RTLD_DEFAULT, INSIDE "6IRET64EP15bxInstruction_c"),
 				     dlsym(RTLD_DEFAULT, INSIDE "26VMenterLoadCheckGuestStateEPm"));
+	} else {
+		mend_paging();
 	}
 	note_event = dlsym(RTLD_DEFAULT, INSIDE "12VMexit_EventEjjtbm");
 	interrupt = dlsym(RTLD_DEFAULT, INSIDE "9interruptEhjbt");
