@@ -247,46 +247,6 @@ static struct syscore name = { .ops = &name##_ops }
 /* What the notifiers of page age return. */
 typedef typeof(((struct mmu_notifier_ops *)NULL)->test_young(NULL, NULL, 0)) keel_young_t;
 
-/*
- * The page a user address of a mapping without struct pages (VM_IO, VM_PFNMAP) leads to, by the page tables alone, and
- * the flags there.  mmap_lock held.  -errno: nothing there.
- */
-static inline int keel_follow_pfn(struct vm_area_struct *vma, unsigned long addr, unsigned long *pfn, pgprot_t *prot,
-				  bool *writable)
-{
-#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 12, 0)
-	spinlock_t *lock;
-	pte_t *pte;
-	int err;
-
-#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 10, 0)
-	err = follow_pte(vma->vm_mm, addr, &pte, &lock);
-#else
-	err = follow_pte(vma, addr, &pte, &lock);
-#endif
-	if (err)
-		return err;
-	__acquire(*lock);	/* tells sparse what follow_pte() does not */
-	*pfn = pte_pfn(*pte);
-	*prot = __pgprot(pte_flags(*pte));
-	*writable = pte_write(*pte);
-	pte_unmap_unlock(pte, lock);
-	return 0;
-#else
-	struct follow_pfnmap_args args = { .vma = vma, .address = addr };
-	int err;
-
-	err = follow_pfnmap_start(&args);
-	if (err)
-		return err;
-	*pfn = args.pfn;
-	*prot = args.pgprot;
-	*writable = args.writable;
-	follow_pfnmap_end(&args);
-	return 0;
-#endif
-}
-
 /* 6.2 taught get_user_pages() to stop for a signal that does not kill. */
 #if LINUX_VERSION_CODE < KERNEL_VERSION(6, 2, 0)
 #define FOLL_INTERRUPTIBLE	0

@@ -19,141 +19,118 @@
 #include "mem/hostpage.h"
 #include "mmu/pte.h"
 
-/* The last entry of the user's tables for an address; flags 0: there is none. */
-struct mmu_user_entry {
+/* The entry of the user's tables that stands for an address: its flags, 0 if there is none. */
+struct user_entry {
 	unsigned long pfn, flags;
-	unsigned int level;
 };
 
 /*
- * With IRQs off the tables are not freed.  What is read holds only as long as the notifier's sequence stands still,
- * so nothing of it is used outside its lock.
+ * Where the user's tables end for @hva: a 4K entry (*level 1), or with NULL what *e holds: an entry that maps more, or
+ * none.  IRQs off, so that the tables are not freed.  What is read holds only as long as the notifier's sequence stands
+ * still, so nothing of it is used outside its lock.
  */
-static void mmu_user_look(struct mm_struct *mm, unsigned long hva, struct mmu_user_entry *u)
+static __always_inline const pte_t *user_walk(struct mm_struct *mm, unsigned long hva, struct user_entry *e,
+					      unsigned int *level)
 {
-	unsigned long flags;
 	pgd_t pgd;
 	p4d_t p4d;
 	pud_t pud;
 	pmd_t pmd;
-	pte_t pte;
 
-	u->flags = 0;
-	u->level = 1;
-	local_irq_save(flags);
+	e->flags = 0;
+	*level = 1;
 	pgd = READ_ONCE(*pgd_offset(mm, hva));
 	if (pgd_none(pgd))
-		goto out;
+		return NULL;
 	p4d = READ_ONCE(*p4d_offset(&pgd, hva));
 	if (p4d_none(p4d) || !p4d_present(p4d))
-		goto out;
+		return NULL;
 	pud = READ_ONCE(*pud_offset(&p4d, hva));
 	if (pud_none(pud) || !pud_present(pud))
-		goto out;
+		return NULL;
 	if (pud_leaf(pud)) {
-		u->level = 3;
-		u->flags = pud_flags(pud);
-		u->pfn = pud_pfn(pud) + ((hva & ~PUD_MASK) >> PAGE_SHIFT);
-		goto out;
+		*level = 3;
+		e->flags = pud_flags(pud);
+		e->pfn = pud_pfn(pud) + ((hva & ~PUD_MASK) >> PAGE_SHIFT);
+		return NULL;
 	}
 	pmd = READ_ONCE(*pmd_offset(&pud, hva));
 	if (pmd_none(pmd) || !pmd_present(pmd))
-		goto out;
+		return NULL;
 	if (pmd_leaf(pmd)) {
-		u->level = 2;
-		u->flags = pmd_flags(pmd);
-		u->pfn = pmd_pfn(pmd) + ((hva & ~PMD_MASK) >> PAGE_SHIFT);
-		goto out;
+		*level = 2;
+		e->flags = pmd_flags(pmd);
+		e->pfn = pmd_pfn(pmd) + ((hva & ~PMD_MASK) >> PAGE_SHIFT);
+		return NULL;
 	}
-	pte = READ_ONCE(*pte_offset_kernel(&pmd, hva));
-	u->flags = pte_flags(pte);
-	u->pfn = pte_pfn(pte);
-out:
+	return pte_offset_kernel(&pmd, hva);
+}
+
+static __always_inline void user_read(const pte_t *ptep, struct user_entry *e)
+{
+	pte_t pte = READ_ONCE(*ptep);
+
+	e->flags = pte_flags(pte);
+	e->pfn = pte_pfn(pte);
+}
+
+static void user_look(struct mm_struct *mm, unsigned long hva, struct user_entry *e, unsigned int *level)
+{
+	unsigned long flags;
+	const pte_t *ptep;
+
+	local_irq_save(flags);
+	ptep = user_walk(mm, hva, e, level);
+	if (ptep)
+		user_read(ptep, e);
 	local_irq_restore(flags);
 }
 
-/* Entries that stand for more, or for less, than a page of memory the user may use as it is. */
+/* Pages that the kernel has other things to ask about before they are used. */
 #ifdef _PAGE_DEVMAP
-#define MMU_USER_ODD	(_PAGE_SPECIAL | _PAGE_DEVMAP)
+#define USER_ODD	_PAGE_DEVMAP
 #else
-#define MMU_USER_ODD	_PAGE_SPECIAL
+#define USER_ODD	0
 #endif
 
 /*
  * What the user's entry says of the page goes for the guest's, too, so that nothing is cached there in two ways.  Linux
  * has write-back where neither of the two bits is set.
  */
-static u64 mmu_user_memory(unsigned long flags)
+static u64 user_memory(const struct user_entry *e)
 {
 	const struct mmu_format *fmt = keel_hw.mmu_fmt;
+	unsigned long flags = e->flags;
 
-	return (flags & (_PAGE_PWT | _PAGE_PCD) ? fmt->device : fmt->ram) | (flags & sme_me_mask);
-}
-
-/* Without sleeping: only if the user's tables have it already. */
-int mmu_find_fast(struct mm_struct *mm, struct mmu_map *map)
-{
-	struct mmu_user_entry u;
-
-	mmu_user_look(mm, map->hva, &u);
-	if (~u.flags & (_PAGE_PRESENT | _PAGE_USER) || u.flags & MMU_USER_ODD)
-		return -EAGAIN;
-	/* Writable at once if the user's is saves the second fault; what is to be copied on write is not written here. */
-	map->writable = u.flags & _PAGE_RW && !(map->slot->flags & KVM_MEM_READONLY);
-	if (map->access & MMU_ACC_WRITE && !map->writable)
-		return -EAGAIN;
-	map->pfn = u.pfn;
-	map->memory = mmu_user_memory(u.flags);
-	map->user = true;
-	map->level = u.level;
-	return 0;
-}
-
-/* Memory without struct pages, or whose pages may not be referenced: a device's. */
-static int mmu_find_pfnmap(struct mm_struct *mm, struct mmu_map *map)
-{
-	bool write = map->access & MMU_ACC_WRITE, writable, faulted = false, unlocked;
-	struct vm_area_struct *vma;
-	unsigned long pfn;
-	pgprot_t prot;
-	int err;
-
-	mmap_read_lock(mm);
-	for (;;) {
-		vma = vma_lookup(mm, map->hva);
-		if (!vma || !(vma->vm_flags & (VM_IO | VM_PFNMAP)) ||
-		    !(vma->vm_flags & (write ? VM_WRITE : VM_READ))) {
-			err = -EFAULT;
-			break;
-		}
-		err = keel_follow_pfn(vma, map->hva, &pfn, &prot, &writable);
-		if (!err && write && !writable)
-			err = -EFAULT;
-		if (!err || faulted)
-			break;
-		/* The lock may be let go in there: look everything up again. */
-		err = fixup_user_fault(mm, map->hva, write ? FAULT_FLAG_WRITE : 0, &unlocked);
-		if (err)
-			break;
-		faulted = true;
-	}
-	mmap_read_unlock(mm);
-	if (err)
-		return err == -EINVAL ? -EFAULT : err;
-	map->pfn = pfn;
 	/*
 	 * Of devices that are ISA's, and of all where its PAT is off, Linux leaves the type to the MTRRs, and its entry says
 	 * write-back.  Tables for guests do not ask those, and what is written to a device is not to stay in a cache.
 	 */
-	if ((is_ISA_range(PFN_PHYS(pfn), PFN_PHYS(pfn)) || !pat_enabled()) && !page_is_ram(pfn))
-		prot = __pgprot(pgprot_val(prot) | _PAGE_PCD);
-	map->memory = mmu_user_memory(pgprot_val(prot));
-	map->level = 1;
-	map->writable = writable && !(map->slot->flags & KVM_MEM_READONLY);
+	if (flags & _PAGE_SPECIAL && (is_ISA_range(PFN_PHYS(e->pfn), PFN_PHYS(e->pfn)) || !pat_enabled()) &&
+	    !page_is_ram(e->pfn))
+		flags |= _PAGE_PCD;
+	return (flags & (_PAGE_PWT | _PAGE_PCD) ? fmt->device : fmt->ram) | (flags & sme_me_mask);
+}
+
+int mem_find_fast(struct mm_struct *mm, struct mem_page *page)
+{
+	struct user_entry e;
+
+	user_look(mm, page->hva, &e, &page->level);
+	if (~e.flags & (_PAGE_PRESENT | _PAGE_USER) || e.flags & USER_ODD)
+		return -EAGAIN;
+	/* Writable at once if the user's is saves the second fault; what is to be copied on write is not written here. */
+	page->writable = e.flags & _PAGE_RW && !(page->slot->flags & KVM_MEM_READONLY);
+	if (page->access & MMU_ACC_WRITE && !page->writable)
+		return -EAGAIN;
+	page->pfn = e.pfn;
+	page->memory = user_memory(&e);
+	/* The page of zeroes, and what has no struct page or none to be looked at: a device's memory. */
+	page->user = !(e.flags & _PAGE_SPECIAL);
 	return 0;
 }
 
-int mmu_touch(struct mm_struct *mm, unsigned long hva, bool write, bool wait)
+int mem_touch(struct mm_struct *mm, unsigned long hva, bool write, bool wait)
 {
 	unsigned int flags = FAULT_FLAG_ALLOW_RETRY | FAULT_FLAG_KILLABLE | FAULT_FLAG_INTERRUPTIBLE;
 	struct vm_area_struct *vma;
@@ -166,7 +143,7 @@ int mmu_touch(struct mm_struct *mm, unsigned long hva, bool write, bool wait)
 	for (;;) {
 		mmap_read_lock(mm);
 		vma = vma_lookup(mm, hva);
-		if (!vma || !(vma->vm_flags & (write ? VM_WRITE : VM_READ)) || vma->vm_flags & (VM_IO | VM_PFNMAP))
+		if (!vma || !(vma->vm_flags & (write ? VM_WRITE : VM_READ)))
 			fault = VM_FAULT_SIGSEGV;
 		else
 			fault = handle_mm_fault(vma, hva, flags, NULL);
@@ -183,54 +160,46 @@ int mmu_touch(struct mm_struct *mm, unsigned long hva, bool write, bool wait)
 	}
 }
 
-int mmu_find_slow(struct keel_vcpu *vcpu, struct mmu_map *map)
+int mem_find_slow(struct mm_struct *mm, struct mem_page *page)
 {
-	bool write = map->access & MMU_ACC_WRITE;
-	struct keel_vm *vm = vcpu->vm;
-	struct mmu_user_entry u;
-	long n = -EAGAIN;
+	bool write = page->access & MMU_ACC_WRITE;
+	struct user_entry e;
+	long n;
 
 	/* A plain fault and a look at the user's tables is a third of get_user_pages(), which knows more. */
-	if (vcpu->pv.apf && !vcpu->smm) {
-		n = mmu_touch(vm->mm, map->hva, write, false);
-		if (n == -EAGAIN && keel_apf_start(vcpu, map->gfn, map->hva, write))
-			return n;
-	}
-	if (n == -EAGAIN)
-		n = mmu_touch(vm->mm, map->hva, write, true);
+	n = mem_touch(mm, page->hva, write, true);
 	if (n == -EINTR)
 		return n;
-	if (!n && !mmu_find_fast(vm->mm, map))
+	if (!n && !mem_find_fast(mm, page))
 		return 0;
-	n = get_user_pages_unlocked(map->hva, 1, &map->held,
+	n = get_user_pages_unlocked(page->hva, 1, &page->held,
 				    FOLL_HWPOISON | FOLL_INTERRUPTIBLE | (write ? FOLL_WRITE : 0));
 	if (n == 1) {
-		mmu_user_look(vm->mm, map->hva, &u);
-		map->pfn = page_to_pfn(map->held);
+		user_look(mm, page->hva, &e, &page->level);
+		page->pfn = page_to_pfn(page->held);
 		/* Where it has gone again already the notifier has said so, and nothing is mapped. */
-		map->memory = mmu_user_memory(u.flags);
-		map->user = true;
-		map->writable = write;
-		map->level = u.flags & _PAGE_PRESENT ? u.level : 1;
+		page->memory = user_memory(&e);
+		page->user = true;
+		page->writable = write;
 		return 0;
 	}
-	map->held = NULL;
-	if (n == -EHWPOISON || n == -EINTR || n == -ERESTARTSYS || n == -ENOMEM)
-		return n == -ERESTARTSYS ? -EINTR : n;
-	return mmu_find_pfnmap(vm->mm, map);
+	page->held = NULL;
+	if (n == -EHWPOISON || n == -EINTR || n == -ENOMEM)
+		return n;
+	return n == -ERESTARTSYS ? -EINTR : -EFAULT;
 }
 
 /*
  * The guest's tables have a dirty bit the host will not look at: a page that can be written is dirty.  For its age
  * the host asks the notifier.  With the lock held, for which the user's mapping, and so the page, stays.
  */
-void mmu_mark_written(const struct mmu_map *map)
+void mem_mark_written(const struct mem_page *page)
 {
 	struct folio *folio;
 
-	if (!map->user || !map->writable)
+	if (!page->user || !page->writable)
 		return;
-	folio = page_folio(pfn_to_page(map->pfn));
+	folio = page_folio(pfn_to_page(page->pfn));
 	if (!folio_test_reserved(folio) && !folio_test_dirty(folio))
 		folio_set_dirty(folio);
 }

@@ -7,8 +7,8 @@
 
 #include "keel.h"
 
-/* A page about to be mapped. */
-struct mmu_map {
+/* A page of the guest's that is accessed, and what the host has behind it. */
+struct mem_page {
 	struct keel_slot *slot;
 	u64 gfn;
 	unsigned long hva;
@@ -21,17 +21,17 @@ struct mmu_map {
 	unsigned int level;	/* the largest the user's own mapping allows */
 };
 
-/* Find @map->hva's page.  Without sleeping: -EAGAIN if the user's tables do not have it for that access. */
-int mmu_find_fast(struct mm_struct *mm, struct mmu_map *map);
-/* As the user's own access would.  0; -EAGAIN: the guest has been told that it takes a while; -errno. */
-int mmu_find_slow(struct keel_vcpu *vcpu, struct mmu_map *map);
+/* Find @page->hva's.  Without sleeping: -EAGAIN if the user's tables do not have it for that access. */
+int mem_find_fast(struct mm_struct *mm, struct mem_page *page);
+/* As the user's own access would.  0 or -errno. */
+int mem_find_slow(struct mm_struct *mm, struct mem_page *page);
 /* It has been mapped.  mmu.lock held. */
-void mmu_mark_written(const struct mmu_map *map);
+void mem_mark_written(const struct mem_page *page);
 
 /*
  * Take the fault the user of @mm would at @hva.  0; -EFAULT; -EINTR, since a signal ends the wait for a page; without
  * @wait -EAGAIN if there would be one.
  */
-int mmu_touch(struct mm_struct *mm, unsigned long hva, bool write, bool wait);
+int mem_touch(struct mm_struct *mm, unsigned long hva, bool write, bool wait);
 
 #endif

@@ -356,7 +356,7 @@ static int mmu_add_table(struct keel_vcpu *vcpu, u64 *ptep, u64 old)
 	return 0;
 }
 
-static u64 mmu_leaf_pte(const struct mmu_map *map, unsigned int level)
+static u64 mmu_leaf_pte(const struct mem_page *map, unsigned int level)
 {
 	const struct mmu_format *fmt = keel_hw.mmu_fmt;
 	u64 pfn = round_down(map->pfn, mmu_level_pages(level));
@@ -396,7 +396,7 @@ static bool mmu_set_leaf(struct keel_vcpu *vcpu, u64 gfn, u64 *ptep, u64 old, u6
 }
 
 /* Map @map->gfn, making tables on the way.  lock held for read.  0; -ENOMEM: the page cache is empty. */
-static int mmu_install(struct keel_vcpu *vcpu, const struct mmu_map *map)
+static int mmu_install(struct keel_vcpu *vcpu, const struct mem_page *map)
 {
 	const struct mmu_format *fmt = keel_hw.mmu_fmt;
 	u64 *table = __va(vcpu->vm->mmu.root[vcpu->smm]);
@@ -427,7 +427,7 @@ static int mmu_install(struct keel_vcpu *vcpu, const struct mmu_map *map)
 /* -------------------------------------------------------------- faults */
 
 /* Of the levels the user's mapping allows, the largest that fits the slot. */
-static unsigned int mmu_map_level(const struct mmu_map *map)
+static unsigned int mmu_map_level(const struct mem_page *map)
 {
 	const struct keel_slot *slot = map->slot;
 	unsigned int level;
@@ -449,7 +449,7 @@ static unsigned int mmu_map_level(const struct mmu_map *map)
  * The entry is there but forbids the access: a write to a page protected for the dirty log, if the user may write it;
  * a fetch from a large page that has to become small; or it was changed since.  True: nothing more to do.
  */
-static bool mmu_fix_present(struct keel_vcpu *vcpu, struct mmu_map *map)
+static bool mmu_fix_present(struct keel_vcpu *vcpu, struct mem_page *map)
 {
 	const struct mmu_format *fmt = keel_hw.mmu_fmt;
 	unsigned int level;
@@ -479,7 +479,7 @@ out:
 }
 
 /* What the host said about the user's page, as KVM_RUN tells it. */
-static int mmu_fault_error(struct keel_vcpu *vcpu, const struct mmu_map *map, int err)
+static int mmu_fault_error(struct keel_vcpu *vcpu, const struct mem_page *map, int err)
 {
 	switch (err) {
 	case -EHWPOISON:
@@ -496,10 +496,27 @@ static int mmu_fault_error(struct keel_vcpu *vcpu, const struct mmu_map *map, in
 	}
 }
 
+static int mmu_find_slow(struct keel_vcpu *vcpu, struct mem_page *map)
+{
+	bool write = map->access & MMU_ACC_WRITE;
+	struct mm_struct *mm = vcpu->vm->mm;
+	int err;
+
+	/* Where the thread would have to wait, a guest that has asked for it goes on with something else. */
+	if (vcpu->pv.apf && !vcpu->smm) {
+		err = mem_touch(mm, map->hva, write, false);
+		if (err == -EAGAIN && keel_apf_start(vcpu, map->gfn, map->hva, write))
+			return err;
+		if (!err && !mem_find_fast(mm, map))
+			return 0;
+	}
+	return mem_find_slow(mm, map);
+}
+
 int mmu_fault(struct keel_vcpu *vcpu, u64 gpa, u32 access)
 {
 	struct keel_mmu *mmu = &vcpu->vm->mmu;
-	struct mmu_map map = { .gfn = gpa >> PAGE_SHIFT, .access = access };
+	struct mem_page map = { .gfn = gpa >> PAGE_SHIFT, .access = access };
 	unsigned long seq;
 	bool stale;
 	int err;
@@ -527,7 +544,7 @@ int mmu_fault(struct keel_vcpu *vcpu, u64 gpa, u32 access)
 	seq = READ_ONCE(mmu->notifier_seq);
 	smp_rmb();	/* with the locks of the notifier: sequence first, then the user's tables */
 	/* What is there already came to the slow loop for a page for tables, and says nothing about the next. */
-	if (mmu_find_fast(vcpu->vm->mm, &map)) {
+	if (mem_find_fast(vcpu->vm->mm, &map)) {
 		if (vcpu->atomic)
 			return MMU_SLOW;
 		vcpu->mmu.fresh_gfn = map.gfn + 1;
@@ -543,7 +560,7 @@ int mmu_fault(struct keel_vcpu *vcpu, u64 gpa, u32 access)
 	if (!stale) {
 		err = mmu_install(vcpu, &map);
 		if (!err)
-			mmu_mark_written(&map);
+			mem_mark_written(&map);
 	}
 	read_unlock(&mmu->lock);
 	if (map.held)
