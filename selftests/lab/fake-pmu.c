@@ -270,7 +270,7 @@ static int __init fake_init(void)
 	err = perf_pmu_register(&fake, "fake", PERF_TYPE_RAW);
 	if (err)
 		return err;
-	/* As pin.c does, and for its reason: perf's hook in the scheduler stays on. */
+	/* Perf's hook in the scheduler stays on: what a test counts is not when that is switched. */
 	pin = perf_event_create_kernel_counter(&attr, -1, current, NULL, NULL);
 	if (!IS_ERR(pin)) {
 		atomic_set(&live, 0);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Preloaded into the QEMU 7.2 that is L1, for three errors of its TCG that end
+ * Preloaded into the QEMU 7.2 that is L1, for five errors of its TCG that end
  * L1 or a guest, whichever module runs it, and for one without which nobody
  * sees a machine check of a guest's.
  *
@@ -18,6 +18,15 @@
  *
  * A #VMEXIT loads the host's CR0 while CR4 is the guest's. With EFER.LME, and a
  * guest without CR4.PAE, no long mode is entered, and the host goes on without.
+ *
+ * A block is translated from bytes that another CPU may be changing, and only
+ * then is their page watched for changes. A block with what was there in between,
+ * the breakpoint of a kernel that patches itself, is then executed for ever. So
+ * the bytes are looked at again once the page is watched.
+ *
+ * FLDENV and its like, on any CPU, clear a flag of CPU 0's without a lock (IGNNE,
+ * which nobody sets), in the word that says whether it is in a guest and how:
+ * what CPU 0 just wrote there is lost. They leave it alone.
  *
  * A machine check (monitor: mce) goes to the guest that runs, whether it is
  * intercepted or not.
@@ -69,6 +78,42 @@ static void update_cr0_with_pae(void *env, uint32_t val)
 {
 	update_cr4(env, CR4_PAE);	/* the host's comes next */
 	update_cr0(env, val);
+}
+
+static void *(*translate)(void *cpu, uint64_t pc, uint64_t cs_base, uint32_t flags, int cflags);
+static uint64_t (*code_page)(void *env, uint64_t addr, void **host);
+static void (*forget_block)(void *block, uint64_t page);
+
+/* From where a block begins to the end of its page, as it was before that was translated */
+static __thread struct {
+	const unsigned char *at;
+	size_t n;
+	unsigned char was[4096];
+} seen;
+
+static uint64_t code_page_seen(void *env, uint64_t addr, void **host)
+{
+	uint64_t page = code_page(env, addr, host);
+
+	seen.at = *host;
+	seen.n = 4096 - (addr & 4095);
+	if (seen.at)
+		memcpy(seen.was, seen.at, seen.n);
+	return page;
+}
+
+static void *translate_unchanged(void *cpu, uint64_t pc, uint64_t cs_base, uint32_t flags, int cflags)
+{
+	void *block;
+	int i;
+
+	for (i = 0; i < 100; i++) {
+		block = translate(cpu, pc, cs_base, flags, cflags);
+		if (!seen.at || !memcmp(seen.was, seen.at, seen.n))
+			break;
+		forget_block(block, -1);
+	}
+	return block;
 }
 
 #define EXIT_MC		0x52
@@ -232,7 +277,7 @@ static void add_bits(void)
 
 __attribute__((constructor)) static void fix(void)
 {
-	unsigned char *flags = dlsym(RTLD_DEFAULT, "cpu_cc_compute_all");
+	unsigned char *flags = dlsym(RTLD_DEFAULT, "cpu_cc_compute_all"), *clear_ignne;
 
 	/* What starts it, or something it starts */
 	if (!flags)
@@ -252,6 +297,16 @@ __attribute__((constructor)) static void fix(void)
 	if (check_intercept)
 		redirect_if(dlsym(RTLD_DEFAULT, "x86_cpu_exec_interrupt"), (void *)hard_irq, "\xbe\x12\0\0\0", 5,
 			    machine_check);
+
+	translate = dlsym(RTLD_DEFAULT, "tb_gen_code");
+	code_page = dlsym(RTLD_DEFAULT, "get_page_addr_code_hostp");
+	forget_block = dlsym(RTLD_DEFAULT, "tb_phys_invalidate");
+	if (forget_block && redirect((void *)translate, (void *)code_page, "", 0, code_page_seen))
+		redirect(dlsym(RTLD_DEFAULT, "cpu_exec"), (void *)translate, "", 0, translate_unchanged);
+
+	clear_ignne = dlsym(RTLD_DEFAULT, "cpu_clear_ignne");
+	if (clear_ignne)
+		overwrite(clear_ignne, "\xc3", 1);	/* ret */
 
 	update_cr0 = dlsym(RTLD_DEFAULT, "cpu_x86_update_cr0");
 	update_cr4 = dlsym(RTLD_DEFAULT, "cpu_x86_update_cr4");
