@@ -226,7 +226,7 @@ static long keel_dev_ioctl(struct file *file, unsigned int cmd, unsigned long ar
 {
 	const struct keel_ioctl *row = keel_ioctl_find(sys_ioctls, ARRAY_SIZE(sys_ioctls), cmd);
 
-	return row ? keel_ioctl_call(row, NULL, arg) : -ENOTTY;
+	return row ? keel_ioctl_call(row, NULL, arg) : -EINVAL;
 }
 
 static const struct file_operations keel_dev_fops = {

@@ -513,7 +513,7 @@ static long vcpu_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
 		return -EIO;
 	row = keel_ioctl_find(vcpu_ioctls, ARRAY_SIZE(vcpu_ioctls), cmd);
 	if (!row)
-		return -ENOTTY;
+		return -EINVAL;
 	if ((row->flags & LOCK_MASK) != LOCK_VCPU)
 		return keel_ioctl_call(row, vcpu, arg);
 
