@@ -34,6 +34,7 @@ struct keel_hw_caps {
 	unsigned int dirty_log_size;	/* pages written that the CPU lists by itself until an exit; 0: it does not */
 	const struct keel_lapic_hw *lapic;	/* NULL: no help with LAPICs */
 	u64 mcg_caps;			/* MCG_CAP bits that only this vendor's CPUs have */
+	bool feat_ctl;			/* its CPUs all have FEAT_CTL */
 	const struct keel_pmu_hw *pmu;	/* performance counters as this vendor has them: pmu.h */
 	bool tsc_scaling;
 	u64 max_tsc_ratio;

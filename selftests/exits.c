@@ -648,6 +648,45 @@ static void msr_guest(u64 arg)
 	guest_done(0);
 }
 
+/* What systems read as they boot, on CPUs of either vendor: the answers are KVM's. */
+static void boot_msrs_guest(u64 arg)
+{
+	static const struct {
+		u32 msr;
+		u64 val;
+	} msrs[] = {
+		{ 0x17, 0 }, { 0x2c, 1 << 24 }, { 0xcd, 3 }, { 0x198, 4ULL << 40 | 1000 },
+		{ 0xc0010117, 0 }, { 0xc0011022, 0 }, { 0xc0011023, 0 }, { 0xc001102a, 0 }, { 0xc001102c, 0 },
+	};
+	unsigned int i;
+	u64 v;
+
+	for (i = 0; i < ARRAY_SIZE(msrs); i++) {
+		v = ~0ULL;
+		guest_eq(rdmsr_try(msrs[i].msr, &v), NO_FAULT);
+		guest_eq(v, msrs[i].val);
+	}
+	/* Intel's alone: what firmware lets a system have. Nothing here; it may be locked, once. */
+	if (!(arg & 1))
+		guest_done(0);
+	guest_eq(rdmsr_try(0x3a, &v), NO_FAULT);
+	guest_eq(v, 0);
+	guest_eq(wrmsr_try(0x3a, 1 << 20), GP0);
+	guest_eq(wrmsr_try(0x3a, 1), NO_FAULT);
+	guest_eq(wrmsr_try(0x3a, 0), GP0);
+	guest_eq(rdmsr(0x3a), 1);
+	guest_done(0);
+}
+
+TEST_F(exits, boot_msrs)
+{
+	u32 a = 0, b, c = 0, d;
+
+	asm("cpuid" : "+a"(a), "=b"(b), "+c"(c), "=d"(d));
+	vcpu_long(self->v, boot_msrs_guest, b == 0x756e6547);	/* Genu */
+	vcpu_done(self->v);
+}
+
 TEST_F(exits, msr)
 {
 	vcpu_long(self->v, msr_guest, 0);

@@ -65,7 +65,7 @@ static const struct feature_row {
 #define W CPUID_7_ECX
 	{ 7, 0, ECX, W,
 	  F(W, AVX512VBMI) | F(W, UMIP) | F(W, PKU) | F(W, AVX512_VBMI2) | F(W, GFNI) | F(W, VAES) |
-	  F(W, VPCLMULQDQ) | F(W, AVX512_VNNI) | F(W, AVX512_BITALG) | F(W, AVX512_VPOPCNTDQ) | F(W, LA57) |
+	  F(W, VPCLMULQDQ) | F(W, AVX512_VNNI) | F(W, AVX512_BITALG) | F(W, AVX512_VPOPCNTDQ) |
 	  F(W, RDPID) | F(W, CLDEMOTE) | F(W, MOVDIRI) | F(W, MOVDIR64B) },
 #undef W
 #define W CPUID_7_EDX
@@ -111,12 +111,16 @@ static const struct leaf_row {
 	{ 0x00000000, KEEP_ALL },
 	{ 0x00000001, KEEP_EAX | KEEP_EBX | KEEP_ECX | KEEP_EDX },
 	{ 0x00000002, KEEP_ALL },
+	{ 0x00000003, 0 },
 	{ 0x00000004, KEEP_ALL, 1 },
 	{ 0x00000005, 0 },			/* MONITOR/MWAIT: not offered */
 	{ 0x00000006, KEEP_EAX },
 	{ 0x00000007, KEEP_ALL },		/* these three are made below */
+	{ 0x00000008, 0 },
+	{ 0x00000009, KEEP_ALL },		/* direct cache access */
 	{ 0x0000000a, 0 },			/* made below */
 	{ 0x0000000b, 0 },			/* topology is the VMM's to say */
+	{ 0x0000000c, 0 },
 	{ 0x0000000d, KEEP_ALL },
 	{ 0x80000000, KEEP_EAX | KEEP_EBX | KEEP_ECX | KEEP_EDX },
 	{ 0x80000001, KEEP_EAX | KEEP_ECX | KEEP_EDX },
@@ -127,6 +131,7 @@ static const struct leaf_row {
 	{ 0x80000006, KEEP_ALL },
 	{ 0x80000007, KEEP_EDX },
 	{ 0x80000008, KEEP_EAX | KEEP_EBX },
+	{ 0x80000009, 0 },
 	{ 0x8000000a, 0 },			/* no nested SVM */
 	{ 0x80000019, KEEP_ALL },
 	{ 0x8000001a, KEEP_EAX },
@@ -219,13 +224,12 @@ static void adjust_leaf(struct kvm_cpuid_entry2 *e)
 static void offer_leaf7(void)
 {
 	struct kvm_cpuid_entry2 *e = offer(7, 0, true), *sub;
-	u32 max = min_t(u32, e->eax, 1);
+	u32 max = min_t(u32, e->eax, 1), la57 = e->ecx & BIT(X86_FEATURE_LA57 & 31);
 
 	e->eax = max;
 	filter_features(e);
-	/* Five-level guests need a second dimension that reaches as far. */
-	if (keel_hw.root_levels < 5)
-		e->ecx &= ~BIT(X86_FEATURE_LA57 & 31);
+	/* The kernel may do without. A guest's tables are its own, and need none of ours to be as deep. */
+	e->ecx |= la57;
 	if (!boot_cpu_has(X86_FEATURE_OSPKE))
 		e->ecx &= ~BIT(X86_FEATURE_PKU & 31);
 	if (!max)

@@ -78,6 +78,13 @@ static int get_zero(const struct msr_access *a, u64 *val)
 	return 0;
 }
 
+/* What hardware would say of clocks that no guest has. */
+static int get_constant(const struct msr_access *a, u64 *val)
+{
+	*val = a->row->valid;
+	return 0;
+}
+
 static int set_ignore(const struct msr_access *a, u64 val)
 {
 	return 0;
@@ -549,17 +556,21 @@ static bool has_lmce(const struct msr_access *a)
 	return (a->host ? keel_hw.mcg_caps : a->vcpu->msrs.mcg_cap) & MCG_LMCE_P;
 }
 
-/* The guest's firmware says whether its kernel may ask for them, and locks that. A VMM without them saves zeroes. */
+/*
+ * The guest's firmware says whether its kernel may ask for them, and locks that. Where the CPU has the register so have all
+ * guests, which read it without asking; a VMM without them saves zeroes.
+ */
 static int get_feat_ctl(const struct msr_access *a, u64 *val)
 {
-	return a->host || has_lmce(a) ? get_mem(a, val) : 1;
+	return a->host || has_lmce(a) || keel_hw.feat_ctl ? get_mem(a, val) : 1;
 }
 
 static int set_feat_ctl(const struct msr_access *a, u64 val)
 {
 	u64 old;
 
-	if (get_feat_ctl(a, &old) || (val && !has_lmce(a)) || (!a->host && (old & FEAT_CTL_LOCKED)))
+	if (get_feat_ctl(a, &old) || (val & ~(u64)FEAT_CTL_LOCKED && !has_lmce(a)) || (val && !has_lmce(a) && !keel_hw.feat_ctl) ||
+	    (!a->host && (old & FEAT_CTL_LOCKED)))
 		return 1;
 	return set_mem(a, val);
 }
@@ -668,6 +679,8 @@ VCPU_IOCTL(keel_set_mce)
 #define PV(msr, f, name, by)								\
 	{ .first = msr, .count = 1, .flags = (f) | M_PV, .feature = KVM_FEATURE_##name,		\
 	  .get = get_##by, .set = set_##by }
+#define CONSTANT(msr, value)								\
+	{ .first = msr, .count = 1, .flags = M_FAST, .get = get_constant, .set = set_none, .valid = value }
 /* Reads as zero and forgets writes: guests poke these without asking CPUID first. */
 #define NOTHING(msr, n)		RANGE(msr, n, M_FAST, get_zero, set_ignore)
 
@@ -677,8 +690,12 @@ static const struct msr_row msr_rows[] = {
 	ONE(MSR_IA32_TSC, M_FAST | M_LIST, get_clock, set_clock),
 	PV(MSR_KVM_WALL_CLOCK, M_LIST, CLOCKSOURCE, clock),
 	PV(MSR_KVM_SYSTEM_TIME, M_LIST, CLOCKSOURCE, clock),
+	ONE(MSR_IA32_PLATFORM_ID, M_FAST, get_zero, set_none),
 	ONE(MSR_IA32_APICBASE, M_LIST, get_apic_base, set_apic_base),
 	ONE(MSR_IA32_EBL_CR_POWERON, M_FAST, get_zero, set_ignore),
+	/* A bus of 100 MHz: of the Pentium 4, of Core, and its ratio in what reports performance. */
+	CONSTANT(MSR_EBC_FREQUENCY_ID, 1 << 24),
+	CONSTANT(MSR_FSB_FREQ, 3),
 	{ .first = MSR_SMI_COUNT, .count = 1, .flags = M_LIST | M_FAST, .get = get_mem, .set = set_host_only,
 	  .offset = offsetof(struct keel_vcpu, msrs.smi_count), .valid = ~0ULL },
 	{ .first = MSR_IA32_TSC_ADJUST, .count = 1, .flags = M_FAST | M_LIST | M_NEEDS,
@@ -715,7 +732,8 @@ static const struct msr_row msr_rows[] = {
 	    MCG_STATUS_RIPV | MCG_STATUS_EIPV | MCG_STATUS_MCIP | MCG_STATUS_LMCES),
 	ONE(MSR_IA32_MCG_CTL, M_LIST | M_FAST, get_mcg_ctl, set_mcg_ctl),
 	RANGE(MSR_P6_EVNTSEL0, 8, M_FAST | M_LIST | M_PMU, get_pmu, set_pmu),
-	ONE(MSR_IA32_PERF_STATUS, M_FAST, get_zero, set_none),
+	/* XNU divides by the ratio in bits 44:40. */
+	CONSTANT(MSR_IA32_PERF_STATUS, 4ULL << 40 | 1000),
 	ONE(MSR_IA32_PERF_CTL, M_FAST, get_zero, set_ignore),
 	{ .first = MSR_IA32_MISC_ENABLE, .count = 1, .flags = M_FAST | M_LIST, .get = get_mem,
 	  .set = set_misc_enable, .offset = offsetof(struct keel_vcpu, msrs.misc_enable), .valid = ~0ULL },
@@ -798,10 +816,13 @@ static const struct msr_row msr_rows[] = {
 	{ .first = MSR_AMD64_OSVW_STATUS, .count = 1, .flags = M_LIST | M_NEEDS, .feature = X86_FEATURE_OSVW,
 	  .get = get_mem, .set = set_host_only, .valid = ~0ULL,
 	  .offset = offsetof(struct keel_vcpu, msrs.osvw_status) },
+	NOTHING(MSR_VM_HSAVE_PA, 1),
 	NOTHING(MSR_AMD64_DC_CFG, 1),
+	NOTHING(MSR_AMD64_TW_CFG, 1),
 	{ .first = MSR_AMD64_DE_CFG, .count = 1, .flags = M_LIST | M_FEATURE, .get = get_mem, .set = set_mem,
 	  .offset = offsetof(struct keel_vcpu, msrs.de_cfg), .valid = MSR_AMD64_DE_CFG_LFENCE_SERIALIZE },
 	NOTHING(MSR_AMD64_BU_CFG2, 1),
+	NOTHING(MSR_F15H_EX_CFG, 1),
 };
 
 /*
