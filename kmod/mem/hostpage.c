@@ -19,17 +19,12 @@
 #include "mem/hostpage.h"
 #include "mmu/pte.h"
 
-/* The entry of the user's tables that stands for an address: its flags, 0 if there is none. */
-struct user_entry {
-	unsigned long pfn, flags;
-};
-
 /*
  * Where the user's tables end for @hva: a 4K entry (*level 1), or with NULL what *e holds: an entry that maps more, or
  * none.  IRQs off, so that the tables are not freed.  What is read holds only as long as the notifier's sequence stands
  * still, so nothing of it is used outside its lock.
  */
-static __always_inline const pte_t *user_walk(struct mm_struct *mm, unsigned long hva, struct user_entry *e,
+static __always_inline const pte_t *user_walk(struct mm_struct *mm, unsigned long hva, struct mem_entry *e,
 					      unsigned int *level)
 {
 	pgd_t pgd;
@@ -66,7 +61,7 @@ static __always_inline const pte_t *user_walk(struct mm_struct *mm, unsigned lon
 	return pte_offset_kernel(&pmd, hva);
 }
 
-static __always_inline void user_read(const pte_t *ptep, struct user_entry *e)
+static __always_inline void user_read(const pte_t *ptep, struct mem_entry *e)
 {
 	pte_t pte = READ_ONCE(*ptep);
 
@@ -74,7 +69,7 @@ static __always_inline void user_read(const pte_t *ptep, struct user_entry *e)
 	e->pfn = pte_pfn(pte);
 }
 
-static void user_look(struct mm_struct *mm, unsigned long hva, struct user_entry *e, unsigned int *level)
+static void user_look(struct mm_struct *mm, unsigned long hva, struct mem_entry *e, unsigned int *level)
 {
 	unsigned long flags;
 	const pte_t *ptep;
@@ -97,7 +92,7 @@ static void user_look(struct mm_struct *mm, unsigned long hva, struct user_entry
  * What the user's entry says of the page goes for the guest's, too, so that nothing is cached there in two ways.  Linux
  * has write-back where neither of the two bits is set.
  */
-static u64 user_memory(const struct user_entry *e)
+static u64 user_memory(const struct mem_entry *e)
 {
 	const struct mmu_format *fmt = keel_hw.mmu_fmt;
 	unsigned long flags = e->flags;
@@ -114,7 +109,7 @@ static u64 user_memory(const struct user_entry *e)
 
 int mem_find_fast(struct mm_struct *mm, struct mem_page *page)
 {
-	struct user_entry e;
+	struct mem_entry e;
 
 	user_look(mm, page->hva, &e, &page->level);
 	if (~e.flags & (_PAGE_PRESENT | _PAGE_USER) || e.flags & USER_ODD)
@@ -128,6 +123,35 @@ int mem_find_fast(struct mm_struct *mm, struct mem_page *page)
 	/* The page of zeroes, and what has no struct page or none to be looked at: a device's memory. */
 	page->user = !(e.flags & _PAGE_SPECIAL);
 	return 0;
+}
+
+void mem_look(struct mm_struct *mm, unsigned long hva, struct mem_entry *e, unsigned int n)
+{
+	unsigned int level, i;
+	unsigned long flags;
+	const pte_t *ptep;
+
+	local_irq_save(flags);
+	ptep = user_walk(mm, hva, e, &level);
+	for (i = 0; ptep && i < n; i++)
+		user_read(&ptep[i], &e[i]);
+	local_irq_restore(flags);
+	for (i = 1; !ptep && i < n; i++)
+		e[i] = (struct mem_entry) { .pfn = e->pfn + i, .flags = e->flags };
+}
+
+/*
+ * Writable only if the user's entry says that the page was written: then it need not be told that it may be from here
+ * on.  Of one that is clean the guest's first write comes here, and is the page's.
+ */
+bool mem_use_near(struct mem_page *page, const struct mem_entry *e)
+{
+	if (~e->flags & (_PAGE_PRESENT | _PAGE_USER) || e->flags & USER_ODD)
+		return false;
+	page->memory = user_memory(e);
+	page->writable = e->flags & _PAGE_RW && e->flags & (_PAGE_DIRTY | _PAGE_SPECIAL) &&
+			 !(page->slot->flags & KVM_MEM_READONLY);
+	return true;
 }
 
 int mem_touch(struct mm_struct *mm, unsigned long hva, bool write, bool wait)
@@ -163,7 +187,7 @@ int mem_touch(struct mm_struct *mm, unsigned long hva, bool write, bool wait)
 int mem_find_slow(struct mm_struct *mm, struct mem_page *page)
 {
 	bool write = page->access & MMU_ACC_WRITE;
-	struct user_entry e;
+	struct mem_entry e;
 	long n;
 
 	/* A plain fault and a look at the user's tables is a third of get_user_pages(), which knows more. */

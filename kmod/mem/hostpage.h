@@ -21,10 +21,22 @@ struct mem_page {
 	unsigned int level;	/* the largest the user's own mapping allows */
 };
 
+/* The entry of the user's tables that stands for a page: its flags, 0 if there is none. */
+struct mem_entry {
+	unsigned long pfn, flags;
+};
+
 /* Find @page->hva's.  Without sleeping: -EAGAIN if the user's tables do not have it for that access. */
 int mem_find_fast(struct mm_struct *mm, struct mem_page *page);
 /* As the user's own access would.  0 or -errno. */
 int mem_find_slow(struct mm_struct *mm, struct mem_page *page);
+/*
+ * What the user's tables have for @n pages from @hva on, which one table of theirs maps.  mmu.lock held, and no
+ * invalidation runs there: so it stands until the lock is let go.
+ */
+void mem_look(struct mm_struct *mm, unsigned long hva, struct mem_entry *e, unsigned int n);
+/* @page, of a slot, gets what goes for such a page if nobody has asked for it: false if it is none to be mapped. */
+bool mem_use_near(struct mem_page *page, const struct mem_entry *e);
 /* It has been mapped.  mmu.lock held. */
 void mem_mark_written(const struct mem_page *page);
 

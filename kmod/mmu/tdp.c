@@ -34,6 +34,8 @@ MODULE_PARM_DESC(nx_large, "Have guests execute from small pages only: on, off, 
 
 static bool mmu_nx_large __ro_after_init;
 
+#define MMU_NEAR	16ULL	/* pages that a fault maps at most */
+
 static bool mmu_small_only(u32 access)
 {
 	return mmu_nx_large && access & MMU_ACC_FETCH;
@@ -395,6 +397,67 @@ static bool mmu_set_leaf(struct keel_vcpu *vcpu, u64 gfn, u64 *ptep, u64 old, u6
 	return true;
 }
 
+/* A leaf for a page that nobody has asked for, but for its address; 0: it is none to be mapped. */
+static u64 mmu_near_pte(struct keel_slot *slot, const struct mem_entry *e)
+{
+	struct mem_page near = { .slot = slot };
+
+	if (!mem_use_near(&near, e))
+		return 0;
+	return mmu_leaf_pte(&near, 1) & ~keel_hw.mmu_fmt->accessed;
+}
+
+/*
+ * Pages are touched in order, mostly: with one that was just mapped the others of its 16 are that are in the user's
+ * tables as well.  Nobody has asked for them: they are not accessed, which is why they are left alone where the CPU would
+ * not tell if they were; and their first write is told to whoever waits for it, the dirty log or the host.
+ */
+static noinline void mmu_install_near(struct keel_vcpu *vcpu, const struct mem_page *map)
+{
+	const struct mmu_format *fmt = keel_hw.mmu_fmt;
+	const struct keel_slot *slot = map->slot;
+	struct mem_entry entry[MMU_NEAR];
+	u64 page = (map->hva & ~PMD_MASK) >> PAGE_SHIFT;	/* of those in the same table of the user's */
+	u64 before = min3(map->gfn % MMU_NEAR, map->gfn - slot->base_gfn, page);
+	u64 after = min3(MMU_NEAR - map->gfn % MMU_NEAR, slot->base_gfn + slot->npages - map->gfn, PTRS_PER_PTE - page);
+	unsigned long hva = map->hva - (before << PAGE_SHIFT), flags = 0;
+	unsigned int n = before + after, i, level, mapped = 0;
+	u64 alike = 0;		/* what leaves have for entries with these flags */
+	u64 *ptep;
+
+	if (!fmt->accessed || mmu_notifier_runs(&vcpu->vm->mmu, hva, hva + (n << PAGE_SHIFT)))
+		return;
+	ptep = mmu_lookup(vcpu->vm, vcpu->smm, map->gfn, &level);
+	if (!ptep || level > 1)
+		return;
+	ptep -= before;
+	for (i = 0; i < n && READ_ONCE(ptep[i]) & fmt->present; i++)
+		;
+	if (i == n)
+		return;
+	mem_look(vcpu->vm->mm, hva, entry, n);
+	for (; i < n; i++) {
+		u64 old = READ_ONCE(ptep[i]), pte;
+
+		if (old & fmt->present)
+			continue;
+		/* Of a device's memory the address matters, too. */
+		if (entry[i].flags != flags || flags & _PAGE_SPECIAL) {
+			flags = entry[i].flags;
+			alike = mmu_near_pte(map->slot, &entry[i]);
+		}
+		if (!alike)
+			continue;
+		pte = alike | PFN_PHYS(entry[i].pfn);
+		if (cmpxchg64(&ptep[i], old, pte) != old)
+			continue;
+		trace_keel_map(vcpu, (map->gfn - before + i) << PAGE_SHIFT, 1, pte, false);
+		mapped++;
+	}
+	if (mapped)
+		mmu_count_leaf(vcpu->vm, 1, mapped);
+}
+
 /* Map @map->gfn, making tables on the way.  lock held for read.  0; -ENOMEM: the page cache is empty. */
 static int mmu_install(struct keel_vcpu *vcpu, const struct mem_page *map)
 {
@@ -518,7 +581,7 @@ int mmu_fault(struct keel_vcpu *vcpu, u64 gpa, u32 access)
 	struct keel_mmu *mmu = &vcpu->vm->mmu;
 	struct mem_page map = { .gfn = gpa >> PAGE_SHIFT, .access = access };
 	unsigned long seq;
-	bool stale;
+	bool stale, near;
 	int err;
 
 	/*
@@ -544,7 +607,8 @@ int mmu_fault(struct keel_vcpu *vcpu, u64 gpa, u32 access)
 	seq = READ_ONCE(mmu->notifier_seq);
 	smp_rmb();	/* with the locks of the notifier: sequence first, then the user's tables */
 	/* What is there already came to the slow loop for a page for tables, and says nothing about the next. */
-	if (mem_find_fast(vcpu->vm->mm, &map)) {
+	near = !mem_find_fast(vcpu->vm->mm, &map);
+	if (!near) {
 		if (vcpu->atomic)
 			return MMU_SLOW;
 		vcpu->mmu.fresh_gfn = map.gfn + 1;
@@ -561,6 +625,9 @@ int mmu_fault(struct keel_vcpu *vcpu, u64 gpa, u32 access)
 		err = mmu_install(vcpu, &map);
 		if (!err)
 			mem_mark_written(&map);
+		/* One that had to be brought in is the first of its kind. */
+		if (!err && near && map.level == 1)
+			mmu_install_near(vcpu, &map);
 	}
 	read_unlock(&mmu->lock);
 	if (map.held)

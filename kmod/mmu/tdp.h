@@ -53,12 +53,16 @@ unsigned long mmu_table_limit(const struct keel_vm *vm);
 int mmu_shrinker_init(void);
 void mmu_shrinker_exit(void);
 
-/* notifier.c: does a page found at @hva after @seq was read still stand?  lock held. */
+/* notifier.c: does an invalidation run in [start, end)?  lock held. */
+static inline bool mmu_notifier_runs(const struct keel_mmu *mmu, unsigned long start, unsigned long end)
+{
+	return mmu->notifier_count && start < mmu->notifier_end && end > mmu->notifier_start;
+}
+
+/* Does a page found at @hva after @seq was read still stand?  lock held. */
 static inline bool mmu_notifier_stale(const struct keel_mmu *mmu, unsigned long seq, unsigned long hva)
 {
-	if (mmu->notifier_count && hva >= mmu->notifier_start && hva < mmu->notifier_end)
-		return true;
-	return mmu->notifier_seq != seq;
+	return mmu_notifier_runs(mmu, hva, hva + 1) || mmu->notifier_seq != seq;
 }
 
 extern const struct mmu_notifier_ops mmu_notifier_ops;
