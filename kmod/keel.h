@@ -13,6 +13,7 @@
  *	vm->pause		vCPUs out of the run loop		(vcpu.c)
  *	mmap_lock		the kernel's
  *	vm->mmu.lock		page tables the CPU walks		(mmu/)
+ *	vm->mmu.notifier_lock	what the host invalidates		(mmu/notifier.c)
  *	irq room's spinlocks	see irq/irq.h
  *
  * Who may look at memslots and I/O buses: anyone who holds slots_lock, a vCPU

@@ -430,4 +430,63 @@ TEST_F_TIMEOUT(near, thrown_away_meanwhile, 120)
 	vcpu_join(self->v);
 }
 
+/*
+ * A slot comes into being while the process throws away the memory that it shows: what the guest finds there in the
+ * midst of that is not there any more when it is over.
+ */
+#define BIG	(8UL << 20)
+
+static u8 *big;
+static volatile u32 turn, turned;
+
+static void *thrower(void *arg)
+{
+	u32 n = 0;
+
+	while (turn != ~0U) {
+		if (turn == n) {
+			sched_yield();
+			continue;
+		}
+		n = turn;
+		madvise(big, BIG, MADV_DONTNEED);
+		*page(big, BIG / 4096 - 1) = n;
+		turned = n;
+	}
+	return NULL;
+}
+
+static void last_page(u64 arg)
+{
+	for (;;)
+		guest_sync(*(volatile u32 *)(GPA + BIG - 4096));
+}
+
+TEST_F_TIMEOUT(near, slot_made_meanwhile, 200)
+{
+	u32 n, i, early = 0;
+	pthread_t t;
+
+	big = mem_alloc(BIG);
+	madvise(big, BIG, MADV_NOHUGEPAGE);
+	vcpu_long(self->v, last_page, 0);
+	pthread_create(&t, NULL, thrower, NULL);
+	for (n = 1; n <= 60; n++) {
+		for (i = 0; i < BIG / 4096; i++)
+			*page(big, i) = ~0U;
+		turn = n;
+		for (i = 0; i < n * 37 % 60 * 100; i++)
+			asm volatile("pause");
+		vm_slot(self->vm, 1, GPA, BIG, big, 0);
+		early += vcpu_sync(self->v) == ~0U;
+		while (turned != n)
+			sched_yield();
+		EXPECT_EQ(n, vcpu_sync(self->v));
+		vm_slot(self->vm, 1, GPA, 0, NULL, 0);
+	}
+	turn = ~0U;
+	pthread_join(t, NULL);
+	TH_LOG("the guest was there before the end %u times of 60", early);
+}
+
 TEST_HARNESS_MAIN

@@ -14,7 +14,8 @@
 struct keel_mmu {
 	rwlock_t lock;			/* read: map with cmpxchg; write: unmap, protect, free */
 	struct mmu_notifier mn;
-	/* Of invalidations by the host, changed with lock held for write: how many have ended, how many run... */
+	spinlock_t notifier_lock;	/* for changes of these four, see notifier.c */
+	/* Of invalidations by the host: how many of those that concerned a slot have ended, how many of all run... */
 	unsigned long notifier_seq;
 	long notifier_count;
 	unsigned long notifier_start, notifier_end;	/* ...and what user addresses they cover between them */

@@ -4,9 +4,14 @@
  * user's page tables leaves the guest's first.
  *
  * A fault looks a page up in the user's tables without our lock.  That it may map what it found it knows from
- * notifier_seq, which it read before, and which moves with every invalidation that ends; and from the range of
- * those that still run.  Both change only with mmu.lock held for write, and the fault checks them with it held for
- * read.  Slots are found through the interval tree, which mmu.lock guards too.
+ * notifier_seq, which it read before, and which moves with every invalidation of a slot's memory that ends; and from
+ * the range of those that still run.  It checks them with mmu.lock held for read.
+ *
+ * Most of what a process does to its memory concerns no slot, and then mmu.lock is held for write by nobody: faults go
+ * on.  An invalidation is counted before slots are looked for.  A slot that is not found is linked later, with mmu.lock
+ * held for write, so all faults in it see the count; in one that is found, faults that did not see it are over before
+ * its pages are unmapped.  At the end the sequence moves before the count does, and faults look at the count first.
+ * Slots are found through the interval tree, which mmu.lock guards.
  */
 #include "ops.h"
 #include "tdp.h"
@@ -47,20 +52,38 @@ static void zap_user_range(struct keel_vm *vm, unsigned long start, unsigned lon
 	}
 }
 
+/* Is there a slot with memory in the range?  lock not held. */
+static bool notifier_concerns(struct keel_vm *vm, const struct mmu_notifier_range *range)
+{
+	bool found;
+
+	read_lock(&vm->mmu.lock);
+	found = interval_tree_iter_first(&vm->slots.by_hva, range->start, range->end - 1);
+	read_unlock(&vm->mmu.lock);
+	return found;
+}
+
 static int notifier_start(struct mmu_notifier *mn, const struct mmu_notifier_range *range)
 {
 	struct keel_vm *vm = notifier_vm(mn);
 	struct keel_mmu *mmu = &vm->mmu;
 	struct mmu_zap zap = MMU_ZAP_INIT(zap);
 
-	write_lock(&mmu->lock);
-	if (mmu->notifier_count++) {
-		mmu->notifier_start = min(mmu->notifier_start, range->start);
-		mmu->notifier_end = max(mmu->notifier_end, range->end);
+	spin_lock(&mmu->notifier_lock);
+	if (mmu->notifier_count) {
+		/* It only gets wider: whoever reads the two one after the other has at least what ran before. */
+		WRITE_ONCE(mmu->notifier_start, min(mmu->notifier_start, range->start));
+		WRITE_ONCE(mmu->notifier_end, max(mmu->notifier_end, range->end));
 	} else {
-		mmu->notifier_start = range->start;
-		mmu->notifier_end = range->end;
+		WRITE_ONCE(mmu->notifier_start, range->start);
+		WRITE_ONCE(mmu->notifier_end, range->end);
 	}
+	smp_store_release(&mmu->notifier_count, mmu->notifier_count + 1);	/* with mmu_notifier_runs() */
+	spin_unlock(&mmu->notifier_lock);
+	if (!notifier_concerns(vm, range))
+		return 0;
+
+	write_lock(&mmu->lock);
 	zap_user_range(vm, range->start, range->end, &zap);
 	if (zap.flush)
 		vm->stat.notifier_invalidations++;
@@ -70,17 +93,24 @@ static int notifier_start(struct mmu_notifier *mn, const struct mmu_notifier_ran
 	return 0;
 }
 
+static void notifier_moves(struct keel_mmu *mmu)
+{
+	WRITE_ONCE(mmu->notifier_seq, mmu->notifier_seq + 1);
+}
+
 static void notifier_end(struct mmu_notifier *mn, const struct mmu_notifier_range *range)
 {
 	struct keel_vm *vm = notifier_vm(mn);
 	struct keel_mmu *mmu = &vm->mmu;
+	/* What lies in no slot concerns no fault; faults in a slot made from here on find what the host has done. */
+	bool concerns = notifier_concerns(vm, range);
 
-	write_lock(&mmu->lock);
-	/* What lies in no slot concerns no fault; of a slot made since the start, the count warned all faults. */
-	if (interval_tree_iter_first(&vm->slots.by_hva, range->start, range->end - 1))
-		mmu->notifier_seq++;
-	WARN_ON_ONCE(--mmu->notifier_count < 0);
-	write_unlock(&mmu->lock);
+	spin_lock(&mmu->notifier_lock);
+	if (concerns)
+		notifier_moves(mmu);
+	WARN_ON_ONCE(mmu->notifier_count <= 0);
+	smp_store_release(&mmu->notifier_count, mmu->notifier_count - 1);	/* with mmu_notifier_runs() */
+	spin_unlock(&mmu->notifier_lock);
 }
 
 /*
@@ -151,9 +181,11 @@ static void notifier_release(struct mmu_notifier *mn, struct mm_struct *mm)
 	struct keel_vm *vm = notifier_vm(mn);
 	struct mmu_zap zap = MMU_ZAP_INIT(zap);
 
+	spin_lock(&vm->mmu.notifier_lock);
+	notifier_moves(&vm->mmu);
+	spin_unlock(&vm->mmu.notifier_lock);
 	write_lock(&vm->mmu.lock);
 	mmu_zap_all(vm, &zap);
-	vm->mmu.notifier_seq++;
 	mmu_zap_flush(vm, &zap);
 	write_unlock(&vm->mmu.lock);
 	mmu_zap_free(vm, &zap, true);

@@ -133,7 +133,7 @@ void mmu_zap_free(struct keel_vm *vm, struct mmu_zap *zap, bool may_sleep)
 }
 
 /* A table is taken out whole: its size does not matter here. */
-static void mmu_zap_entry(struct keel_vm *vm, u64 *ptep, unsigned int level, struct mmu_zap *zap)
+static void mmu_zap_entry(u64 *ptep, unsigned int level, struct mmu_zap *zap)
 {
 	const struct mmu_format *fmt = keel_hw.mmu_fmt;
 	u64 old = xchg(ptep, 0);
@@ -147,8 +147,21 @@ static void mmu_zap_entry(struct keel_vm *vm, u64 *ptep, unsigned int level, str
 		set_page_private(page, level - 1);
 		list_add(&page->lru, &zap->tables);
 	} else {
-		mmu_count_leaf(vm, level, -1);
+		zap->leaves[level - 1]++;
 	}
+}
+
+void mmu_zap_flush(struct keel_vm *vm, struct mmu_zap *zap)
+{
+	unsigned int i;
+
+	for (i = 0; i < ARRAY_SIZE(zap->leaves); i++)
+		if (zap->leaves[i])
+			mmu_count_leaf(vm, i + 1, -zap->leaves[i]);
+	memset(zap->leaves, 0, sizeof(zap->leaves));
+	if (zap->flush)
+		keel_flush_tlbs(vm);
+	zap->flush = false;
 }
 
 /* @table covers guest pages from @base on.  At most two entries a level are gone into, the others go whole. */
@@ -167,7 +180,7 @@ static void mmu_zap_table(struct keel_vm *vm, u64 *table, unsigned int level, u6
 		if (mmu_is_table(keel_hw.mmu_fmt, pte, level) && (gfn < start || gfn + span > end))
 			mmu_zap_table(vm, mmu_pte_table(pte), level - 1, gfn, start, end, zap);
 		else
-			mmu_zap_entry(vm, ptep, level, zap);
+			mmu_zap_entry(ptep, level, zap);
 	}
 }
 
@@ -685,6 +698,7 @@ void mmu_space_changed(struct keel_vcpu *vcpu)
 int mmu_vm_init(struct keel_vm *vm)
 {
 	rwlock_init(&vm->mmu.lock);
+	spin_lock_init(&vm->mmu.notifier_lock);
 	vm->mmu.mn.ops = &mmu_notifier_ops;
 	return mmu_notifier_register(&vm->mmu.mn, vm->mm);
 }

@@ -12,6 +12,7 @@
 struct mmu_zap {
 	struct list_head tables;
 	bool flush;
+	long leaves[PG_LEVEL_1G];	/* of each level, not taken off the VM's counters yet */
 };
 
 #define MMU_ZAP_INIT(name) { .tables = LIST_HEAD_INIT((name).tables) }
@@ -19,12 +20,7 @@ struct mmu_zap {
 /* Unmap gfns [start, end) of a space.  lock held for write. */
 void mmu_zap_range(struct keel_vm *vm, unsigned int space, u64 start, u64 end, struct mmu_zap *zap);
 void mmu_zap_all(struct keel_vm *vm, struct mmu_zap *zap);
-static inline void mmu_zap_flush(struct keel_vm *vm, struct mmu_zap *zap)
-{
-	if (zap->flush)
-		keel_flush_tlbs(vm);
-	zap->flush = false;
-}
+void mmu_zap_flush(struct keel_vm *vm, struct mmu_zap *zap);
 /* lock not held. */
 void mmu_zap_free(struct keel_vm *vm, struct mmu_zap *zap, bool may_sleep);
 
@@ -56,13 +52,17 @@ void mmu_shrinker_exit(void);
 /* notifier.c: does an invalidation run in [start, end)?  lock held. */
 static inline bool mmu_notifier_runs(const struct keel_mmu *mmu, unsigned long start, unsigned long end)
 {
-	return mmu->notifier_count && start < mmu->notifier_end && end > mmu->notifier_start;
+	return smp_load_acquire(&mmu->notifier_count) && start < READ_ONCE(mmu->notifier_end) &&
+	       end > READ_ONCE(mmu->notifier_start);
 }
 
 /* Does a page found at @hva after @seq was read still stand?  lock held. */
 static inline bool mmu_notifier_stale(const struct keel_mmu *mmu, unsigned long seq, unsigned long hva)
 {
-	return mmu_notifier_runs(mmu, hva, hva + 1) || mmu->notifier_seq != seq;
+	if (mmu_notifier_runs(mmu, hva, hva + 1))
+		return true;
+	smp_rmb();	/* with notifier_end(): the sequence moves before the count, and another range is set */
+	return READ_ONCE(mmu->notifier_seq) != seq;
 }
 
 extern const struct mmu_notifier_ops mmu_notifier_ops;
