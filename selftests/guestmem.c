@@ -707,6 +707,20 @@ static bool sys_set(const char *path, const char *fmt, ...)
 	return ok;
 }
 
+static long vmstat(const char *name)
+{
+	FILE *f = fopen("/proc/vmstat", "r");
+	char word[64];
+	long n = -1, v;
+
+	while (f && fscanf(f, "%63s %ld", word, &v) == 2)
+		if (!strcmp(word, name))
+			n = v;
+	if (f)
+		fclose(f);
+	return n;
+}
+
 /*
  * Tables to map memory with can be taken away at any time.  One page every
  * 2 MiB: each has a table of its own.
@@ -811,6 +825,69 @@ TEST_F_TIMEOUT(guestmem, tables_limited, 100)
 }
 
 /*
+ * One page of memory in a thousand places: there is a table for each.  They are the VMM's: its cgroup has them, and where
+ * that has no room for one more the VM's own are given back, and nobody is killed.
+ */
+#define PLACES	1024
+#define CGROUP	"/sys/fs/cgroup/"
+
+static void places_guest(u64 rounds)
+{
+	u32 i, n;
+
+	for (n = 1; n <= rounds; n++) {
+		*(volatile u32 *)SPARSE_GPA = n;
+		for (i = 0; i < PLACES; i++)
+			guest_eq(*(volatile u32 *)(SPARSE_GPA + i * SPARSE_STEP), n);
+	}
+	guest_done(0);
+}
+
+static void places_start(struct vm *vm, struct vcpu *v, u64 rounds)
+{
+	u8 *mem = mem_alloc(0x1000);
+	u32 i;
+
+	mem[0] = 1;
+	for (i = 0; i < PLACES; i++)
+		vm_slot(vm, 1 + i, SPARSE_GPA + i * SPARSE_STEP, 0x1000, mem, 0);
+	vcpu_long(v, places_guest, rounds);
+}
+
+TEST_F(guestmem, tables_are_told_of)
+{
+	long before = vmstat("nr_sec_page_table_pages"), after;
+
+	if (before < 0)
+		SKIP(return, "this kernel does not tell of such tables");
+	places_start(self->vm, self->v[0], 1);
+	vcpu_done(self->v[0]);
+	/* each CPU keeps some that it has not told yet */
+	after = vmstat("nr_sec_page_table_pages");
+	EXPECT_LE(before + PLACES / 2, after);
+	vcpu_free(self->v[0]);
+	vcpu_free(self->v[1]);
+	vm_free(self->vm);
+	EXPECT_GE(before + PLACES / 4, vmstat("nr_sec_page_table_pages"));
+	self->vm = vm_new(VM_PLAIN);
+}
+
+TEST_F_TIMEOUT(guestmem, tables_in_a_full_cgroup, 100)
+{
+	sys_set(CGROUP "cgroup.subtree_control", "+memory");
+	mkdir(CGROUP "full", 0755);
+	places_start(self->vm, self->v[0], 3);
+	if (!sys_set(CGROUP "full/memory.max", "%d", 2 << 20) || !sys_set(CGROUP "full/cgroup.procs", "%d", getpid()))
+		SKIP(return, "no memory cgroup: %s", strerror(errno));
+	vcpu_done(self->v[0]);
+	sys_set(CGROUP "full/memory.max", "max");
+	if (fd_stat(self->vm->fd, "table_pages") != NO_STAT)
+		EXPECT_GT(PLACES, fd_stat(self->vm->fd, "table_pages"));
+	sys_set(CGROUP "cgroup.procs", "%d", getpid());
+	rmdir(CGROUP "full");
+}
+
+/*
  * The host learns which pages a guest uses: short of memory it takes others
  * first.  These are the first that were touched, and would be the first to go.
  */
@@ -834,22 +911,6 @@ static void hot_guest(u64 pages)
 		guest_eq(p[i * 1024], i);
 	guest_done(0);
 }
-
-static long swapped_in(void)
-{
-	FILE *f = fopen("/proc/vmstat", "r");
-	char line[128];
-	long n = 0;
-
-	while (f && fgets(line, sizeof(line), f))
-		if (!strncmp(line, "pswpin ", 7))
-			n = atol(line + 7);
-	if (f)
-		fclose(f);
-	return n;
-}
-
-#define CGROUP	"/sys/fs/cgroup/"
 
 TEST_F_TIMEOUT(guestmem, used_pages_stay, 200)
 {
@@ -884,9 +945,9 @@ TEST_F_TIMEOUT(guestmem, used_pages_stay, 200)
 		limited = sys_set(CGROUP "hot/memory.reclaim", "256K");
 		ASSERT_TRUE(wait_for(&guest_var(self->vm, rounds)[0], r + 3, 30000));
 		if (!i)
-			back = swapped_in();
+			back = vmstat("pswpin");
 	}
-	back = swapped_in() - back;
+	back = vmstat("pswpin") - back;
 	must(mincore(mem, pages * 4096, in));
 	for (i = HOT; i < pages; i++)
 		cold += in[i] & 1;

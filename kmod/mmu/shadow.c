@@ -77,10 +77,12 @@ static int shadow_reserve(struct keel_vcpu *vcpu)
 		if (vcpu->atomic)
 			return -EAGAIN;
 		while (s->nr_pages < SHADOW_PAGES && s->nr_pages - s->nr_used < 4 * FILL_PAGES) {
-			s->page[s->nr_pages] = (u64 *)__get_free_page(GFP_KERNEL_ACCOUNT);
-			if (!s->page[s->nr_pages])
+			u64 *page = mmu_table_page(vcpu->vm);
+
+			if (!page)
 				break;
-			s->nr_pages++;
+			mmu_account(page, 1);
+			s->page[s->nr_pages++] = page;
 		}
 		if (s->nr_pages - s->nr_used >= FILL_PAGES)
 			return 0;
@@ -299,6 +301,7 @@ int mmu_shadow_init(struct keel_vcpu *vcpu)
 		kvfree(s);
 		return -ENOMEM;
 	}
+	mmu_account(s->root, 1);
 	vcpu->mmu.shadow = s;
 	keel_request(KEEL_REQ_TLB_FLUSH, vcpu);	/* loads the root */
 	return 0;
@@ -310,8 +313,11 @@ void mmu_shadow_destroy(struct keel_vcpu *vcpu)
 
 	if (!s)
 		return;
-	while (s->nr_pages)
-		free_page((unsigned long)s->page[--s->nr_pages]);
+	while (s->nr_pages) {
+		mmu_account(s->page[--s->nr_pages], -1);
+		free_page((unsigned long)s->page[s->nr_pages]);
+	}
+	mmu_account(s->root, -1);
 	free_page((unsigned long)s->root);
 	kvfree(s);
 	vcpu->mmu.shadow = NULL;

@@ -64,6 +64,19 @@ unsigned long mmu_shrink(struct keel_vm *vm, unsigned long n)
 	return found;
 }
 
+/*
+ * Before anything is killed for a page, in the VMM's cgroup or on the host, the VM's own tables are given back.
+ * Reclaim in a cgroup does not come to the shrinker below, which is the host's.
+ */
+void *mmu_table_page(struct keel_vm *vm)
+{
+	unsigned long page = get_zeroed_page(GFP_KERNEL_ACCOUNT | __GFP_RETRY_MAYFAIL | __GFP_NOWARN);
+
+	if (!page)
+		mmu_shrink(vm, MMU_SHRINK_BATCH);
+	return (void *)(page ?: get_zeroed_page(GFP_KERNEL_ACCOUNT));
+}
+
 VM_IOCTL(mmu_set_nr_pages)
 {
 	u64 have = READ_ONCE(vm->stat.table_pages);

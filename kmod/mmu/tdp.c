@@ -54,10 +54,11 @@ static void mmu_count_leaf(struct keel_vm *vm, unsigned int level, long n)
 
 atomic_long_t mmu_tables = ATOMIC_LONG_INIT(0);
 
-static void mmu_count_tables(struct keel_vm *vm, long n)
+static void mmu_count_table(struct keel_vm *vm, const u64 *table, int n)
 {
 	mmu_count(&vm->stat.table_pages, n);
 	atomic_long_add(n, &mmu_tables);
+	mmu_account(table, n);
 }
 
 u64 mmu_max_gfn(void)
@@ -76,7 +77,7 @@ static int mmu_cache_fill(struct keel_vcpu *vcpu)
 	if (unlikely(vcpu->vm->stat.table_pages >= mmu_table_limit(vcpu->vm)))
 		mmu_shrink(vcpu->vm, MMU_SHRINK_BATCH);
 	while (mmu->nr_cached < MMU_CACHE_PAGES) {
-		void *page = (void *)get_zeroed_page(GFP_KERNEL_ACCOUNT);
+		void *page = mmu_table_page(vcpu->vm);
 
 		if (!page)	/* enough for one walk will do */
 			return mmu->nr_cached >= keel_hw.root_levels - 1 ? 0 : -ENOMEM;
@@ -113,7 +114,7 @@ static void mmu_free_tables(struct keel_vm *vm, u64 *table, unsigned int level, 
 	}
 	if (leaves)
 		mmu_count_leaf(vm, level, -leaves);
-	mmu_count_tables(vm, -1);
+	mmu_count_table(vm, table, -1);
 	free_page((unsigned long)table);
 	if (may_sleep)
 		cond_resched();
@@ -354,7 +355,7 @@ static int mmu_split(struct keel_vcpu *vcpu, u64 *ptep, u64 old, unsigned int le
 	}
 	mmu_count_leaf(vcpu->vm, level, -1);
 	mmu_count_leaf(vcpu->vm, level - 1, MMU_PTES);
-	mmu_count_tables(vcpu->vm, 1);
+	mmu_count_table(vcpu->vm, table, 1);
 	return 0;
 }
 
@@ -367,7 +368,7 @@ static int mmu_add_table(struct keel_vcpu *vcpu, u64 *ptep, u64 old)
 	if (cmpxchg64(ptep, old, mmu_table_pte(keel_hw.mmu_fmt, table)) != old)
 		mmu_cache_return(vcpu, table);
 	else
-		mmu_count_tables(vcpu->vm, 1);
+		mmu_count_table(vcpu->vm, table, 1);
 	return 0;
 }
 
@@ -672,7 +673,7 @@ int mmu_load(struct keel_vcpu *vcpu)
 		write_lock(&mmu->lock);
 		if (!*root) {
 			*root = __pa(mmu_cache_take(vcpu));
-			mmu_count_tables(vcpu->vm, 1);
+			mmu_count_table(vcpu->vm, __va(*root), 1);
 		}
 		write_unlock(&mmu->lock);
 	}

@@ -39,6 +39,12 @@ static inline u64 mmu_rights_needed(const struct mmu_format *fmt, u32 access)
  */
 bool mmu_age_range(struct keel_vm *vm, unsigned int space, u64 start, u64 end, bool clear);
 
+/* A table comes into being, or goes: where the kernel tells of memory in page tables, the VMM's cgroup has it. */
+static inline void mmu_account(const void *table, int n)
+{
+	mod_lruvec_page_state(virt_to_page(table), NR_SECONDARY_PAGETABLE, n);
+}
+
 /* shrink.c: tables are given back, since what they hold can be found again. */
 #define MMU_SHRINK_BATCH	64
 extern atomic_long_t mmu_tables;		/* of all VMs */
@@ -46,6 +52,8 @@ extern atomic_long_t mmu_tables;		/* of all VMs */
 unsigned long mmu_shrink(struct keel_vm *vm, unsigned long n);
 /* As many as @vm may have before it gives some back itself. */
 unsigned long mmu_table_limit(const struct keel_vm *vm);
+/* A zeroed page for a table of @vm; NULL: there is none.  May sleep, mmu.lock not held. */
+void *mmu_table_page(struct keel_vm *vm);
 int mmu_shrinker_init(void);
 void mmu_shrinker_exit(void);
 
