@@ -543,6 +543,13 @@ static void pkey_guest(u64 arg)
 		asm volatile("wrpkru" :: "a"(0xffffffff & ~(0xc00 | 3)), "c"(0), "d"(0));
 		guest_eq(guest_try("cmpl $0,(%1)", "r"(p)), NO_FAULT);
 	}
+	/* of the supervisor's writes it says something only with CR0.WP */
+	asm volatile("wrpkru" :: "a"(0x800), "c"(0), "d"(0));
+	write_cr0(read_cr0() & ~(u64)X86_CR0_WP);
+	guest_eq(guest_try("movl %2,(%1)", "r"(p), "r"(0x55)), NO_FAULT);
+	guest_eq(*p, 0x55);
+	write_cr0(read_cr0() | X86_CR0_WP);
+	guest_eq(guest_try("movl %2,(%1)", "r"(p), "r"(0x56)), fault(PF_VEC, 0x23));
 	/* nor of pages of the supervisor, nor anything once it is off */
 	asm volatile("wrpkru" :: "a"(0xc00), "c"(0), "d"(0));
 	*pte_of((u64)p) &= ~4UL;

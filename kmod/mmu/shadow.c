@@ -121,6 +121,9 @@ static void shadow_set(struct keel_vcpu *vcpu, u64 gva, unsigned int level, u64 
 			flush |= *entry & S_P;
 			table = shadow_take(s);
 			*entry = shadow_table_pte(s, l, table);
+			/* PAE's root is four registers: the CPU may know it as it was when CR3 was loaded. */
+			if (s->levels == 3 && l == 3)
+				keel_call(load_root, vcpu, __sme_set(__pa(s->root)));
 		} else {
 			table = __va(mmu_pte_addr(*entry));
 		}
@@ -223,11 +226,12 @@ int mmu_shadow_fault(struct keel_vcpu *vcpu, u64 gva, u32 error, u64 *gpa, u32 *
 	if (r)
 		return r == 1 ? MMU_GUEST : r == -EAGAIN ? MMU_SLOW : r;
 	/*
-	 * CR0.WP clear lets a supervisor write what is read-only.  The CPU always runs with WP, and no entry says "for
-	 * writes of the supervisor, but still a user's page": the instruction is emulated.
+	 * CR0.WP clear lets a supervisor write what is read-only, or may not be written by its protection key.  The
+	 * CPU always runs with WP, and no entry says "for writes of the supervisor, but still a user's page": the
+	 * instruction is emulated.
 	 */
 	*access = want;
-	if (want & MMU_ACC_WRITE && !path.writable)
+	if (want & MMU_ACC_WRITE && (!path.writable || error & X86_PF_PK))
 		return MMU_MMIO;
 	*access |= MMU_ACC_FINAL;
 	/* The host may take the page away as soon as it is mapped: then the guest faults once more. */
