@@ -224,6 +224,42 @@ TEST_F(modes, paging_32)
 	EXPECT_EQ(0x23, pt[3] & 0xff);
 }
 
+/* A CPU that has a PAE guest's four top entries in registers goes by them until CR3 is loaded; so does what emulates for it */
+CODE32(pdptr_code,
+	"movl $0,0x70000; movl $0,0x70004; movl $0,0x70018\n"
+	"movl $0x99,0xd0000000\n"
+	"mov 0xd0000008,%eax; mov $0x10,%edx; out %eax,(%dx)\n"
+	"hlt\n");
+
+TEST_F(modes, pae_registers)
+{
+	u64 *pdpt = gpa_hva(self->vm, 0x70000), *pd = gpa_hva(self->vm, 0x71000);
+	int fd = open("/sys/module/keel/parameters/ept", O_RDONLY);
+	struct vcpu *v = self->v;
+	struct kvm_sregs s;
+	char c = 0;
+
+	if (guest_is_amd())
+		SKIP(return, "the CPU reads them from memory");
+	if (fd >= 0 && read(fd, &c, 1) == 1 && c == 'N')
+		SKIP(return, "without EPT the entries are read again where they are");
+	pdpt[0] = 0x71000 | 1;
+	pdpt[3] = 0x72000 | 1;
+	pd[0] = 0x83;
+	pd[512 + (HOLE_GPA >> 21 & 511)] = HOLE_GPA | 0x83;
+	vcpu_prot(v, pdptr_code, code_size(pdptr_code));
+	vcpu_get_sregs(v, &s);
+	s.cr3 = 0x70000;
+	s.cr4 |= X86_CR4_PAE;
+	s.cr0 |= X86_CR0_PG;
+	vcpu_set_sregs(v, &s);
+	EXPECT_EQ(0x99, *(u32 *)vcpu_expect_mmio(v, true, HOLE_GPA, 4)->mmio.data);
+	*(u32 *)vcpu_expect_mmio(v, false, HOLE_GPA + 8, 4)->mmio.data = 78;
+	EXPECT_EQ(78, *(u32 *)vcpu_expect_io(v, 1, 0x10, 4, 1));
+	vcpu_expect(v, KVM_EXIT_HLT);
+	EXPECT_EQ(0, pdpt[0]);
+}
+
 /* ---- long mode paging ---- */
 
 #define G4K	(HEAP_GPA + 0x200000)	/* a 2 MiB page in 4 KiB ones */

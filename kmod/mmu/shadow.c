@@ -220,6 +220,7 @@ int mmu_shadow_fault(struct keel_vcpu *vcpu, u64 gva, u32 error, u64 *gpa, u32 *
 		return r == -EAGAIN ? MMU_SLOW : r;
 
 	mmu_walk_env(vcpu, &env);
+	env.pdptrs = NULL;
 	if (vcpu->mmu.shadow->levels == 3)
 		gva = (u32)gva;
 	r = mmu_walk(vcpu, &env, gva, want, gpa, fault, &path);

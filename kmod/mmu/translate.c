@@ -9,7 +9,7 @@
  */
 #include <linux/uaccess.h>
 #include <asm/cpufeature.h>
-#include "keel.h"
+#include "ops.h"
 
 void mmu_walk_env(struct keel_vcpu *vcpu, struct mmu_walk_env *env)
 {
@@ -66,13 +66,27 @@ gone:
 	return false;
 }
 
-static noinline int walk_and_note(struct keel_vcpu *vcpu, struct mmu_memo *m, const struct mmu_walk_env *env, u64 gva,
-				  u32 access, u64 *gpa, struct emul_fault *fault)
+/* A CPU that has them in registers goes by those, whatever is in memory by now. */
+static const u64 *walk_pdptrs(struct keel_vcpu *vcpu, const struct mmu_walk_env *env)
 {
+	if (!keel_hw.pdptrs || !(env->cr4 & X86_CR4_PAE) || env->efer & EFER_LMA)
+		return NULL;
+	if (!(vcpu->avail & BIT(KEEL_LAZY_PDPTRS)))
+		keel_cache_reg(vcpu, KEEL_LAZY_PDPTRS);
+	return vcpu->pdptrs;
+}
+
+static noinline int walk_and_note(struct keel_vcpu *vcpu, struct mmu_memo *m, u64 gva, u32 access, u64 *gpa,
+				  struct emul_fault *fault)
+{
+	struct mmu_walk_env env;
 	struct mmu_path path;
 	unsigned int i;
-	int ret = mmu_walk(vcpu, env, gva, access, gpa, fault, &path);
+	int ret;
 
+	mmu_walk_env(vcpu, &env);
+	env.pdptrs = walk_pdptrs(vcpu, &env);
+	ret = mmu_walk(vcpu, &env, gva, access, gpa, fault, &path);
 	if (ret)
 		return ret;
 	m->levels = 0;
@@ -85,7 +99,7 @@ static noinline int walk_and_note(struct keel_vcpu *vcpu, struct mmu_memo *m, co
 					  offset_in_page(path.addr[i]));
 		m->entry[i] = path.entry[i];
 	}
-	m->env = *env;
+	m->env = env;
 	m->page = gva & PAGE_MASK;
 	m->gpa = *gpa & PAGE_MASK;
 	m->access = access;
@@ -108,7 +122,7 @@ int mmu_gva_to_gpa(struct keel_vcpu *vcpu, u64 gva, u32 access, u64 *gpa, struct
 		*gpa = m->gpa | offset_in_page(gva);
 		return 0;
 	}
-	return walk_and_note(vcpu, m, &env, gva, access, gpa, fault);
+	return walk_and_note(vcpu, m, gva, access, gpa, fault);
 }
 
 bool mmu_load_pdptrs(struct keel_vcpu *vcpu, u64 cr3)

@@ -156,11 +156,14 @@ static int walk_down(struct keel_vcpu *vcpu, const struct mmu_walk_env *env, u64
 		unsigned int shift = 12 + (level - 1) * fmt->index_bits;
 		u64 index = gva >> shift & BITS(fmt->index_bits - 1, 0);
 		u64 entry = 0;
+		int err = 0;
 		bool leaf;
-		int err;
 
 		w->addr[level] = table + index * fmt->entry_size;
-		err = keel_vcpu_read(vcpu, w->addr[level], &entry, fmt->entry_size);
+		if (level == fmt->no_rights && env->pdptrs)
+			entry = env->pdptrs[index];
+		else
+			err = keel_vcpu_read(vcpu, w->addr[level], &entry, fmt->entry_size);
 		if (err == -EAGAIN)
 			return err;
 		if (err || !(entry & PTE_P))	/* a table where there is no memory maps nothing */
@@ -233,7 +236,7 @@ static int set_accessed_dirty(struct keel_vcpu *vcpu, struct walk *w, bool write
 	return 0;
 }
 
-static void tell_path(const struct walk *w, struct mmu_path *path)
+static void tell_path(const struct mmu_walk_env *env, const struct walk *w, struct mmu_path *path)
 {
 	unsigned int level;
 
@@ -244,7 +247,7 @@ static void tell_path(const struct walk *w, struct mmu_path *path)
 	path->dirty = w->entry[w->level] & PTE_D;
 	path->pkey = PTE_PKEY(w->entry[w->level]);
 	path->levels = 0;
-	if (w->fmt->entry_size != 8)
+	if (w->fmt->entry_size != 8 || (w->fmt->no_rights && env->pdptrs))
 		return;
 	for (level = w->level; level <= w->fmt->levels; level++) {
 		path->addr[path->levels] = w->addr[level];
@@ -312,7 +315,7 @@ int mmu_walk(struct keel_vcpu *vcpu, const struct mmu_walk_env *env, u64 gva, u3
 	} while (ret > 0);
 	*gpa = leaf_address(&w, gva);
 	if (path)
-		tell_path(&w, path);
+		tell_path(env, &w, path);
 	return ret;
 }
 

@@ -29,11 +29,12 @@ struct mmu_walk_env {
 	u8 maxphyaddr;
 	bool gbpages;		/* 1 GB pages exist */
 	bool ac;		/* EFLAGS.AC; looked at with CR4.SMAP only */
+	const u64 *pdptrs;	/* PAE: registers of the CPU's with the four top entries; NULL: it reads memory */
 };
 
 /* The entries a walk went through: as long as they are these, the same access leads to the same page.  And the page. */
 struct mmu_path {
-	unsigned int levels;	/* 0: nothing to go by (paging is off, or the entries are of the 32-bit format) */
+	unsigned int levels;	/* 0: nothing to go by (no paging, entries of the 32-bit format, or some in registers) */
 	u64 addr[MMU_MAX_LEVELS];
 	u64 entry[MMU_MAX_LEVELS];
 	unsigned int leaf_bits;	/* of the page's size */

@@ -379,6 +379,7 @@ static const char *vmx_missing(struct keel_hw_caps *caps, int *err)
 	what = read_controls();
 	caps->two_dim = !what && ept && !(VMX_TWO_DIM & ~vmx_has.cpu2_ctl) && !(vmx_has.cpu_ctl & SHADOW_EXITS) &&
 			!read_ept(caps);
+	caps->pdptrs = caps->two_dim;
 	if (!what && !caps->two_dim)
 		use_shadow(caps);
 	if (!what)

@@ -530,6 +530,13 @@ static void test_cr3(void)
 	setup(PAE);
 	map(PAE, 0x12345000, 1, 0x77000 | ALL);
 	is(walk(0xffffffff12345678, 0) == 0 && gpa == 0x77678, "32-bit formats take 32 bits of address");
+	setup(PAE);
+	map(PAE, 0xbf123456, 1, 0x66000 | ALL);
+	env.pdptrs = (u64[4]) { [2] = get(PAE, 3, 0xbf123456) };
+	put(PAE, 3, 0xbf123456, 0);
+	put(PAE, 3, 0x123456, table_of(PAE, 2) | P);
+	is(leads(0xbf123456, 0, 0x66456), "PAE: a top entry in a register, not in memory");
+	is(faults(0x123456, 0, 0), "PAE: a top entry in memory, not in a register");
 	setup(M32);
 	env.cr3 = 0x100001fff;
 	map(M32, 0x12345000, 1, 0x77000 | ALL);
