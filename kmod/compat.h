@@ -34,6 +34,7 @@
 #else
 #include <asm/hyperv-tlfs.h>
 #endif
+#include <asm/asm.h>
 #include <asm/cpu.h>
 #include <asm/desc.h>
 #include <asm/fpu/api.h>
@@ -83,6 +84,33 @@
 #define rdmsrq_safe(msr, p)	rdmsrl_safe(msr, p)
 #define wrmsrq_safe(msr, val)	wrmsrl_safe(msr, val)
 #endif
+
+/* A buffer that is filled before it is looked at: kernels that clear all of the stack need not clear it. */
+#ifndef __uninitialized
+#if __has_attribute(__uninitialized__)
+#define __uninitialized		__attribute__((__uninitialized__))
+#else
+#define __uninitialized
+#endif
+#endif
+
+/*
+ * The accessors above go through a table of paravirtual operations, which is a call and costs more than the instruction.
+ * These do not; they are for MSRs that are there.  keel runs on no hypervisor that must be told of them.
+ */
+static __always_inline u64 keel_rdmsr(u32 msr)
+{
+	u32 lo, hi;
+
+	asm volatile("1: rdmsr\n2:\n" _ASM_EXTABLE_TYPE(1b, 2b, EX_TYPE_RDMSR) : "=a" (lo), "=d" (hi) : "c" (msr));
+	return lo | (u64)hi << 32;
+}
+
+static __always_inline void keel_wrmsr(u32 msr, u64 val)
+{
+	asm volatile("1: wrmsr\n2:\n" _ASM_EXTABLE_TYPE(1b, 2b, EX_TYPE_WRMSR) : : "c" (msr), "a" ((u32)val),
+		     "d" ((u32)(val >> 32)) : "memory");
+}
 
 #if LINUX_VERSION_CODE < KERNEL_VERSION(6, 13, 0)
 static inline void hrtimer_setup(struct hrtimer *timer, enum hrtimer_restart (*fn)(struct hrtimer *),

@@ -14,6 +14,7 @@ enum keel_ioctl_flags {
 	LOCK_VCPU,		/* vcpu->mutex, vCPU loaded, VM's tables readable (keel_vcpu_begin) */
 	LOCK_MASK = 0xf,
 	ARG_RAW = 0x10,		/* not copied: variable size, or a number */
+	ARG_FILLED = 0x20,	/* the handler writes every byte of its answer; else it is cleared first */
 };
 
 struct keel_ioctl {
@@ -46,11 +47,38 @@ static inline long keel_call_vcpu(const struct keel_ioctl *row, void *object, vo
 #define VM_ENTRY(c, f, h)	{ .cmd = c, .flags = f, .call = keel_call_vm, .vm = h }
 #define VCPU_ENTRY(c, f, h)	{ .cmd = c, .flags = f, .call = keel_call_vcpu, .vcpu = h }
 
-const struct keel_ioctl *keel_ioctl_find(const struct keel_ioctl *table, unsigned int n, unsigned int cmd);
-long keel_ioctl_call(const struct keel_ioctl *row, void *object, unsigned long arg);
+/* A table with an index: VMMs make some of these calls for each exit. */
+struct keel_ioctls {
+	const struct keel_ioctl *rows;
+	unsigned int nr;
+	u8 first[_IOC_NRMASK + 1];	/* by the ioctl's number: the first row that has it, counted from 1; 0: none */
+};
+
+#define KEEL_IOCTLS(name, table)	struct keel_ioctls name __ro_after_init = { .rows = table, .nr = ARRAY_SIZE(table) }
+void keel_ioctls_index(struct keel_ioctls *t);	/* at load */
+
+static inline const struct keel_ioctl *keel_ioctl_find(const struct keel_ioctls *t, unsigned int cmd)
+{
+	unsigned int i;
+
+	for (i = t->first[_IOC_NR(cmd)]; i && i <= t->nr; i++)
+		if (t->rows[i - 1].cmd == cmd)
+			return &t->rows[i - 1];
+	return NULL;
+}
+
+/* Is nothing to be copied?  Then the handler can be called as it is. */
+static inline bool keel_ioctl_is_raw(const struct keel_ioctl *row)
+{
+	return (row->flags & ARG_RAW) || _IOC_DIR(row->cmd) == _IOC_NONE;
+}
+
+/* Bring the argument into the kernel, call, bring the answer back. */
+long keel_ioctl_copied(const struct keel_ioctl *row, void *object, unsigned long arg);
 
 int keel_check_extension(u32 cap);
 long keel_create_vm(unsigned long type);
+extern struct keel_ioctls keel_vcpu_ioctls;
 long keel_create_vcpu(struct keel_vm *vm, u32 id);
 void keel_vcpu_free(struct keel_vcpu *vcpu);
 int keel_objects_init(void);	/* caches of vm.c and vcpu.c */

@@ -219,6 +219,7 @@ struct keel_vcpu {
 	u64 rflags;
 	u64 cr0, cr2, cr3, cr4, efer;
 	u64 cr8;			/* priority class: of the in-kernel LAPIC's TPR, or the VMM's */
+	u64 next_rip;			/* as keel_measure_insn() has found it */
 	u64 pdptrs[4];			/* as last loaded by keel, for a CPU that keeps them in registers */
 	struct kvm_run *run;
 	struct keel_events ev;
@@ -487,8 +488,8 @@ bool keel_is_canonical(struct keel_vcpu *vcpu, u64 addr);
 int keel_insn_len(struct keel_vcpu *vcpu);
 /* RIP past an instruction: ends the interrupt shadow, raises #DB if TF was set. */
 void keel_advance(struct keel_vcpu *vcpu, u64 next_rip);
-/* Where RIP goes behind the intercepted instruction: 0, or what the handler is to return instead. */
-int keel_next_rip(struct keel_vcpu *vcpu, u64 *next);
+/* The slow half of keel_next_rip(), see ops.h: what it returns, and 0 with vcpu->next_rip. */
+int keel_measure_insn(struct keel_vcpu *vcpu);
 /* keel_insn_len() and keel_advance() in one; KEEL_RESUME when the instruction is done,
  * KEEL_SLOW to try again outside the fast loop, -1 if a fault was queued instead. */
 int keel_skip(struct keel_vcpu *vcpu);

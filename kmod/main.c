@@ -180,34 +180,32 @@ static const struct keel_ioctl sys_ioctls[] = {
 	SYS_ENTRY(KVM_X86_GET_MCE_CAP_SUPPORTED, LOCK_NONE, keel_get_mce_cap_supported),
 };
 
-/* Find the row, bring the argument into the kernel, call, bring the answer back. */
-const struct keel_ioctl *keel_ioctl_find(const struct keel_ioctl *table, unsigned int n, unsigned int cmd)
+static KEEL_IOCTLS(sys_table, sys_ioctls);
+
+void __init keel_ioctls_index(struct keel_ioctls *t)
 {
 	unsigned int i;
 
-	for (i = 0; i < n; i++)
-		if (table[i].cmd == cmd)
-			return &table[i];
-	return NULL;
+	for (i = t->nr; i > 0; i--)
+		t->first[_IOC_NR(t->rows[i - 1].cmd)] = i;
 }
 
-#define KEEL_ARG_ON_STACK	512
+#define KEEL_ARG_ON_STACK	1024	/* the largest that is not a page */
 
-long keel_ioctl_call(const struct keel_ioctl *row, void *object, unsigned long arg)
+/* Bring the argument into the kernel, call, bring the answer back. */
+long keel_ioctl_copied(const struct keel_ioctl *row, void *object, unsigned long arg)
 {
-	u64 small[KEEL_ARG_ON_STACK / sizeof(u64)];
+	u64 small[KEEL_ARG_ON_STACK / sizeof(u64)] __uninitialized;
 	unsigned int size = _IOC_SIZE(row->cmd), dir = _IOC_DIR(row->cmd);
 	void __user *uarg = (void __user *)arg;
 	void *buf = small;
 	long ret;
 
-	if ((row->flags & ARG_RAW) || dir == _IOC_NONE)
-		return row->call(row, object, NULL, arg);
 	if (size > sizeof(small)) {
 		buf = kzalloc(size, GFP_KERNEL_ACCOUNT);
 		if (!buf)
 			return -ENOMEM;
-	} else {
+	} else if (!(dir & _IOC_WRITE) && !(row->flags & ARG_FILLED)) {
 		memset(buf, 0, size);	/* what a handler leaves alone must not leak the stack */
 	}
 	ret = -EFAULT;
@@ -224,9 +222,11 @@ out:
 
 static long keel_dev_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
 {
-	const struct keel_ioctl *row = keel_ioctl_find(sys_ioctls, ARRAY_SIZE(sys_ioctls), cmd);
+	const struct keel_ioctl *row = keel_ioctl_find(&sys_table, cmd);
 
-	return row ? keel_ioctl_call(row, NULL, arg) : -EINVAL;
+	if (!row)
+		return -EINVAL;
+	return keel_ioctl_is_raw(row) ? row->sys(NULL, arg) : keel_ioctl_copied(row, NULL, arg);
 }
 
 static const struct file_operations keel_dev_fops = {
@@ -257,6 +257,7 @@ static int __init keel_module_init(void)
 		goto mitigate;
 	keel_pmu_setup();
 	keel_cpuid_setup();
+	keel_ioctls_index(&sys_table);
 	err = keel_objects_init();
 	if (err)
 		goto mitigate;

@@ -125,6 +125,19 @@ struct keel_ops {
 KEEL_OPS(KEEL_OP_DECLARE)
 #define keel_call(name, ...) static_call(keel_op_##name)(__VA_ARGS__)
 
+/* Where RIP goes behind the intercepted instruction: 0, or what the handler is to return instead. */
+static __always_inline int keel_next_rip(struct keel_vcpu *vcpu, u64 *next)
+{
+	int r;
+
+	*next = keel_call(next_rip, vcpu);
+	if (likely(*next))
+		return 0;
+	r = keel_measure_insn(vcpu);
+	*next = vcpu->next_rip;
+	return r;
+}
+
 extern struct keel_hw_caps keel_hw;	/* of the backend in use; constant after load */
 extern struct keel_ops svm_ops, vmx_ops;
 

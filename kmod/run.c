@@ -116,15 +116,19 @@ static bool run_once(struct keel_vcpu *vcpu, u32 softirqs_known)
 	return true;
 }
 
-/* A stay in the fast loop counts as guest time; IRQs off, for an interrupt accounts time too. */
-static void run_account_guest(bool enter)
+/* A stay in the fast loop counts as guest time.  Where time is counted precisely an interrupt does so, too: IRQs off. */
+static __always_inline void run_account_guest(bool enter)
 {
-	local_irq_disable();
+	bool precise = vtime_accounting_enabled_this_cpu();
+
+	if (precise)
+		local_irq_disable();
 	if (enter)
 		vtime_account_guest_enter();
 	else
 		vtime_account_guest_exit();
-	local_irq_enable();
+	if (precise)
+		local_irq_enable();
 }
 
 static int run_fast(struct keel_vcpu *vcpu)
@@ -459,11 +463,9 @@ static int run_loop(struct keel_vcpu *vcpu)
  * Registers in kvm_run (KVM_CAP_SYNC_REGS), as the ioctls of the same names take and give them.  Userspace may write
  * there at any time: what is taken is copied first.
  */
-#define SYNC(b, field, get, set)	{ b, offsetof(struct kvm_run, s.regs.field),	\
-					  sizeof(((struct kvm_run *)0)->s.regs.field), get, set }
+#define SYNC(b, field, get, set)	{ b, offsetof(struct kvm_run, s.regs.field), get, set }
 static const struct sync_row {
-	u32 bit;
-	u16 offset, size;
+	u32 bit, offset;
 	VCPU_IOCTL((*get));
 	VCPU_IOCTL((*set));
 } sync_rows[] = {
@@ -483,12 +485,13 @@ static long sync_from_run(struct keel_vcpu *vcpu)
 		return -EINVAL;
 	for (i = 0; dirty && i < ARRAY_SIZE(sync_rows); i++) {
 		const struct sync_row *row = &sync_rows[i];
-		u64 copy[sizeof(struct kvm_sregs) / sizeof(u64)];
+		u64 copy[sizeof(struct kvm_sregs) / sizeof(u64)] __uninitialized;
 
 		if (!(dirty & row->bit))
 			continue;
 		BUILD_BUG_ON(sizeof(copy) < sizeof(struct kvm_regs) || sizeof(copy) < sizeof(struct kvm_vcpu_events));
-		memcpy(copy, (void *)run + row->offset, row->size);
+		BUILD_BUG_ON(sizeof(struct kvm_sync_regs) + sizeof(copy) > sizeof(run->s));
+		memcpy(copy, (void *)run + row->offset, sizeof(copy));	/* a size known here is the fastest */
 		r = row->set(vcpu, copy, 0);
 		if (r)
 			return r;

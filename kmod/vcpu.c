@@ -155,7 +155,7 @@ void keel_request_some(struct keel_vm *vm, enum keel_request req, const unsigned
  * pausers.  Who wants to come in meanwhile waits elsewhere, for the end of all pauses.
  */
 
-/* On a VM's first pause in which it is outside, off the list; not if it is just coming in. */
+/* Off the list, if it is outside and not just coming in. */
 static bool vcpu_unlist(struct keel_vcpu *vcpu)
 {
 	if (smp_load_acquire(&vcpu->in_loop))
@@ -171,7 +171,7 @@ static bool vcpu_unlist(struct keel_vcpu *vcpu)
 	return true;
 }
 
-static noinline void vcpu_list(struct keel_vcpu *vcpu)
+static void vcpu_list(struct keel_vcpu *vcpu)
 {
 	struct keel_vm *vm = vcpu->vm;
 
@@ -210,22 +210,6 @@ void keel_vm_resume(struct keel_vm *vm)
 		wake_up_all(&vm->paused);
 }
 
-int keel_vcpu_begin(struct keel_vcpu *vcpu)
-{
-	struct keel_vm *vm = vcpu->vm;
-
-	for (;;) {
-		smp_store_mb(vcpu->in_loop, true);	/* with the barrier in keel_vm_pause() */
-		if (unlikely(!READ_ONCE(vcpu->listed)))
-			vcpu_list(vcpu);
-		if (likely(!atomic_read(&vm->pause)))
-			return 0;
-		keel_vcpu_end(vcpu);
-		if (wait_event_killable(vm->paused, !atomic_read(&vm->pause)))
-			return -EINTR;
-	}
-}
-
 /* There is a pause, and this vCPU is out. */
 static noinline void vcpu_came_out(struct keel_vcpu *vcpu)
 {
@@ -248,6 +232,30 @@ void keel_vcpu_end(struct keel_vcpu *vcpu)
 	(void)xchg(&vcpu->in_loop, false);	/* a full barrier, on either side */
 	if (unlikely(atomic_read(&vcpu->vm->pause)))
 		vcpu_came_out(vcpu);
+}
+
+static noinline int vcpu_begin_slow(struct keel_vcpu *vcpu)
+{
+	struct keel_vm *vm = vcpu->vm;
+
+	for (;;) {
+		if (!READ_ONCE(vcpu->listed))
+			vcpu_list(vcpu);
+		if (!atomic_read(&vm->pause))
+			return 0;
+		keel_vcpu_end(vcpu);
+		if (wait_event_killable(vm->paused, !atomic_read(&vm->pause)))
+			return -EINTR;
+		smp_store_mb(vcpu->in_loop, true);
+	}
+}
+
+int keel_vcpu_begin(struct keel_vcpu *vcpu)
+{
+	smp_store_mb(vcpu->in_loop, true);	/* with the barriers in keel_vm_pause() and vcpu_unlist() */
+	if (likely(READ_ONCE(vcpu->listed) && !atomic_read(&vcpu->vm->pause)))
+		return 0;
+	return vcpu_begin_slow(vcpu);
 }
 
 /* Those that are not on the list see to it when they come back to it. */
@@ -457,30 +465,30 @@ static VCPU_IOCTL(vcpu_run)
 
 static const struct keel_ioctl vcpu_ioctls[] = {
 	VCPU_ENTRY(KVM_RUN, LOCK_VCPU, vcpu_run),
-	VCPU_ENTRY(KVM_GET_REGS, LOCK_VCPU, keel_get_regs),
+	VCPU_ENTRY(KVM_GET_REGS, LOCK_VCPU | ARG_FILLED, keel_get_regs),
 	VCPU_ENTRY(KVM_SET_REGS, LOCK_VCPU, keel_set_regs),
-	VCPU_ENTRY(KVM_GET_SREGS, LOCK_VCPU, keel_get_sregs),
+	VCPU_ENTRY(KVM_GET_SREGS, LOCK_VCPU | ARG_FILLED, keel_get_sregs),
 	VCPU_ENTRY(KVM_SET_SREGS, LOCK_VCPU, keel_set_sregs),
-	VCPU_ENTRY(KVM_GET_SREGS2, LOCK_VCPU, keel_get_sregs2),
+	VCPU_ENTRY(KVM_GET_SREGS2, LOCK_VCPU | ARG_FILLED, keel_get_sregs2),
 	VCPU_ENTRY(KVM_SET_SREGS2, LOCK_VCPU, keel_set_sregs2),
-	VCPU_ENTRY(KVM_GET_FPU, LOCK_VCPU, keel_get_fpu),
+	VCPU_ENTRY(KVM_GET_FPU, LOCK_VCPU | ARG_FILLED, keel_get_fpu),
 	VCPU_ENTRY(KVM_SET_FPU, LOCK_VCPU, keel_set_fpu),
-	VCPU_ENTRY(KVM_GET_XSAVE, LOCK_VCPU, keel_get_xsave),
-	VCPU_ENTRY(KVM_GET_XSAVE2, LOCK_VCPU | ARG_RAW, keel_get_xsave2),
+	VCPU_ENTRY(KVM_GET_XSAVE, LOCK_VCPU | ARG_RAW, keel_get_xsave),
+	VCPU_ENTRY(KVM_GET_XSAVE2, LOCK_VCPU | ARG_RAW, keel_get_xsave),
 	VCPU_ENTRY(KVM_SET_XSAVE, LOCK_VCPU | ARG_RAW, keel_set_xsave),
 	VCPU_ENTRY(KVM_GET_XCRS, LOCK_VCPU, keel_get_xcrs),
 	VCPU_ENTRY(KVM_SET_XCRS, LOCK_VCPU, keel_set_xcrs),
 	VCPU_ENTRY(KVM_GET_DEBUGREGS, LOCK_VCPU, keel_get_debugregs),
 	VCPU_ENTRY(KVM_SET_DEBUGREGS, LOCK_VCPU, keel_set_debugregs),
 	VCPU_ENTRY(KVM_SET_GUEST_DEBUG, LOCK_VCPU, keel_set_guest_debug),
-	VCPU_ENTRY(KVM_GET_VCPU_EVENTS, LOCK_VCPU, keel_get_events),
+	VCPU_ENTRY(KVM_GET_VCPU_EVENTS, LOCK_VCPU | ARG_FILLED, keel_get_events),
 	VCPU_ENTRY(KVM_SET_VCPU_EVENTS, LOCK_VCPU, keel_set_events),
 	VCPU_ENTRY(KVM_INTERRUPT, LOCK_VCPU, keel_ioctl_interrupt),
 	VCPU_ENTRY(KVM_NMI, LOCK_VCPU, keel_ioctl_nmi),
 	VCPU_ENTRY(KVM_SMI, LOCK_VCPU, keel_ioctl_smi),
 	VCPU_ENTRY(KVM_GET_MP_STATE, LOCK_VCPU, vcpu_get_mp_state),
 	VCPU_ENTRY(KVM_SET_MP_STATE, LOCK_VCPU, vcpu_set_mp_state),
-	VCPU_ENTRY(KVM_GET_LAPIC, LOCK_VCPU, irq_get_lapic),
+	VCPU_ENTRY(KVM_GET_LAPIC, LOCK_VCPU | ARG_FILLED, irq_get_lapic),
 	VCPU_ENTRY(KVM_SET_LAPIC, LOCK_VCPU, irq_set_lapic),
 	VCPU_ENTRY(KVM_SET_VAPIC_ADDR, LOCK_VCPU, irq_set_vapic_addr),
 	VCPU_ENTRY(KVM_SET_CPUID, LOCK_VCPU | ARG_RAW, keel_set_cpuid),
@@ -503,6 +511,13 @@ static const struct keel_ioctl vcpu_ioctls[] = {
 	VCPU_ENTRY(KVM_GET_STATS_FD, LOCK_NONE, keel_vcpu_stats_fd),
 };
 
+KEEL_IOCTLS(keel_vcpu_ioctls, vcpu_ioctls);
+
+static __always_inline long vcpu_call(const struct keel_ioctl *row, struct keel_vcpu *vcpu, unsigned long arg)
+{
+	return keel_ioctl_is_raw(row) ? row->vcpu(vcpu, NULL, arg) : keel_ioctl_copied(row, vcpu, arg);
+}
+
 static long vcpu_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
 {
 	struct keel_vcpu *vcpu = file->private_data;
@@ -511,18 +526,18 @@ static long vcpu_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
 
 	if (vcpu->vm->mm != current->mm || READ_ONCE(vcpu->vm->dead))
 		return -EIO;
-	row = keel_ioctl_find(vcpu_ioctls, ARRAY_SIZE(vcpu_ioctls), cmd);
+	row = keel_ioctl_find(&keel_vcpu_ioctls, cmd);
 	if (!row)
 		return -EINVAL;
 	if ((row->flags & LOCK_MASK) != LOCK_VCPU)
-		return keel_ioctl_call(row, vcpu, arg);
+		return vcpu_call(row, vcpu, arg);
 
 	if (mutex_lock_killable(&vcpu->mutex))
 		return -EINTR;
 	ret = keel_vcpu_begin(vcpu);
 	if (!ret) {
 		vcpu_load(vcpu);
-		ret = keel_ioctl_call(row, vcpu, arg);
+		ret = vcpu_call(row, vcpu, arg);
 		vcpu_put(vcpu);
 		keel_vcpu_end(vcpu);
 	}

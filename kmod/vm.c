@@ -269,6 +269,13 @@ static const struct keel_ioctl vm_ioctls[] = {
 	VM_ENTRY(KVM_GET_STATS_FD, LOCK_NONE, keel_vm_stats_fd),
 };
 
+static KEEL_IOCTLS(vm_table, vm_ioctls);
+
+static long vm_call(const struct keel_ioctl *row, struct keel_vm *vm, unsigned long arg)
+{
+	return keel_ioctl_is_raw(row) ? row->vm(vm, NULL, arg) : keel_ioctl_copied(row, vm, arg);
+}
+
 static long vm_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
 {
 	struct keel_vm *vm = file->private_data;
@@ -277,13 +284,13 @@ static long vm_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
 
 	if (vm->mm != current->mm || READ_ONCE(vm->dead))
 		return -EIO;
-	row = keel_ioctl_find(vm_ioctls, ARRAY_SIZE(vm_ioctls), cmd);
+	row = keel_ioctl_find(&vm_table, cmd);
 	if (!row)
 		return -ENOTTY;
 	if ((row->flags & LOCK_MASK) != LOCK_VM)
-		return keel_ioctl_call(row, vm, arg);
+		return vm_call(row, vm, arg);
 	mutex_lock(&vm->lock);
-	ret = keel_ioctl_call(row, vm, arg);
+	ret = vm_call(row, vm, arg);
 	mutex_unlock(&vm->lock);
 	return ret;
 }
@@ -381,8 +388,10 @@ no_vm:
 	return err;
 }
 
-int keel_objects_init(void)
+int __init keel_objects_init(void)
 {
+	keel_ioctls_index(&vm_table);
+	keel_ioctls_index(&keel_vcpu_ioctls);
 	vm_cache = kmem_cache_create("keel_vm", max(keel_hw.vm_size, sizeof(struct keel_vm)), 0, SLAB_ACCOUNT, NULL);
 	if (!vm_cache)
 		return -ENOMEM;

@@ -79,7 +79,7 @@ struct keel_msrs {	/* values of MSRs that live in memory only */
 int keel_get_msr(struct keel_vcpu *vcpu, u32 msr, u64 *val, bool host);	/* 0, 1: #GP / unknown, -EAGAIN: fast loop */
 int keel_set_msr(struct keel_vcpu *vcpu, u32 msr, u64 val, bool host);	/* may be called in the fast loop */
 /* RDMSR and WRMSR of the guest: 0, or why they fail, in the ABI's words (KVM_MSR_EXIT_REASON_*), or: */
-#define KEEL_MSR_SLOW	BIT(31)	/* the value is not to be had in the fast loop */
+#define KEEL_MSR_SLOW	BIT(31)	/* the value is not to be had, or set, in the fast loop */
 u32 keel_guest_rdmsr(struct keel_vcpu *vcpu, u32 msr, u64 *val);
 u32 keel_guest_wrmsr(struct keel_vcpu *vcpu, u32 msr, u64 val);
 /* Which MSRs the guest reaches without an exit, beside the backend's choice: bits.  The backend has a bitmap for each set. */
@@ -92,7 +92,6 @@ enum {
 unsigned int keel_msr_map(struct keel_vcpu *vcpu);
 VM_IOCTL(keel_set_msr_filter);
 void keel_msr_filter_free(struct kvm_msr_filter *filter);
-bool keel_msr_fast(u32 msr);	/* may this MSR be written without sleeping? */
 void keel_msrs_reset(struct keel_vcpu *vcpu, bool init);
 SYS_IOCTL(keel_get_msr_index_list);
 SYS_IOCTL(keel_get_msr_feature_index_list);
@@ -156,7 +155,6 @@ void keel_fpu_fninit(struct keel_vcpu *vcpu);
 VCPU_IOCTL(keel_get_fpu);
 VCPU_IOCTL(keel_set_fpu);
 VCPU_IOCTL(keel_get_xsave);
-VCPU_IOCTL(keel_get_xsave2);
 VCPU_IOCTL(keel_set_xsave);
 VCPU_IOCTL(keel_get_xcrs);
 VCPU_IOCTL(keel_set_xcrs);

@@ -304,6 +304,9 @@ static void offer_row(const struct leaf_row *row)
 	} while (row->indexed && (e->eax & 0x1f) && ++index < 8);
 }
 
+static u64 host_cr4_mask __ro_after_init;
+static u64 find_host_cr4_mask(void);
+
 void keel_cpuid_setup(void)
 {
 	u32 basic = cpuid_eax(0), extended = cpuid_eax(0x80000000);
@@ -324,6 +327,7 @@ void keel_cpuid_setup(void)
 		else
 			offer_row(&leaf_rows[i]);
 	}
+	host_cr4_mask = find_host_cr4_mask();
 	keel_msr_setup();
 }
 
@@ -469,6 +473,11 @@ bool keel_cpuid_faults(struct keel_vcpu *vcpu)
 	return unlikely(vcpu->msrs.misc_features & MSR_MISC_FEATURES_ENABLES_CPUID_FAULT) && keel_cpl(vcpu);
 }
 
+static noinline void cpuid_trace(struct keel_vcpu *vcpu, u32 function, u32 index, const u32 out[4])
+{
+	trace_keel_cpuid(vcpu, function, index, out[EAX], out[EBX], out[ECX], out[EDX]);
+}
+
 int keel_emulate_cpuid(struct keel_vcpu *vcpu)
 {
 	u32 function = vcpu->regs[KEEL_RAX], index = vcpu->regs[KEEL_RCX];
@@ -484,7 +493,8 @@ int keel_emulate_cpuid(struct keel_vcpu *vcpu)
 		return KEEL_RESUME;
 	}
 	keel_cpuid(vcpu, out);
-	trace_keel_cpuid(vcpu, function, index, out[0], out[1], out[2], out[3]);
+	if (trace_keel_cpuid_enabled())
+		cpuid_trace(vcpu, function, index, out);
 	keel_set_reg(vcpu, KEEL_RAX, out[0]);
 	keel_set_reg(vcpu, KEEL_RBX, out[1]);
 	keel_set_reg(vcpu, KEEL_RCX, out[2]);
@@ -555,7 +565,7 @@ static bool offered_has(unsigned int x86_feature)
 	return false;
 }
 
-u64 keel_host_cr4_mask(void)
+static u64 find_host_cr4_mask(void)
 {
 	u64 mask = CR4_EVERYWHERE;
 	unsigned int i;
@@ -564,6 +574,11 @@ u64 keel_host_cr4_mask(void)
 		if (offered_has(cr4_rows[i].feature))
 			mask |= cr4_rows[i].bit;
 	return mask;
+}
+
+u64 keel_host_cr4_mask(void)
+{
+	return host_cr4_mask;
 }
 
 static u64 guest_efer(struct keel_vcpu *vcpu)

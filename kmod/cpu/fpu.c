@@ -11,6 +11,7 @@
  * SDM vol. 1 chapter 13; APM vol. 2 11.5, vol. 4 appendix A.
  */
 #include <linux/gfp.h>
+#include <linux/pagemap.h>
 #include <linux/slab.h>
 #include <linux/uaccess.h>
 #include <asm/cpufeature.h>
@@ -230,8 +231,9 @@ void keel_fpu_load(struct keel_vcpu *vcpu)
 		asm volatile("fxrstor64 (%0)" : : "r" (fpu->state) : "memory");
 	fpu->swap_tsc_aux = guest_reads_tsc_aux(vcpu);
 	if (fpu->swap_tsc_aux) {
-		rdmsrq(MSR_TSC_AUX, fpu->host_tsc_aux);
-		wrmsrq(MSR_TSC_AUX, vcpu->msrs.tsc_aux);
+		fpu->host_tsc_aux = keel_rdmsr(MSR_TSC_AUX);
+		if (fpu->host_tsc_aux != vcpu->msrs.tsc_aux)
+			keel_wrmsr(MSR_TSC_AUX, vcpu->msrs.tsc_aux);
 	}
 }
 
@@ -245,7 +247,8 @@ void keel_fpu_save(struct keel_vcpu *vcpu)
 	else
 		asm volatile("fxsave64 (%0)" : : "r" (fpu->state) : "memory");
 	if (fpu->swap_tsc_aux) {
-		wrmsrq(MSR_TSC_AUX, fpu->host_tsc_aux);
+		if (fpu->host_tsc_aux != vcpu->msrs.tsc_aux)
+			keel_wrmsr(MSR_TSC_AUX, fpu->host_tsc_aux);
 		fpu->swap_tsc_aux = false;
 	}
 }
@@ -295,7 +298,7 @@ bool keel_fpu_swaps(struct keel_vcpu *vcpu)
 {
 	const struct keel_fpu *fpu = &vcpu->fpu;
 
-	if (host.pku)
+	if (host.pku && ((vcpu->cr4 & X86_CR4_PKE) || (fpu->xcr0 & XFEATURE_MASK_PKRU)))
 		return true;
 	return vcpu->cr4 & X86_CR4_OSXSAVE && (fpu->xcr0 != host.xcr0 || (host.xss_msr && fpu->xss != host.xss));
 }
@@ -433,16 +436,17 @@ VCPU_IOCTL(keel_get_fpu)
 	struct kvm_fpu *out = buf;
 
 	complete_area(&vcpu->fpu);
-	memset(out, 0, sizeof(*out));
 	memcpy(out->fpr, fx->st_space, sizeof(out->fpr));
 	out->fcw = fx->cwd;
 	out->fsw = fx->swd;
 	out->ftwx = fx->twd;
+	out->pad1 = 0;
 	out->last_opcode = fx->fop;
 	out->last_ip = fx->rip;
 	out->last_dp = fx->rdp;
 	memcpy(out->xmm, fx->xmm_space, sizeof(out->xmm));
 	out->mxcsr = fx->mxcsr;
+	out->pad2 = 0;
 	return 0;
 }
 
@@ -466,51 +470,35 @@ VCPU_IOCTL(keel_set_fpu)
 	return 0;
 }
 
-/* What the guest's CPUID does not tell of is none of its state. */
-static void hide_components(void *image, u64 shown)
-{
-	struct xstate_header *h = image + LEGACY_BYTES;
-	unsigned long hidden = host.features & ~shown;
-	unsigned int i;
-
-	for_each_set_bit(i, &hidden, MAX_FEATURE + 1)
-		memset(image + host.comp[i].offset, 0, host.comp[i].bytes);
-	h->xfeatures &= shown;
-}
-
-/* The image of the ABI: the area, and PKRU where XSAVE would put it. */
+/*
+ * The image of the ABI: the area, and PKRU where XSAVE would put it, without what the guest's CPUID does not tell of, which
+ * is none of its state.
+ */
 VCPU_IOCTL(keel_get_xsave)
 {
+	u64 shown = vcpu->model.xcr0_allowed | XFEATURE_MASK_FPSSE;
+	unsigned long hidden = host.features & ~shown;
 	struct keel_fpu *fpu = &vcpu->fpu;
-	struct xstate_header *h = buf + LEGACY_BYTES;
+	void __user *to = (void __user *)arg;
+	u64 pkru = fpu->pkru;
+	struct xstate_header h;
+	unsigned int i;
 
 	BUILD_BUG_ON(sizeof(struct kvm_xsave) != PAGE_SIZE);
 	complete_area(fpu);
-	memcpy(buf, fpu->state, PAGE_SIZE);
-	((struct fxregs_state *)buf)->mxcsr_mask = host.mxcsr_mask;
-	if (!host.xsave) {
-		h->xfeatures = XFEATURE_MASK_FPSSE;
-	} else if (host.features & XFEATURE_MASK_PKRU) {
-		memset(buf + host.comp[XFEATURE_PKRU].offset, 0, host.comp[XFEATURE_PKRU].bytes);
-		memcpy(buf + host.comp[XFEATURE_PKRU].offset, &fpu->pkru, sizeof(fpu->pkru));
-		h->xfeatures |= XFEATURE_MASK_PKRU;
-	}
-	hide_components(buf, vcpu->model.xcr0_allowed | XFEATURE_MASK_FPSSE);
+	legacy(fpu)->mxcsr_mask = host.mxcsr_mask;	/* at which XRSTOR does not look */
+	h = *header(fpu);
+	h.xfeatures |= host.xsave ? host.features & XFEATURE_MASK_PKRU : XFEATURE_MASK_FPSSE;
+	h.xfeatures &= shown;
+	if (copy_to_user(to, fpu->state, PAGE_SIZE) || copy_to_user(to + LEGACY_BYTES, &h, sizeof(h)))
+		return -EFAULT;
+	if (h.xfeatures & XFEATURE_MASK_PKRU &&
+	    copy_to_user(to + host.comp[XFEATURE_PKRU].offset, &pkru, min_t(u32, host.comp[XFEATURE_PKRU].bytes, 8)))
+		return -EFAULT;
+	for_each_set_bit(i, &hidden, MAX_FEATURE + 1)
+		if (clear_user(to + host.comp[i].offset, host.comp[i].bytes))
+			return -EFAULT;
 	return 0;
-}
-
-VCPU_IOCTL(keel_get_xsave2)
-{
-	void *image = (void *)get_zeroed_page(GFP_KERNEL_ACCOUNT);
-	long ret;
-
-	if (!image)
-		return -ENOMEM;
-	ret = keel_get_xsave(vcpu, image, 0);
-	if (!ret && copy_to_user((void __user *)arg, image, PAGE_SIZE))
-		ret = -EFAULT;
-	free_page((unsigned long)image);
-	return ret;
 }
 
 /* Would XRSTOR take it? */
@@ -523,29 +511,30 @@ static bool image_valid(const void *image)
 	       !memchr_inv(h->reserved, 0, sizeof(h->reserved)) && !(fx->mxcsr & ~host.mxcsr_mask);
 }
 
+/*
+ * What is looked at is copied first.  The rest, of which any bytes will do, goes to its place at once; should somebody take
+ * the user's memory away in that moment, some of it is the guest's old state.
+ */
 VCPU_IOCTL(keel_set_xsave)
 {
+	u8 head[HEADER_END] __aligned(8) __uninitialized;
+	struct xstate_header *h = (void *)head + LEGACY_BYTES;
+	const char __user *from = (void __user *)arg;
 	struct keel_fpu *fpu = &vcpu->fpu;
-	void *image = (void *)get_zeroed_page(GFP_KERNEL_ACCOUNT);
-	struct xstate_header *h = image + LEGACY_BYTES;
-	long ret = -EFAULT;
 
-	if (!image)
-		return -ENOMEM;
-	if (copy_from_user(image, (void __user *)arg, PAGE_SIZE))
-		goto out;
-	ret = -EINVAL;
-	if (!image_valid(image))
-		goto out;
+	if (copy_from_user(head, from, sizeof(head)))
+		return -EFAULT;
+	if (!image_valid(head))
+		return -EINVAL;
+	if (fault_in_readable(from, PAGE_SIZE) ||
+	    copy_from_user(fpu->state + HEADER_END, from + HEADER_END, PAGE_SIZE - HEADER_END))
+		return -EFAULT;
 	fpu->pkru = 0;
 	if (h->xfeatures & XFEATURE_MASK_PKRU)
-		memcpy(&fpu->pkru, image + host.comp[XFEATURE_PKRU].offset, sizeof(fpu->pkru));
+		memcpy(&fpu->pkru, fpu->state + host.comp[XFEATURE_PKRU].offset, sizeof(fpu->pkru));
 	h->xfeatures &= ~(u64)XFEATURE_MASK_PKRU;
-	memcpy(fpu->state, image, PAGE_SIZE);
-	ret = 0;
-out:
-	free_page((unsigned long)image);
-	return ret;
+	memcpy(fpu->state, head, sizeof(head));
+	return 0;
 }
 
 VCPU_IOCTL(keel_get_xcrs)

@@ -136,7 +136,7 @@ static enum emul_result device_write(struct keel_insn *in, u64 gpa, const void *
 		return EMUL_UNHANDLEABLE;
 	io->addr = gpa;
 	io->len = len;
-	memcpy(io->data, buf, len);
+	memcpy(io->data, data, sizeof(data));
 	in->nr_writes++;
 	return EMUL_OK;
 }
@@ -1088,7 +1088,7 @@ int keel_pio(struct keel_vcpu *vcpu, u16 port, unsigned int size, bool in, u64 n
 	keel_advance(vcpu, next_rip);
 	if (kernel_pio(vcpu, port, size, &rax, false))
 		return KEEL_RESUME;
-	memcpy(vcpu->pio_data, &rax, size);
+	put_unaligned_le32(rax, vcpu->pio_data);	/* as many bytes as any port takes */
 	user_pio(vcpu, port, size, 1, false);
 	return KEEL_USER;
 }
@@ -1096,7 +1096,10 @@ int keel_pio(struct keel_vcpu *vcpu, u16 port, unsigned int size, bool in, u64 n
 static int msr_failed(struct keel_vcpu *vcpu, u32 why, u32 exit, u64 val, u64 next)
 {
 	if (why == KEEL_MSR_SLOW) {
-		vcpu->stat.msr_reads--;		/* it comes again */
+		if (exit == KVM_EXIT_X86_RDMSR)		/* it comes again */
+			vcpu->stat.msr_reads--;
+		else
+			vcpu->stat.msr_writes--;
 		return KEEL_SLOW;
 	}
 	trace_keel_msr(vcpu, vcpu->regs[KEEL_RCX], val, exit == KVM_EXIT_X86_WRMSR, why);
@@ -1134,8 +1137,6 @@ int keel_emulate_wrmsr(struct keel_vcpu *vcpu)
 
 	if (r)
 		return r;
-	if (vcpu->atomic && !keel_msr_fast(msr))
-		return KEEL_SLOW;
 	vcpu->stat.msr_writes++;
 	why = keel_guest_wrmsr(vcpu, msr, val);
 	if (unlikely(why))

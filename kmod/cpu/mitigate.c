@@ -30,7 +30,7 @@ static bool device_data_leaks __ro_after_init;
 #define L1D_ORDER	4
 static unsigned long l1d_pages;
 
-static DEFINE_PER_CPU(u64, last_serial);
+DEFINE_PER_CPU(u64, keel_last_serial);
 
 static u64 arch_capabilities(void)
 {
@@ -104,11 +104,9 @@ void __keel_entry_flush(void)
 		asm volatile("verw %0" : : "m" (keel_verw_sel) : "cc");
 }
 
-void keel_predict_barrier(u64 serial)
+void __keel_predict_barrier(u64 serial)
 {
-	if (likely(__this_cpu_read(last_serial) == serial))
-		return;
-	__this_cpu_write(last_serial, serial);
+	__this_cpu_write(keel_last_serial, serial);
 	if (keel_wants_ibpb())
 		keel_ibpb();
 }

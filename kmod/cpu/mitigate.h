@@ -74,7 +74,13 @@ static __always_inline void keel_guest_has_run(void)
 
 asmlinkage void keel_ibpb(void);
 /* Preemption off: vCPU number @serial (unique in the module's life) comes to this CPU. */
-void keel_predict_barrier(u64 serial);
+DECLARE_PER_CPU(u64, keel_last_serial);
+void __keel_predict_barrier(u64 serial);
+static __always_inline void keel_predict_barrier(u64 serial)
+{
+	if (unlikely(__this_cpu_read(keel_last_serial) != serial))
+		__keel_predict_barrier(serial);
+}
 
 #endif /* __ASSEMBLER__ */
 #endif

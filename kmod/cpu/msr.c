@@ -881,14 +881,7 @@ unsigned int keel_msr_map(struct keel_vcpu *vcpu)
 	       (vcpu->vm->exits_off & KVM_X86_DISABLE_EXITS_CSTATE ? KEEL_MSRS_CSTATES : 0);
 }
 
-bool keel_msr_fast(u32 msr)
-{
-	const struct msr_row *row = find(msr);
-
-	return !row || (row->flags & M_FAST);	/* #GP needs no sleep either */
-}
-
-static bool may_access(const struct msr_access *a)
+static __always_inline bool may_access(const struct msr_access *a)
 {
 	if (likely(!(a->row->flags & (M_HOST | M_NEEDS | M_PV))))
 		return true;
@@ -901,11 +894,16 @@ static bool may_access(const struct msr_access *a)
 	return !(a->row->flags & M_NEEDS) || keel_guest_has(a->vcpu, a->row->feature);
 }
 
-int keel_get_msr(struct keel_vcpu *vcpu, u32 msr, u64 *val, bool host)
+static __always_inline int get_msr(struct keel_vcpu *vcpu, u32 msr, u64 *val, bool host)
 {
 	struct msr_access a = { .vcpu = vcpu, .row = find(msr), .msr = msr, .host = host };
 
 	return a.row && may_access(&a) ? a.row->get(&a, val) : 1;
+}
+
+int keel_get_msr(struct keel_vcpu *vcpu, u32 msr, u64 *val, bool host)
+{
+	return get_msr(vcpu, msr, val, host);
 }
 
 int keel_set_msr(struct keel_vcpu *vcpu, u32 msr, u64 val, bool host)
@@ -946,15 +944,22 @@ u32 keel_guest_rdmsr(struct keel_vcpu *vcpu, u32 msr, u64 *val)
 
 	if (unlikely(vcpu->vm->msr_filter) && !filter_allows(vcpu, msr, KVM_MSR_FILTER_READ))
 		return KVM_MSR_EXIT_REASON_FILTER;
-	r = keel_get_msr(vcpu, msr, val, false);
+	r = get_msr(vcpu, msr, val, false);
 	return r ? why_refused(msr, r) : 0;
 }
 
 u32 keel_guest_wrmsr(struct keel_vcpu *vcpu, u32 msr, u64 val)
 {
+	struct msr_access a = { .vcpu = vcpu, .row = find(msr), .msr = msr, .host = false };
+
+	/* No row is #GP, which needs no sleep either. */
+	if (vcpu->atomic && a.row && !(a.row->flags & M_FAST))
+		return KEEL_MSR_SLOW;
 	if (unlikely(vcpu->vm->msr_filter) && !filter_allows(vcpu, msr, KVM_MSR_FILTER_WRITE))
 		return KVM_MSR_EXIT_REASON_FILTER;
-	return keel_set_msr(vcpu, msr, val, false) ? why_refused(msr, 1) : 0;
+	if (likely(a.row && may_access(&a) && !a.row->set(&a, val)))
+		return 0;
+	return why_refused(msr, 1);
 }
 
 /* Values at power-on; INIT keeps all of them but what an INIT does to DEBUGCTL. */
@@ -1049,8 +1054,9 @@ typedef int (*msr_entry_fn)(struct keel_vcpu *vcpu, struct kvm_msr_entry *e);
 static long msrs_apply(struct keel_vcpu *vcpu, unsigned long arg, msr_entry_fn one, bool write_back)
 {
 	struct kvm_msrs __user *user = (void __user *)arg;
-	struct kvm_msr_entry *entries;
+	struct kvm_msr_entry few[16] __uninitialized, *entries = few;
 	struct kvm_msrs head;
+	size_t bytes;
 	long done;
 
 	if (copy_from_user(&head, user, sizeof(head)))
@@ -1059,15 +1065,21 @@ static long msrs_apply(struct keel_vcpu *vcpu, unsigned long arg, msr_entry_fn o
 		return -E2BIG;
 	if (!head.nmsrs)
 		return 0;
-	entries = memdup_user(user->entries, array_size(sizeof(*entries), head.nmsrs));
-	if (IS_ERR(entries))
-		return PTR_ERR(entries);
+	bytes = array_size(sizeof(*entries), head.nmsrs);
+	if (head.nmsrs > ARRAY_SIZE(few)) {
+		entries = memdup_user(user->entries, bytes);
+		if (IS_ERR(entries))
+			return PTR_ERR(entries);
+	} else if (copy_from_user(few, user->entries, bytes)) {
+		return -EFAULT;
+	}
 	for (done = 0; done < head.nmsrs; done++)
 		if (one(vcpu, &entries[done]))
 			break;
 	if (write_back && copy_to_user(user->entries, entries, done * sizeof(*entries)))
 		done = -EFAULT;
-	kfree(entries);
+	if (entries != few)
+		kfree(entries);
 	return done;
 }
 

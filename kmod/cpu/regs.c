@@ -233,34 +233,40 @@ int keel_insn_len(struct keel_vcpu *vcpu)
 	}
 }
 
-void keel_advance(struct keel_vcpu *vcpu, u64 next_rip)
+static noinline void advance_flags(struct keel_vcpu *vcpu, u64 next_rip)
 {
 	u64 rflags = keel_rflags(vcpu);
 
 	keel_set_reg(vcpu, KEEL_RIP, next_rip);
 	keel_call(set_shadow, vcpu, 0);
-	if (unlikely(rflags & (X86_EFLAGS_TF | X86_EFLAGS_RF))) {
+	if (rflags & (X86_EFLAGS_TF | X86_EFLAGS_RF)) {
 		keel_set_rflags(vcpu, rflags & ~(u64)X86_EFLAGS_RF);
 		if (rflags & X86_EFLAGS_TF)
 			keel_raise_db(vcpu, DR_STEP);
 	}
 }
 
-int keel_next_rip(struct keel_vcpu *vcpu, u64 *next)
+void keel_advance(struct keel_vcpu *vcpu, u64 next_rip)
 {
-	int len;
+	if (unlikely(!(vcpu->avail & BIT(KEEL_LAZY_RFLAGS)) || vcpu->rflags & (X86_EFLAGS_TF | X86_EFLAGS_RF))) {
+		advance_flags(vcpu, next_rip);
+		return;
+	}
+	keel_set_reg(vcpu, KEEL_RIP, next_rip);
+	keel_call(set_shadow, vcpu, 0);
+}
 
-	*next = keel_call(next_rip, vcpu);
-	if (*next)
-		return 0;
-	len = keel_insn_len(vcpu);
+int keel_measure_insn(struct keel_vcpu *vcpu)
+{
+	int len = keel_insn_len(vcpu);
+
 	if (len == -EAGAIN)
 		return KEEL_SLOW;
 	if (len < 0)
 		return KEEL_RESUME;
-	*next = keel_reg(vcpu, KEEL_RIP) + len;
+	vcpu->next_rip = keel_reg(vcpu, KEEL_RIP) + len;
 	if (!keel_is_64bit(vcpu))
-		*next = (u32)*next;
+		vcpu->next_rip = (u32)vcpu->next_rip;
 	return 0;
 }
 
@@ -277,22 +283,17 @@ int keel_skip(struct keel_vcpu *vcpu)
 
 /* ------------------------------------------------------------------ ioctls */
 
-/* kvm_regs lists RAX, RBX, RCX, RDX, RSI, RDI, RSP, RBP, then R8 to R15 in order. */
-static const u8 uapi_reg_order[16] = {
-	KEEL_RAX, KEEL_RBX, KEEL_RCX, KEEL_RDX, KEEL_RSI, KEEL_RDI, KEEL_RSP, KEEL_RBP,
-	KEEL_R8, KEEL_R9, KEEL_R10, KEEL_R11, KEEL_R12, KEEL_R13, KEEL_R14, KEEL_R15,
-};
-static_assert(offsetof(struct kvm_regs, r15) == 15 * sizeof(u64));
+/* As kvm_regs has them. */
+#define UAPI_REGS(R)										\
+	R(rax, RAX) R(rbx, RBX) R(rcx, RCX) R(rdx, RDX) R(rsi, RSI) R(rdi, RDI) R(rsp, RSP) R(rbp, RBP)	\
+	R(r8, R8) R(r9, R9) R(r10, R10) R(r11, R11) R(r12, R12) R(r13, R13) R(r14, R14) R(r15, R15) R(rip, RIP)
 
 VCPU_IOCTL(keel_get_regs)
 {
 	struct kvm_regs *r = buf;
-	u64 *slot = (u64 *)r;
-	unsigned int i;
 
-	for (i = 0; i < 16; i++)
-		slot[i] = keel_reg(vcpu, uapi_reg_order[i]);
-	r->rip = keel_reg(vcpu, KEEL_RIP);
+#define REG_GET(field, reg)	r->field = keel_reg(vcpu, KEEL_##reg);
+	UAPI_REGS(REG_GET)
 	r->rflags = keel_rflags(vcpu);
 	if (vcpu->debug.control & KVM_GUESTDBG_SINGLESTEP)
 		r->rflags &= ~(u64)X86_EFLAGS_TF;	/* ours */
@@ -301,13 +302,9 @@ VCPU_IOCTL(keel_get_regs)
 
 void keel_put_regs(struct keel_vcpu *vcpu, const struct kvm_regs *r)
 {
-	const u64 *slot = (const u64 *)r;
-	unsigned int i;
-
 	keel_insn_changed(vcpu, r->rip != keel_reg(vcpu, KEEL_RIP));
-	for (i = 0; i < 16; i++)
-		keel_set_reg(vcpu, uapi_reg_order[i], slot[i]);
-	keel_set_reg(vcpu, KEEL_RIP, r->rip);
+#define REG_PUT(field, reg)	keel_set_reg(vcpu, KEEL_##reg, r->field);
+	UAPI_REGS(REG_PUT)
 	keel_set_rflags(vcpu, r->rflags);
 	/* New registers: an exception raised for the old ones has no place any more. */
 	vcpu->ev.exception.type = KEEL_EV_NONE;
@@ -389,7 +386,6 @@ static bool is_pae_paging(u64 cr0, u64 cr4, u64 efer)
 
 int keel_put_sregs(struct keel_vcpu *vcpu, const struct kvm_sregs *s)
 {
-	struct kvm_segment cs;
 	unsigned int i;
 	u64 cr0;
 
@@ -397,8 +393,7 @@ int keel_put_sregs(struct keel_vcpu *vcpu, const struct kvm_sregs *s)
 		return -EINVAL;
 	if (irq_apic_base_set(vcpu, s->apic_base, true))
 		return -EINVAL;
-	keel_call(get_segment, vcpu, &cs, KEEL_CS);
-	keel_insn_changed(vcpu, cs.base != s->cs.base);
+	keel_insn_changed(vcpu, keel_call(seg_base, vcpu, KEEL_CS) != s->cs.base);
 	keel_call(set_dt, vcpu, &s->idt, true);
 	keel_call(set_dt, vcpu, &s->gdt, false);
 	vcpu->cr2 = s->cr2;

@@ -46,9 +46,9 @@ void svm_begin(struct keel_vcpu *vcpu)
 	 * The guest would run with the host's DEBUGCTL, as LBR virtualization is not used here: with bus locks trapped, or
 	 * steps from branch to branch, which it has not asked for and which are #DBs to it.
 	 */
-	to_svm(vcpu)->host_debugctl = native_read_msr(MSR_IA32_DEBUGCTLMSR);
+	to_svm(vcpu)->host_debugctl = keel_rdmsr(MSR_IA32_DEBUGCTLMSR);
 	if (unlikely(to_svm(vcpu)->host_debugctl))
-		wrmsrq(MSR_IA32_DEBUGCTLMSR, 0);
+		keel_wrmsr(MSR_IA32_DEBUGCTLMSR, 0);
 }
 
 void svm_end(struct keel_vcpu *vcpu)
@@ -57,7 +57,7 @@ void svm_end(struct keel_vcpu *vcpu)
 		svm_end_ldt(to_svm(vcpu));
 	/* And what perf has set meanwhile. */
 	if (unlikely(to_svm(vcpu)->host_debugctl))
-		wrmsrq(MSR_IA32_DEBUGCTLMSR, to_svm(vcpu)->host_debugctl | native_read_msr(MSR_IA32_DEBUGCTLMSR));
+		keel_wrmsr(MSR_IA32_DEBUGCTLMSR, to_svm(vcpu)->host_debugctl | keel_rdmsr(MSR_IA32_DEBUGCTLMSR));
 }
 
 static void svm_flush_regs(struct svm_vcpu *svm)
@@ -117,9 +117,14 @@ void svm_enter(struct keel_vcpu *vcpu)
 	svm->clean = CLEAN_ALL;
 	vcpu->regs[KEEL_RAX] = s->rax;
 	vcpu->cr2 = s->cr2;
-	/* What the guest changes only through us. */
-	vcpu->avail = keel_hw.two_dim ? BIT(KEEL_LAZY_CR4) :
-					BIT(KEEL_LAZY_CR0) | BIT(KEEL_LAZY_CR3) | BIT(KEEL_LAZY_CR4);
+	vcpu->regs[KEEL_RIP] = s->rip;
+	vcpu->rflags = s->rflags;
+	/* What the guest changes only through us, and what most exits look at. */
+	vcpu->avail = BIT(KEEL_LAZY_CR4) | BIT(KEEL_RIP) | BIT(KEEL_LAZY_RFLAGS);
+	if (unlikely(!keel_hw.two_dim))
+		vcpu->avail |= BIT(KEEL_LAZY_CR0) | BIT(KEEL_LAZY_CR3);
+	if (unlikely(svm->step))
+		vcpu->avail &= ~BIT(KEEL_LAZY_RFLAGS);	/* TF may be ours */
 	c->event_inj = 0;
 	tpr = c->int_ctl & V_TPR_MASK;
 	if (unlikely(tpr != svm->tpr_class)) {
@@ -352,13 +357,22 @@ static int svm_unexpected(struct keel_vcpu *vcpu)
 					ARRAY_SIZE(data), data);
 }
 
+/* Out of line: its arguments would all be at hand for it at every exit. */
+static noinline void svm_trace_exit(struct svm_vcpu *svm, unsigned int slot)
+{
+	struct vmcb_control_area *c = &svm->vmcb->control;
+
+	trace_keel_exit(&svm->vcpu, slot, svm_exits[slot].name, c->exit_info_1, c->exit_info_2);
+}
+
 int svm_exit_fast(struct keel_vcpu *vcpu)
 {
 	struct svm_vcpu *svm = to_svm(vcpu);
 	struct vmcb_control_area *c = &svm->vmcb->control;
 	unsigned int slot = svm_exit_slot(c);
 
-	trace_keel_exit(vcpu, slot, svm_exits[slot].name, c->exit_info_1, c->exit_info_2);
+	if (trace_keel_exit_enabled())
+		svm_trace_exit(svm, slot);
 	keel_count_exit(&vcpu->stat, slot);
 	if (unlikely(c->int_state | svm->in_shadow))
 		svm_keep_shadow(svm);

@@ -51,10 +51,7 @@ struct svm_cpu {
 };
 static DEFINE_PER_CPU(struct svm_cpu, svm_cpu);
 
-phys_addr_t svm_host_save_pa(void)
-{
-	return svm_pa(this_cpu_read(svm_cpu.host));
-}
+DEFINE_PER_CPU(phys_addr_t, svm_host_pa);
 
 /* The next entry here begins a new generation, with a full flush. IRQs or preemption off. */
 void svm_restart_asids(void)
@@ -234,6 +231,8 @@ static int svm_alloc_cpus(void)
 
 		sc->hsave = svm_alloc_page(GFP_KERNEL);
 		sc->host = svm_alloc_page(GFP_KERNEL);
+		if (sc->host)
+			per_cpu(svm_host_pa, cpu) = svm_pa(sc->host);
 		if (!sc->hsave || !sc->host)
 			return -ENOMEM;
 	}

@@ -102,7 +102,12 @@ void svm_cpu_emergency(void);
 void svm_assign_asid(struct svm_vcpu *svm);
 void svm_restart_asids(void);
 void svm_load_tsc_ratio(struct svm_vcpu *svm);
-phys_addr_t svm_host_save_pa(void);
+DECLARE_PER_CPU(phys_addr_t, svm_host_pa);	/* of VMSAVE's picture of the host */
+static inline phys_addr_t svm_host_save_pa(void)
+{
+	return __this_cpu_read(svm_host_pa);
+}
+
 extern phys_addr_t svm_iopm_pa, svm_msrpm_pa[KEEL_NR_MSR_MAPS];
 
 /* vmcb.c */

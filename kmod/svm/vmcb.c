@@ -160,18 +160,13 @@ void svm_cache_reg(struct keel_vcpu *vcpu, unsigned int reg)
 
 static struct vmcb_seg *svm_seg(struct keel_vcpu *vcpu, unsigned int seg)
 {
-	struct vmcb_save_area *s = &to_svm(vcpu)->vmcb->save;
+#define AT(name)	offsetof(struct vmcb_save_area, name)
+	static const u8 places[] = {
+		[KEEL_ES] = AT(es), [KEEL_CS] = AT(cs), [KEEL_SS] = AT(ss), [KEEL_DS] = AT(ds), [KEEL_FS] = AT(fs),
+		[KEEL_GS] = AT(gs), [KEEL_TR] = AT(tr), [KEEL_LDTR] = AT(ldtr),
+	};
 
-	switch (seg) {
-	case KEEL_ES: return &s->es;
-	case KEEL_CS: return &s->cs;
-	case KEEL_SS: return &s->ss;
-	case KEEL_DS: return &s->ds;
-	case KEEL_FS: return &s->fs;
-	case KEEL_GS: return &s->gs;
-	case KEEL_TR: return &s->tr;
-	default: return &s->ldtr;
-	}
+	return (void *)&to_svm(vcpu)->vmcb->save + places[seg];
 }
 
 /* The VMCB packs the descriptor's attributes: type, S, DPL, P in 0..7, AVL, L, D/B, G in 8..11. */

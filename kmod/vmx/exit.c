@@ -18,7 +18,7 @@
  * With TF set and an interrupt shadow, the single step is pending, and without TF it is not: entries are refused
  * where the three disagree (26.3.1.5).  The CPU keeps them in step, emulation and userspace may not.
  */
-static void vmx_fix_shadow(struct vmx_vcpu *vmx)
+static noinline void vmx_fix_shadow(struct vmx_vcpu *vmx)
 {
 	u32 state = vmcs_read(GUEST_INTERRUPTIBILITY_INFO);
 	u64 rflags = keel_rflags(&vmx->vcpu), pending;
@@ -107,7 +107,7 @@ static noinline void vmx_before_entry(struct vmx_vcpu *vmx)
 }
 
 /* From the page's end to its start (SDM 28.3.6); the index is that of the next entry, behind the last one -1. */
-static void vmx_drain_pml(struct vmx_vcpu *vmx)
+static noinline void vmx_drain_pml(struct vmx_vcpu *vmx)
 {
 	struct keel_vcpu *vcpu = &vmx->vcpu;
 	s16 index = vmcs_read(GUEST_PML_INDEX), i;
@@ -125,7 +125,7 @@ static void vmx_drain_pml(struct vmx_vcpu *vmx)
 }
 
 /* NMIs and machine checks are the host's, and are taken before interrupts are let in again. */
-static void vmx_exception_exit(struct vmx_vcpu *vmx)
+static noinline void vmx_exception_exit(struct vmx_vcpu *vmx)
 {
 	if (vmx->reason != EXIT_REASON_EXCEPTION_NMI) {
 		/* The entry failed, as it does when a machine check breaks it off (SDM 26.9). */
@@ -413,12 +413,19 @@ static unsigned int vmx_slot(const struct vmx_vcpu *vmx)
 	return min_t(u32, (u16)vmx->reason, VMX_EXIT_SLOTS - 1);
 }
 
+/* Out of line: its arguments would all be at hand for it at every exit. */
+static noinline void vmx_trace_exit(struct vmx_vcpu *vmx, unsigned int slot)
+{
+	trace_keel_exit(&vmx->vcpu, slot, vmx_exits[slot].name, vmx->reason, vmx->idt_info);
+}
+
 int vmx_exit_fast(struct keel_vcpu *vcpu)
 {
 	struct vmx_vcpu *vmx = to_vmx(vcpu);
 	unsigned int slot = vmx_slot(vmx);
 
-	trace_keel_exit(vcpu, slot, vmx_exits[slot].name, vmx->reason, vmx->idt_info);
+	if (trace_keel_exit_enabled())
+		vmx_trace_exit(vmx, slot);
 	keel_count_exit(&vcpu->stat, slot);
 	if (unlikely(vmx->reason & VMX_EXIT_REASONS_FAILED_VMENTRY))
 		return KEEL_SLOW;	/* nothing was delivered, nothing has changed */
@@ -439,25 +446,30 @@ int vmx_exit_slow(struct keel_vcpu *vcpu)
 	return vmx_exits[slot].slow ? vmx_exits[slot].slow(vcpu) : vmx_unexpected(vcpu);
 }
 
+static noinline u64 vmx_rip_wraps(struct keel_vcpu *vcpu, u64 next)
+{
+	return keel_is_64bit(vcpu) ? next : (u32)next;
+}
+
 /*
  * RIP behind the instruction that exited.  The length means nothing at other exits (27.2.5).  Whoever asks is about to
  * step over it, for which RFLAGS are looked at as well.
  */
 u64 vmx_next_rip(struct keel_vcpu *vcpu)
 {
-	u32 reason = to_vmx(vcpu)->reason;
+	u32 reason = to_vmx(vcpu)->reason, avail = vcpu->avail;
 	u64 next;
 
 	if (unlikely(reason == EXIT_REASON_EPT_VIOLATION || reason == EXIT_REASON_EPT_MISCONFIG))
 		return 0;
-	if (likely(!(vcpu->avail & (BIT(KEEL_RIP) | BIT(KEEL_LAZY_RFLAGS))))) {
+	if (likely(!(avail & BIT(KEEL_RIP))))
 		vcpu->regs[KEEL_RIP] = vmcs_read(GUEST_RIP);
+	if (likely(!(avail & BIT(KEEL_LAZY_RFLAGS))))
 		vcpu->rflags = vmcs_read(GUEST_RFLAGS);
-		vcpu->avail |= BIT(KEEL_RIP) | BIT(KEEL_LAZY_RFLAGS);
-	}
-	next = keel_reg(vcpu, KEEL_RIP) + vmcs_read(VM_EXIT_INSTRUCTION_LEN);
-	if (unlikely((next ^ vcpu->regs[KEEL_RIP]) >> 32) && !keel_is_64bit(vcpu))
-		next = (u32)next;
+	vcpu->avail = avail | BIT(KEEL_RIP) | BIT(KEEL_LAZY_RFLAGS);
+	next = vcpu->regs[KEEL_RIP] + vmcs_read(VM_EXIT_INSTRUCTION_LEN);
+	if (unlikely((next ^ vcpu->regs[KEEL_RIP]) >> 32))
+		return vmx_rip_wraps(vcpu, next);
 	return next;
 }
 

@@ -110,17 +110,17 @@ void vmx_begin(struct keel_vcpu *vcpu)
 		vmx->host_fs_base = base;
 		vmcs_write(HOST_FS_BASE, base);
 	}
-	vmx->host_debugctl = native_read_msr(MSR_IA32_DEBUGCTLMSR);
+	vmx->host_debugctl = keel_rdmsr(MSR_IA32_DEBUGCTLMSR);
 	vmx->irqs_taken = VMX_ASK_PERF;
 
 	/* Without SYSCALL nothing looks at its MSRs: RDMSR and WRMSR of them exit. */
 	vmx->syscall_loaded = vcpu->efer & EFER_SCE;
 	for (i = 0; vmx->syscall_loaded && i < ARRAY_SIZE(host_syscall); i++)
 		if (vmx->msr_guest[i] != host_syscall[i])
-			wrmsrq(switched_msrs[i], vmx->msr_guest[i]);
-	vmx->host_kernel_gs = native_read_msr(MSR_KERNEL_GS_BASE);
+			keel_wrmsr(switched_msrs[i], vmx->msr_guest[i]);
+	vmx->host_kernel_gs = keel_rdmsr(MSR_KERNEL_GS_BASE);
 	if (vmx->msr_guest[KERNEL_GS] != vmx->host_kernel_gs)
-		wrmsrq(MSR_KERNEL_GS_BASE, vmx->msr_guest[KERNEL_GS]);
+		keel_wrmsr(MSR_KERNEL_GS_BASE, vmx->msr_guest[KERNEL_GS]);
 }
 
 void vmx_end(struct keel_vcpu *vcpu)
@@ -130,8 +130,8 @@ void vmx_end(struct keel_vcpu *vcpu)
 
 	for (i = 0; vmx->syscall_loaded && i < ARRAY_SIZE(host_syscall); i++)
 		if (vmx->msr_guest[i] != host_syscall[i])
-			wrmsrq(switched_msrs[i], host_syscall[i]);
-	vmx->msr_guest[KERNEL_GS] = native_read_msr(MSR_KERNEL_GS_BASE);
+			keel_wrmsr(switched_msrs[i], host_syscall[i]);
+	vmx->msr_guest[KERNEL_GS] = keel_rdmsr(MSR_KERNEL_GS_BASE);
 
 	/* The LDT, since selectors may be of it; selectors; then bases, which loading a selector changes. */
 	if (unlikely(keel_has_ldt()))
@@ -142,16 +142,16 @@ void vmx_end(struct keel_vcpu *vcpu)
 		loadsegment(es, vmx->host_es);
 	if (unlikely(vmx->host_fs)) {
 		loadsegment(fs, vmx->host_fs);
-		wrmsrq(MSR_FS_BASE, vmx->host_fs_base);
+		keel_wrmsr(MSR_FS_BASE, vmx->host_fs_base);
 	}
 	if (unlikely(vmx->host_gs)) {
 		load_gs_index(vmx->host_gs);
-		wrmsrq(MSR_KERNEL_GS_BASE, vmx->host_kernel_gs);
+		keel_wrmsr(MSR_KERNEL_GS_BASE, vmx->host_kernel_gs);
 	} else if (vmx->msr_guest[KERNEL_GS] != vmx->host_kernel_gs) {
-		wrmsrq(MSR_KERNEL_GS_BASE, vmx->host_kernel_gs);
+		keel_wrmsr(MSR_KERNEL_GS_BASE, vmx->host_kernel_gs);
 	}
 	if (unlikely(vmx->host_debugctl))
-		wrmsrq(MSR_IA32_DEBUGCTLMSR, vmx->host_debugctl);
+		keel_wrmsr(MSR_IA32_DEBUGCTLMSR, vmx->host_debugctl);
 	/* An exit makes the GDT's limit 64K and the TSS's 0x67. */
 	native_load_gdt(&vmx->host_gdt);
 	invalidate_tss_limit();

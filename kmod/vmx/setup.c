@@ -113,13 +113,11 @@ void vmx_vmcs_forget(struct vmx_vcpu *vmx)
 		smp_call_function_single(cpu, vmcs_clear_here, vmx, 1);
 }
 
-void vmx_vmcs_load(struct vmx_vcpu *vmx, int cpu)
+static noinline void vmcs_load(struct vmx_vcpu *vmx, int cpu)
 {
 	struct vmx_cpu *vc = this_cpu_ptr(&vmx_cpu);
 	unsigned long flags;
 
-	if (likely(vc->current_vmcs == vmx))
-		return;
 	if (vmx->vmcs_cpu != cpu)
 		vmx_vmcs_forget(vmx);
 	local_irq_save(flags);
@@ -132,6 +130,12 @@ void vmx_vmcs_load(struct vmx_vcpu *vmx, int cpu)
 	vc->current_vmcs = vmx;
 	vmptrld(vmx->vmcs);
 	local_irq_restore(flags);
+}
+
+void vmx_vmcs_load(struct vmx_vcpu *vmx, int cpu)
+{
+	if (unlikely(this_cpu_read(vmx_cpu.current_vmcs) != vmx))
+		vmcs_load(vmx, cpu);
 }
 
 int vmx_cpu_enable(void)
