@@ -6,6 +6,7 @@
 #include "test.h"
 #include "pvclock.h"
 
+#include <sched.h>
 #include <time.h>
 
 FIXTURE(clock) {
@@ -145,6 +146,39 @@ TEST_F(clock, page)
 TEST_F(clock, page_old_msr)
 {
 	run_page(_metadata, self->vm, self->v, MSR_TIME_OLD);
+}
+
+/* Where the host does not trust its TSC the page is not left to it for long, wherever the vCPU is */
+static void keeps_up_guest(u64 arg)
+{
+	wrmsr(MSR_TIME, (u64)&times[0] | 1);
+	for (;;)
+		guest_sync(times[0].version);
+}
+
+TEST_F(clock, page_keeps_up)
+{
+	struct kvm_clock_data c;
+	cpu_set_t all, one;
+	u32 version;
+	int i;
+
+	must(ioctl(self->vm->fd, KVM_GET_CLOCK, &c));
+	if (c.flags & KVM_CLOCK_HOST_TSC)
+		SKIP(return, "the host keeps time by its TSC");
+	must(sched_getaffinity(0, sizeof(all), &all));
+	CPU_ZERO(&one);
+	for (i = 0; !CPU_ISSET(i, &all); i++)
+		;
+	CPU_SET(i, &one);
+	must(sched_setaffinity(0, sizeof(one), &one));
+	vcpu_long(self->v, keeps_up_guest, 0);
+	version = vcpu_sync(self->v);
+	EXPECT_EQ(version, vcpu_sync(self->v));
+	for (i = 0; i < 60 && version == vcpu_sync(self->v); i++)
+		sleep_ms(500);
+	EXPECT_NE(version, vcpu_sync(self->v));
+	must(sched_setaffinity(0, sizeof(all), &all));
 }
 
 /* A frequency that fits: what the page says passes about as time does */

@@ -116,6 +116,25 @@ static void host_clock_changed(struct work_struct *work)
 
 static DECLARE_WORK(host_clock_work, host_clock_changed);
 
+/*
+ * Where there is no line the pages run away from the host's time, for the TSC's rate is what the kernel has measured: they are
+ * written anew from time to time, for as long as there are any.
+ */
+#define NO_LINE_AGAIN	(10 * HZ)
+
+static void no_line_again(struct work_struct *work)
+{
+	struct keel_vm *vm;
+
+	mutex_lock(&keel_hw_lock);
+	list_for_each_entry(vm, &keel_vms, list)
+		if (!READ_ONCE(vm->clock.stable))
+			clock_invalidate(vm);
+	mutex_unlock(&keel_hw_lock);
+}
+
+static DECLARE_DELAYED_WORK(no_line_work, no_line_again);
+
 /* To queue work takes locks of the scheduler's, under which somebody may be waiting for the timekeeper's. */
 static void host_clock_irq(struct irq_work *work)
 {
@@ -200,6 +219,7 @@ void keel_clock_exit(void)
 	pvclock_gtod_unregister_notifier(&timekeeper_nb);
 	irq_work_sync(&host_clock_irq_work);
 	cancel_work_sync(&host_clock_work);
+	cancel_delayed_work_sync(&no_line_work);
 }
 
 struct host_time {
@@ -552,7 +572,7 @@ static void refresh(struct keel_vm *vm)
 /* kvmclock at @now. */
 static u64 clock_at(const struct keel_clock *vc, const struct host_time *now)
 {
-	return vc->stable && now->exact ? line_at(vc, now->tsc) : now->ns + vc->offset;
+	return vc->stable ? line_at(vc, now->tsc) : now->ns + vc->offset;
 }
 
 u64 keel_clock_ns(struct keel_vm *vm)
@@ -629,6 +649,7 @@ void keel_clock_update(struct keel_vcpu *vcpu)
 
 		tsc = now.tsc;
 		ns = now.ns + vc->offset;
+		schedule_delayed_work(&no_line_work, NO_LINE_AGAIN);
 	}
 	spin_unlock(&vc->lock);
 	page.tsc_timestamp = keel_guest_tsc_at(vcpu, tsc);
