@@ -5,6 +5,8 @@
  */
 #include "test.h"
 
+#include <sys/mount.h>
+
 FIXTURE(lapic) {
 	struct vm *vm;
 	struct vcpu *v;
@@ -874,6 +876,75 @@ TEST(run_by_the_cpu)
 	sregs.cr8 = 0;
 	vcpu_set_sregs(v, &sregs);
 	vcpu_done(v);
+	vm_free(vm);
+}
+
+/*
+ * What a guest can do as often as it likes, here taking the CPU's help away from its LAPIC and getting it back, is paid
+ * by itself: the host waits for no grace period, and hastens none.
+ */
+#define PROBES	"/sys/kernel/tracing/kprobe_events"
+#define PROBED	"/sys/kernel/tracing/events/lapic/enable"
+#define HITS	"/sys/kernel/tracing/kprobe_profile"
+#define SWITCHES	500
+
+static bool put(const char *path, const char *text)
+{
+	int fd = open(path, O_WRONLY | O_APPEND);
+	bool ok = fd >= 0 && write(fd, text, strlen(text)) == (ssize_t)strlen(text);
+
+	if (fd >= 0)
+		close(fd);
+	return ok;
+}
+
+static u64 hits(void)
+{
+	unsigned long n, missed, sum = 0;
+	FILE *f = fopen(HITS, "r");
+	char name[64];
+
+	while (f && fscanf(f, "%63s %lu %lu", name, &n, &missed) == 3)
+		sum += n + missed;
+	if (f)
+		fclose(f);
+	return sum;
+}
+
+static void switching_guest(u64 arg)
+{
+	int i;
+
+	x2apic_on();
+	for (i = 0; i < SWITCHES; i++) {
+		wrmsr(0x80f, 0xff);
+		wrmsr(0x80f, 0x1ff);
+	}
+	guest_done(0);
+}
+
+TEST(no_grace_period)
+{
+	struct vm *vm;
+	struct vcpu *v;
+	u64 n;
+
+	if (!lapics_by_cpu())
+		SKIP(return, "the CPU does not run LAPICs");
+	mount("tracefs", "/sys/kernel/tracing", "tracefs", 0, NULL);
+	if (!put(PROBES, "p:lapic/waited synchronize_rcu\n") ||
+	    !put(PROBES, "p:lapic/hastened synchronize_rcu_expedited\n") || !put(PROBED, "1"))
+		SKIP(return, "no kprobes in tracefs");
+	vm = vm_new(VM_IRQCHIP);
+	v = vcpu_new(vm, 0);
+	vcpu_long(v, switching_guest, 0);
+	n = hits();
+	vcpu_done(v);
+	/* others on this machine may have had cause to */
+	EXPECT_GT(SWITCHES / 10, hits() - n);
+	put(PROBED, "0");
+	put(PROBES, "-:lapic/waited\n");
+	put(PROBES, "-:lapic/hastened\n");
 	vm_free(vm);
 }
 

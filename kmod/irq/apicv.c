@@ -5,51 +5,24 @@
  * self-IPIs and reads without an exit.  What is left here is to tell it what has arrived, and to hear of those ends of
  * interrupts that others wait for.
  *
- * While a guest runs its page is the CPU's.  Senders leave vectors in posted[], and the vCPU's thread moves them to the
- * IRR before the next entry.  Of lapic.c's copies (isr_top, ppr, irr_words) none holds then; irq_apicv_update() makes
- * them anew when the CPU's help ends.  It does where software has a say in each delivery or end: with a SynIC, the
- * VAPIC page, or interrupts held back by a debugger.
+ * While a guest runs its page is the CPU's, and what arrives stays in the inbox.  Of lapic.c's copies (isr_top, ppr,
+ * irr_words) none holds then; irq_apicv_update() makes them anew when the CPU's help ends.  It does where software has
+ * a say in each delivery or end: with a SynIC, the VAPIC page, or interrupts held back by a debugger.
  *
- * Lock: none; the vCPU's thread. Senders are in a read section of RCU.
+ * Lock: none; the vCPU's thread.
  */
-#include <linux/rcupdate.h>
 #include "ops.h"
 #include "internal.h"
 
-int irq_apicv_post(struct keel_lapic *apic, u8 vector)
-{
-	if (test_and_set_bit(vector, apic->posted))
-		return 0;	/* who set it also told the vCPU */
-	keel_request(KEEL_REQ_EVENT, apic->vcpu);
-	keel_vcpu_kick(apic->vcpu);
-	return !test_bit(vector & 31, apic_vec_word(apic, APIC_IRR, vector));
-}
-
-/* Has @vector's end to be heard of?  It is asked when it arrives, and may be told in vain. */
-static void watch_end(struct keel_lapic *apic, u8 vector)
+/* Asked when @vector arrives, and when it was told: perhaps in vain. */
+void irq_apicv_watch(struct keel_lapic *apic, u8 vector)
 {
 	bool watch = !irq_ends_unnoticed(apic, vector);
 
-	if (test_bit(vector, apic->watched) == watch)
+	if (!apic->by_cpu || test_bit(vector, apic->watched) == watch)
 		return;
 	__change_bit(vector, apic->watched);
 	apic->watched_stale = true;
-}
-
-void irq_apicv_fold(struct keel_lapic *apic)
-{
-	unsigned int i, bit;
-
-	for (i = 0; i < ARRAY_SIZE(apic->posted); i++) {
-		unsigned long new = READ_ONCE(apic->posted[i]) ? xchg(&apic->posted[i], 0) : 0;
-
-		for_each_set_bit(bit, &new, BITS_PER_LONG) {
-			u8 vector = i * BITS_PER_LONG + bit;
-
-			__set_bit(vector & 31, apic_vec_word(apic, APIC_IRR, vector));
-			watch_end(apic, vector);
-		}
-	}
 }
 
 static void tell_watched(struct keel_lapic *apic)
@@ -60,8 +33,10 @@ static void tell_watched(struct keel_lapic *apic)
 
 void irq_apicv_sync(struct keel_lapic *apic)
 {
-	apic_timer_settle(apic);
-	irq_apicv_fold(apic);
+	if (irq_inbox_full(apic)) {
+		apic_timer_settle(apic);
+		irq_inbox_fold(apic);
+	}
 	if (unlikely(apic->watched_stale))
 		tell_watched(apic);
 	keel_hw.lapic->set_requested(apic->vcpu, irq_highest(apic, APIC_IRR));
@@ -71,7 +46,7 @@ void irq_apicv_sync(struct keel_lapic *apic)
 bool irq_apicv_pending(struct keel_lapic *apic)
 {
 	apic_timer_settle(apic);
-	irq_apicv_fold(apic);
+	irq_inbox_look(apic);
 	/* The PPR is kept by the CPU, too. */
 	return irq_highest(apic, APIC_IRR) >> 4 > (int)(apic_reg(apic, APIC_PROCPRI) >> 4);
 }
@@ -97,18 +72,15 @@ void irq_apicv_update(struct keel_vcpu *vcpu)
 	unsigned int vector;
 
 	irq_pv_eoi_settle(vcpu);
-	if (was != on) {
-		WRITE_ONCE(apic->by_cpu, on);
-		synchronize_rcu_expedited();	/* senders who saw it as it was are through */
-	}
-	irq_apicv_fold(apic);
+	apic->by_cpu = on;
+	irq_inbox_fold(apic);
 	irq_rebuild_copies(apic);
 	keel_request(KEEL_REQ_EVENT, vcpu);
 	if (on) {
 		for (vector = 16; vector < 256; vector++)
 			if (test_bit(vector & 31, apic_vec_word(apic, APIC_IRR, vector)) ||
 			    test_bit(vector & 31, apic_vec_word(apic, APIC_ISR, vector)))
-				watch_end(apic, vector);
+				irq_apicv_watch(apic, vector);
 		keel_hw.lapic->run(vcpu, true);
 		keel_hw.lapic->set_in_service(vcpu, apic->isr_top);
 		tell_watched(apic);

@@ -111,14 +111,14 @@ enum irq_eoi_offer {
 struct keel_lapic {
 	struct keel_vcpu *vcpu;
 	u8 *regs;			/* the register page */
-	unsigned long irr_words;	/* bit n: IRR word n may have something; set by anyone after the IRR bit */
-#define IRR_TIMER_DUE	8		/* and the timer's, of which the IRR has nothing yet */
+	u8 irr_words;			/* bit n: IRR word n may have something */
 	int isr_top;			/* highest vector in service, -1 none */
 	u8 ppr;
 	u8 eoi_vector;			/* split irqchip: whose EOI userspace has to hear of */
 	bool enabled;			/* by APIC base and SPIV: takes fixed interrupts */
 	bool extint;			/* LVT0 lets ExtINT through, or the APIC is off */
 	unsigned long esr;		/* errors not latched into the ESR yet; set by anyone */
+	struct irq_inbox inbox;		/* written by anyone */
 
 	/* lapic_timer.c */
 	struct hrtimer timer;
@@ -137,7 +137,6 @@ struct keel_lapic {
 	/* apicv.c */
 	bool by_cpu;			/* the CPU runs this LAPIC */
 	bool watched_stale;		/* it has not been told of watched[] yet */
-	DECLARE_BITMAP(posted, 256);	/* arrived, and not in the IRR yet; set by anyone */
 	DECLARE_BITMAP(watched, 256);	/* vectors whose EOI exits */
 };
 
@@ -146,6 +145,27 @@ int irq_highest(struct keel_lapic *apic, unsigned int base);	/* of the ISR or IR
 /* Is the end of this interrupt nobody's business but the guest's? */
 bool irq_ends_unnoticed(struct keel_lapic *apic, u8 vector);
 void irq_rebuild_copies(struct keel_lapic *apic);	/* of what the page says of priorities */
+
+/* ------------------------------------------------------------- inbox.c */
+/* Of which the vCPU's thread has to know before its guest does; as irq_set_gsi().  Any context. */
+int irq_inbox_tell(struct keel_lapic *apic, u8 vector, bool level);
+/* The rest is the vCPU's thread's.  What has arrived is in the IRR then; the timer is another matter. */
+void irq_inbox_fold(struct keel_lapic *apic);
+void irq_inbox_discard(struct keel_lapic *apic);
+
+static inline bool irq_inbox_full(const struct keel_lapic *apic)
+{
+	return READ_ONCE(apic->inbox.control) & BIT(INBOX_ON) || READ_ONCE(apic->inbox.news);
+}
+
+/* Where the CPU's idea of the IRR is not brought up to date, too: that follows, on request. */
+static inline void irq_inbox_look(struct keel_lapic *apic)
+{
+	if (!irq_inbox_full(apic))
+		return;
+	irq_inbox_fold(apic);
+	keel_request(KEEL_REQ_EVENT, apic->vcpu);
+}
 
 static inline u32 apic_reg(const struct keel_lapic *apic, unsigned int reg)
 {
@@ -188,9 +208,8 @@ void irq_apic_local(struct keel_lapic *apic, unsigned int lvt);
 void irq_apic_eoi(struct keel_lapic *apic);	/* of what is in service; the vCPU's thread */
 
 /* apicv.c */
-int irq_apicv_post(struct keel_lapic *apic, u8 vector);	/* as irq_set_gsi(); any context, in a read section of RCU */
-void irq_apicv_fold(struct keel_lapic *apic);		/* what was posted is in the IRR */
-void irq_apicv_sync(struct keel_lapic *apic);		/* and the CPU knows; vCPU loaded */
+void irq_apicv_watch(struct keel_lapic *apic, u8 vector);	/* if its end has to be heard of, it exits */
+void irq_apicv_sync(struct keel_lapic *apic);		/* what arrived is in the IRR, and the CPU knows; vCPU loaded */
 bool irq_apicv_pending(struct keel_lapic *apic);
 
 /* pv_eoi.c */
@@ -212,7 +231,7 @@ void apic_timer_take(struct keel_lapic *apic);
 /* Only in KVM_RUN, or where the guest's access is carried out: what is due becomes an interrupt. */
 static inline void apic_timer_settle(struct keel_lapic *apic)
 {
-	if (unlikely(test_bit(IRR_TIMER_DUE, &apic->irr_words)))
+	if (unlikely(test_bit(INBOX_TIMER, &apic->inbox.news)))
 		apic_timer_take(apic);
 }
 
@@ -230,7 +249,6 @@ int irq_ioapic_create(struct keel_vm *vm);	/* slots_lock held */
 void irq_ioapic_stop(struct keel_vm *vm);
 void irq_ioapic_destroy(struct keel_vm *vm);
 int irq_ioapic_set(struct keel_vm *vm, unsigned int pin, enum irq_source source, bool level);
-bool irq_ioapic_wants_eoi(struct keel_vm *vm, u8 vector);
 /* That LAPIC ended an interrupt that came as a level, or as an edge. */
 void irq_ioapic_eoi(struct keel_lapic *apic, u8 vector, bool level);
 void irq_ioapic_apics_changed(struct keel_vm *vm);	/* ids, modes, logical destinations */

@@ -37,7 +37,6 @@ struct irq_ioapic {
 	ioapic_entry pins[IRQ_IOAPIC_PINS];
 	u8 sources[IRQ_IOAPIC_PINS];	/* bit per irq_source */
 	u16 eois[IRQ_IOAPIC_PINS];	/* in a row with the line up */
-	DECLARE_BITMAP(wants_eoi, 256);	/* vectors whose EOI matters here */
 	struct hrtimer storm;
 };
 
@@ -109,7 +108,7 @@ static void update_wants_eoi(struct irq_ioapic *io)
 		if (io->pins[pin].fields.trig_mode || irq_pin_wants_ack(io->vm, CHIP_IOAPIC, pin))
 			__set_bit(io->pins[pin].fields.vector, want);
 	}
-	bitmap_copy(io->wants_eoi, want, 256);
+	bitmap_copy(io->vm->irq.wants_eoi, want, 256);
 }
 
 void irq_ioapic_rescan(struct keel_vm *vm)
@@ -122,11 +121,6 @@ void irq_ioapic_rescan(struct keel_vm *vm)
 	raw_spin_lock_irqsave(&io->lock, flags);
 	update_wants_eoi(io);
 	raw_spin_unlock_irqrestore(&io->lock, flags);
-}
-
-bool irq_ioapic_wants_eoi(struct keel_vm *vm, u8 vector)
-{
-	return test_bit(vector, vm->irq.ioapic->wants_eoi);
 }
 
 /* The line is still up after an EOI: once more, or after a pause. */

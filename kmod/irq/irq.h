@@ -4,8 +4,8 @@
  *
  * How an interrupt flows: a line (KVM_IRQ_LINE, irqfd, PIT) or a message (KVM_SIGNAL_MSI) enters in route.c,
  * which finds the pins and messages behind its GSI; pic.c and ioapic.c are the pins; ipi.c finds the LAPICs a
- * message is for; lapic.c notes it in the IRR and asks the vCPU to look (KEEL_REQ_EVENT, kick).  Nothing on
- * this way sleeps or allocates, all of it may run in hard interrupt context.
+ * message is for; lapic.c leaves it in the LAPIC's inbox and asks the vCPU to look (KEEL_REQ_EVENT, kick), whose thread
+ * moves it to the IRR (inbox.c).  Nothing on this way sleeps or allocates, all of it may run in hard interrupt context.
  *
  * Locks, outermost first; all are below those in keel.h:
  *
@@ -18,8 +18,8 @@
  *	ring_lock		spinlock: coalesced ring
  *
  * Who waits for acknowledgements (PIT, resampling irqfds) is told with none of the chips' locks held.  Routes, the table
- * of LAPICs and who waits are read under RCU.  A LAPIC's registers belong to its vCPU's
- * thread, but for the IRR, which anyone sets with atomics.
+ * of LAPICs and who waits are read under RCU.  A LAPIC's registers belong to its vCPU's thread; others write to its
+ * inbox, with atomics.
  */
 #ifndef KEEL_IRQ_H
 #define KEEL_IRQ_H
@@ -57,7 +57,26 @@ struct keel_irq {		/* embedded in the VM; owner of irq/ fills in */
 	struct hlist_head *irqfds;		/* by eventfd; NULL until there is one */
 	atomic_t irqfds_ending;			/* left to a work item */
 	struct xarray acks;			/* by GSI: ack.c */
+	DECLARE_BITMAP(wants_eoi, 256);		/* vectors whose EOI matters to the IOAPIC; written under its lock */
 };
+
+/*
+ * What has arrived at a LAPIC and is not in its IRR yet.  The first 64 bytes are laid out as the descriptor that the
+ * CPU finds posted interrupts in (SDM 3C, "Posted-Interrupt Processing"), of which it leaves all but the first two
+ * fields alone.
+ */
+struct irq_inbox {
+	DECLARE_BITMAP(posted, 256);	/* edges of whose end nobody has to hear: the CPU's to take, where it can */
+	u64 control;			/* bit 0, ON: the vCPU was told to look, or is about to be */
+#define INBOX_ON	0
+	unsigned long news;		/* what else it has to look for, a bit each */
+#define INBOX_TOLD	0		/* told[] */
+#define INBOX_TIMER	1		/* the timer has come to its time */
+	u64 rest[2];
+
+	DECLARE_BITMAP(told, 256);	/* what the vCPU's thread has to see before the guest does */
+	DECLARE_BITMAP(levels, 256);	/* which of those came as levels */
+} __aligned(64);
 
 /* ------------------------------------------------------------- I/O buses */
 enum bus_id { BUS_PIO, BUS_MMIO, BUS_FAST_MMIO, BUS_COUNT };

@@ -4,11 +4,9 @@
  * volume 3, "Advanced Programmable Interrupt Controller").
  *
  * Everything but irq_apic_accept() and irq_apic_local() runs in the vCPU's thread, or while it is not running.
- * Those two run anywhere, as the timer's callback does, and touch the IRR, the TMR, irr_words and esr, with atomics.
+ * Those two run anywhere, as the timer's callback does, and touch the inbox and esr, with atomics.
  *
- * irr_words keeps the search for the highest request short: bit n says that word n of the IRR may hold one.  It
- * is set after the IRR bit and cleared only by the vCPU's thread, which looks at the word once more after that.  One
- * more bit stands for the timer, which has come to its time and is not in the IRR yet: lapic_timer.c.
+ * irr_words keeps the search for the highest request short: bit n says that word n of the IRR may hold one.
  */
 #include <linux/slab.h>
 #include <asm/kvm_para.h>
@@ -76,8 +74,8 @@ static void apic_error(struct keel_lapic *apic, u32 error)
 
 static __always_inline int accept_vector(struct keel_lapic *apic, u8 vector, bool level)
 {
-	unsigned int bit = vector & 31;
-	unsigned long *tmr;
+	struct irq_inbox *in = &apic->inbox;
+	bool merged;
 
 	if (!READ_ONCE(apic->enabled))
 		return -1;
@@ -85,22 +83,17 @@ static __always_inline int accept_vector(struct keel_lapic *apic, u8 vector, boo
 		apic_error(apic, APIC_ESR_RECVILL);
 		return -1;
 	}
-	tmr = apic_vec_word(apic, APIC_TMR, vector);
-	if (test_bit(bit, tmr) != level) {
-		if (level)
-			set_bit(bit, tmr);
-		else
-			clear_bit(bit, tmr);
+	if (unlikely(level || test_bit(vector & 31, apic_vec_word(apic, APIC_TMR, vector)) ||
+		     test_bit(vector, apic->vcpu->vm->irq.wants_eoi)))
+		return irq_inbox_tell(apic, vector, level);
+	if (test_and_set_bit(vector, in->posted))
+		return 0;	/* coalesced; who set it also tells the vCPU */
+	merged = test_bit(vector & 31, apic_vec_word(apic, APIC_IRR, vector));
+	if (!test_and_set_bit(INBOX_ON, (unsigned long *)&in->control)) {
+		keel_request(KEEL_REQ_EVENT, apic->vcpu);
+		keel_vcpu_kick(apic->vcpu);
 	}
-	if (READ_ONCE(apic->by_cpu))
-		return irq_apicv_post(apic, vector);
-	if (test_and_set_bit(bit, apic_vec_word(apic, APIC_IRR, vector)))
-		return 0;	/* coalesced; who set it also told the vCPU */
-	if (!test_bit(vector >> 5, &apic->irr_words))
-		set_bit(vector >> 5, &apic->irr_words);
-	keel_request(KEEL_REQ_EVENT, apic->vcpu);
-	keel_vcpu_kick(apic->vcpu);
-	return 1;
+	return !merged;
 }
 
 int irq_apic_accept(struct keel_lapic *apic, const struct irq_msg *msg)
@@ -183,26 +176,13 @@ int irq_highest(struct keel_lapic *apic, unsigned int base)
 
 int irq_highest_irr(struct keel_lapic *apic)
 {
-	unsigned long words;
+	while (apic->irr_words) {
+		unsigned int word = __fls(apic->irr_words);
+		u32 val = apic_reg(apic, APIC_IRR + word * 0x10);
 
-	while ((words = READ_ONCE(apic->irr_words))) {
-		unsigned int word = __fls(words);
-		u32 val;
-
-		if (unlikely(word == IRR_TIMER_DUE)) {
-			apic_timer_take(apic);
-			continue;
-		}
-		val = apic_reg(apic, APIC_IRR + word * 0x10);
-		if (!val) {
-			clear_bit(word, &apic->irr_words);
-			smp_mb__after_atomic();	/* with set_bit() in accept_vector() */
-			val = apic_reg(apic, APIC_IRR + word * 0x10);
-			if (!val)
-				continue;
-			set_bit(word, &apic->irr_words);
-		}
-		return word * 32 + __fls(val);
+		if (val)
+			return word * 32 + __fls(val);
+		apic->irr_words &= ~BIT(word);
 	}
 	return -1;
 }
@@ -217,7 +197,7 @@ static void update_ppr(struct keel_lapic *apic)
 		return;
 	apic->ppr = ppr;
 	apic_set_reg(apic, APIC_PROCPRI, ppr);
-	if (ppr < old && READ_ONCE(apic->irr_words))
+	if (ppr < old && apic->irr_words)
 		keel_request(KEEL_REQ_EVENT, apic->vcpu);
 }
 
@@ -225,7 +205,11 @@ static __always_inline int apic_pending(struct keel_lapic *apic)
 {
 	int vector;
 
-	if (!READ_ONCE(apic->irr_words) || !apic->enabled)
+	if (irq_inbox_full(apic)) {
+		apic_timer_settle(apic);
+		irq_inbox_fold(apic);
+	}
+	if (!apic->irr_words || !apic->enabled)
 		return -1;
 	if (unlikely(apic->eoi_offer))
 		irq_pv_eoi_settle(apic->vcpu);
@@ -244,15 +228,18 @@ static bool extint_pending(struct keel_vcpu *vcpu)
 
 int irq_pending(struct keel_vcpu *vcpu)
 {
+	int vector = -1;
+
 	if (!vcpu->apic)
 		return vcpu->ev.user_vector;
-	if (extint_pending(vcpu))
-		return max(vcpu->ev.user_vector, 0);	/* the PIC tells its vector only when asked in irq_ack() */
-	if (vcpu->apic->by_cpu) {
+	/* Also if the PIC goes first: the inbox is emptied whenever it was asked to be, for nobody asks twice. */
+	if (vcpu->apic->by_cpu)
 		irq_apicv_sync(vcpu->apic);
-		return -1;
-	}
-	return apic_pending(vcpu->apic);
+	else
+		vector = apic_pending(vcpu->apic);
+	if (unlikely(extint_pending(vcpu)))
+		return max(vcpu->ev.user_vector, 0);	/* the PIC tells its vector only when asked in irq_ack() */
+	return vector;
 }
 
 bool irq_wakes(struct keel_vcpu *vcpu)
@@ -272,12 +259,9 @@ static int take_user_vector(struct keel_vcpu *vcpu)
 
 bool irq_ends_unnoticed(struct keel_lapic *apic, u8 vector)
 {
-	struct keel_vm *vm = apic->vcpu->vm;
-
-	if (test_bit(vector & 31, apic_vec_word(apic, APIC_TMR, vector)) ||
-	    (apic->vcpu->hv && keel_hv_is_sint(apic->vcpu, vector)))
-		return false;
-	return vm->irq.mode != IRQCHIP_KERNEL || !irq_ioapic_wants_eoi(vm, vector);
+	return !test_bit(vector & 31, apic_vec_word(apic, APIC_TMR, vector)) &&
+	       !(apic->vcpu->hv && keel_hv_is_sint(apic->vcpu, vector)) &&
+	       !test_bit(vector, apic->vcpu->vm->irq.wants_eoi);
 }
 
 int irq_ack(struct keel_vcpu *vcpu)
@@ -295,7 +279,7 @@ int irq_ack(struct keel_vcpu *vcpu)
 	vector = apic_pending(apic);
 	if (vector < 0)
 		return -1;
-	clear_bit(vector & 31, apic_vec_word(apic, APIC_IRR, vector));
+	__clear_bit(vector & 31, apic_vec_word(apic, APIC_IRR, vector));
 	if (unlikely(vcpu->hv) && keel_hv_auto_eoi(vcpu, vector))
 		return vector;	/* never in service: its end is told by EOM alone */
 	__set_bit(vector & 31, apic_vec_word(apic, APIC_ISR, vector));
@@ -310,7 +294,7 @@ int irq_pending_class(struct keel_vcpu *vcpu)
 {
 	struct keel_lapic *apic = vcpu->apic;
 
-	if (!apic || !READ_ONCE(apic->irr_words) || !apic->enabled || apic->by_cpu)
+	if (!apic || !apic->irr_words || !apic->enabled || apic->by_cpu)
 		return -1;
 	return irq_highest_irr(apic) >> 4;	/* -1 stays -1 */
 }
@@ -358,24 +342,11 @@ u8 *irq_lapic_page(struct keel_vcpu *vcpu)
 	return vcpu->apic ? vcpu->apic->regs : NULL;
 }
 
-/* What irr_words is to say, from the IRR itself. */
-static void find_irr_words(struct keel_lapic *apic)
-{
-	unsigned int word;
-
-	for (word = 0; word < 8; word++)
-		if (apic_reg(apic, APIC_IRR + word * 0x10))
-			set_bit(word, &apic->irr_words);
-}
-
 /* What follows from APIC base, SPIV and LVT0. */
 static void update_enabled(struct keel_lapic *apic)
 {
 	u32 lvt0 = apic_reg(apic, APIC_LVT0);
 
-	/* A sender may have been at work while a reset cleared both. */
-	if (!apic->enabled)
-		find_irr_words(apic);
 	WRITE_ONCE(apic->enabled, apic_on(apic) && (apic_reg(apic, APIC_SPIV) & APIC_SPIV_APIC_ENABLED));
 	WRITE_ONCE(apic->extint, !apic_on(apic) || (!(lvt0 & APIC_LVT_MASKED) &&
 						    (lvt0 & APIC_MODE_MASK) == APIC_DM_EXTINT));
@@ -394,7 +365,7 @@ static __always_inline void ended(struct keel_lapic *apic, u8 vector)
 		keel_hv_eoi(apic->vcpu, vector);
 	level = test_bit(vector & 31, apic_vec_word(apic, APIC_TMR, vector));
 	if (vm->irq.mode == IRQCHIP_KERNEL) {
-		if (level || irq_ioapic_wants_eoi(vm, vector))
+		if (level || test_bit(vector, vm->irq.wants_eoi))
 			irq_ioapic_eoi(apic, vector, level);
 	} else if (level && !(apic_reg(apic, APIC_SPIV) & APIC_SPIV_DIRECTED_EOI)) {
 		apic->eoi_vector = vector;
@@ -417,6 +388,10 @@ static __always_inline void apic_eoi(struct keel_lapic *apic)
 void irq_apicv_ended(struct keel_vcpu *vcpu, u8 vector)
 {
 	ended(vcpu->apic, vector);
+	/* Whoever waited for it may not any more. */
+	irq_apicv_watch(vcpu->apic, vector);
+	if (unlikely(vcpu->apic->watched_stale))
+		keel_request(KEEL_REQ_EVENT, vcpu);
 }
 
 void irq_apic_eoi(struct keel_lapic *apic)
@@ -539,6 +514,8 @@ static u32 read_reg(struct keel_lapic *apic, unsigned int reg)
 	/* Only these tell what is in service. */
 	if (unlikely(apic->eoi_offer) && (reg == APIC_PROCPRI || (reg >= APIC_ISR && reg < APIC_TMR)))
 		irq_pv_eoi_settle(apic->vcpu);
+	if (reg - APIC_TMR < APIC_ESR - APIC_TMR)	/* the TMR and the IRR */
+		irq_inbox_look(apic);
 	return apic_reg(apic, reg);
 }
 
@@ -774,12 +751,12 @@ void irq_lapic_reset(struct keel_vcpu *vcpu, bool init)
 	/* INIT keeps the id, and there is no moment without: the SIPI behind it is addressed to it. */
 	memset(apic->regs, 0, APIC_ID);
 	memset(apic->regs + APIC_LVR, 0, sizeof(struct kvm_lapic_state) - APIC_LVR);
+	irq_inbox_discard(apic);
 	apic->irr_words = 0;
 	apic->esr = 0;
 	apic->isr_top = -1;
 	apic->ppr = 0;
 	apic->eoi_offer = EOI_NONE;
-	bitmap_zero(apic->posted, 256);
 
 	if (apic_is_x2(apic))
 		set_x2_ids(apic);
@@ -841,8 +818,8 @@ VCPU_IOCTL(irq_get_lapic)
 
 	if (!apic)
 		return -EINVAL;
-	if (apic->by_cpu)
-		irq_apicv_fold(apic);
+	/* The timer, which has a register of its own to be read in, is none of these. */
+	irq_inbox_look(apic);
 	memcpy(s->regs, apic->regs, sizeof(s->regs));
 	*(u32 *)(s->regs + APIC_TMCCT) = apic_timer_count(apic);
 	if (apic_is_x2(apic) && !vcpu->vm->irq.x2apic_32bit_ids)
@@ -852,8 +829,12 @@ VCPU_IOCTL(irq_get_lapic)
 
 void irq_rebuild_copies(struct keel_lapic *apic)
 {
-	/* What is said of a word too much goes when it is looked at; to take back what senders say now might lose it. */
-	find_irr_words(apic);
+	unsigned int word;
+
+	apic->irr_words = 0;
+	for (word = 0; word < 8; word++)
+		if (apic_reg(apic, APIC_IRR + word * 0x10))
+			apic->irr_words |= BIT(word);
 	apic->isr_top = highest_vector(apic, APIC_ISR, 7);
 	update_ppr(apic);
 	apic_set_reg(apic, APIC_PROCPRI, apic->ppr);
@@ -873,7 +854,7 @@ VCPU_IOCTL(irq_set_lapic)
 		return -EINVAL;
 
 	apic_timer_stop(apic);
-	bitmap_zero(apic->posted, 256);
+	irq_inbox_discard(apic);
 	memcpy(apic->regs, s->regs, sizeof(s->regs));
 	set_version(apic);
 	if (apic_is_x2(apic))

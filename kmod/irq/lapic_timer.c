@@ -37,7 +37,7 @@ static ktime_t deadline_target(struct keel_lapic *apic, u64 cycles)
 /* In any context.  Masked, nobody needs to be woken for it. */
 static void set_due(struct keel_lapic *apic)
 {
-	set_bit(IRR_TIMER_DUE, &apic->irr_words);
+	set_bit(INBOX_TIMER, &apic->inbox.news);
 	keel_request(KEEL_REQ_EVENT, apic->vcpu);
 	if (!(apic_reg(apic, APIC_LVTT) & APIC_LVT_MASKED))
 		keel_vcpu_kick(apic->vcpu);
@@ -45,7 +45,7 @@ static void set_due(struct keel_lapic *apic)
 
 void apic_timer_take(struct keel_lapic *apic)
 {
-	clear_bit(IRR_TIMER_DUE, &apic->irr_words);
+	clear_bit(INBOX_TIMER, &apic->inbox.news);
 	smp_mb__after_atomic();		/* a period that ends from here on is the next tick */
 	if (apic->timer_mode == APIC_LVT_TIMER_TSCDEADLINE)
 		WRITE_ONCE(apic->deadline, 0);
@@ -90,7 +90,7 @@ void apic_timer_init(struct keel_lapic *apic)
 void apic_timer_stop(struct keel_lapic *apic)
 {
 	hrtimer_cancel(&apic->timer);
-	clear_bit(IRR_TIMER_DUE, &apic->irr_words);
+	clear_bit(INBOX_TIMER, &apic->inbox.news);
 }
 
 /* The guest changes its timer: what was due before that is an interrupt. */
@@ -132,7 +132,7 @@ u32 apic_timer_count(struct keel_lapic *apic)
 		return 0;
 	if (!READ_ONCE(apic->target))	/* one-shot, and taken */
 		return 0;
-	if (test_bit(IRR_TIMER_DUE, &apic->irr_words))	/* of the period that is over, not of the one that has begun */
+	if (test_bit(INBOX_TIMER, &apic->inbox.news))	/* of the period that is over, not of the one that has begun */
 		return 1;
 	left = ktime_to_ns(ktime_sub(READ_ONCE(apic->target), ktime_get()));
 	/* Zero is for what has become an interrupt. */
@@ -223,7 +223,7 @@ void apic_timer_set_deadline(struct keel_lapic *apic, u64 tsc)
 		return;
 	hrtimer_cancel(&apic->timer);
 	/* It fired meanwhile: an interrupt just before the write, or the new one's, which is then the same again. */
-	if (test_and_clear_bit(IRR_TIMER_DUE, &apic->irr_words))
+	if (test_and_clear_bit(INBOX_TIMER, &apic->inbox.news))
 		irq_apic_local(apic, APIC_LVTT);
 	arm_deadline(apic);
 }

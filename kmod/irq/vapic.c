@@ -33,9 +33,12 @@ bool irq_vapic_used(struct keel_vcpu *vcpu)
 void irq_vapic_enter(struct keel_vcpu *vcpu)
 {
 	struct keel_lapic *apic = vcpu->apic;
-	int irr = irq_highest_irr(apic);
+	int irr;
 	u32 word = apic_reg(apic, APIC_TASKPRI) & 0xff;
 
+	apic_timer_settle(apic);
+	irq_inbox_look(apic);
+	irr = irq_highest_irr(apic);
 	if (apic->isr_top >= 0)
 		word |= (apic->isr_top & 0xf0) << 8;
 	if (irr >= 0)
