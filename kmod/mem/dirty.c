@@ -2,12 +2,14 @@
 /*
  * dirty.c - which pages of a slot were written (KVM_GET_DIRTY_LOG, KVM_CLEAR_DIRTY_LOG; dirty rings, api.rst 8.29).
  *
- * One bitmap a slot.  A bit is set by the write fault on a protected page (mmu/tdp.c, mmu.lock held for read), by
- * keel's own writes to guest memory (guestmem.c) and, where the CPU lists what it writes, by the backend at each exit;
- * there a page is protected by taking its dirty bit away (struct mmu_format, logged).  Taking bits and protecting their
- * pages again is one step under mmu.lock held for write; TLBs are flushed once, before the ioctl returns, since only
- * then may the VMM copy pages.  slots_lock keeps slot and bitmap.  Bits travel in pieces through a buffer of bounded
- * size.
+ * One hook, keel_first_write(), stands before the first write to a page since somebody began to watch it: the write
+ * fault on a protected page comes there (mmu/tdp.c, mmu.lock held for read), keel's own writes to guest memory do
+ * (guestmem.c), and where the CPU lists what it writes, the backend at each exit, afterwards, which is early enough for
+ * the sinks there are.  There a page is protected by taking its dirty bit away (struct mmu_format, logged).
+ *
+ * The sinks: one bitmap a slot, and the vCPU's ring.  Taking bits and protecting their pages again is one step under
+ * mmu.lock held for write; TLBs are flushed once, before the ioctl returns, since only then may the VMM copy pages.
+ * slots_lock keeps slot and bitmap.  Bits travel in pieces through a buffer of bounded size.
  *
  * With dirty rings the bitmap stays, and says which pages are listed in some vCPU's ring: one that is gets no second
  * entry, whoever writes it, until the VMM has given the first back.
@@ -19,6 +21,62 @@
 #include "ops.h"
 
 #define CHUNK_LONGS	8192UL		/* 64 KB: the bits of 2 GB */
+
+/* ------------------------------------------------------------- sinks */
+
+/*
+ * Entries that a full ring has still free: what one way into the guest and out of it can add.  An instruction that is
+ * emulated dirties the tables of its operands' pages as well, and the clock has pages of its own.
+ */
+static u32 ring_reserved(void)
+{
+	return 64 + keel_hw.dirty_log_size;
+}
+
+static u32 ring_used(const struct keel_dirty_ring *ring)
+{
+	return ring->dirty_index - smp_load_acquire(&ring->reset_index);
+}
+
+bool keel_ring_full(struct keel_vcpu *vcpu)
+{
+	return ring_used(&vcpu->ring) >= vcpu->vm->slots.ring_entries - ring_reserved();
+}
+
+static void ring_push(struct keel_vcpu *vcpu, u32 slot, u64 offset)
+{
+	struct keel_dirty_ring *ring = &vcpu->ring;
+	u32 size = vcpu->vm->slots.ring_entries;
+	struct kvm_dirty_gfn *entry = &ring->entries[ring->dirty_index & (size - 1)];
+
+	if (unlikely(ring_used(ring) >= size)) {
+		/* Better no guest than one of which a page is lost on its way to another host. */
+		WRITE_ONCE(vcpu->vm->dead, true);
+		keel_request(KEEL_REQ_VM_DEAD, vcpu);
+		return;
+	}
+	WRITE_ONCE(entry->slot, slot);
+	WRITE_ONCE(entry->offset, offset);
+	smp_store_release(&entry->flags, KVM_DIRTY_GFN_F_DIRTY);	/* with whoever harvests */
+	smp_store_release(&ring->dirty_index, ring->dirty_index + 1);	/* with ring_reset() */
+	if (keel_ring_full(vcpu))
+		keel_request(KEEL_REQ_RING_FULL, vcpu);
+}
+
+/*
+ * A locked instruction whether the bit was set or not: it orders a write to the page made before the look at the
+ * bitmap, so whoever takes the bit away sees the write.
+ */
+int keel_tell_sinks(struct keel_vcpu *vcpu, struct keel_slot *slot, u64 gfn)
+{
+	u64 offset = gfn - slot->base_gfn;
+
+	if (!test_and_set_bit(offset, slot->dirty) && vcpu->ring.entries)
+		ring_push(vcpu, slot->id, offset);
+	return 0;
+}
+
+/* ------------------------------------------------------------- bitmaps */
 
 static struct keel_slot *logged_slot(struct keel_vm *vm, u32 id)
 {
@@ -190,45 +248,6 @@ long keel_enable_dirty_log_caps(struct keel_vm *vm, u64 caps)
 }
 
 /* ------------------------------------------------------------- dirty rings */
-
-/*
- * Entries that a full ring has still free: what one way into the guest and out of it can add.  An instruction that is
- * emulated dirties the tables of its operands' pages as well, and the clock has pages of its own.
- */
-static u32 ring_reserved(void)
-{
-	return 64 + keel_hw.dirty_log_size;
-}
-
-static u32 ring_used(const struct keel_dirty_ring *ring)
-{
-	return ring->dirty_index - smp_load_acquire(&ring->reset_index);
-}
-
-bool keel_ring_full(struct keel_vcpu *vcpu)
-{
-	return ring_used(&vcpu->ring) >= vcpu->vm->slots.ring_entries - ring_reserved();
-}
-
-void keel_ring_push(struct keel_vcpu *vcpu, u32 slot, u64 offset)
-{
-	struct keel_dirty_ring *ring = &vcpu->ring;
-	u32 size = vcpu->vm->slots.ring_entries;
-	struct kvm_dirty_gfn *entry = &ring->entries[ring->dirty_index & (size - 1)];
-
-	if (unlikely(ring_used(ring) >= size)) {
-		/* Better no guest than one of which a page is lost on its way to another host. */
-		WRITE_ONCE(vcpu->vm->dead, true);
-		keel_request(KEEL_REQ_VM_DEAD, vcpu);
-		return;
-	}
-	WRITE_ONCE(entry->slot, slot);
-	WRITE_ONCE(entry->offset, offset);
-	smp_store_release(&entry->flags, KVM_DIRTY_GFN_F_DIRTY);	/* with whoever harvests */
-	smp_store_release(&ring->dirty_index, ring->dirty_index + 1);	/* with ring_reset() */
-	if (keel_ring_full(vcpu))
-		keel_request(KEEL_REQ_RING_FULL, vcpu);
-}
 
 /* Pages of one word of a slot's bitmap, out of a ring. */
 struct ring_run {

@@ -123,15 +123,12 @@ int keel_vcpu_read(struct keel_vcpu *vcpu, u64 gpa, void *buf, unsigned int len)
 }
 
 /*
- * A locked instruction whether the bit was set or not: it orders the write to the page before the look at the
- * bitmap, so whoever takes the bit away sees the write.
+ * After a write of keel's own: who has taken the news of it since keel_first_write() has not seen the write, and is
+ * told again.  Sinks that want what was there before have it.
  */
-void keel_mark_dirty(struct keel_vcpu *vcpu, struct keel_slot *slot, u64 gfn)
+static __always_inline void write_done(struct keel_vcpu *vcpu, struct keel_slot *slot, u64 gfn)
 {
-	u64 offset = gfn - slot->base_gfn;
-
-	if (slot->dirty && !test_and_set_bit(offset, slot->dirty) && vcpu->ring.entries)
-		keel_ring_push(vcpu, slot->id, offset);
+	keel_first_write(vcpu, slot, gfn);
 }
 
 static int write_pages(struct keel_vcpu *vcpu, u64 gpa, const void *buf, unsigned int len)
@@ -140,12 +137,16 @@ static int write_pages(struct keel_vcpu *vcpu, u64 gpa, const void *buf, unsigne
 		unsigned int n = min_t(unsigned int, len, PAGE_SIZE - offset_in_page(gpa));
 		struct keel_slot *slot = writable_slot(vcpu, gpa >> PAGE_SHIFT);
 		unsigned long left;
+		int err;
 
 		if (!slot)
 			return -EFAULT;
+		err = keel_first_write(vcpu, slot, gpa >> PAGE_SHIFT);
+		if (err)
+			return err;
 		left = copy_to_user(slot_user(slot, gpa), buf, n);
 		if (left < n)
-			keel_mark_dirty(vcpu, slot, gpa >> PAGE_SHIFT);
+			write_done(vcpu, slot, gpa >> PAGE_SHIFT);
 		if (left)
 			return user_gone(vcpu);
 		gpa += n;
@@ -157,11 +158,14 @@ static int write_pages(struct keel_vcpu *vcpu, u64 gpa, const void *buf, unsigne
 
 #define WRITE_ONE(type) do {								\
 	type val;									\
+	int err = keel_first_write(vcpu, slot, gpa >> PAGE_SHIFT);			\
 											\
+	if (unlikely(err))								\
+		return err;								\
 	memcpy(&val, buf, sizeof(val));							\
 	if (unlikely(put_user(val, (type __user *)slot_user(slot, gpa))))		\
 		return user_gone(vcpu);							\
-	keel_mark_dirty(vcpu, slot, gpa >> PAGE_SHIFT);				\
+	write_done(vcpu, slot, gpa >> PAGE_SHIFT);					\
 	return 0;									\
 } while (0)
 
@@ -220,7 +224,7 @@ int keel_vcpu_cmpxchg(struct keel_vcpu *vcpu, u64 gpa, void *old, const void *ne
 {
 	struct keel_slot *slot = writable_slot(vcpu, gpa >> PAGE_SHIFT);
 	void __user *uaddr;
-	int ret = -EFAULT;
+	int ret = -EFAULT, err;
 
 	if (!slot || offset_in_page(gpa) + len > PAGE_SIZE)
 		return -EFAULT;
@@ -228,6 +232,10 @@ int keel_vcpu_cmpxchg(struct keel_vcpu *vcpu, u64 gpa, void *old, const void *ne
 	    boot_cpu_has(X86_FEATURE_SPLIT_LOCK_DETECT))
 		return cmpxchg_unlocked(vcpu, gpa, old, new, len);
 
+	/* The instruction writes the operand back when it is not equal, too. */
+	err = keel_first_write(vcpu, slot, gpa >> PAGE_SHIFT);
+	if (err)
+		return err;
 	/* That the address is a user's was checked when the slot was made. */
 	uaddr = slot_user(slot, gpa);
 	switch (len) {
@@ -246,7 +254,6 @@ int keel_vcpu_cmpxchg(struct keel_vcpu *vcpu, u64 gpa, void *old, const void *ne
 	}
 	if (ret < 0)
 		return user_gone(vcpu);
-	/* The instruction writes the operand back when it is not equal, too. */
-	keel_mark_dirty(vcpu, slot, gpa >> PAGE_SHIFT);
+	write_done(vcpu, slot, gpa >> PAGE_SHIFT);
 	return ret;
 }

@@ -70,8 +70,22 @@ VM_IOCTL(keel_clear_dirty_log);
 VM_IOCTL(keel_reset_dirty_rings);
 long keel_enable_dirty_log_caps(struct keel_vm *vm, u64 caps);
 long keel_enable_dirty_ring(struct keel_vm *vm, u64 bytes);
-/* This vCPU wrote the page: itself, or keel for it.  Its thread, any loop. */
-void keel_mark_dirty(struct keel_vcpu *vcpu, struct keel_slot *slot, u64 gfn);
+
+/* Does somebody want to know of the first write to each page? */
+static inline bool keel_slot_watched(const struct keel_slot *slot)
+{
+	return slot->dirty;
+}
+
+/*
+ * The hook for that: before this vCPU may write the page, or keel writes it for the vCPU.  Its thread, any loop.  0, or
+ * the write is not to be made: -EAGAIN, in the fast loop, if that takes sleeping; -errno.
+ */
+int keel_tell_sinks(struct keel_vcpu *vcpu, struct keel_slot *slot, u64 gfn);
+static __always_inline int keel_first_write(struct keel_vcpu *vcpu, struct keel_slot *slot, u64 gfn)
+{
+	return unlikely(keel_slot_watched(slot)) ? keel_tell_sinks(vcpu, slot, gfn) : 0;
+}
 
 /* A vCPU's dirty ring; all of them are content with a VM that has none. */
 #define KEEL_DIRTY_RING_MAX	65536
@@ -79,7 +93,6 @@ int keel_ring_init(struct keel_vcpu *vcpu);
 void keel_ring_free(struct keel_vcpu *vcpu);
 unsigned long keel_ring_pages(struct keel_vm *vm);
 struct page *keel_ring_page(struct keel_vcpu *vcpu, unsigned long index);	/* NULL: behind its end */
-void keel_ring_push(struct keel_vcpu *vcpu, u32 slot, u64 offset);
 bool keel_ring_full(struct keel_vcpu *vcpu);	/* too full to enter the guest once more */
 
 /*

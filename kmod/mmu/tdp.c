@@ -384,7 +384,7 @@ static u64 mmu_leaf_pte(const struct mem_page *map, unsigned int level)
 	if (map->writable) {
 		pte |= fmt->host_write | fmt->write | fmt->dirty;
 		/* Where writes are logged a read must not open the page for them. */
-		if (map->slot->dirty && !(map->access & MMU_ACC_WRITE))
+		if (keel_slot_watched(map->slot) && !(map->access & MMU_ACC_WRITE))
 			pte &= ~fmt->logged;
 	}
 	return pte;
@@ -481,7 +481,7 @@ static int mmu_install(struct keel_vcpu *vcpu, const struct mem_page *map)
 	int err = 0;
 
 	if (map->access & MMU_ACC_WRITE)
-		keel_mark_dirty(vcpu, map->slot, map->gfn);
+		err = keel_first_write(vcpu, map->slot, map->gfn);
 	while (!err) {
 		u64 *ptep = &table[mmu_index(map->gfn, level)];
 		u64 pte = READ_ONCE(*ptep);
@@ -509,7 +509,7 @@ static unsigned int mmu_map_level(const struct mem_page *map)
 	const struct keel_slot *slot = map->slot;
 	unsigned int level;
 
-	if (slot->dirty || mmu_small_only(map->access))
+	if (keel_slot_watched(slot) || mmu_small_only(map->access))
 		return 1;
 	for (level = min(map->level, keel_hw.max_page_level); level > 1; level--) {
 		u64 pages = mmu_level_pages(level), start = round_down(map->gfn, pages);
@@ -546,7 +546,7 @@ static bool mmu_fix_present(struct keel_vcpu *vcpu, struct mem_page *map)
 		fixed = true;
 	} else if (map->writable || !(lacks & fmt->write)) {
 		map->pfn = (mmu_pte_addr(pte) >> PAGE_SHIFT) + (map->gfn & (mmu_level_pages(level) - 1));
-		map->level = map->slot->dirty || mmu_small_only(map->access) ? 1 : level;
+		map->level = keel_slot_watched(map->slot) || mmu_small_only(map->access) ? 1 : level;
 		map->memory = mmu_pte_memory(fmt, pte);
 		fixed = !mmu_install(vcpu, map);
 	}

@@ -118,8 +118,9 @@ static noinline void vmx_drain_pml(struct vmx_vcpu *vmx)
 		u64 gfn = vmx->pml[i] >> PAGE_SHIFT;
 		struct keel_slot *slot = keel_vcpu_slot(vcpu, gfn);
 
+		/* After the fact: a slot whose sinks have to know before has no pages that are listed here. */
 		if (slot)
-			keel_mark_dirty(vcpu, slot, gfn);
+			keel_first_write(vcpu, slot, gfn);
 	}
 	vmcs_write(GUEST_PML_INDEX, VMX_PML_ENTRIES - 1);
 }
