@@ -227,3 +227,12 @@ void mem_mark_written(const struct mem_page *page)
 	if (!folio_test_reserved(folio) && !folio_test_dirty(folio))
 		folio_set_dirty(folio);
 }
+
+unsigned int mem_host_level(struct mm_struct *mm, unsigned long hva)
+{
+	struct mem_entry e;
+	unsigned int level;
+
+	user_look(mm, hva, &e, &level);
+	return e.flags & _PAGE_PRESENT ? level : 0;
+}

@@ -37,6 +37,8 @@ int mem_find_slow(struct mm_struct *mm, struct mem_page *page);
 void mem_look(struct mm_struct *mm, unsigned long hva, struct mem_entry *e, unsigned int n);
 /* @page, of a slot, gets what goes for such a page if nobody has asked for it: false if it is none to be mapped. */
 bool mem_use_near(struct mem_page *page, const struct mem_entry *e);
+/* How large is what the user's tables have at @hva; 0: nothing. */
+unsigned int mem_host_level(struct mm_struct *mm, unsigned long hva);
 /* It has been mapped.  mmu.lock held. */
 void mem_mark_written(const struct mem_page *page);
 

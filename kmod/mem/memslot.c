@@ -5,7 +5,8 @@
  * One table for the whole life of the VM, changed in place: by guest page in a red-black tree, by user address in
  * an interval tree (the notifier's way in), by number in an xarray.  Writers hold slots_lock, have the VM paused and
  * take mmu.lock for write around the change; so readers need none of these three but only one of them, see keel.h,
- * and nobody waits for a grace period.  Everything that can fail is done before the pause.
+ * and nobody waits for a grace period.  Everything that can fail is done before the pause, and what takes time, which
+ * is what the change means for the tables the CPU walks, with vCPUs running, before it or after.
  */
 #include <linux/sched.h>
 #include <linux/slab.h>
@@ -64,18 +65,24 @@ static bool slot_before(struct rb_node *a, const struct rb_node *b)
 	return rb_entry(a, struct keel_slot, gfn_node)->base_gfn < rb_entry(b, struct keel_slot, gfn_node)->base_gfn;
 }
 
-/* What may not be read while it changes: VM paused, and mmu.lock against the notifier. */
-static void slots_change_begin(struct keel_vm *vm)
+/*
+ * What may not be read while it changes: VM paused, and mmu.lock against the notifier.  For how long is counted.
+ */
+static ktime_t slots_change_begin(struct keel_vm *vm)
 {
+	ktime_t start = ktime_get();
+
 	lockdep_assert_held(&vm->slots_lock);
 	keel_vm_pause(vm);
+	return start;
 }
 
-static void slots_change_end(struct keel_vm *vm)
+static void slots_change_end(struct keel_vm *vm, ktime_t start)
 {
 	vm->slots.generation++;
 	vm->stat.memslot_changes++;
 	keel_vm_resume(vm);
+	vm->stat.memslot_stood_ns += ktime_to_ns(ktime_sub(ktime_get(), start));
 }
 
 static void slot_link(struct keel_vm *vm, struct keel_slot *slot)
@@ -86,10 +93,17 @@ static void slot_link(struct keel_vm *vm, struct keel_slot *slot)
 	write_unlock(&vm->mmu.lock);
 }
 
-static void slot_unlink(struct keel_vm *vm, struct keel_slot *slot)
+/* No guest page finds it any more; what is mapped of it the host still does. */
+static void slot_hide(struct keel_vm *vm, struct keel_slot *slot)
 {
 	write_lock(&vm->mmu.lock);
 	rb_erase(&slot->gfn_node, &vm->slots.by_gfn[keel_slot_space(slot)]);
+	write_unlock(&vm->mmu.lock);
+}
+
+static void slot_unlink(struct keel_vm *vm, struct keel_slot *slot)
+{
+	write_lock(&vm->mmu.lock);
 	interval_tree_remove(&slot->hva_node, &vm->slots.by_hva);
 	write_unlock(&vm->mmu.lock);
 }
@@ -128,6 +142,7 @@ static unsigned long *dirty_alloc(struct keel_vm *vm, u64 npages)
 static int slot_create(struct keel_vm *vm, const struct kvm_userspace_memory_region *mem)
 {
 	struct keel_slot *slot;
+	ktime_t start;
 	int err;
 
 	slot = kzalloc(sizeof(*slot), GFP_KERNEL_ACCOUNT);
@@ -151,12 +166,12 @@ static int slot_create(struct keel_vm *vm, const struct kvm_userspace_memory_reg
 		goto free;
 
 	/* Nothing was mapped there, and the absence of memory is not cached: no flush. */
-	slots_change_begin(vm);
+	start = slots_change_begin(vm);
 	slot_link(vm, slot);
 	count_logged(vm, false, slot->dirty);
 	vm->slots.count++;
 	vm->slots.pages[keel_slot_space(slot)] += slot->npages;
-	slots_change_end(vm);
+	slots_change_end(vm, start);
 	return 0;
 free:
 	slot_free(slot);
@@ -165,13 +180,16 @@ free:
 
 static void slot_delete(struct keel_vm *vm, struct keel_slot *slot)
 {
-	slots_change_begin(vm);
-	mmu_zap_slot(vm, slot);
-	slot_unlink(vm, slot);
+	ktime_t start = slots_change_begin(vm);
+
+	slot_hide(vm, slot);
 	count_logged(vm, slot->dirty, false);
 	vm->slots.count--;
 	vm->slots.pages[keel_slot_space(slot)] -= slot->npages;
-	slots_change_end(vm);
+	slots_change_end(vm, start);
+	/* Until then vCPUs may go on with what is mapped, but nothing more will be. */
+	mmu_zap_slot(vm, slot);
+	slot_unlink(vm, slot);
 	xa_erase(&vm->slots.by_id, slot->id);
 	slot_free(slot);
 }
@@ -180,7 +198,9 @@ static void slot_delete(struct keel_vm *vm, struct keel_slot *slot)
 static int slot_change(struct keel_vm *vm, struct keel_slot *slot, u64 base_gfn, u32 flags)
 {
 	bool logged = slot->flags & KVM_MEM_LOG_DIRTY_PAGES, logging = flags & KVM_MEM_LOG_DIRTY_PAGES;
+	bool moves = base_gfn != slot->base_gfn;
 	unsigned long *dirty = slot->dirty;
+	ktime_t start;
 
 	if (logging && !logged) {
 		dirty = dirty_alloc(vm, slot->npages);
@@ -188,27 +208,30 @@ static int slot_change(struct keel_vm *vm, struct keel_slot *slot, u64 base_gfn,
 			return -ENOMEM;
 	}
 
-	slots_change_begin(vm);
-	if (base_gfn != slot->base_gfn) {
+	/* Nothing may be mapped of it when it moves: all but what comes back meanwhile goes before. */
+	if (moves)
 		mmu_zap_slot(vm, slot);
+	start = slots_change_begin(vm);
+	if (moves) {
+		mmu_zap_slot(vm, slot);
+		slot_hide(vm, slot);
 		slot_unlink(vm, slot);
 		slot->base_gfn = base_gfn;
 		slot_link(vm, slot);
-	} else if (logging && !logged) {
-		/* Where all pages count as dirty to begin with, clearing them is what protects them. */
-		if (!initially_dirty(vm))
-			mmu_protect_slot(vm, slot);
-	} else if (logged && !logging && slot->npages >= PTRS_PER_PTE) {
-		/* So that it is mapped with large pages again. */
-		mmu_zap_slot(vm, slot);
 	}
 	slot->flags = flags;
 	count_logged(vm, logged, logging);
-	if (logging)
-		slot->dirty = dirty;
-	else
-		slot->dirty = NULL;
-	slots_change_end(vm);
+	slot->dirty = logging ? dirty : NULL;
+	slots_change_end(vm, start);
+
+	/*
+	 * The log tells of what is written when the ioctl has returned.  Where all pages count as dirty to begin with,
+	 * clearing them is what protects them.
+	 */
+	if (logging && !logged && !moves && !initially_dirty(vm))
+		mmu_protect_slot(vm, slot);
+	if (logged && !logging && !moves)
+		mmu_unprotect_slot(vm, slot);
 	if (!logging)
 		kvfree(dirty);
 	return 0;

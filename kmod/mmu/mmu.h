@@ -100,9 +100,13 @@ int mmu_gva_to_gpa(struct keel_vcpu *vcpu, u64 gva, u32 access, u64 *gpa, struct
 /* PAE: the four PDPTEs at @cr3 into vcpu->pdptrs, if they are such that the CPU would load them.  May sleep. */
 bool mmu_load_pdptrs(struct keel_vcpu *vcpu, u64 cr3);
 
-/* Slot changes; called with slots_lock, VM paused.  Unmap / log writes to what a slot maps, flush TLBs. */
+/*
+ * Slot changes; called with slots_lock, vCPUs may run.  Unmap what a slot maps; make the next write to each of its
+ * pages known, in a bounded number of steps however large it is; nobody needs to know any more.  TLBs are flushed.
+ */
 void mmu_zap_slot(struct keel_vm *vm, struct keel_slot *slot);
 void mmu_protect_slot(struct keel_vm *vm, struct keel_slot *slot);
+void mmu_unprotect_slot(struct keel_vm *vm, struct keel_slot *slot);
 /*
  * Make the next write to the pages of @mask (bit i: gfn + i) known: true if one would have gone by.  Caller holds lock
  * for write, flushes.

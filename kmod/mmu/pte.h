@@ -24,7 +24,8 @@ struct mmu_format {
 	u64 ram, device;
 	u64 accessed;	/* set by the CPU, if it has such bits; by us on mapping */
 	u64 dirty;
-	u64 logged;	/* a level-1 leaf without it makes its next write known: write, or dirty if the CPU logs it */
+	/* A level-1 leaf without it makes its next write known: write, or dirty if the CPU logs it. */
+	u64 logged;
 	u64 host_write;	/* ours: the user may write the page, so write needs no look at the host's tables */
 };
 
@@ -62,6 +63,12 @@ static inline u64 mmu_rights(const struct mmu_format *fmt, u64 pte)
 static inline u64 mmu_grant(const struct mmu_format *fmt, u64 pte, u64 rights)
 {
 	return ((pte ^ fmt->inverted) | rights) ^ fmt->inverted;
+}
+
+/* The entry with no more than these rights. */
+static inline u64 mmu_withhold(const struct mmu_format *fmt, u64 pte, u64 held)
+{
+	return ((pte ^ fmt->inverted) & ~((fmt->read | fmt->write | fmt->exec) & ~held)) ^ fmt->inverted;
 }
 
 /* What an entry says about the page itself: its type, and whether the host has it encrypted. */

@@ -175,23 +175,24 @@ static int shadow_fill(struct keel_vcpu *vcpu, u64 gva, u64 gpa, u32 access, con
 {
 	const struct mmu_format *fmt = keel_hw.mmu_fmt;
 	unsigned int map_level, level;
+	u64 *ptep, entry, map, held;
 	int r = MMU_MMIO;
-	u64 *ptep, map;
 
 	*present = false;
 	read_lock(&vcpu->vm->mmu.lock);
-	ptep = mmu_lookup(vcpu->vm, vcpu->smm, gpa >> PAGE_SHIFT, &map_level);
-	map = ptep ? READ_ONCE(*ptep) : 0;
-	if (mmu_is_leaf(fmt, map, map_level)) {
+	ptep = mmu_lookup_held(vcpu->vm, vcpu->smm, gpa >> PAGE_SHIFT, &map_level, &held);
+	entry = ptep ? READ_ONCE(*ptep) : 0;
+	if (mmu_is_leaf(fmt, entry, map_level)) {
 		*present = true;
+		map = mmu_withhold(fmt, entry, held);
 		if (!(mmu_rights_needed(fmt, access) & ~mmu_rights(fmt, map))) {
 			level = shadow_level(path, map_level);
 			shadow_set(vcpu, gva, level, shadow_leaf(vcpu, path, gpa, map, map_level, level),
 				   path->leaf_bits);
 			r = MMU_FIXED;
 			/* The host asks how long ago the page was used; dropping all this is how it asks anew. */
-			if (!(map & fmt->accessed))
-				cmpxchg64(ptep, map, map | fmt->accessed);
+			if (!(entry & fmt->accessed))
+				cmpxchg64(ptep, entry, entry | fmt->accessed);
 		}
 	}
 	read_unlock(&vcpu->vm->mmu.lock);

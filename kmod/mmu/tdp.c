@@ -5,8 +5,8 @@
  *
  * One root per VM and address space, used by all its vCPUs.  mmu.lock held for read: faults of all vCPUs map in
  * parallel, each entry by compare-and-exchange against what was seen, since the CPU sets bits in them too.  Held for
- * write: entries go or lose rights, tables are taken out.  So tables do not vanish under the read lock.  A table taken
- * out, and what it leads to, is freed once no TLB can know it.
+ * write: entries go or lose rights (protect.c), tables are taken out.  So tables do not vanish under the read lock.  A
+ * table taken out, and what it leads to, is freed once no TLB can know it.
  *
  * A page is held by a reference only while it is being mapped.  After that the notifier is what we have: the
  * host announces what it will do to the page, see notifier.c.
@@ -211,119 +211,6 @@ void mmu_zap_slot(struct keel_vm *vm, struct keel_slot *slot)
 	mmu_zap_free(vm, &zap, true);
 }
 
-/* -------------------------------------------------------------- look-up, protection, age */
-
-u64 *mmu_lookup(struct keel_vm *vm, unsigned int space, u64 gfn, unsigned int *level)
-{
-	u64 *table, *ptep, pte;
-
-	if (!vm->mmu.root[space])
-		return NULL;
-	table = __va(vm->mmu.root[space]);
-	for (*level = keel_hw.root_levels; ; (*level)--) {
-		ptep = &table[mmu_index(gfn, *level)];
-		pte = READ_ONCE(*ptep);
-		if (!mmu_is_table(keel_hw.mmu_fmt, pte, *level))
-			return ptep;
-		table = mmu_pte_table(pte);
-	}
-}
-
-/* First page behind what an entry of @level that covers @gfn covers. */
-static u64 mmu_behind(u64 gfn, unsigned int level)
-{
-	return (gfn | (mmu_level_pages(level) - 1)) + 1;
-}
-
-/* Take bits from the leaves of gfns [start, end), small and large ones: true if one had them.  lock held. */
-static bool mmu_take_bits(struct keel_vm *vm, unsigned int space, u64 start, u64 end, u64 small, u64 large)
-{
-	bool found = false;
-	u64 gfn = start, bits;
-
-	while (gfn < end) {
-		unsigned int level;
-		u64 *ptep = mmu_lookup(vm, space, gfn, &level);
-
-		if (!ptep)
-			return false;
-		bits = level == 1 ? small : large;
-		/* At the bottom go on in the same table. */
-		for (;;) {
-			if (mmu_is_leaf(keel_hw.mmu_fmt, READ_ONCE(*ptep), level) && READ_ONCE(*ptep) & bits) {
-				atomic64_andnot(bits, (atomic64_t *)ptep);
-				found = true;
-			}
-			gfn = mmu_behind(gfn, level);
-			if (level > 1 || gfn >= end || !mmu_index(gfn, 1))
-				break;
-			ptep++;
-		}
-	}
-	return found;
-}
-
-/* A large leaf always loses its write bit: a fault splits it, and tells of this page's write alone. */
-static bool mmu_protect_range(struct keel_vm *vm, unsigned int space, u64 start, u64 end)
-{
-	return mmu_take_bits(vm, space, start, end, keel_hw.mmu_fmt->logged, keel_hw.mmu_fmt->write);
-}
-
-bool mmu_protect_pages(struct keel_vm *vm, struct keel_slot *slot, u64 gfn, unsigned long mask)
-{
-	bool found = false;
-
-	lockdep_assert_held_write(&vm->mmu.lock);
-	while (mask) {
-		/* A run of set bits at a time; shifts by a whole word are not to be had. */
-		unsigned long first = __ffs(mask);
-		unsigned long run = ~(mask >> first) ? __ffs(~(mask >> first)) : BITS_PER_LONG;
-
-		found |= mmu_protect_range(vm, keel_slot_space(slot), gfn + first, gfn + first + run);
-		if (first + run >= BITS_PER_LONG)
-			break;
-		mask &= ~0UL << (first + run);
-	}
-	return found;
-}
-
-void mmu_protect_slot(struct keel_vm *vm, struct keel_slot *slot)
-{
-	u64 gfn, end = slot->base_gfn + slot->npages;
-	bool flush = false;
-
-	write_lock(&vm->mmu.lock);
-	/* A 1 GB stretch at a time; no vCPU runs that could map behind us. */
-	for (gfn = slot->base_gfn; gfn < end; gfn = mmu_behind(gfn, 3)) {
-		flush |= mmu_protect_range(vm, keel_slot_space(slot), gfn, min(end, mmu_behind(gfn, 3)));
-		cond_resched_rwlock_write(&vm->mmu.lock);
-	}
-	if (flush)
-		keel_flush_tlbs(vm);
-	write_unlock(&vm->mmu.lock);
-}
-
-bool mmu_age_range(struct keel_vm *vm, unsigned int space, u64 start, u64 end, bool clear)
-{
-	u64 accessed = keel_hw.mmu_fmt->accessed;
-	u64 gfn;
-
-	if (clear)
-		return mmu_take_bits(vm, space, start, end, accessed, accessed);
-	for (gfn = start; gfn < end; ) {
-		unsigned int level;
-		u64 *ptep = mmu_lookup(vm, space, gfn, &level), pte;
-
-		if (!ptep)
-			return false;
-		pte = READ_ONCE(*ptep);
-		if (mmu_is_leaf(keel_hw.mmu_fmt, pte, level) && (!accessed || pte & accessed))
-			return true;
-		gfn = mmu_behind(gfn, level);
-	}
-	return false;
-}
-
 /* -------------------------------------------------------------- mapping */
 
 /*
@@ -472,21 +359,29 @@ static noinline void mmu_install_near(struct keel_vcpu *vcpu, const struct mem_p
 		mmu_count_leaf(vcpu->vm, 1, mapped);
 }
 
-/* Map @map->gfn, making tables on the way.  lock held for read.  0; -ENOMEM: the page cache is empty. */
+/*
+ * Map @map->gfn, making tables on the way.  lock held for read.  0; -ENOMEM: the page cache is empty; -EBUSY: for a
+ * write, and an entry above lacks the right, see mmu_push_down(); or what keel_first_write() said.
+ */
 static int mmu_install(struct keel_vcpu *vcpu, const struct mem_page *map)
 {
 	const struct mmu_format *fmt = keel_hw.mmu_fmt;
 	u64 *table = __va(vcpu->vm->mmu.root[vcpu->smm]);
 	unsigned int level = keel_hw.root_levels;
+	u64 need = 0;
 	int err = 0;
 
-	if (map->access & MMU_ACC_WRITE)
+	if (map->access & MMU_ACC_WRITE) {
+		need = fmt->write;
 		err = keel_first_write(vcpu, map->slot, map->gfn);
+	}
 	while (!err) {
 		u64 *ptep = &table[mmu_index(map->gfn, level)];
 		u64 pte = READ_ONCE(*ptep);
 
 		if (mmu_is_table(fmt, pte, level)) {
+			if (unlikely(need & ~pte))
+				return -EBUSY;
 			table = mmu_pte_table(pte);
 			level--;
 		} else if (level <= map->level) {
@@ -511,14 +406,9 @@ static unsigned int mmu_map_level(const struct mem_page *map)
 
 	if (keel_slot_watched(slot) || mmu_small_only(map->access))
 		return 1;
-	for (level = min(map->level, keel_hw.max_page_level); level > 1; level--) {
-		u64 pages = mmu_level_pages(level), start = round_down(map->gfn, pages);
-
-		/* Guest and user address must be alike below the size, and all of it in the slot. */
-		if (((slot->base_gfn ^ slot->hva >> PAGE_SHIFT) & (pages - 1)) == 0 && start >= slot->base_gfn &&
-		    start + pages <= slot->base_gfn + slot->npages)
+	for (level = min(map->level, keel_hw.max_page_level); level > 1; level--)
+		if (mmu_slot_has_large(slot, map->gfn, level))
 			break;
-	}
 	return level;
 }
 
@@ -529,18 +419,20 @@ static unsigned int mmu_map_level(const struct mem_page *map)
 static bool mmu_fix_present(struct keel_vcpu *vcpu, struct mem_page *map)
 {
 	const struct mmu_format *fmt = keel_hw.mmu_fmt;
+	u64 *ptep, pte, held, lacks;
 	unsigned int level;
 	bool fixed = false;
-	u64 *ptep, pte, lacks;
+	int err = 0;
 
+again:
 	read_lock(&vcpu->vm->mmu.lock);
-	ptep = mmu_lookup(vcpu->vm, vcpu->smm, map->gfn, &level);
+	ptep = mmu_lookup_held(vcpu->vm, vcpu->smm, map->gfn, &level, &held);
 	if (!ptep)
 		goto out;
 	pte = READ_ONCE(*ptep);
 	if (!mmu_is_leaf(fmt, pte, level))
 		goto out;
-	lacks = mmu_rights_needed(fmt, map->access) & ~mmu_rights(fmt, pte);
+	lacks = mmu_rights_needed(fmt, map->access) & ~(held & mmu_rights(fmt, pte));
 	map->writable = pte & fmt->host_write;
 	if (!lacks) {
 		fixed = true;
@@ -548,10 +440,16 @@ static bool mmu_fix_present(struct keel_vcpu *vcpu, struct mem_page *map)
 		map->pfn = (mmu_pte_addr(pte) >> PAGE_SHIFT) + (map->gfn & (mmu_level_pages(level) - 1));
 		map->level = keel_slot_watched(map->slot) || mmu_small_only(map->access) ? 1 : level;
 		map->memory = mmu_pte_memory(fmt, pte);
-		fixed = !mmu_install(vcpu, map);
+		err = mmu_install(vcpu, map);
+		fixed = !err;
 	}
 out:
 	read_unlock(&vcpu->vm->mmu.lock);
+	if (unlikely(err == -EBUSY)) {
+		mmu_push_down(vcpu->vm, vcpu->smm, map->gfn);
+		err = 0;
+		goto again;
+	}
 	return fixed;
 }
 
@@ -647,7 +545,9 @@ int mmu_fault(struct keel_vcpu *vcpu, u64 gpa, u32 access)
 	if (map.held)
 		put_page(map.held);
 
-	if (err)
+	if (unlikely(err == -EBUSY))
+		mmu_push_down(vcpu->vm, vcpu->smm, map.gfn);	/* and the guest faults again */
+	else if (err)
 		return vcpu->atomic ? MMU_SLOW : err;
 	if (stale) {
 		/* The host is at work there: let it, and let the guest fault again. */

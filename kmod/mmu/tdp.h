@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * tdp.h - what notifier.c does to the two-dimensional tables of tdp.c.
+ * tdp.h - what the files of this room do to the two-dimensional tables of tdp.c.
  */
 #ifndef KEEL_MMU_TDP_H
 #define KEEL_MMU_TDP_H
@@ -24,8 +24,23 @@ void mmu_zap_flush(struct keel_vm *vm, struct mmu_zap *zap);
 /* lock not held. */
 void mmu_zap_free(struct keel_vm *vm, struct mmu_zap *zap, bool may_sleep);
 
-/* The entry that decides about @gfn: a leaf, or where a leaf or table is missing.  lock held. */
+/*
+ * protect.c.  The entry that decides about @gfn: a leaf, or where a leaf or table is missing.  lock held.  The second
+ * also tells which rights the way there grants: the entry's own are only worth that much.
+ */
 u64 *mmu_lookup(struct keel_vm *vm, unsigned int space, u64 gfn, unsigned int *level);
+u64 *mmu_lookup_held(struct keel_vm *vm, unsigned int space, u64 gfn, unsigned int *level, u64 *held);
+/* An entry above @gfn lacks the right to be written: the entries below it shall, in its place.  lock not held. */
+void mmu_push_down(struct keel_vm *vm, unsigned int space, u64 gfn);
+
+/* Can a page of @level be mapped there?  Guest and user address alike below the size, and all of it in the slot. */
+static inline bool mmu_slot_has_large(const struct keel_slot *slot, u64 gfn, unsigned int level)
+{
+	u64 pages = mmu_level_pages(level), start = round_down(gfn, pages);
+
+	return ((slot->base_gfn ^ slot->hva >> PAGE_SHIFT) & (pages - 1)) == 0 && start >= slot->base_gfn &&
+	       start + pages <= slot->base_gfn + slot->npages;
+}
 
 /* What an entry must grant for that MMU_ACC_*. */
 static inline u64 mmu_rights_needed(const struct mmu_format *fmt, u32 access)

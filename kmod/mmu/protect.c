@@ -1,0 +1,284 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * protect.c - entries of the two-dimensional tables lose the right to be written, and get it back: how the next write
+ * to a page is made known (mem/dirty.c).  And their age.
+ *
+ * The CPU grants what all entries on the way to a page grant (EPT: Intel SDM 3C 28.3.2; nested paging: APM volume 2
+ * 15.25.6).  So a whole slot is watched by taking the right from the entries of tables that are all the slot's, as far
+ * up as there are such: some hundred at most at its two ends, and one for each 1, or 512, GiB between.  What that means
+ * is pushed down where a write comes: the entries below lose the right, and the one above gets it back.  Until then an
+ * entry may seem to grant what it does not: who asks for rights asks mmu_lookup_held().
+ *
+ * All this with mmu.lock held for write: a push half done, beside another fault that goes on where it is done already,
+ * would take a right back that was given anew, with TLBs that know of it.
+ */
+#include "ops.h"
+#include "mem/hostpage.h"
+#include "pte.h"
+#include "tdp.h"
+
+static __always_inline u64 *lookup(struct keel_vm *vm, unsigned int space, u64 gfn, unsigned int *level, u64 *held)
+{
+	const struct mmu_format *fmt = keel_hw.mmu_fmt;
+	u64 *table, *ptep, pte;
+
+	if (!vm->mmu.root[space])
+		return NULL;
+	table = __va(vm->mmu.root[space]);
+	for (*level = keel_hw.root_levels; ; (*level)--) {
+		ptep = &table[mmu_index(gfn, *level)];
+		pte = READ_ONCE(*ptep);
+		if (!mmu_is_table(fmt, pte, *level))
+			return ptep;
+		if (held)
+			*held &= mmu_rights(fmt, pte);
+		table = mmu_pte_table(pte);
+	}
+}
+
+u64 *mmu_lookup(struct keel_vm *vm, unsigned int space, u64 gfn, unsigned int *level)
+{
+	return lookup(vm, space, gfn, level, NULL);
+}
+
+u64 *mmu_lookup_held(struct keel_vm *vm, unsigned int space, u64 gfn, unsigned int *level, u64 *held)
+{
+	*held = ~0ULL;
+	return lookup(vm, space, gfn, level, held);
+}
+
+/* First page behind what an entry of @level that covers @gfn covers. */
+static u64 mmu_behind(u64 gfn, unsigned int level)
+{
+	return (gfn | (mmu_level_pages(level) - 1)) + 1;
+}
+
+/* -------------------------------------------------------------- protection */
+
+/*
+ * What an entry of @level lacks whose writes come here.  A large leaf is split by that, to tell of one page's alone.
+ */
+static u64 protect_bit(unsigned int level)
+{
+	return level == 1 ? keel_hw.mmu_fmt->logged : keel_hw.mmu_fmt->write;
+}
+
+static bool protect_entry(u64 *ptep, unsigned int level)
+{
+	u64 bit = protect_bit(level), pte = READ_ONCE(*ptep);
+
+	if (!(pte & keel_hw.mmu_fmt->present) || !(pte & bit))
+		return false;
+	atomic64_andnot(bit, (atomic64_t *)ptep);
+	return true;
+}
+
+/*
+ * @table covers guest pages from @base on.  At most two entries a level are gone into, others protected as they are.
+ */
+static bool protect_table(u64 *table, unsigned int level, u64 base, u64 start, u64 end)
+{
+	const struct mmu_format *fmt = keel_hw.mmu_fmt;
+	u64 span = mmu_level_pages(level);
+	u64 first = max(start, base), behind = min(end, base + span * MMU_PTES), gfn;
+	bool found = false;
+
+	for (gfn = round_down(first, span); gfn < behind; gfn += span) {
+		u64 *ptep = &table[mmu_index(gfn, level)];
+		u64 pte = READ_ONCE(*ptep);
+
+		if (mmu_is_table(fmt, pte, level) && (gfn < start || gfn + span > end)) {
+			/* Else no TLB knows a page below as one that can be written. */
+			if (pte & fmt->write)
+				found |= protect_table(mmu_pte_table(pte), level - 1, gfn, start, end);
+		} else {
+			found |= protect_entry(ptep, level);
+		}
+	}
+	return found;
+}
+
+/* True if TLBs may know better. */
+static bool protect_range(struct keel_vm *vm, unsigned int space, u64 start, u64 end)
+{
+	lockdep_assert_held_write(&vm->mmu.lock);
+	return vm->mmu.root[space] && protect_table(__va(vm->mmu.root[space]), keel_hw.root_levels, 0, start, end);
+}
+
+bool mmu_protect_pages(struct keel_vm *vm, struct keel_slot *slot, u64 gfn, unsigned long mask)
+{
+	bool found = false;
+
+	while (mask) {
+		/* A run of set bits at a time; shifts by a whole word are not to be had. */
+		unsigned long first = __ffs(mask);
+		unsigned long run = ~(mask >> first) ? __ffs(~(mask >> first)) : BITS_PER_LONG;
+
+		found |= protect_range(vm, keel_slot_space(slot), gfn + first, gfn + first + run);
+		if (first + run >= BITS_PER_LONG)
+			break;
+		mask &= ~0UL << (first + run);
+	}
+	return found;
+}
+
+void mmu_protect_slot(struct keel_vm *vm, struct keel_slot *slot)
+{
+	write_lock(&vm->mmu.lock);
+	if (protect_range(vm, keel_slot_space(slot), slot->base_gfn, slot->base_gfn + slot->npages))
+		keel_flush_tlbs(vm);
+	write_unlock(&vm->mmu.lock);
+}
+
+void mmu_push_down(struct keel_vm *vm, unsigned int space, u64 gfn)
+{
+	const struct mmu_format *fmt = keel_hw.mmu_fmt;
+	u64 *entry[MMU_MAX_LEVELS], *table;
+	unsigned int level, n = 0, i;
+	bool flush = false;
+
+	write_lock(&vm->mmu.lock);
+	if (!vm->mmu.root[space])
+		goto out;
+	table = __va(vm->mmu.root[space]);
+	for (level = keel_hw.root_levels; level > 1; level--) {
+		u64 *ptep = &table[mmu_index(gfn, level)], pte = READ_ONCE(*ptep);
+
+		if (!mmu_is_table(fmt, pte, level))
+			break;
+		table = mmu_pte_table(pte);
+		if (pte & fmt->write)
+			continue;
+		entry[n++] = ptep;
+		for (i = 0; i < MMU_PTES; i++)
+			if (protect_entry(&table[i], level - 1) && level > 2)
+				flush = true;
+	}
+	/*
+	 * No TLB has a page from below with more rights than the way there had.  But a CPU may know entries of tables
+	 * each for itself, and is not to put those as they were behind one above as it is now.
+	 */
+	if (flush)
+		keel_flush_tlbs(vm);
+	while (n)
+		atomic64_or(fmt->write, (atomic64_t *)entry[--n]);
+out:
+	write_unlock(&vm->mmu.lock);
+}
+
+/* -------------------------------------------------------------- and back */
+
+static void unprotect_entry(u64 *ptep)
+{
+	const struct mmu_format *fmt = keel_hw.mmu_fmt;
+	u64 pte = READ_ONCE(*ptep);
+
+	if (pte & fmt->host_write && !(pte & fmt->write))
+		atomic64_or(fmt->write, (atomic64_t *)ptep);
+}
+
+/* What lies at @gfn; where that ends. */
+static u64 unprotect_step(struct keel_vm *vm, struct keel_slot *slot, u64 gfn, struct mmu_zap *zap)
+{
+	const struct mmu_format *fmt = keel_hw.mmu_fmt;
+	u64 *table = __va(vm->mmu.root[keel_slot_space(slot)]), *ptep, pte, end;
+	unsigned int level;
+
+	for (level = keel_hw.root_levels; level > 1; level--) {
+		ptep = &table[mmu_index(gfn, level)];
+		pte = READ_ONCE(*ptep);
+		if (!mmu_is_table(fmt, pte, level)) {
+			if (pte & fmt->present)
+				unprotect_entry(ptep);
+			return mmu_behind(gfn, level);
+		}
+		if (level <= keel_hw.max_page_level && mmu_slot_has_large(slot, gfn, level) &&
+		    mem_host_level(vm->mm, keel_slot_hva(slot, gfn)) >= level) {
+			gfn = round_down(gfn, mmu_level_pages(level));
+			mmu_zap_range(vm, keel_slot_space(slot), gfn, gfn + mmu_level_pages(level), zap);
+			return mmu_behind(gfn, level);
+		}
+		if (!(pte & fmt->write))
+			atomic64_or(fmt->write, (atomic64_t *)ptep);
+		table = mmu_pte_table(pte);
+	}
+	end = min(mmu_behind(gfn, 2), slot->base_gfn + slot->npages);
+	for (; gfn < end; gfn++)
+		unprotect_entry(&table[mmu_index(gfn, 1)]);
+	return gfn;
+}
+
+#define UNPROTECT_STEPS	16	/* with the lock held */
+
+void mmu_unprotect_slot(struct keel_vm *vm, struct keel_slot *slot)
+{
+	u64 gfn = slot->base_gfn, end = gfn + slot->npages;
+	struct mmu_zap zap = MMU_ZAP_INIT(zap);
+	unsigned int steps;
+
+	lockdep_assert_held(&vm->slots_lock);
+	while (gfn < end) {
+		write_lock(&vm->mmu.lock);
+		if (!vm->mmu.root[keel_slot_space(slot)])
+			gfn = end;
+		for (steps = 0; gfn < end && steps < UNPROTECT_STEPS; steps++)
+			gfn = unprotect_step(vm, slot, gfn, &zap);
+		mmu_zap_flush(vm, &zap);
+		write_unlock(&vm->mmu.lock);
+		mmu_zap_free(vm, &zap, true);
+		cond_resched();
+	}
+}
+
+/* -------------------------------------------------------------- age */
+
+/* Take the accessed bit from the leaves of gfns [start, end): true if one had it.  lock held. */
+static bool take_accessed(struct keel_vm *vm, unsigned int space, u64 start, u64 end)
+{
+	u64 accessed = keel_hw.mmu_fmt->accessed;
+	bool found = false;
+	u64 gfn = start;
+
+	while (gfn < end) {
+		unsigned int level;
+		u64 *ptep = mmu_lookup(vm, space, gfn, &level);
+
+		if (!ptep)
+			return false;
+		/* At the bottom go on in the same table. */
+		for (;;) {
+			u64 pte = READ_ONCE(*ptep);
+
+			if (mmu_is_leaf(keel_hw.mmu_fmt, pte, level) && pte & accessed) {
+				atomic64_andnot(accessed, (atomic64_t *)ptep);
+				found = true;
+			}
+			gfn = mmu_behind(gfn, level);
+			if (level > 1 || gfn >= end || !mmu_index(gfn, 1))
+				break;
+			ptep++;
+		}
+	}
+	return found;
+}
+
+bool mmu_age_range(struct keel_vm *vm, unsigned int space, u64 start, u64 end, bool clear)
+{
+	u64 accessed = keel_hw.mmu_fmt->accessed;
+	u64 gfn;
+
+	if (clear)
+		return take_accessed(vm, space, start, end);
+	for (gfn = start; gfn < end; ) {
+		unsigned int level;
+		u64 *ptep = mmu_lookup(vm, space, gfn, &level), pte;
+
+		if (!ptep)
+			return false;
+		pte = READ_ONCE(*ptep);
+		if (mmu_is_leaf(keel_hw.mmu_fmt, pte, level) && (!accessed || pte & accessed))
+			return true;
+		gfn = mmu_behind(gfn, level);
+	}
+	return false;
+}
