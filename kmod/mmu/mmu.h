@@ -11,6 +11,18 @@
 #include <linux/mmu_notifier.h>
 #include "walk.h"
 
+/*
+ * A view: a set of tables by which the CPU finds a space's memory, with rights of its own.  Whoever takes something
+ * from a slot does so in all views of the slot's space; a vCPU looks through one.
+ */
+struct mmu_view {
+	u64 *root;		/* NULL: none yet, or no more */
+	unsigned int space;	/* whose slots it shows */
+	u64 large_lacks;	/* rights (struct mmu_format) that leaves above level 1 never grant here */
+};
+
+#define MMU_VIEWS	KEEL_SPACES	/* one each: what a vCPU sees, and what it sees in system management mode */
+
 struct keel_mmu {
 	rwlock_t lock;			/* read: map with cmpxchg; write: unmap, protect, free */
 	struct mmu_notifier mn;
@@ -19,10 +31,10 @@ struct keel_mmu {
 	unsigned long notifier_seq;
 	long notifier_count;
 	unsigned long notifier_start, notifier_end;	/* ...and what user addresses they cover between them */
-	u64 root[KEEL_SPACES];		/* physical addresses of the two-dimensional roots, one a space, 0: none yet */
+	struct mmu_view view[MMU_VIEWS];
 	unsigned long table_limit;	/* the VMM's choice of how many tables there may be, 0: none made */
 	u64 shrink_gfn;			/* where the next look for tables to give back begins... */
-	unsigned int shrink_space;	/* ...and in which space */
+	unsigned int shrink_view;	/* ...and in which view */
 };
 
 #define MMU_CACHE_PAGES	4	/* what one walk takes at most */
@@ -30,7 +42,7 @@ struct keel_mmu {
 #define MMU_NO_GFN	(~0ULL)
 
 struct keel_vcpu_mmu {
-	u64 root;			/* loaded in this vCPU's hardware state */
+	struct mmu_view *view;		/* that it looks through */
 	/* The slots looked up last, latest first (guestmem.c); valid while slots_gen is the table's. */
 	struct keel_slot *slots[2];
 	u64 slots_gen;

@@ -44,11 +44,13 @@ static void zap_user_range(struct keel_vm *vm, unsigned long start, unsigned lon
 	struct interval_tree_node *node;
 
 	for_each_slot_in(node, vm, start, end) {
+		struct mmu_view *view;
 		unsigned int space;
 		u64 first, behind;
 
 		space = slot_gfns(node, start, end, &first, &behind);
-		mmu_zap_range(vm, space, first, behind, zap);
+		mmu_for_each_view_of(view, vm, space)
+			mmu_zap_range(vm, view, first, behind, zap);
 	}
 }
 
@@ -142,11 +144,13 @@ static bool notifier_age(struct mmu_notifier *mn, unsigned long start, unsigned 
 		return notifier_age_by_fault(vm, start, end);
 	read_lock(&vm->mmu.lock);
 	for_each_slot_in(node, vm, start, end) {
+		struct mmu_view *view;
 		unsigned int space;
 		u64 first, behind;
 
 		space = slot_gfns(node, start, end, &first, &behind);
-		young |= mmu_age_range(vm, space, first, behind, clear);
+		mmu_for_each_view_of(view, vm, space)
+			young |= mmu_age_range(view, first, behind, clear);
 	}
 	if (young && flush)
 		keel_flush_tlbs(vm);

@@ -17,14 +17,13 @@
 #include "pte.h"
 #include "tdp.h"
 
-static __always_inline u64 *lookup(struct keel_vm *vm, unsigned int space, u64 gfn, unsigned int *level, u64 *held)
+static __always_inline u64 *lookup(const struct mmu_view *view, u64 gfn, unsigned int *level, u64 *held)
 {
 	const struct mmu_format *fmt = keel_hw.mmu_fmt;
-	u64 *table, *ptep, pte;
+	u64 *table = view->root, *ptep, pte;
 
-	if (!vm->mmu.root[space])
+	if (!table)
 		return NULL;
-	table = __va(vm->mmu.root[space]);
 	for (*level = keel_hw.root_levels; ; (*level)--) {
 		ptep = &table[mmu_index(gfn, *level)];
 		pte = READ_ONCE(*ptep);
@@ -36,15 +35,15 @@ static __always_inline u64 *lookup(struct keel_vm *vm, unsigned int space, u64 g
 	}
 }
 
-u64 *mmu_lookup(struct keel_vm *vm, unsigned int space, u64 gfn, unsigned int *level)
+u64 *mmu_lookup(const struct mmu_view *view, u64 gfn, unsigned int *level)
 {
-	return lookup(vm, space, gfn, level, NULL);
+	return lookup(view, gfn, level, NULL);
 }
 
-u64 *mmu_lookup_held(struct keel_vm *vm, unsigned int space, u64 gfn, unsigned int *level, u64 *held)
+u64 *mmu_lookup_held(const struct mmu_view *view, u64 gfn, unsigned int *level, u64 *held)
 {
 	*held = ~0ULL;
-	return lookup(vm, space, gfn, level, held);
+	return lookup(view, gfn, level, held);
 }
 
 /* First page behind what an entry of @level that covers @gfn covers. */
@@ -99,10 +98,16 @@ static bool protect_table(u64 *table, unsigned int level, u64 base, u64 start, u
 }
 
 /* True if TLBs may know better. */
-static bool protect_range(struct keel_vm *vm, unsigned int space, u64 start, u64 end)
+static bool protect_range(struct keel_vm *vm, struct keel_slot *slot, u64 start, u64 end)
 {
+	struct mmu_view *view;
+	bool found = false;
+
 	lockdep_assert_held_write(&vm->mmu.lock);
-	return vm->mmu.root[space] && protect_table(__va(vm->mmu.root[space]), keel_hw.root_levels, 0, start, end);
+	mmu_for_each_view_of(view, vm, keel_slot_space(slot))
+		if (view->root)
+			found |= protect_table(view->root, keel_hw.root_levels, 0, start, end);
+	return found;
 }
 
 bool mmu_protect_pages(struct keel_vm *vm, struct keel_slot *slot, u64 gfn, unsigned long mask)
@@ -114,7 +119,7 @@ bool mmu_protect_pages(struct keel_vm *vm, struct keel_slot *slot, u64 gfn, unsi
 		unsigned long first = __ffs(mask);
 		unsigned long run = ~(mask >> first) ? __ffs(~(mask >> first)) : BITS_PER_LONG;
 
-		found |= protect_range(vm, keel_slot_space(slot), gfn + first, gfn + first + run);
+		found |= protect_range(vm, slot, gfn + first, gfn + first + run);
 		if (first + run >= BITS_PER_LONG)
 			break;
 		mask &= ~0UL << (first + run);
@@ -125,12 +130,12 @@ bool mmu_protect_pages(struct keel_vm *vm, struct keel_slot *slot, u64 gfn, unsi
 void mmu_protect_slot(struct keel_vm *vm, struct keel_slot *slot)
 {
 	write_lock(&vm->mmu.lock);
-	if (protect_range(vm, keel_slot_space(slot), slot->base_gfn, slot->base_gfn + slot->npages))
+	if (protect_range(vm, slot, slot->base_gfn, slot->base_gfn + slot->npages))
 		keel_flush_tlbs(vm);
 	write_unlock(&vm->mmu.lock);
 }
 
-void mmu_push_down(struct keel_vm *vm, unsigned int space, u64 gfn)
+void mmu_push_down(struct keel_vm *vm, struct mmu_view *view, u64 gfn)
 {
 	const struct mmu_format *fmt = keel_hw.mmu_fmt;
 	u64 *entry[MMU_MAX_LEVELS], *table;
@@ -138,10 +143,8 @@ void mmu_push_down(struct keel_vm *vm, unsigned int space, u64 gfn)
 	bool flush = false;
 
 	write_lock(&vm->mmu.lock);
-	if (!vm->mmu.root[space])
-		goto out;
-	table = __va(vm->mmu.root[space]);
-	for (level = keel_hw.root_levels; level > 1; level--) {
+	table = view->root;
+	for (level = keel_hw.root_levels; table && level > 1; level--) {
 		u64 *ptep = &table[mmu_index(gfn, level)], pte = READ_ONCE(*ptep);
 
 		if (!mmu_is_table(fmt, pte, level))
@@ -162,7 +165,6 @@ void mmu_push_down(struct keel_vm *vm, unsigned int space, u64 gfn)
 		keel_flush_tlbs(vm);
 	while (n)
 		atomic64_or(fmt->write, (atomic64_t *)entry[--n]);
-out:
 	write_unlock(&vm->mmu.lock);
 }
 
@@ -178,10 +180,11 @@ static void unprotect_entry(u64 *ptep)
 }
 
 /* What lies at @gfn; where that ends. */
-static u64 unprotect_step(struct keel_vm *vm, struct keel_slot *slot, u64 gfn, struct mmu_zap *zap)
+static u64 unprotect_step(struct keel_vm *vm, struct mmu_view *view, struct keel_slot *slot, u64 gfn,
+			  struct mmu_zap *zap)
 {
 	const struct mmu_format *fmt = keel_hw.mmu_fmt;
-	u64 *table = __va(vm->mmu.root[keel_slot_space(slot)]), *ptep, pte, end;
+	u64 *table = view->root, *ptep, pte, end;
 	unsigned int level;
 
 	for (level = keel_hw.root_levels; level > 1; level--) {
@@ -195,7 +198,7 @@ static u64 unprotect_step(struct keel_vm *vm, struct keel_slot *slot, u64 gfn, s
 		if (level <= keel_hw.max_page_level && mmu_slot_has_large(slot, gfn, level) &&
 		    mem_host_level(vm->mm, keel_slot_hva(slot, gfn)) >= level) {
 			gfn = round_down(gfn, mmu_level_pages(level));
-			mmu_zap_range(vm, keel_slot_space(slot), gfn, gfn + mmu_level_pages(level), zap);
+			mmu_zap_range(vm, view, gfn, gfn + mmu_level_pages(level), zap);
 			return mmu_behind(gfn, level);
 		}
 		if (!(pte & fmt->write))
@@ -210,19 +213,18 @@ static u64 unprotect_step(struct keel_vm *vm, struct keel_slot *slot, u64 gfn, s
 
 #define UNPROTECT_STEPS	16	/* with the lock held */
 
-void mmu_unprotect_slot(struct keel_vm *vm, struct keel_slot *slot)
+static void unprotect_view(struct keel_vm *vm, struct mmu_view *view, struct keel_slot *slot)
 {
 	u64 gfn = slot->base_gfn, end = gfn + slot->npages;
 	struct mmu_zap zap = MMU_ZAP_INIT(zap);
 	unsigned int steps;
 
-	lockdep_assert_held(&vm->slots_lock);
 	while (gfn < end) {
 		write_lock(&vm->mmu.lock);
-		if (!vm->mmu.root[keel_slot_space(slot)])
+		if (!view->root)
 			gfn = end;
 		for (steps = 0; gfn < end && steps < UNPROTECT_STEPS; steps++)
-			gfn = unprotect_step(vm, slot, gfn, &zap);
+			gfn = unprotect_step(vm, view, slot, gfn, &zap);
 		mmu_zap_flush(vm, &zap);
 		write_unlock(&vm->mmu.lock);
 		mmu_zap_free(vm, &zap, true);
@@ -230,10 +232,19 @@ void mmu_unprotect_slot(struct keel_vm *vm, struct keel_slot *slot)
 	}
 }
 
+void mmu_unprotect_slot(struct keel_vm *vm, struct keel_slot *slot)
+{
+	struct mmu_view *view;
+
+	lockdep_assert_held(&vm->slots_lock);
+	mmu_for_each_view_of(view, vm, keel_slot_space(slot))
+		unprotect_view(vm, view, slot);
+}
+
 /* -------------------------------------------------------------- age */
 
 /* Take the accessed bit from the leaves of gfns [start, end): true if one had it.  lock held. */
-static bool take_accessed(struct keel_vm *vm, unsigned int space, u64 start, u64 end)
+static bool take_accessed(struct mmu_view *view, u64 start, u64 end)
 {
 	u64 accessed = keel_hw.mmu_fmt->accessed;
 	bool found = false;
@@ -241,7 +252,7 @@ static bool take_accessed(struct keel_vm *vm, unsigned int space, u64 start, u64
 
 	while (gfn < end) {
 		unsigned int level;
-		u64 *ptep = mmu_lookup(vm, space, gfn, &level);
+		u64 *ptep = mmu_lookup(view, gfn, &level);
 
 		if (!ptep)
 			return false;
@@ -262,16 +273,16 @@ static bool take_accessed(struct keel_vm *vm, unsigned int space, u64 start, u64
 	return found;
 }
 
-bool mmu_age_range(struct keel_vm *vm, unsigned int space, u64 start, u64 end, bool clear)
+bool mmu_age_range(struct mmu_view *view, u64 start, u64 end, bool clear)
 {
 	u64 accessed = keel_hw.mmu_fmt->accessed;
 	u64 gfn;
 
 	if (clear)
-		return take_accessed(vm, space, start, end);
+		return take_accessed(view, start, end);
 	for (gfn = start; gfn < end; ) {
 		unsigned int level;
-		u64 *ptep = mmu_lookup(vm, space, gfn, &level), pte;
+		u64 *ptep = mmu_lookup(view, gfn, &level), pte;
 
 		if (!ptep)
 			return false;

@@ -180,7 +180,7 @@ static int shadow_fill(struct keel_vcpu *vcpu, u64 gva, u64 gpa, u32 access, con
 
 	*present = false;
 	read_lock(&vcpu->vm->mmu.lock);
-	ptep = mmu_lookup_held(vcpu->vm, vcpu->smm, gpa >> PAGE_SHIFT, &map_level, &held);
+	ptep = mmu_lookup_held(vcpu->mmu.view, gpa >> PAGE_SHIFT, &map_level, &held);
 	entry = ptep ? READ_ONCE(*ptep) : 0;
 	if (mmu_is_leaf(fmt, entry, map_level)) {
 		*present = true;

@@ -30,34 +30,36 @@ unsigned long mmu_shrink(struct keel_vm *vm, unsigned long n)
 {
 	struct mmu_zap zap = MMU_ZAP_INIT(zap);
 	struct keel_mmu *mmu = &vm->mmu;
-	unsigned int level, looks, space;
+	unsigned int level, looks, at;
 	unsigned long found = 0;
 	u64 gfn;
 
-	/* Not there yet, or no more: nor need the lock be. */
-	if (!READ_ONCE(mmu->root[0]) && !READ_ONCE(mmu->root[1]))
+	/* None there yet, or no more: nor need the lock be. */
+	if (!READ_ONCE(vm->stat.table_pages))
 		return 0;
 	write_lock(&mmu->lock);
 	gfn = mmu->shrink_gfn;
-	space = mmu->shrink_space;
+	at = mmu->shrink_view;
 	for (looks = 0; looks < LOOKS_MOST && found < n; looks++) {
-		if (!mmu_lookup(vm, space, gfn, &level)) {
+		struct mmu_view *view = &mmu->view[at];
+
+		if (!mmu_lookup(view, gfn, &level)) {
 			gfn = 0;
-			space = (space + 1) % KEEL_SPACES;
+			at = (at + 1) % MMU_VIEWS;
 			continue;
 		}
 		if (level == 1) {
-			mmu_zap_range(vm, space, gfn, gfn + mmu_level_pages(2), &zap);
+			mmu_zap_range(vm, view, gfn, gfn + mmu_level_pages(2), &zap);
 			found++;
 		}
 		gfn = (gfn | (mmu_level_pages(max(level, 2U)) - 1)) + 1;
 		if (gfn > mmu_max_gfn()) {
 			gfn = 0;
-			space = (space + 1) % KEEL_SPACES;
+			at = (at + 1) % MMU_VIEWS;
 		}
 	}
 	mmu->shrink_gfn = gfn;
-	mmu->shrink_space = space;
+	mmu->shrink_view = at;
 	mmu_zap_flush(vm, &zap);
 	write_unlock(&mmu->lock);
 	mmu_zap_free(vm, &zap, true);

@@ -3,8 +3,8 @@
  * tdp.c - the two-dimensional tables: guest physical to host physical, walked by the CPU (nested paging, AMD APM
  * volume 2 chapter 15.25; EPT, Intel SDM 3C 28.3).
  *
- * One root per VM and address space, used by all its vCPUs.  mmu.lock held for read: faults of all vCPUs map in
- * parallel, each entry by compare-and-exchange against what was seen, since the CPU sets bits in them too.  Held for
+ * One root per view (mmu.h), used by all vCPUs that look through it.  mmu.lock held for read: faults of all vCPUs map
+ * in parallel, each entry by compare-and-exchange against what was seen, since the CPU sets bits in them too.  Held for
  * write: entries go or lose rights (protect.c), tables are taken out.  So tables do not vanish under the read lock.  A
  * table taken out, and what it leads to, is freed once no TLB can know it.
  *
@@ -36,9 +36,10 @@ static bool mmu_nx_large __ro_after_init;
 
 #define MMU_NEAR	16ULL	/* pages that a fault maps at most */
 
-static bool mmu_small_only(u32 access)
+/* An access that no large leaf of the view grants. */
+static bool mmu_small_only(const struct mmu_view *view, u32 access)
 {
-	return mmu_nx_large && access & MMU_ACC_FETCH;
+	return mmu_rights_needed(keel_hw.mmu_fmt, access) & view->large_lacks;
 }
 
 /* Faults count in parallel. */
@@ -185,27 +186,29 @@ static void mmu_zap_table(struct keel_vm *vm, u64 *table, unsigned int level, u6
 	}
 }
 
-void mmu_zap_range(struct keel_vm *vm, unsigned int space, u64 start, u64 end, struct mmu_zap *zap)
+void mmu_zap_range(struct keel_vm *vm, struct mmu_view *view, u64 start, u64 end, struct mmu_zap *zap)
 {
 	lockdep_assert_held_write(&vm->mmu.lock);
-	if (vm->mmu.root[space])
-		mmu_zap_table(vm, __va(vm->mmu.root[space]), keel_hw.root_levels, 0, start, end, zap);
+	if (view->root)
+		mmu_zap_table(vm, view->root, keel_hw.root_levels, 0, start, end, zap);
 }
 
 void mmu_zap_all(struct keel_vm *vm, struct mmu_zap *zap)
 {
-	unsigned int space;
+	struct mmu_view *view;
 
-	for (space = 0; space < KEEL_SPACES; space++)
-		mmu_zap_range(vm, space, 0, mmu_level_pages(keel_hw.root_levels + 1), zap);
+	mmu_for_each_view(view, vm)
+		mmu_zap_range(vm, view, 0, mmu_level_pages(keel_hw.root_levels + 1), zap);
 }
 
 void mmu_zap_slot(struct keel_vm *vm, struct keel_slot *slot)
 {
 	struct mmu_zap zap = MMU_ZAP_INIT(zap);
+	struct mmu_view *view;
 
 	write_lock(&vm->mmu.lock);
-	mmu_zap_range(vm, keel_slot_space(slot), slot->base_gfn, slot->base_gfn + slot->npages, &zap);
+	mmu_for_each_view_of(view, vm, keel_slot_space(slot))
+		mmu_zap_range(vm, view, slot->base_gfn, slot->base_gfn + slot->npages, &zap);
 	mmu_zap_flush(vm, &zap);
 	write_unlock(&vm->mmu.lock);
 	mmu_zap_free(vm, &zap, true);
@@ -259,13 +262,13 @@ static int mmu_add_table(struct keel_vcpu *vcpu, u64 *ptep, u64 old)
 	return 0;
 }
 
-static u64 mmu_leaf_pte(const struct mem_page *map, unsigned int level)
+static u64 mmu_leaf_pte(const struct mmu_view *view, const struct mem_page *map, unsigned int level)
 {
 	const struct mmu_format *fmt = keel_hw.mmu_fmt;
 	u64 pfn = round_down(map->pfn, mmu_level_pages(level));
 	u64 pte = PFN_PHYS(pfn) | map->memory | fmt->inverted | fmt->accessed;
 
-	pte = mmu_grant(fmt, pte, fmt->read | (level > 1 && mmu_nx_large ? 0 : fmt->exec));
+	pte = mmu_grant(fmt, pte, fmt->read | (fmt->exec & ~(level > 1 ? view->large_lacks : 0)));
 	if (level > 1)
 		pte |= fmt->large;
 	if (map->writable) {
@@ -299,13 +302,13 @@ static bool mmu_set_leaf(struct keel_vcpu *vcpu, u64 gfn, u64 *ptep, u64 old, u6
 }
 
 /* A leaf for a page that nobody has asked for, but for its address; 0: it is none to be mapped. */
-static u64 mmu_near_pte(struct keel_slot *slot, const struct mem_entry *e)
+static u64 mmu_near_pte(const struct mmu_view *view, struct keel_slot *slot, const struct mem_entry *e)
 {
 	struct mem_page near = { .slot = slot };
 
 	if (!mem_use_near(&near, e))
 		return 0;
-	return mmu_leaf_pte(&near, 1) & ~keel_hw.mmu_fmt->accessed;
+	return mmu_leaf_pte(view, &near, 1) & ~keel_hw.mmu_fmt->accessed;
 }
 
 /*
@@ -328,7 +331,7 @@ static noinline void mmu_install_near(struct keel_vcpu *vcpu, const struct mem_p
 
 	if (!fmt->accessed || mmu_notifier_runs(&vcpu->vm->mmu, hva, hva + (n << PAGE_SHIFT)))
 		return;
-	ptep = mmu_lookup(vcpu->vm, vcpu->smm, map->gfn, &level);
+	ptep = mmu_lookup(vcpu->mmu.view, map->gfn, &level);
 	if (!ptep || level > 1)
 		return;
 	ptep -= before;
@@ -345,7 +348,7 @@ static noinline void mmu_install_near(struct keel_vcpu *vcpu, const struct mem_p
 		/* Of a device's memory the address matters, too. */
 		if (entry[i].flags != flags || flags & _PAGE_SPECIAL) {
 			flags = entry[i].flags;
-			alike = mmu_near_pte(map->slot, &entry[i]);
+			alike = mmu_near_pte(vcpu->mmu.view, map->slot, &entry[i]);
 		}
 		if (!alike)
 			continue;
@@ -366,7 +369,8 @@ static noinline void mmu_install_near(struct keel_vcpu *vcpu, const struct mem_p
 static int mmu_install(struct keel_vcpu *vcpu, const struct mem_page *map)
 {
 	const struct mmu_format *fmt = keel_hw.mmu_fmt;
-	u64 *table = __va(vcpu->vm->mmu.root[vcpu->smm]);
+	const struct mmu_view *view = vcpu->mmu.view;
+	u64 *table = view->root;
 	unsigned int level = keel_hw.root_levels;
 	u64 need = 0;
 	int err = 0;
@@ -385,7 +389,7 @@ static int mmu_install(struct keel_vcpu *vcpu, const struct mem_page *map)
 			table = mmu_pte_table(pte);
 			level--;
 		} else if (level <= map->level) {
-			if (mmu_set_leaf(vcpu, map->gfn, ptep, pte, mmu_leaf_pte(map, level), level))
+			if (mmu_set_leaf(vcpu, map->gfn, ptep, pte, mmu_leaf_pte(view, map, level), level))
 				return 0;
 		} else if (pte & fmt->present) {
 			err = mmu_split(vcpu, ptep, pte, level);
@@ -399,12 +403,12 @@ static int mmu_install(struct keel_vcpu *vcpu, const struct mem_page *map)
 /* -------------------------------------------------------------- faults */
 
 /* Of the levels the user's mapping allows, the largest that fits the slot. */
-static unsigned int mmu_map_level(const struct mem_page *map)
+static unsigned int mmu_map_level(const struct mmu_view *view, const struct mem_page *map)
 {
 	const struct keel_slot *slot = map->slot;
 	unsigned int level;
 
-	if (keel_slot_watched(slot) || mmu_small_only(map->access))
+	if (keel_slot_watched(slot) || mmu_small_only(view, map->access))
 		return 1;
 	for (level = min(map->level, keel_hw.max_page_level); level > 1; level--)
 		if (mmu_slot_has_large(slot, map->gfn, level))
@@ -419,6 +423,7 @@ static unsigned int mmu_map_level(const struct mem_page *map)
 static bool mmu_fix_present(struct keel_vcpu *vcpu, struct mem_page *map)
 {
 	const struct mmu_format *fmt = keel_hw.mmu_fmt;
+	struct mmu_view *view = vcpu->mmu.view;
 	u64 *ptep, pte, held, lacks;
 	unsigned int level;
 	bool fixed = false;
@@ -426,7 +431,7 @@ static bool mmu_fix_present(struct keel_vcpu *vcpu, struct mem_page *map)
 
 again:
 	read_lock(&vcpu->vm->mmu.lock);
-	ptep = mmu_lookup_held(vcpu->vm, vcpu->smm, map->gfn, &level, &held);
+	ptep = mmu_lookup_held(view, map->gfn, &level, &held);
 	if (!ptep)
 		goto out;
 	pte = READ_ONCE(*ptep);
@@ -438,7 +443,7 @@ again:
 		fixed = true;
 	} else if (map->writable || !(lacks & fmt->write)) {
 		map->pfn = (mmu_pte_addr(pte) >> PAGE_SHIFT) + (map->gfn & (mmu_level_pages(level) - 1));
-		map->level = keel_slot_watched(map->slot) || mmu_small_only(map->access) ? 1 : level;
+		map->level = keel_slot_watched(map->slot) || mmu_small_only(view, map->access) ? 1 : level;
 		map->memory = mmu_pte_memory(fmt, pte);
 		err = mmu_install(vcpu, map);
 		fixed = !err;
@@ -446,7 +451,7 @@ again:
 out:
 	read_unlock(&vcpu->vm->mmu.lock);
 	if (unlikely(err == -EBUSY)) {
-		mmu_push_down(vcpu->vm, vcpu->smm, map->gfn);
+		mmu_push_down(vcpu->vm, view, map->gfn);
 		err = 0;
 		goto again;
 	}
@@ -528,7 +533,7 @@ int mmu_fault(struct keel_vcpu *vcpu, u64 gpa, u32 access)
 		if (err)
 			return mmu_fault_error(vcpu, &map, err);
 	}
-	map.level = mmu_map_level(&map);
+	map.level = mmu_map_level(vcpu->mmu.view, &map);
 
 	err = 0;
 	read_lock(&mmu->lock);
@@ -546,7 +551,7 @@ int mmu_fault(struct keel_vcpu *vcpu, u64 gpa, u32 access)
 		put_page(map.held);
 
 	if (unlikely(err == -EBUSY))
-		mmu_push_down(vcpu->vm, vcpu->smm, map.gfn);	/* and the guest faults again */
+		mmu_push_down(vcpu->vm, vcpu->mmu.view, map.gfn);	/* and the guest faults again */
 	else if (err)
 		return vcpu->atomic ? MMU_SLOW : err;
 	if (stale) {
@@ -563,24 +568,23 @@ int mmu_fault(struct keel_vcpu *vcpu, u64 gpa, u32 access)
 int mmu_load(struct keel_vcpu *vcpu)
 {
 	struct keel_mmu *mmu = &vcpu->vm->mmu;
-	u64 *root = &mmu->root[vcpu->smm];
+	struct mmu_view *view = vcpu->mmu.view;
 	int err;
 
 	err = mmu_cache_fill(vcpu);
 	if (err)
 		return err;
-	if (!READ_ONCE(*root)) {
+	if (!READ_ONCE(view->root)) {
 		write_lock(&mmu->lock);
-		if (!*root) {
-			*root = __pa(mmu_cache_take(vcpu));
-			mmu_count_table(vcpu->vm, __va(*root), 1);
+		if (!view->root) {
+			WRITE_ONCE(view->root, mmu_cache_take(vcpu));
+			mmu_count_table(vcpu->vm, view->root, 1);
 		}
 		write_unlock(&mmu->lock);
 	}
-	vcpu->mmu.root = *root;
 	/* With shadow paging the tables are walked by us alone, and the CPU has others. */
 	if (!vcpu->mmu.shadow)
-		keel_call(load_root, vcpu, __sme_set(*root));
+		keel_call(load_root, vcpu, __sme_set(__pa(view->root)));
 	return 0;
 }
 
@@ -588,6 +592,7 @@ void mmu_space_changed(struct keel_vcpu *vcpu)
 {
 	unsigned int i;
 
+	vcpu->mmu.view = &vcpu->vm->mmu.view[vcpu->smm];
 	vcpu->mmu.slots_gen = 0;
 	vcpu->mmu.fresh_gfn = MMU_NO_GFN;
 	for (i = 0; i < MMU_MEMOS; i++)
@@ -598,25 +603,33 @@ void mmu_space_changed(struct keel_vcpu *vcpu)
 
 int mmu_vm_init(struct keel_vm *vm)
 {
+	struct mmu_view *view;
+
 	rwlock_init(&vm->mmu.lock);
 	spin_lock_init(&vm->mmu.notifier_lock);
+	mmu_for_each_view(view, vm) {
+		view->space = view - vm->mmu.view;
+		view->large_lacks = mmu_nx_large ? keel_hw.mmu_fmt->exec : 0;
+	}
 	vm->mmu.mn.ops = &mmu_notifier_ops;
 	return mmu_notifier_register(&vm->mmu.mn, vm->mm);
 }
 
 void mmu_vm_release(struct keel_vm *vm)
 {
-	u64 root[KEEL_SPACES];
-	unsigned int space;
+	struct mmu_view *view;
 
-	write_lock(&vm->mmu.lock);
-	memcpy(root, vm->mmu.root, sizeof(root));
-	memset(vm->mmu.root, 0, sizeof(vm->mmu.root));
-	write_unlock(&vm->mmu.lock);
-	/* No vCPU enters again, and what TLBs know of these goes with the tag it has there. */
-	for (space = 0; space < KEEL_SPACES; space++)
-		if (root[space])
-			mmu_free_tables(vm, __va(root[space]), keel_hw.root_levels, true);
+	mmu_for_each_view(view, vm) {
+		u64 *root;
+
+		write_lock(&vm->mmu.lock);
+		root = view->root;
+		view->root = NULL;
+		write_unlock(&vm->mmu.lock);
+		/* No vCPU enters again, and what TLBs know of these goes with the tag it has there. */
+		if (root)
+			mmu_free_tables(vm, root, keel_hw.root_levels, true);
+	}
 }
 
 void mmu_vm_put(struct keel_vm *vm)
@@ -627,6 +640,7 @@ void mmu_vm_put(struct keel_vm *vm)
 int mmu_vcpu_init(struct keel_vcpu *vcpu)
 {
 	memset(&vcpu->mmu, 0, sizeof(vcpu->mmu));
+	vcpu->mmu.view = &vcpu->vm->mmu.view[vcpu->smm];
 	vcpu->mmu.fresh_gfn = MMU_NO_GFN;
 	return keel_hw.two_dim ? 0 : mmu_shadow_init(vcpu);
 }

@@ -17,8 +17,15 @@ struct mmu_zap {
 
 #define MMU_ZAP_INIT(name) { .tables = LIST_HEAD_INIT((name).tables) }
 
-/* Unmap gfns [start, end) of a space.  lock held for write. */
-void mmu_zap_range(struct keel_vm *vm, unsigned int space, u64 start, u64 end, struct mmu_zap *zap);
+#define mmu_for_each_view(view, vm)	\
+	for (view = (vm)->mmu.view; view < (vm)->mmu.view + MMU_VIEWS; view++)
+#define mmu_for_each_view_of(view, vm, of)	\
+	mmu_for_each_view(view, vm)		\
+		if (view->space != (of)) {	\
+		} else
+
+/* Unmap gfns [start, end) of a view.  lock held for write. */
+void mmu_zap_range(struct keel_vm *vm, struct mmu_view *view, u64 start, u64 end, struct mmu_zap *zap);
 void mmu_zap_all(struct keel_vm *vm, struct mmu_zap *zap);
 void mmu_zap_flush(struct keel_vm *vm, struct mmu_zap *zap);
 /* lock not held. */
@@ -28,10 +35,10 @@ void mmu_zap_free(struct keel_vm *vm, struct mmu_zap *zap, bool may_sleep);
  * protect.c.  The entry that decides about @gfn: a leaf, or where a leaf or table is missing.  lock held.  The second
  * also tells which rights the way there grants: the entry's own are only worth that much.
  */
-u64 *mmu_lookup(struct keel_vm *vm, unsigned int space, u64 gfn, unsigned int *level);
-u64 *mmu_lookup_held(struct keel_vm *vm, unsigned int space, u64 gfn, unsigned int *level, u64 *held);
+u64 *mmu_lookup(const struct mmu_view *view, u64 gfn, unsigned int *level);
+u64 *mmu_lookup_held(const struct mmu_view *view, u64 gfn, unsigned int *level, u64 *held);
 /* An entry above @gfn lacks the right to be written: the entries below it shall, in its place.  lock not held. */
-void mmu_push_down(struct keel_vm *vm, unsigned int space, u64 gfn);
+void mmu_push_down(struct keel_vm *vm, struct mmu_view *view, u64 gfn);
 
 /* Can a page of @level be mapped there?  Guest and user address alike below the size, and all of it in the slot. */
 static inline bool mmu_slot_has_large(const struct keel_slot *slot, u64 gfn, unsigned int level)
@@ -52,7 +59,7 @@ static inline u64 mmu_rights_needed(const struct mmu_format *fmt, u32 access)
  * Was a page of gfns [start, end) accessed?  With @clear, look anew from here; not where the CPU does not tell, and the
  * pages have to be unmapped for that.  lock held.
  */
-bool mmu_age_range(struct keel_vm *vm, unsigned int space, u64 start, u64 end, bool clear);
+bool mmu_age_range(struct mmu_view *view, u64 start, u64 end, bool clear);
 
 /* A table comes into being, or goes: where the kernel tells of memory in page tables, the VMM's cgroup has it. */
 static inline void mmu_account(const void *table, int n)
