@@ -51,6 +51,7 @@
 #include <asm/tlbflush.h>
 #include <asm/tsc.h>
 #include <asm/vmx.h>
+#include <asm/irq_vectors.h>
 #ifdef KEEL_HAS_LINUX_UNALIGNED
 #include <linux/unaligned.h>
 #else
@@ -622,5 +623,15 @@ static inline int keel_guest_mode_work(void)
 		schedule();
 	return 0;
 }
+
+/*
+ * The vector for posted interrupts, for which kernels made without KVM have no gate: 0.  What comes there when no guest is
+ * running is counted, and that is all.
+ */
+#if defined(CONFIG_HAVE_KVM) || IS_ENABLED(CONFIG_KVM)
+#define KEEL_POSTED_VECTOR	POSTED_INTR_VECTOR
+#else
+#define KEEL_POSTED_VECTOR	0
+#endif
 
 #endif

@@ -19,6 +19,7 @@ DEFINE_MUTEX(keel_hw_lock);
 LIST_HEAD(keel_vms);
 bool keel_rebooting;
 struct keel_hw_caps keel_hw __ro_after_init;
+DEFINE_STATIC_KEY_FALSE(keel_takes_irqs);
 
 #define KEEL_OP_DEFINE(name, ret, args) \
 	DEFINE_STATIC_CALL_NULL(keel_op_##name, *(((struct keel_ops *)0)->name));
@@ -245,6 +246,8 @@ static int hw_pick_backend(void)
 			keel_hw = keel_backend->caps;
 #define KEEL_OP_UPDATE(name, ret, args) static_call_update(keel_op_##name, keel_backend->name);
 			KEEL_OPS(KEEL_OP_UPDATE)
+			if (keel_hw.takes_irqs)
+				static_branch_enable(&keel_takes_irqs);
 			return 0;
 		}
 		/* The backend that found its CPU but not its features knows the better reason. */

@@ -342,6 +342,8 @@ static inline bool keel_take_request(enum keel_request req, struct keel_vcpu *vc
 
 /* Wakes a halted vCPU, makes a running one exit.  Any context, IRQs off included. */
 void keel_vcpu_kick(struct keel_vcpu *vcpu);
+/* And has it look for events. */
+void keel_vcpu_notify(struct keel_vcpu *vcpu);
 /*
  * Sets @req on every vCPU, wakes those that sleep if its row says so, and interrupts those in the guest; with @wait
  * returns only when none of them is still in there.

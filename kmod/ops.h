@@ -8,6 +8,7 @@
 #ifndef KEEL_OPS_H
 #define KEEL_OPS_H
 
+#include <linux/jump_label.h>
 #include <linux/static_call.h>
 #include <asm/asm.h>
 #include "keel.h"
@@ -34,6 +35,7 @@ struct keel_hw_caps {
 	const struct mmu_format *mmu_fmt;	/* its entries: mmu/pte.h */
 	unsigned int dirty_log_size;	/* pages written that the CPU lists by itself until an exit; 0: it does not */
 	const struct keel_lapic_hw *lapic;	/* NULL: no help with LAPICs */
+	bool takes_irqs;		/* an exit may take the host's interrupt along: take_irq */
 	u64 mcg_caps;			/* MCG_CAP bits that only this vendor's CPUs have */
 	bool feat_ctl;			/* its CPUs all have FEAT_CTL */
 	const struct keel_pmu_hw *pmu;	/* performance counters as this vendor has them: pmu.h */
@@ -64,6 +66,8 @@ struct keel_hw_caps {
 	OP(end, void, (struct keel_vcpu *))						\
 	/* IRQs off: write dirty registers back; then enter and come back from the guest. */	\
 	OP(enter, void, (struct keel_vcpu *))						\
+	/* IRQs off, after each exit, if takes_irqs: the interrupt that it took is handled as if it came now. */	\
+	OP(take_irq, void, (struct keel_vcpu *))					\
 	/* After an exit, IRQs on: requeue what was in delivery, then answer it.  The fast handler	\
 	 * runs in the fast loop and may say KEEL_SLOW; the slow one may sleep. */	\
 	OP(exit_fast, int, (struct keel_vcpu *))					\
@@ -101,6 +105,8 @@ struct keel_hw_caps {
 	OP(set_tpr_threshold, void, (struct keel_vcpu *, int irr_class)) /* highest pending class, -1 none */ \
 	OP(get_nmi_mask, bool, (struct keel_vcpu *))					\
 	OP(set_nmi_mask, void, (struct keel_vcpu *, bool))				\
+	/* Any context: something was posted in the vCPU's inbox, ON is set.  Its thread is to look, or the CPU does. */ \
+	OP(notify, void, (struct keel_vcpu *))						\
 	/* Paging. */									\
 	OP(load_root, void, (struct keel_vcpu *, u64 root_pa))				\
 	OP(flush_tlb, void, (struct keel_vcpu *))	/* all of this guest, before the next entry */ \
@@ -139,6 +145,7 @@ static __always_inline int keel_next_rip(struct keel_vcpu *vcpu, u64 *next)
 }
 
 extern struct keel_hw_caps keel_hw;	/* of the backend in use; constant after load */
+DECLARE_STATIC_KEY_FALSE(keel_takes_irqs);	/* as the capability says */
 extern struct keel_ops svm_ops, vmx_ops;
 
 /* In an asm goto: a fault of the instruction at @from goes to that C label. */

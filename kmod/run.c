@@ -112,6 +112,8 @@ static bool run_once(struct keel_vcpu *vcpu, u32 softirqs_known)
 		keel_fpu_swap_out(vcpu);
 	smp_store_release(&vcpu->mode, KEEL_OUTSIDE);
 	vcpu->stat.exits++;
+	if (static_branch_unlikely(&keel_takes_irqs))
+		keel_call(take_irq, vcpu);
 	local_irq_enable();
 	return true;
 }

@@ -88,6 +88,12 @@ void keel_vcpu_kick(struct keel_vcpu *vcpu)
 	put_cpu();
 }
 
+void keel_vcpu_notify(struct keel_vcpu *vcpu)
+{
+	keel_request(KEEL_REQ_EVENT, vcpu);
+	keel_vcpu_kick(vcpu);
+}
+
 static void vcpu_ack_ipi(void *unused)
 {
 }

@@ -450,6 +450,60 @@ TEST_F(smp, storm)
 		vcpu_join(self->v[i]);
 }
 
+/*
+ * Interrupts for a vCPU that runs, one after the other: each arrives.  Where the CPU takes them by itself they end no guest;
+ * those of the host do.
+ */
+#define POSTS	3000
+
+static volatile u32 post_ready;
+
+static void posted_guest(u64 id)
+{
+	u32 i;
+
+	guest_on(0x40, ipi_handler);
+	enable();
+	if (id == 1) {
+		irq_on();
+		post_ready = 1;
+		while (per_cpu[1] < POSTS)
+			pause_cpu();
+		guest_done(0);
+	}
+	guest_sync(0);
+	for (i = 1; i <= POSTS; i++) {
+		apic_icr(1, 0x40);
+		while (per_cpu[1] < i)
+			pause_cpu();
+	}
+	guest_done(0);
+}
+
+TEST_F(smp, to_one_that_runs)
+{
+	u64 exits;
+	int i;
+
+	if (sysconf(_SC_NPROCESSORS_ONLN) < 2)
+		SKIP(return, "one CPU: it is not running when one is sent");
+	for (i = 0; i < 2; i++)
+		vcpu_long(self->v[i], posted_guest, i);
+	guest_var(self->vm, x2) = variant->x2apic;
+	vcpu_start(self->v[1]);
+	ASSERT_TRUE(wait_for(&guest_var(self->vm, post_ready), 1, 10000));
+	vcpu_sync(self->v[0]);
+	exits = vcpu_stat(self->v[1], "exits");
+	vcpu_done(self->v[0]);
+	vcpu_join(self->v[1]);
+	exits = vcpu_stat(self->v[1], "exits") - exits;
+	EXPECT_EQ(POSTS, guest_var(self->vm, per_cpu)[1]);
+	TH_LOG("%llu exits for %u interrupts", (unsigned long long)exits, POSTS);
+	if (!variant->x2apic || !interrupts_posted())
+		SKIP(return, "an interrupt is an exit here");
+	EXPECT_GT(POSTS / 2, exits);
+}
+
 /* Atomic instructions are atomic between vCPUs */
 static volatile u32 shared_count;
 

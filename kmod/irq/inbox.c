@@ -29,8 +29,7 @@ int irq_inbox_tell(struct keel_lapic *apic, u8 vector, bool level)
 	merged = test_bit(vector & 31, apic_vec_word(apic, APIC_IRR, vector));
 	/* ON would not do: a CPU that clears it does not look here. */
 	set_bit(INBOX_TOLD, &in->news);
-	keel_request(KEEL_REQ_EVENT, apic->vcpu);
-	keel_vcpu_kick(apic->vcpu);
+	keel_vcpu_notify(apic->vcpu);
 	return !merged;
 }
 

@@ -186,6 +186,7 @@ void irq_apicv_written(struct keel_vcpu *vcpu, unsigned int reg);
 /* Is this x2APIC MSR one of those the CPU can read, or write, right without us? */
 bool irq_x2apic_by_cpu(u32 msr, bool write);
 u8 *irq_lapic_page(struct keel_vcpu *vcpu);		/* the registers; NULL: no LAPIC */
+struct irq_inbox *irq_lapic_inbox(struct keel_vcpu *vcpu);
 void irq_lapic_tpr_written(struct keel_vcpu *vcpu, u64 cr8);	/* by the CPU, in that page */
 /* End of interrupt without an exit. */
 int irq_pv_eoi_set(struct keel_vcpu *vcpu, u64 val);	/* 0, or 1 for #GP; may sleep */

@@ -13,6 +13,7 @@
 #include <asm/mce.h>
 #include <asm/msr-index.h>
 #include "internal.h"
+#include "ops.h"
 
 #define LVT_CMCI	6	/* not beside the others, and not every guest has it */
 #define LVT_COUNT	7
@@ -89,10 +90,8 @@ static __always_inline int accept_vector(struct keel_lapic *apic, u8 vector, boo
 	if (test_and_set_bit(vector, in->posted))
 		return 0;	/* coalesced; who set it also tells the vCPU */
 	merged = test_bit(vector & 31, apic_vec_word(apic, APIC_IRR, vector));
-	if (!test_and_set_bit(INBOX_ON, (unsigned long *)&in->control)) {
-		keel_request(KEEL_REQ_EVENT, apic->vcpu);
-		keel_vcpu_kick(apic->vcpu);
-	}
+	if (!test_and_set_bit(INBOX_ON, (unsigned long *)&in->control))
+		keel_call(notify, apic->vcpu);
 	return !merged;
 }
 
@@ -328,6 +327,11 @@ static void set_tpr(struct keel_lapic *apic, u32 val)
 void irq_lapic_set_tpr(struct keel_vcpu *vcpu, u64 cr8)
 {
 	set_tpr(vcpu->apic, (cr8 & 0xf) << 4);
+}
+
+struct irq_inbox *irq_lapic_inbox(struct keel_vcpu *vcpu)
+{
+	return vcpu->apic ? &vcpu->apic->inbox : NULL;
 }
 
 void irq_lapic_tpr_written(struct keel_vcpu *vcpu, u64 cr8)

@@ -351,6 +351,7 @@ struct keel_ops svm_ops = {
 	.set_tpr_threshold	= svm_set_tpr_threshold,
 	.get_nmi_mask		= svm_get_nmi_mask,
 	.set_nmi_mask		= svm_set_nmi_mask,
+	.notify			= keel_vcpu_notify,
 	.load_root		= svm_load_root,
 	.flush_tlb		= svm_flush_tlb,
 	.can_enter		= svm_can_enter,

@@ -10,6 +10,7 @@
 #include <asm/asm.h>
 #include <asm/cpufeatures.h>
 #include <asm/ibt.h>
+#include <asm/irq_vectors.h>
 #include <asm/nospec-branch.h>
 #include <asm/unwind_hints.h>
 #include "cpu/enter_regs.S"
@@ -82,3 +83,21 @@ SYM_INNER_LABEL(vmx_vmexit, SYM_L_GLOBAL)
 	pop	%rbp
 	RET
 SYM_FUNC_END(vmx_vmenter)
+
+/*
+ * Interrupts that an exit took off the interrupt controller: what the CPU would have done with them had they come with IRQs on.
+ * The gate and the stack are the CPU's to find; flags, with IRQs off, are as they were for whoever calls.
+ */
+.text
+	.balign	16
+SYM_CODE_START(vmx_int)
+	vector = FIRST_EXTERNAL_VECTOR
+	.rept	NR_VECTORS - FIRST_EXTERNAL_VECTOR
+	.balign	16
+	UNWIND_HINT_FUNC
+	ENDBR
+	int	$vector
+	RET
+	vector = vector + 1
+	.endr
+SYM_CODE_END(vmx_int)

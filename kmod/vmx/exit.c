@@ -104,6 +104,8 @@ static noinline void vmx_before_entry(struct vmx_vcpu *vmx)
 	 */
 	if (vmx->before_entry & VMX_STOP_PEBS)
 		wrmsrq(MSR_IA32_PEBS_ENABLE, 0);
+	if (vmx->before_entry & VMX_NOTIFY)
+		vmx_notify_again(vmx);
 }
 
 /* From the page's end to its start (SDM 28.3.6); the index is that of the next entry, behind the last one -1. */

@@ -324,7 +324,7 @@ static void load_global_ctrl(struct vmx_vcpu *vmx, bool on)
 		return;
 	vmx->entry_ctl ^= VM_ENTRY_LOAD_IA32_PERF_GLOBAL_CTRL;
 	vmcs_write(VM_ENTRY_CONTROLS, vmx->entry_ctl);
-	vmcs_write(VM_EXIT_CONTROLS, vmx_has.exit_ctl | (on ? VM_EXIT_LOAD_IA32_PERF_GLOBAL_CTRL : 0));
+	vmx_exit_ctl(vmx, VM_EXIT_LOAD_IA32_PERF_GLOBAL_CTRL, on);
 }
 
 static void load_area(struct vmx_vcpu *vmx, unsigned int used)

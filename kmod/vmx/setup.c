@@ -26,6 +26,10 @@ static bool apicv = true;
 module_param(apicv, bool, 0444);
 MODULE_PARM_DESC(apicv, "Let the CPU run guests' LAPICs in x2APIC mode, where VMX can (on)");
 
+static bool posted = true;
+module_param(posted, bool, 0444);
+MODULE_PARM_DESC(posted, "Have interrupts for LAPICs that the CPU runs delivered without an exit, where VMX can (on)");
+
 struct vmx_features vmx_has __ro_after_init;
 u8 *vmx_msr_bitmap[2][KEEL_NR_MSR_MAPS];
 
@@ -270,7 +274,7 @@ static const struct {
 	u32 *to;
 } control_rows[] = {
 	{ MSR_IA32_VMX_TRUE_PINBASED_CTLS, "pin-based controls",
-	  PIN_BASED_EXT_INTR_MASK | PIN_BASED_NMI_EXITING | PIN_BASED_VIRTUAL_NMIS, 0, &vmx_has.pin_ctl },
+	  PIN_BASED_EXT_INTR_MASK | PIN_BASED_NMI_EXITING | PIN_BASED_VIRTUAL_NMIS, PIN_BASED_POSTED_INTR, &vmx_has.pin_ctl },
 	/*
 	 * Not here, on purpose, because the guest may do it alone under EPT: CR3, INVLPG, RDTSC, PAUSE, and CR8
 	 * unless a waiting interrupt depends on it.
@@ -284,7 +288,7 @@ static const struct {
 	  SECONDARY_EXEC_WBINVD_EXITING | SECONDARY_EXEC_XSAVES | SECONDARY_EXEC_TSC_SCALING |
 	  SECONDARY_EXEC_ENABLE_PML | VMX_APICV, &vmx_has.cpu2_ctl },
 	{ MSR_IA32_VMX_TRUE_EXIT_CTLS, "exit controls",
-	  VM_EXIT_HOST_ADDR_SPACE_SIZE | VM_EXIT_LOAD_IA32_EFER, 0, &vmx_has.exit_ctl },
+	  VM_EXIT_HOST_ADDR_SPACE_SIZE | VM_EXIT_LOAD_IA32_EFER, VM_EXIT_ACK_INTR_ON_EXIT, &vmx_has.exit_ctl },
 	{ MSR_IA32_VMX_TRUE_ENTRY_CTLS, "entry controls",
 	  VM_ENTRY_LOAD_DEBUG_CONTROLS | VM_ENTRY_LOAD_IA32_EFER, 0, &vmx_has.entry_ctl },
 };
@@ -523,6 +527,12 @@ static int vmx_setup(struct keel_ops *ops, const char **why)
 	vmx_has.cpu2_ctl &= ~VMX_APICV;
 	apicv = vmx_has.apicv;
 	caps->lapic = vmx_has.apicv ? &vmx_lapic_hw : NULL;
+	/* The two belong together; on with a guest's LAPIC. */
+	vmx_has.posted = posted && KEEL_POSTED_VECTOR && vmx_has.apicv && vmx_has.pin_ctl & PIN_BASED_POSTED_INTR &&
+			 vmx_has.exit_ctl & VM_EXIT_ACK_INTR_ON_EXIT;
+	vmx_has.pin_ctl &= ~PIN_BASED_POSTED_INTR;
+	vmx_has.exit_ctl &= ~VM_EXIT_ACK_INTR_ON_EXIT;
+	posted = caps->takes_irqs = vmx_has.posted;
 	rdmsrq(MSR_IA32_VMX_CR4_FIXED0, vmx_has.cr4_fixed0);
 	vmx_host_setup();
 	vmx_perf_setup();
@@ -553,6 +563,7 @@ struct keel_ops vmx_ops = {
 	.begin			= vmx_begin,
 	.end			= vmx_end,
 	.enter			= vmx_enter,
+	.take_irq		= vmx_take_irq,
 	.exit_fast		= vmx_exit_fast,
 	.exit_slow		= vmx_exit_slow,
 	.cache_reg		= vmx_cache_reg,
@@ -583,6 +594,7 @@ struct keel_ops vmx_ops = {
 	.set_tpr_threshold	= vmx_set_tpr_threshold,
 	.get_nmi_mask		= vmx_get_nmi_mask,
 	.set_nmi_mask		= vmx_set_nmi_mask,
+	.notify			= vmx_notify,
 	.load_root		= vmx_load_root,
 	.flush_tlb		= vmx_flush_tlb,
 	.can_enter		= vmx_can_enter,

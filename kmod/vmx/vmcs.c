@@ -79,7 +79,8 @@ static void vmcs_constant(struct vmx_vcpu *vmx)
 	vmcs_write(PIN_BASED_VM_EXEC_CONTROL, vmx_has.pin_ctl);
 	vmcs_write(CPU_BASED_VM_EXEC_CONTROL, vmx->cpu_ctl);
 	vmcs_write(SECONDARY_VM_EXEC_CONTROL, cpu2);
-	vmcs_write(VM_EXIT_CONTROLS, vmx_has.exit_ctl);
+	vmx->exit_ctl = vmx_has.exit_ctl;
+	vmcs_write(VM_EXIT_CONTROLS, vmx->exit_ctl);
 	vmcs_write(VM_ENTRY_CONTROLS, vmx->entry_ctl);
 	vmcs_write(PAGE_FAULT_ERROR_CODE_MASK, 0);	/* so bit 14 of the bitmap says whether a #PF exits */
 	vmcs_write(PAGE_FAULT_ERROR_CODE_MATCH, 0);
@@ -91,6 +92,7 @@ static void vmcs_constant(struct vmx_vcpu *vmx)
 	vmx->vapic = irq_lapic_page(&vmx->vcpu);
 	if (vmx->vapic)
 		vmcs_write(VIRTUAL_APIC_PAGE_ADDR, __pa(vmx->vapic));
+	vmx_posted_init(vmx);
 	vmcs_write(VMCS_LINK_POINTER, ~0ULL);
 	if (cpu2 & SECONDARY_EXEC_XSAVES)
 		vmcs_write(XSS_EXIT_BITMAP, 0);

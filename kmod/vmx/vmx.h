@@ -19,7 +19,7 @@ struct vmx_vcpu {
 	int last_cpu;			/* it was loaded on last, -1: none */
 	bool launched;
 	bool flush;			/* this guest's translations must go before the next entry */
-	u8 before_entry;		/* VMX_LOAD_TSC, VMX_STOP_PEBS */
+	u8 before_entry;		/* VMX_LOAD_TSC, VMX_STOP_PEBS, VMX_NOTIFY */
 	bool shadow_set;		/* an interrupt shadow was made by us: see vmx_flush_regs() */
 	u16 vpid;			/* 0: none left, every entry and exit flushes */
 	u64 eptp;
@@ -27,11 +27,13 @@ struct vmx_vcpu {
 	bool pml_on;
 	u8 *vapic;			/* virtual-APIC page: the LAPIC's registers, of which CR8 is one; NULL: no LAPIC here */
 	bool apicv_on;			/* the CPU runs the LAPIC */
+	bool posting;			/* and takes what is posted in its inbox while the guest runs; read by senders */
+	struct irq_inbox *inbox;
 
 	/* Copies of what the VMCS holds, so that it is written only when it changes. */
 	u32 cpu_ctl;			/* CPU_BASED_VM_EXEC_CONTROL */
 	u32 cpu2_ctl;			/* SECONDARY_VM_EXEC_CONTROL, but for pml_on and apicv_on */
-	u32 entry_ctl;
+	u32 entry_ctl, exit_ctl;
 	u32 tpr_threshold;
 	u64 cr0_owned, cr4_owned;	/* bits the guest changes without an exit */
 	u64 dr6;			/* MOV DR and #DB exit: the guest's never is in the CPU */
@@ -61,6 +63,7 @@ struct vmx_vcpu {
 /* What a next entry has to do first: once... */
 #define VMX_LOAD_TSC		BIT(0)	/* tsc_offset, tsc_ratio are not in the VMCS yet */
 #define VMX_STOP_PEBS		BIT(1)	/* ...or each time: pmu.c */
+#define VMX_NOTIFY		BIT(2)	/* apicv.c */
 
 static inline struct vmx_vcpu *to_vmx(struct keel_vcpu *vcpu)
 {
@@ -72,7 +75,7 @@ struct vmx_features {
 	u32 revision;			/* first word of VMXON regions and VMCSs */
 	u32 pin_ctl, cpu_ctl, cpu2_ctl, exit_ctl, entry_ctl;
 	u64 cr4_fixed0;			/* CR4 bits that must be 1 in VMX operation */
-	bool ept_ad, invept_single, pml, apicv;
+	bool ept_ad, invept_single, pml, apicv, posted;
 	bool global_ctrl;		/* entries and exits can load PERF_GLOBAL_CTRL */
 };
 /* What runs a LAPIC, all on or all off. */
@@ -116,6 +119,16 @@ static inline void vmx_cpu_ctl(struct vmx_vcpu *vmx, u32 bit, bool on)
 		return;
 	vmx->cpu_ctl = val;
 	vmcs_write(CPU_BASED_VM_EXEC_CONTROL, val);
+}
+
+static inline void vmx_exit_ctl(struct vmx_vcpu *vmx, u32 bit, bool on)
+{
+	u32 val = on ? vmx->exit_ctl | bit : vmx->exit_ctl & ~bit;
+
+	if (val == vmx->exit_ctl)
+		return;
+	vmx->exit_ctl = val;
+	vmcs_write(VM_EXIT_CONTROLS, val);
 }
 
 /* setup.c */
@@ -170,6 +183,10 @@ void vmx_perf_exchange(struct vmx_vcpu *vmx);	/* IRQs off */
 
 /* apicv.c */
 extern const struct keel_lapic_hw vmx_lapic_hw;
+void vmx_posted_init(struct vmx_vcpu *vmx);
+void vmx_notify(struct keel_vcpu *vcpu);
+void vmx_notify_again(struct vmx_vcpu *vmx);
+void vmx_take_irq(struct keel_vcpu *vcpu);
 int vmx_eoi_exit(struct keel_vcpu *vcpu);
 int vmx_apic_write_exit(struct keel_vcpu *vcpu);
 
@@ -209,5 +226,7 @@ const char *vmx_exit_name(unsigned int slot);
  */
 asmlinkage int vmx_vmenter(u64 *regs, bool launched);
 extern char vmx_vmexit[];		/* HOST_RIP */
+extern char vmx_int[];			/* a piece of code for each vector that devices may have, which is INT */
+#define VMX_INT_SIZE	16
 
 #endif

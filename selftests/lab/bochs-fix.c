@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * Preloaded into Bochs 2.7, for five errors in its VMX that no hypervisor can
- * do anything about, and into 3.0, which still has three of them.
+ * do anything about, and into 3.0, which still has three of them and one more.
  *
  * Whether an interrupt is looked at is decided when EFLAGS.IF changes or a
  * context is loaded; VM entry loads the guest's while the CPU still counts as
@@ -24,6 +24,9 @@
  * In 2.7, virtual NMIs that were blocked when a guest exited stay so at the next entry,
  * whatever the guest's interruptibility state says then: entries only ever
  * block. So each entry begins with none blocked, and blocks what it is told to.
+ *
+ * In 3.0, a posted-interrupt descriptor has to be at the start of a page. The
+ * manual wants 64 bytes, and that is what is checked then.
  *
  * What is wrong with the paging of 3.0's newer CPUs is in bochs-paging.h.
  *
@@ -123,6 +126,18 @@ static void unblock_virtual_nmis(unsigned char *iret, unsigned char *load_guest)
 		return;
 	}
 	fprintf(stderr, "not the emulator that was expected: virtual NMIs are left as they are\n");
+}
+
+/* movabs $mask, %rdx, soon behind mov $POSTED_INTR_DESC_ADDR, %esi */
+static void align_descriptors(unsigned char *check)
+{
+	unsigned char *p = check ? memmem(check, 2 * LONG, "\xbe\x16\x20\x00\x00", 5) : NULL;
+
+	p = p ? memmem(p, 40, "\x48\xba\xff\x0f\x00\x00", 6) : NULL;
+	if (p)
+		overwrite(p + 2, "\x3f\x00", 2);
+	else
+		fprintf(stderr, "not the emulator that was expected: posted interrupts are left as they are\n");
 }
 
 struct leaf {
@@ -233,6 +248,7 @@ __attribute__((constructor)) static void fix(void)
 				     dlsym(RTLD_DEFAULT, INSIDE "26VMenterLoadCheckGuestStateEPm"));
 	} else {
 		mend_paging();
+		align_descriptors(dlsym(RTLD_DEFAULT, INSIDE "26VMenterLoadCheckVmControlsEv"));
 	}
 	note_event = dlsym(RTLD_DEFAULT, INSIDE "12VMexit_EventEjjtbm");
 	interrupt = dlsym(RTLD_DEFAULT, INSIDE "9interruptEhjbt");

@@ -428,14 +428,24 @@ void vcpu_prot(struct vcpu *v, const void *code, size_t size)
 	vcpu_flat(v, code, size);
 }
 
-bool lapics_by_cpu(void)
+static bool intel_does(const char *parameter)
 {
-	FILE *f = fopen("/sys/module/keel/parameters/apicv", "r");
+	FILE *f = fopen(parameter, "r");
 	bool on = f && fgetc(f) == 'Y' && __builtin_cpu_is("intel");
 
 	if (f)
 		fclose(f);
 	return on;
+}
+
+bool lapics_by_cpu(void)
+{
+	return intel_does("/sys/module/keel/parameters/apicv");
+}
+
+bool interrupts_posted(void)
+{
+	return intel_does("/sys/module/keel/parameters/posted");
 }
 
 u64 fd_stat(int of, const char *name)

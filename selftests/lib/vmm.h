@@ -148,6 +148,7 @@ struct kvm_cpuid2 *cpuid_supported(int sys);
 #define NO_STAT		(~0ULL)
 u64 fd_stat(int fd, const char *name);
 bool lapics_by_cpu(void);	/* does keel let the CPU run LAPICs in x2APIC mode? */
+bool interrupts_posted(void);	/* and does that CPU take interrupts for them by itself? */
 u64 vcpu_stat(struct vcpu *v, const char *name);	/* and it must be there */
 
 /* Run to the next exit that is not a guest's report of failure */
