@@ -281,7 +281,8 @@ struct keel_vm {
 	struct keel_buses buses;
 	struct keel_clock clock;
 	struct xarray vcpus;		/* by idx; entries stay until the VM goes */
-	unsigned int nr_vcpus;		/* published with release after the xarray entry */
+	struct xarray vcpus_by_id;	/* those whose id is another number */
+	unsigned int nr_vcpus;		/* published with release after the xarray entries */
 	u32 bsp_id;
 	u32 max_vcpu_id;
 	/* Pausing, see vcpu.c. */

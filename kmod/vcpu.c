@@ -697,8 +697,10 @@ long keel_create_vcpu(struct keel_vm *vm, u32 id)
 		vcpu->mp_state = KVM_MP_STATE_UNINITIALIZED;
 
 	err = xa_reserve(&vm->vcpus, vcpu->idx, GFP_KERNEL_ACCOUNT);
+	if (!err && id != vcpu->idx)
+		err = xa_reserve(&vm->vcpus_by_id, id, GFP_KERNEL_ACCOUNT);
 	if (err)
-		goto free;
+		goto release;
 	err = get_unused_fd_flags(O_CLOEXEC);
 	if (err < 0)
 		goto release;
@@ -712,6 +714,8 @@ long keel_create_vcpu(struct keel_vm *vm, u32 id)
 		goto no_file;
 	}
 	xa_store(&vm->vcpus, vcpu->idx, vcpu, GFP_KERNEL_ACCOUNT);	/* reserved: cannot fail */
+	if (id != vcpu->idx)
+		xa_store(&vm->vcpus_by_id, id, vcpu, GFP_KERNEL_ACCOUNT);
 	smp_store_release(&vm->nr_vcpus, vcpu->idx + 1);
 	keel_clock_vcpu_joins(vcpu);
 	fd_install(fd, file);
@@ -721,6 +725,8 @@ no_file:
 	keel_vm_put(vm);
 release:
 	xa_release(&vm->vcpus, vcpu->idx);
+	if (id != vcpu->idx)
+		xa_release(&vm->vcpus_by_id, id);
 free:
 	keel_vcpu_free(vcpu);
 	return err;

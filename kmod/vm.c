@@ -53,6 +53,7 @@ void keel_vm_put(struct keel_vm *vm)
 	keel_for_each_vcpu(vcpu, i, vm)
 		keel_vcpu_free(vcpu);
 	xa_destroy(&vm->vcpus);
+	xa_destroy(&vm->vcpus_by_id);
 	irq_vm_destroy(vm);
 	keel_stats_fold_vm(vm);
 	keel_hw_put(vm);
@@ -79,14 +80,10 @@ struct keel_vcpu *keel_vcpu_by_idx(struct keel_vm *vm, unsigned int idx)
 struct keel_vcpu *keel_vcpu_by_id(struct keel_vm *vm, u32 id)
 {
 	struct keel_vcpu *vcpu = keel_vcpu_by_idx(vm, id);
-	unsigned int i;
 
 	if (vcpu && vcpu->id == id)	/* nearly always: VMMs number them in order */
 		return vcpu;
-	keel_for_each_vcpu(vcpu, i, vm)
-		if (vcpu->id == id)
-			return vcpu;
-	return NULL;
+	return xa_load(&vm->vcpus_by_id, id);
 }
 
 /* ------------------------------------------------------------- ioctls */
@@ -330,6 +327,7 @@ static struct keel_vm *vm_alloc(void)
 	init_waitqueue_head(&vm->pausers);
 	init_waitqueue_head(&vm->paused);
 	xa_init_flags(&vm->vcpus, XA_FLAGS_ACCOUNT);
+	xa_init_flags(&vm->vcpus_by_id, XA_FLAGS_ACCOUNT);
 	INIT_LIST_HEAD(&vm->list);
 	keel_memslots_init(vm);
 	keel_clock_vm_init(vm);

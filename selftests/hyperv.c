@@ -896,6 +896,17 @@ TEST_F(hv, sint_routes)
 	/* nor one of a vCPU that is not there, or has no SynIC */
 	EXPECT_EQ(0, route_sint(self->vm, 77, 3, 0));
 	EXPECT_EQ(-1, line_up(self->vm, 30));
+	/* it may be called so, and is found under that name alone */
+	EXPECT_EQ(0, route_sint(self->vm, 77, 4, 0));
+	EXPECT_EQ(-1, line_up(self->vm, 30));
+	EXPECT_EQ(1, line_up(self->vm, 31));
+	EXPECT_EQ(1, vcpu_set_msr(v, MSR_VP_INDEX, 77));
+	EXPECT_EQ(1, line_up(self->vm, 30));
+	EXPECT_EQ(-1, line_up(self->vm, 31));
+	EXPECT_EQ(1, vcpu_set_msr(v, MSR_VP_INDEX, 78));
+	EXPECT_EQ(-1, line_up(self->vm, 30));
+	EXPECT_EQ(1, vcpu_set_msr(v, MSR_VP_INDEX, 0));
+	EXPECT_EQ(1, line_up(self->vm, 31));
 	EXPECT_EQ(0, route_sint(self->vm, 1, 3, 0));
 	EXPECT_EQ(-1, line_up(self->vm, 30));
 	vcpu_done(v);

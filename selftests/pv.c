@@ -426,6 +426,53 @@ TEST_F(pv, flush_of_a_sleeper)
 	vcpu_join(self->v[0]);
 }
 
+/* Who is kicked is found as fast if ids are far apart */
+#define MANY	400
+#define FAR	2000
+
+static volatile u64 near_cost, far_cost;
+
+static u64 kick_cost(u32 id)
+{
+	u64 t, best = ~0ULL;
+	int i;
+
+	for (i = 0; i < 200; i++) {
+		t = rdtsc();
+		hypercall4(KVM_HC_KICK_CPU, 0, id, 0, 0);
+		t = rdtsc() - t;
+		best = t < best ? t : best;
+	}
+	return best;
+}
+
+static void far_kicker_guest(u64 arg)
+{
+	near_cost = kick_cost(1);
+	far_cost = kick_cost(FAR + MANY - 1);
+	guest_done(0);
+}
+
+TEST_F(pv, kick_far_id)
+{
+	u64 near, far;
+	int i, fd[MANY];
+
+	if (on_tcg())
+		SKIP(return, "QEMU's emulator: an exit takes much longer than the search");
+	for (i = 0; i < MANY; i++)
+		fd[i] = must(ioctl(self->vm->fd, KVM_CREATE_VCPU, FAR + i));
+	EXPECT_EQ(-EEXIST, xioctl(self->vm->fd, KVM_CREATE_VCPU, FAR + 7));
+	vcpu_long(self->v[0], far_kicker_guest, 0);
+	vcpu_done(self->v[0]);
+	near = guest_var(self->vm, near_cost);
+	far = guest_var(self->vm, far_cost);
+	TH_LOG("%llu cycles to the next one, %llu to the farthest", (unsigned long long)near, (unsigned long long)far);
+	EXPECT_GT(2 * near, far);
+	for (i = 0; i < MANY; i++)
+		close(fd[i]);
+}
+
 /* ---- end of interrupt ---- */
 
 static volatile u32 eoi_word __attribute__((aligned(4)));

@@ -6,6 +6,7 @@
  * Writers hold irq.lock.  SDM volume 3, "Message Signalled Interrupts" has the message format.
  */
 #include <linux/slab.h>
+#include <linux/sort.h>
 #include <linux/uaccess.h>
 #include "internal.h"
 
@@ -27,7 +28,8 @@ struct irq_routes {
 	struct rcu_head rcu;
 	u32 nr_gsis;
 	u32 nr;
-	bool has_sint;
+	u32 nr_sints;
+	u32 *sints;					/* those routes, by sint_key(); behind start[] */
 	s16 pin_gsi[CHIP_COUNT][IRQ_IOAPIC_PINS];	/* -1: no GSI leads there */
 	u32 *start;					/* nr_gsis + 1 indices into route[] */
 	struct irq_route route[];			/* by GSI; start[] lies behind it */
@@ -106,18 +108,42 @@ void irq_acked(struct keel_vm *vm, enum irq_chip chip, unsigned int pin)
 	rcu_read_unlock();
 }
 
+static u64 sint_key(u32 vp_index, u32 nr)
+{
+	return (u64)vp_index << 32 | nr;
+}
+
+/* Where in sints[] those with @key or a higher one begin. */
+static u32 first_sint(const struct irq_routes *t, u64 key)
+{
+	u32 from = 0, to = t->nr_sints;
+
+	while (from < to) {
+		u32 mid = (from + to) / 2;
+		const struct irq_route *e = &t->route[t->sints[mid]];
+
+		if (sint_key(e->sint.vp_index, e->sint.nr) < key)
+			from = mid + 1;
+		else
+			to = mid;
+	}
+	return from;
+}
+
 void irq_sint_acked(struct keel_vm *vm, u32 vp_index, u32 sint)
 {
+	const u64 key = sint_key(vp_index, sint);
 	const struct irq_routes *t;
 	u32 i;
 
 	rcu_read_lock();
 	t = rcu_dereference(vm->irq.routes);
-	for (i = 0; t && t->has_sint && i < t->nr; i++) {
-		const struct irq_route *e = &t->route[i];
+	for (i = t ? first_sint(t, key) : 0; t && i < t->nr_sints; i++) {
+		const struct irq_route *e = &t->route[t->sints[i]];
 
-		if (e->type == ROUTE_SINT && e->sint.vp_index == vp_index && e->sint.nr == sint)
-			irq_ack_tell(vm, e->gsi);
+		if (sint_key(e->sint.vp_index, e->sint.nr) != key)
+			break;
+		irq_ack_tell(vm, e->gsi);
 	}
 	rcu_read_unlock();
 }
@@ -189,6 +215,14 @@ static int check_gsi(const struct irq_routes *t, u32 gsi)
 	return 0;
 }
 
+static int compare_sints(const void *a, const void *b, const void *routes)
+{
+	const struct irq_route *r = routes, *x = &r[*(u32 *)a], *y = &r[*(u32 *)b];
+	u64 kx = sint_key(x->sint.vp_index, x->sint.nr), ky = sint_key(y->sint.vp_index, y->sint.nr);
+
+	return kx < ky ? -1 : kx > ky;
+}
+
 /* Counting sort by GSI, stable, from the list as userspace gave it. */
 static struct irq_routes *routes_build(const struct irq_route *in, u32 nr)
 {
@@ -199,10 +233,11 @@ static struct irq_routes *routes_build(const struct irq_route *in, u32 nr)
 	for (i = 0; i < nr; i++)
 		nr_gsis = max(nr_gsis, in[i].gsi + 1);
 	size = struct_size(t, route, nr);
-	t = kvzalloc(size + (nr_gsis + 2) * sizeof(u32), GFP_KERNEL_ACCOUNT);
+	t = kvzalloc(size + (nr_gsis + 2 + nr) * sizeof(u32), GFP_KERNEL_ACCOUNT);
 	if (!t)
 		return ERR_PTR(-ENOMEM);
 	t->start = (void *)t + size;
+	t->sints = t->start + nr_gsis + 2;
 	t->nr = nr;
 	t->nr_gsis = nr_gsis;
 	memset(t->pin_gsi, -1, sizeof(t->pin_gsi));
@@ -218,9 +253,11 @@ static struct irq_routes *routes_build(const struct irq_route *in, u32 nr)
 			t->pin_gsi[CHIP_PIC][in[i].pin] = in[i].gsi;
 		else if (in[i].type == ROUTE_IOAPIC)
 			t->pin_gsi[CHIP_IOAPIC][in[i].pin] = in[i].gsi;
-		else if (in[i].type == ROUTE_SINT)
-			t->has_sint = true;
 	}
+	for (i = 0; i < nr; i++)
+		if (t->route[i].type == ROUTE_SINT)
+			t->sints[t->nr_sints++] = i;
+	sort_r(t->sints, t->nr_sints, sizeof(*t->sints), compare_sints, NULL, t->route);
 	for (g = 0; g < nr_gsis; g++) {
 		if (check_gsi(t, g)) {
 			kvfree(t);

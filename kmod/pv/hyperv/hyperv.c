@@ -29,6 +29,7 @@ static struct keel_hv *hv_vm(struct keel_vm *vm)
 	if (!hv)
 		return NULL;
 	mutex_init(&hv->lock);
+	xa_init_flags(&hv->moved, XA_FLAGS_ACCOUNT);
 	xa_init_flags(&hv->events, XA_FLAGS_ACCOUNT);
 	other = cmpxchg(&vm->hv, NULL, hv);
 	if (!other)
@@ -81,6 +82,7 @@ void keel_hv_free(struct keel_vm *vm)
 	xa_for_each(&vm->hv->events, id, ctx)
 		eventfd_ctx_put(ctx);
 	xa_destroy(&vm->hv->events);
+	xa_destroy(&vm->hv->moved);
 	kfree(vm->hv);
 	vm->hv = NULL;
 }
@@ -88,14 +90,11 @@ void keel_hv_free(struct keel_vm *vm)
 struct keel_vcpu *hv_vcpu_by_vp(struct keel_vm *vm, u32 vp_index)
 {
 	struct keel_vcpu *vcpu = keel_vcpu_by_idx(vm, vp_index);
-	unsigned int i;
+	struct keel_hv *hv = READ_ONCE(vm->hv);
 
 	if (vcpu && vcpu->hv && READ_ONCE(vcpu->hv->vp_index) == vp_index)
 		return vcpu;
-	keel_for_each_vcpu(vcpu, i, vm)
-		if (vcpu->hv && READ_ONCE(vcpu->hv->vp_index) == vp_index)
-			return vcpu;
-	return NULL;
+	return hv ? xa_load(&hv->moved, vp_index) : NULL;
 }
 
 /* ------------------------------------------------------------------ time */
@@ -334,8 +333,15 @@ static HV_GET(get_vp_index)
 
 static HV_SET(set_vp_index)
 {
+	struct xarray *moved = &hv->vcpu->vm->hv->moved;
+
 	if (!host || val >= KEEL_MAX_VCPUS)
 		return 1;
+	if (val != hv->vcpu->idx && xa_err(xa_store(moved, val, hv->vcpu, GFP_KERNEL_ACCOUNT)))
+		return 1;
+	/* Another one may have come to be called as this one was. */
+	if (hv->vp_index != val)
+		xa_cmpxchg(moved, hv->vp_index, hv->vcpu, NULL, GFP_KERNEL_ACCOUNT);
 	WRITE_ONCE(hv->vp_index, val);
 	return 0;
 }
