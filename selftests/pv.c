@@ -618,6 +618,66 @@ TEST_F(pv, eoi_x2apic)
 	run_eoi(_metadata, self->vm, self->v[0], 1);
 }
 
+/*
+ * The page with the offer is gone when the next interrupt comes: what has ended is the one that was offered, and that is known
+ * before the next one is in service.
+ */
+#define EOI_PAGE	HEAP_GPA
+#define HIGH_VEC	0x61
+
+static volatile u32 ended, high_seen, low_in_service, high_in_service;
+
+static void ending_handler(struct guest_frame *f)
+{
+	volatile u32 *word = (u32 *)EOI_PAGE;
+	bool was;
+
+	asm volatile("btrl $0,%1; setc %0" : "=q"(was), "+m"(*word) :: "memory", "cc");
+	guest_assert(was);
+	irq_on();
+	ended = 1;
+	spin_until(&high_seen, 1);
+	irq_off();
+}
+
+static void high_handler(struct guest_frame *f)
+{
+	low_in_service = apic_read(0x100 + (VEC / 32) * 0x10);
+	high_in_service = apic_read(0x100 + (HIGH_VEC / 32) * 0x10);
+	*(volatile u32 *)EOI_PAGE = 0;
+	apic_eoi();
+	high_seen = 1;
+}
+
+static void ending_guest(u64 arg)
+{
+	apic_on();
+	guest_on(VEC, ending_handler);
+	guest_on(HIGH_VEC, high_handler);
+	*(volatile u32 *)EOI_PAGE = 0;		/* so that it is there to be written to */
+	wrmsr(MSR_KVM_PV_EOI_EN, EOI_PAGE | 1);
+	irq_on();
+	apic_icr(0, VEC);
+	spin_until(&high_seen, 1);
+	guest_eq(low_in_service, 0);
+	guest_eq(high_in_service, BIT(HIGH_VEC % 32));
+	guest_eq(apic_read(0x100 + (VEC / 32) * 0x10), 0);
+	guest_eq(apic_read(0x100 + (HIGH_VEC / 32) * 0x10), 0);
+	guest_done(0);
+}
+
+TEST_F(pv, eoi_page_away)
+{
+	struct vcpu *v = self->v[0];
+
+	vcpu_long(v, ending_guest, 0);
+	vcpu_start(v);
+	ASSERT_TRUE(wait_for(&guest_var(self->vm, ended), 1, 10000));
+	must(madvise(gpa_hva(self->vm, EOI_PAGE), 4096, MADV_DONTNEED));
+	send_msi(self->vm, HIGH_VEC);
+	vcpu_join(v);
+}
+
 /* A level-triggered interrupt's end is the IOAPIC's to know */
 static void level_handler(struct guest_frame *f)
 {

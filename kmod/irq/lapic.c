@@ -210,8 +210,12 @@ static __always_inline int apic_pending(struct keel_lapic *apic)
 	}
 	if (!apic->irr_words || !apic->enabled)
 		return -1;
-	if (unlikely(apic->eoi_offer))
+	if (unlikely(apic->eoi_offer)) {
 		irq_pv_eoi_settle(apic->vcpu);
+		/* What is in service is known when it could be settled. */
+		if (apic->eoi_offer == EOI_OFFERED)
+			return -1;
+	}
 	vector = irq_highest_irr(apic);
 	return vector >= 0 && (vector & 0xf0) > (apic->ppr & 0xf0) ? vector : -1;
 }

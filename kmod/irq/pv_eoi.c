@@ -7,8 +7,8 @@
  * needs to know what is in service settles the offer first: taken, it was an EOI; else it is taken back, and the guest
  * will write.
  *
- * In the fast loop the guest's page may not be at hand.  Then the interrupt is taken to be in service still, which only
- * delays others, and the offer is settled in the slow loop before the guest goes on (KEEL_REQ_PV_EOI).
+ * In the fast loop the guest's page may not be at hand.  Then no interrupt is delivered until the offer is settled in the
+ * slow loop, before the guest goes on (KEEL_REQ_PV_EOI): the next one would be mistaken for what ended, or offered as well.
  *
  * Lock: none; the vCPU's thread.
  */
@@ -44,8 +44,10 @@ void irq_pv_eoi_settle(struct keel_vcpu *vcpu)
 		keel_request(KEEL_REQ_PV_EOI, vcpu);
 		return;
 	}
-	/* A page that went away takes the offer with it. */
+	/* A page that went away takes the offer with it.  What waited for this is looked at again. */
 	apic->eoi_offer = EOI_NONE;
+	if (apic->irr_words)
+		keel_request(KEEL_REQ_EVENT, vcpu);
 	if (!err && !(val & KVM_PV_EOI_MASK)) {
 		vcpu->stat.pv_eois++;
 		irq_apic_eoi(apic);
