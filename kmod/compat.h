@@ -634,4 +634,9 @@ static inline int keel_guest_mode_work(void)
 #define KEEL_POSTED_VECTOR	0
 #endif
 
+#ifndef KVM_X2APIC_ENABLE_SUPPRESS_EOI_BROADCAST		/* 7.0 */
+#define KVM_X2APIC_ENABLE_SUPPRESS_EOI_BROADCAST	(1ULL << 2)
+#define KVM_X2APIC_DISABLE_SUPPRESS_EOI_BROADCAST	(1ULL << 3)
+#endif
+
 #endif

@@ -90,7 +90,11 @@ struct keel_vcpu *keel_vcpu_by_id(struct keel_vm *vm, u32 id)
 
 static VM_IOCTL(vm_check_extension)
 {
-	return keel_check_extension(arg);
+	long r = keel_check_extension(arg);
+
+	if (arg == KVM_CAP_X2APIC_API && vm->irq.mode != IRQCHIP_SPLIT)
+		r &= ~(long)KVM_X2APIC_ENABLE_SUPPRESS_EOI_BROADCAST;
+	return r;
 }
 
 static VM_IOCTL(vm_create_vcpu)

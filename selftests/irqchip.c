@@ -629,6 +629,64 @@ TEST(split_x2apic)
 	run_split(_metadata, 1);
 }
 
+/*
+ * A guest that does not want the VMM to hear of the ends of level interrupts is heeded if the VMM said so, and is told that
+ * it can unless the VMM said that it cannot.
+ */
+#ifndef KVM_X2APIC_ENABLE_SUPPRESS_EOI_BROADCAST
+#define KVM_X2APIC_ENABLE_SUPPRESS_EOI_BROADCAST	(1ULL << 2)
+#define KVM_X2APIC_DISABLE_SUPPRESS_EOI_BROADCAST	(1ULL << 3)
+#endif
+#define SUPPRESS	0x1000		/* in SPIV */
+
+static void suppress_guest(u64 can)
+{
+	apic_on();
+	guest_on(0x60, guest_count_eoi);
+	guest_eq(apic_read(0x30) >> 24 & 1, can);
+	apic_write(0xf0, 0x1ff | SUPPRESS);
+	guest_eq(apic_read(0xf0), 0x1ff | (can ? SUPPRESS : 0));
+	irq_on();
+	guest_sync(0);
+	guest_eq(guest_irqs[0x60], 1);
+	guest_done(0);
+}
+
+static void run_suppress(struct __test_metadata *_metadata, u64 flags, bool can, bool told)
+{
+	struct vm *vm = vm_new(VM_SPLIT);
+	struct vcpu *v;
+
+	EXPECT_EQ(0, vm_enable_cap(vm, KVM_CAP_X2APIC_API, flags));
+	v = vcpu_new(vm, 0);
+	vcpu_long(v, suppress_guest, can);
+	EXPECT_EQ(0, vcpu_sync(v));
+	EXPECT_EQ(1, msi(vm, 0xfee00000, 0xc060));
+	if (told)
+		vcpu_expect(v, KVM_EXIT_IOAPIC_EOI);
+	vcpu_done(v);
+	vm_free(vm);
+}
+
+TEST(split_suppressed)
+{
+	const u64 on = KVM_X2APIC_ENABLE_SUPPRESS_EOI_BROADCAST, off = KVM_X2APIC_DISABLE_SUPPRESS_EOI_BROADCAST;
+	struct vm *vm = vm_new(VM_IRQCHIP);
+
+	run_suppress(_metadata, 0, true, true);
+	if (!(vm_cap(vm, KVM_CAP_X2APIC_API) & off)) {
+		vm_free(vm);
+		SKIP(return, "a VMM has no say in it");
+	}
+	EXPECT_EQ(0, vm_cap(vm, KVM_CAP_X2APIC_API) & on);
+	EXPECT_EQ(-EINVAL, vm_enable_cap(vm, KVM_CAP_X2APIC_API, on));
+	EXPECT_EQ(-EINVAL, vm_enable_cap(vm, KVM_CAP_X2APIC_API, on | off));
+	EXPECT_EQ(0, vm_enable_cap(vm, KVM_CAP_X2APIC_API, off));
+	vm_free(vm);
+	run_suppress(_metadata, on, true, false);
+	run_suppress(_metadata, off, false, true);
+}
+
 /* Halted with the split irqchip, too, is in the kernel */
 static void split_halt_guest(u64 arg)
 {

@@ -35,11 +35,19 @@ enum irq_mode {
 	IRQCHIP_KERNEL,	/* all here */
 };
 
+/* IRQCHIP_SPLIT: may a guest keep the ends of level interrupts from the VMM's IOAPICs? */
+enum irq_eoi_suppress {
+	SUPPRESS_QUIRK,	/* it is told that it may, and it does not help: the ABI's old habit */
+	SUPPRESS_ON,
+	SUPPRESS_OFF,	/* it is not told so */
+};
+
 struct keel_irq {		/* embedded in the VM; owner of irq/ fills in */
 	enum irq_mode mode;
 	u32 split_pins;		/* IRQCHIP_SPLIT: GSIs reserved for the VMM's IOAPICs */
 	bool x2apic_32bit_ids;	/* KVM_CAP_X2APIC_API */
 	bool x2apic_no_bcast_quirk;
+	u8 eoi_suppress;		/* enum irq_eoi_suppress */
 
 	struct mutex lock;
 	struct irq_routes __rcu *routes;
@@ -115,6 +123,8 @@ void irq_vm_destroy(struct keel_vm *vm);
 VM_IOCTL(irq_create_irqchip);		/* vm->lock held */
 long irq_enable_split(struct keel_vm *vm, u64 pins);	/* KVM_CAP_SPLIT_IRQCHIP; vm->lock held */
 long irq_enable_x2apic_api(struct keel_vm *vm, u64 flags);
+#define IRQ_X2APIC_API_FLAGS	(KVM_X2APIC_API_USE_32BIT_IDS | KVM_X2APIC_API_DISABLE_BROADCAST_QUIRK |	\
+				 KVM_X2APIC_ENABLE_SUPPRESS_EOI_BROADCAST | KVM_X2APIC_DISABLE_SUPPRESS_EOI_BROADCAST)
 VM_IOCTL(irq_create_pit2);
 VM_IOCTL(irq_create_pit);
 VM_IOCTL(irq_get_pit);

@@ -92,12 +92,17 @@ long irq_enable_split(struct keel_vm *vm, u64 pins)
 
 long irq_enable_x2apic_api(struct keel_vm *vm, u64 flags)
 {
-	if (flags & ~(u64)(KVM_X2APIC_API_USE_32BIT_IDS | KVM_X2APIC_API_DISABLE_BROADCAST_QUIRK))
+	const bool on = flags & KVM_X2APIC_ENABLE_SUPPRESS_EOI_BROADCAST;
+	const bool off = flags & KVM_X2APIC_DISABLE_SUPPRESS_EOI_BROADCAST;
+
+	if (flags & ~(u64)IRQ_X2APIC_API_FLAGS || (on && (off || vm->irq.mode != IRQCHIP_SPLIT)))
 		return -EINVAL;
 	if (flags & KVM_X2APIC_API_USE_32BIT_IDS)
 		vm->irq.x2apic_32bit_ids = true;
 	if (flags & KVM_X2APIC_API_DISABLE_BROADCAST_QUIRK)
 		vm->irq.x2apic_no_bcast_quirk = true;
+	if (on || off)
+		vm->irq.eoi_suppress = on ? SUPPRESS_ON : SUPPRESS_OFF;
 	return 0;
 }
 

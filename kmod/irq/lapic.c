@@ -375,7 +375,7 @@ static __always_inline void ended(struct keel_lapic *apic, u8 vector)
 	if (vm->irq.mode == IRQCHIP_KERNEL) {
 		if (level || test_bit(vector, vm->irq.wants_eoi))
 			irq_ioapic_eoi(apic, vector, level);
-	} else if (level && !(apic_reg(apic, APIC_SPIV) & APIC_SPIV_DIRECTED_EOI)) {
+	} else if (level && !(vm->irq.eoi_suppress == SUPPRESS_ON && apic_reg(apic, APIC_SPIV) & APIC_SPIV_DIRECTED_EOI)) {
 		apic->eoi_vector = vector;
 		keel_request(KEEL_REQ_IOAPIC_EOI, apic->vcpu);
 	}
@@ -724,8 +724,10 @@ int irq_apic_base_set(struct keel_vcpu *vcpu, u64 val, bool host)
 
 static void set_version(struct keel_lapic *apic)
 {
-	apic_set_reg(apic, APIC_LVR, 0x14 | (nr_lvts(apic) - 1) << 16 |
-		     (apic->vcpu->vm->irq.mode == IRQCHIP_SPLIT ? APIC_LVR_DIRECTED_EOI : 0));
+	const struct keel_irq *irq = &apic->vcpu->vm->irq;
+	bool directed = irq->mode == IRQCHIP_SPLIT && irq->eoi_suppress != SUPPRESS_OFF;
+
+	apic_set_reg(apic, APIC_LVR, 0x14 | (nr_lvts(apic) - 1) << 16 | (directed ? APIC_LVR_DIRECTED_EOI : 0));
 }
 
 void irq_lapic_cmci_setup(struct keel_vcpu *vcpu)
