@@ -29,13 +29,14 @@ void irq_buses_free(struct keel_vm *vm);
 int irq_bus_add(struct keel_vm *vm, enum bus_id bus, u64 addr, u64 len, struct irq_bus_dev *dev);
 void irq_bus_remove(struct keel_vm *vm, enum bus_id bus, struct irq_bus_dev *dev);
 
+extern struct workqueue_struct *irq_wq;	/* made with the room */
+
 int irq_coalesced_init(struct keel_vm *vm);
 void irq_coalesced_free(struct keel_vm *vm);
 void irq_ioeventfds_release(struct keel_vm *vm);
 void irq_irqfds_release(struct keel_vm *vm);
 
 /* ------------------------------------------------------------- route.c */
-#define IRQ_MAX_GSI		4096
 #define IRQ_IOAPIC_PINS		KVM_IOAPIC_NUM_PINS
 #define IRQ_PIC_PINS		16
 
@@ -52,6 +53,7 @@ int irq_set_gsi(struct keel_vm *vm, enum irq_source source, u32 gsi, bool level)
 /* The guest acknowledged what came from this pin.  Any context, no chip's lock held. */
 void irq_acked(struct keel_vm *vm, enum irq_chip chip, unsigned int pin);
 bool irq_pin_wants_ack(struct keel_vm *vm, enum irq_chip chip, unsigned int pin);
+void irq_late_work(struct work_struct *work);	/* what irq_deliver() did not do at once */
 int irq_default_routes(struct keel_vm *vm);
 int irq_empty_routes(struct keel_vm *vm);
 void irq_routes_free(struct keel_vm *vm);
@@ -92,7 +94,9 @@ struct irq_apics {
 	struct keel_lapic *apic[];
 };
 
-/* Deliver to whom it is for; @src NULL: from a device.  Result as irq_set_gsi()'s.  Any context. */
+/* It is for many, and interrupts are off: not yet. */
+#define IRQ_LATER	INT_MIN
+/* Deliver to whom it is for; @src NULL: from a device.  Result as irq_set_gsi()'s, or IRQ_LATER.  Any context. */
 int irq_deliver(struct keel_vm *vm, struct keel_lapic *src, const struct irq_msg *msg);
 /* Is @apic one of those that a device's message is for? */
 bool irq_msg_reaches(const struct keel_lapic *apic, const struct irq_msg *msg);
@@ -246,6 +250,7 @@ void irq_pic_get(struct keel_vm *vm, unsigned int chip, struct kvm_pic_state *s)
 void irq_pic_load(struct keel_vm *vm, unsigned int chip, const struct kvm_pic_state *s);
 
 int irq_ioapic_create(struct keel_vm *vm);	/* slots_lock held */
+void irq_ioapic_send_late(struct keel_vm *vm, unsigned int pin);
 void irq_ioapic_stop(struct keel_vm *vm);
 void irq_ioapic_destroy(struct keel_vm *vm);
 int irq_ioapic_set(struct keel_vm *vm, unsigned int pin, enum irq_source source, bool level);

@@ -63,6 +63,11 @@ static int pin_send(struct irq_ioapic *io, unsigned int pin)
 	if (e->fields.mask || (e->fields.trig_mode && e->fields.remote_irr))
 		return -1;
 	ret = irq_deliver(io->vm, NULL, &msg);
+	if (unlikely(ret == IRQ_LATER)) {
+		set_bit(pin, &io->vm->irq.late_pins);
+		queue_work(irq_wq, &io->vm->irq.late);
+		ret = 1;
+	}
 	if (e->fields.trig_mode && ret >= 0)
 		e->fields.remote_irr = 1;
 	/*
@@ -70,6 +75,22 @@ static int pin_send(struct irq_ioapic *io, unsigned int pin)
 	 * made up for by VMMs, so they must hear of them.
 	 */
 	return ret || pin == RTC_PIN ? ret : 1;
+}
+
+/* The pin said that it was sent; if nobody took it, it was not. */
+void irq_ioapic_send_late(struct keel_vm *vm, unsigned int pin)
+{
+	struct irq_ioapic *io = vm->irq.ioapic;
+	ioapic_entry e = { .bits = READ_ONCE(io->pins[pin].bits) };
+	struct irq_msg msg = pin_msg(&e);
+	unsigned long flags;
+
+	if (irq_deliver(vm, NULL, &msg) >= 0 || !msg.level)
+		return;
+	raw_spin_lock_irqsave(&io->lock, flags);
+	if (io->pins[pin].bits == e.bits)
+		io->pins[pin].fields.remote_irr = 0;
+	raw_spin_unlock_irqrestore(&io->lock, flags);
 }
 
 int irq_ioapic_set(struct keel_vm *vm, unsigned int pin, enum irq_source source, bool level)

@@ -13,6 +13,9 @@
 #include <linux/slab.h>
 #include "internal.h"
 
+/* LAPICs that may be asked with interrupts off; a cluster has 16. */
+#define SCAN_AT_ONCE	16
+
 struct targets {
 	struct keel_vm *vm;
 	const struct keel_lapic *src;
@@ -200,6 +203,8 @@ static noinline int deliver_many(struct keel_vm *vm, struct keel_lapic *src, con
 	rcu_read_lock();
 	if (!targets_init(&t, vm, src, msg)) {
 		/* no LAPIC yet */
+	} else if (t.scan && t.size > SCAN_AT_ONCE && irqs_disabled()) {
+		ret = IRQ_LATER;
 	} else if (msg->lowest && (msg->mode == APIC_DM_LOWEST || msg->mode == APIC_DM_FIXED)) {
 		ret = deliver_lowest(&t, msg);
 	} else {

@@ -17,6 +17,9 @@
  *	map_lock		spinlock: logical map of LAPICs; taken by vCPU threads only
  *	ring_lock		spinlock: coalesced ring
  *
+ * A message for many LAPICs is not delivered where interrupts are off, as they are below an eventfd's lock and the chips'.  A
+ * work item of the VM does it soon after; there is one, and what it has to do is a bit for each GSI and pin.
+ *
  * Who waits for acknowledgements (PIT, resampling irqfds) is told with none of the chips' locks held.  Routes, the table
  * of LAPICs and who waits are read under RCU.  A LAPIC's registers belong to its vCPU's thread; others write to its
  * inbox, with atomics.
@@ -28,12 +31,15 @@
 #include <linux/mutex.h>
 #include <linux/spinlock.h>
 #include <linux/types.h>
+#include <linux/workqueue.h>
 
 enum irq_mode {
 	IRQCHIP_NONE,	/* no in-kernel interrupt controller */
 	IRQCHIP_SPLIT,	/* LAPICs here, IOAPIC and PIC in the VMM */
 	IRQCHIP_KERNEL,	/* all here */
 };
+
+#define IRQ_MAX_GSI	4096
 
 /* IRQCHIP_SPLIT: may a guest keep the ends of level interrupts from the VMM's IOAPICs? */
 enum irq_eoi_suppress {
@@ -60,6 +66,10 @@ struct keel_irq {		/* embedded in the VM; owner of irq/ fills in */
 	struct irq_pic *pic;
 	struct irq_ioapic *ioapic;
 	struct irq_pit *pit;
+
+	struct work_struct late;		/* sends on what late_gsis and late_pins say: route.c */
+	DECLARE_BITMAP(late_gsis, IRQ_MAX_GSI);
+	unsigned long late_pins;		/* of the IOAPIC */
 
 	spinlock_t irqfds_lock;
 	struct hlist_head *irqfds;		/* by eventfd; NULL until there is one */

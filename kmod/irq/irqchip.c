@@ -12,6 +12,7 @@ int irq_vm_init(struct keel_vm *vm)
 	spin_lock_init(&vm->irq.map_lock);
 	spin_lock_init(&vm->irq.irqfds_lock);
 	xa_init_flags(&vm->irq.acks, XA_FLAGS_ACCOUNT);
+	INIT_WORK(&vm->irq.late, irq_late_work);
 	irq_buses_init(vm);
 	return irq_coalesced_init(vm);
 }
@@ -26,6 +27,7 @@ void irq_vm_stop(struct keel_vm *vm)
 {
 	irq_pit_stop(vm);
 	irq_ioapic_stop(vm);
+	cancel_work_sync(&vm->irq.late);
 }
 
 /* Also after an irq_vm_init() that failed; vCPUs and their LAPICs are gone. */

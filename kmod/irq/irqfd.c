@@ -32,7 +32,7 @@ struct irqfd {
 	struct rcu_work free;
 };
 
-static struct workqueue_struct *irqfd_wq;
+struct workqueue_struct *irq_wq;
 
 #define HASH_BITS	8	/* a VMM may have thousands, and they are looked for with IRQs off */
 
@@ -81,7 +81,7 @@ static void irqfd_end(struct irqfd *p)
 	}
 
 	irq_ack_leave(vm, &p->acker);
-	queue_rcu_work(irqfd_wq, &p->free);
+	queue_rcu_work(irq_wq, &p->free);
 }
 
 static void irqfd_shutdown(struct work_struct *work)
@@ -124,7 +124,7 @@ static int irqfd_wakeup(wait_queue_entry_t *wait, unsigned int mode, int sync, v
 		if (!hlist_unhashed(&p->link)) {
 			hlist_del_init(&p->link);
 			atomic_inc(&p->vm->irq.irqfds_ending);
-			queue_work(irqfd_wq, &p->shutdown);
+			queue_work(irq_wq, &p->shutdown);
 		}
 		spin_unlock_irqrestore(&p->vm->irq.irqfds_lock, irqflags);
 	}
@@ -226,7 +226,7 @@ static int irqfd_assign(struct keel_vm *vm, const struct kvm_irqfd *args)
 fail_ack:
 	if (resample) {
 		irq_ack_leave(vm, &p->acker);
-		queue_rcu_work(irqfd_wq, &p->free);
+		queue_rcu_work(irq_wq, &p->free);
 		fput(file);
 		return ret;
 	}
@@ -302,12 +302,12 @@ void irq_irqfds_release(struct keel_vm *vm)
 
 int irq_room_init(void)
 {
-	irqfd_wq = alloc_workqueue("keel-irqfd", WQ_UNBOUND, 0);
-	return irqfd_wq ? 0 : -ENOMEM;
+	irq_wq = alloc_workqueue("keel-irq", WQ_UNBOUND, 0);
+	return irq_wq ? 0 : -ENOMEM;
 }
 
 void irq_room_exit(void)
 {
 	rcu_barrier();		/* queues the last irqfd_free() */
-	destroy_workqueue(irqfd_wq);
+	destroy_workqueue(irq_wq);
 }

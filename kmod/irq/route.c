@@ -55,6 +55,17 @@ static int set_msi(struct keel_vm *vm, u32 lo, u32 hi, u32 data)
 	return irq_deliver(vm, NULL, &msg) ?: 1;	/* merged with an earlier one is delivered, too */
 }
 
+static int route_msi(struct keel_vm *vm, const struct irq_route *e)
+{
+	int ret = set_msi(vm, e->msi.address_lo, e->msi.address_hi, e->msi.data);
+
+	if (likely(ret != IRQ_LATER))
+		return ret;
+	set_bit(e->gsi, vm->irq.late_gsis);
+	queue_work(irq_wq, &vm->irq.late);
+	return 1;
+}
+
 int irq_set_gsi(struct keel_vm *vm, enum irq_source source, u32 gsi, bool level)
 {
 	const struct irq_routes *t;
@@ -68,7 +79,7 @@ int irq_set_gsi(struct keel_vm *vm, enum irq_source source, u32 gsi, bool level)
 			const struct irq_route *e = &t->route[i];
 
 			if (e->type == ROUTE_MSI)
-				r = level ? set_msi(vm, e->msi.address_lo, e->msi.address_hi, e->msi.data) : -1;
+				r = level ? route_msi(vm, e) : -1;
 			else if (e->type == ROUTE_SINT)
 				r = level ? keel_hv_set_sint(vm, e->sint.vp_index, e->sint.nr) : -1;
 			else if (e->type == ROUTE_PIC)
@@ -81,6 +92,36 @@ int irq_set_gsi(struct keel_vm *vm, enum irq_source source, u32 gsi, bool level)
 	}
 	rcu_read_unlock();
 	return ret;
+}
+
+/* A message has its GSI for itself. */
+static void send_late(struct keel_vm *vm, u32 gsi)
+{
+	const struct irq_routes *t;
+
+	rcu_read_lock();
+	t = rcu_dereference(vm->irq.routes);
+	if (t && gsi < t->nr_gsis && t->start[gsi] < t->start[gsi + 1] && t->route[t->start[gsi]].type == ROUTE_MSI)
+		route_msi(vm, &t->route[t->start[gsi]]);
+	rcu_read_unlock();
+}
+
+void irq_late_work(struct work_struct *work)
+{
+	struct keel_vm *vm = container_of(work, struct keel_vm, irq.late);
+	unsigned int pin;
+	u32 gsi;
+
+	for_each_set_bit(gsi, vm->irq.late_gsis, IRQ_MAX_GSI) {
+		if (test_and_clear_bit(gsi, vm->irq.late_gsis))
+			send_late(vm, gsi);
+		cond_resched();
+	}
+	for_each_set_bit(pin, &vm->irq.late_pins, IRQ_IOAPIC_PINS) {
+		if (test_and_clear_bit(pin, &vm->irq.late_pins))
+			irq_ioapic_send_late(vm, pin);
+		cond_resched();
+	}
 }
 
 bool irq_pin_wants_ack(struct keel_vm *vm, enum irq_chip chip, unsigned int pin)
