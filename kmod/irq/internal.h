@@ -241,27 +241,53 @@ static inline void apic_timer_settle(struct keel_lapic *apic)
 
 u64 apic_timer_deadline(struct keel_lapic *apic);
 
+/* ------------------------------------------------------------- irqchip.c */
+struct irq_device;
+
+struct irq_range {			/* of a bus, that a device answers for */
+	enum bus_id bus;
+	u16 bus_dev;			/* where in the device its irq_bus_dev is */
+	u32 addr, len;
+};
+#define IRQ_RANGE(type, member, b, a, n) \
+	{ .bus = b, .bus_dev = offsetof(struct type, member), .addr = a, .len = n }
+
+struct irq_device_ops {
+	const struct irq_range *ranges;
+	u32 chips;			/* a bit for each KVM_IRQCHIP_* that it is */
+	void (*get)(struct irq_device *dev, unsigned int chip, void *state);
+	void (*set)(struct irq_device *dev, unsigned int chip, const void *state);
+	void (*stop)(struct irq_device *dev);	/* no timer of it reaches a vCPU any more; NULL: it has none */
+	void (*leave)(struct irq_device *dev);	/* nobody finds it any more */
+};
+
+/*
+ * What a VM has beside its CPUs' LAPICs: first in a device's structure, which goes with it.  Its lines are not here: they
+ * are called each by its name, from where interrupts pass by.
+ */
+struct irq_device {
+	const struct irq_device_ops *ops;
+	unsigned int nr_ranges;
+	struct keel_vm *vm;
+	struct list_head link;
+};
+
+/* irq.lock and slots_lock held.  Into the list and onto its buses, or @dev is freed. */
+int irq_device_add(struct keel_vm *vm, struct irq_device *dev, const struct irq_device_ops *ops, unsigned int nr_ranges);
+/* slots_lock held: out again. */
+void irq_device_remove(struct irq_device *dev);
+
 /* ------------------------------------------------------------- the chips */
-int irq_pic_create(struct keel_vm *vm);		/* slots_lock held */
-void irq_pic_destroy(struct keel_vm *vm);
+int irq_pic_create(struct keel_vm *vm);		/* irq.lock and slots_lock held */
 int irq_pic_set(struct keel_vm *vm, unsigned int pin, enum irq_source source, bool level);
 int irq_pic_ack(struct keel_vm *vm);		/* INTA: the vector */
-void irq_pic_get(struct keel_vm *vm, unsigned int chip, struct kvm_pic_state *s);
-void irq_pic_load(struct keel_vm *vm, unsigned int chip, const struct kvm_pic_state *s);
 
-int irq_ioapic_create(struct keel_vm *vm);	/* slots_lock held */
+int irq_ioapic_create(struct keel_vm *vm);	/* irq.lock and slots_lock held */
 void irq_ioapic_send_late(struct keel_vm *vm, unsigned int pin);
-void irq_ioapic_stop(struct keel_vm *vm);
-void irq_ioapic_destroy(struct keel_vm *vm);
 int irq_ioapic_set(struct keel_vm *vm, unsigned int pin, enum irq_source source, bool level);
 /* That LAPIC ended an interrupt that came as a level, or as an edge. */
 void irq_ioapic_eoi(struct keel_lapic *apic, u8 vector, bool level);
 void irq_ioapic_apics_changed(struct keel_vm *vm);	/* ids, modes, logical destinations */
 void irq_ioapic_rescan(struct keel_vm *vm);	/* routes or ack notifiers changed */
-void irq_ioapic_get(struct keel_vm *vm, struct kvm_ioapic_state *s);
-void irq_ioapic_load(struct keel_vm *vm, const struct kvm_ioapic_state *s);
-
-void irq_pit_stop(struct keel_vm *vm);
-void irq_pit_destroy(struct keel_vm *vm);
 
 #endif

@@ -25,6 +25,7 @@
 typedef typeof(((struct kvm_ioapic_state *)0)->redirtbl[0]) ioapic_entry;
 
 struct irq_ioapic {
+	struct irq_device device;
 	struct irq_bus_dev dev;
 	struct keel_vm *vm;
 	raw_spinlock_t lock;
@@ -345,59 +346,31 @@ static int ioapic_write(struct irq_bus_dev *dev, struct keel_vcpu *vcpu, u64 add
 static const struct irq_bus_ops ioapic_ops = { .read = ioapic_read, .write = ioapic_write };
 
 /* ------------------------------------------------------------- life, state */
-int irq_ioapic_create(struct keel_vm *vm)
+static struct irq_ioapic *to_ioapic(struct irq_device *device)
 {
-	struct irq_ioapic *io = kzalloc(sizeof(*io), GFP_KERNEL_ACCOUNT);
-	unsigned int pin;
-	int ret;
-
-	if (!io)
-		return -ENOMEM;
-	io->dev.ops = &ioapic_ops;
-	io->vm = vm;
-	raw_spin_lock_init(&io->lock);
-	hrtimer_setup(&io->storm, storm_over, CLOCK_MONOTONIC, HRTIMER_MODE_REL_HARD);
-	for (pin = 0; pin < IRQ_IOAPIC_PINS; pin++)
-		io->pins[pin].fields.mask = 1;
-	ret = irq_bus_add(vm, BUS_MMIO, IO_APIC_DEFAULT_PHYS_BASE, IOAPIC_SIZE, &io->dev);
-	if (ret) {
-		kfree(io);
-		return ret;
-	}
-	vm->irq.ioapic = io;
-	return 0;
+	return container_of(device, struct irq_ioapic, device);
 }
 
-void irq_ioapic_stop(struct keel_vm *vm)
+static void ioapic_stop(struct irq_device *device)
 {
-	struct irq_ioapic *io = vm->irq.ioapic;
+	struct irq_ioapic *io = to_ioapic(device);
 	unsigned long flags;
 
-	if (!io)
-		return;
 	raw_spin_lock_irqsave(&io->lock, flags);
 	io->stopped = true;
 	raw_spin_unlock_irqrestore(&io->lock, flags);
 	hrtimer_cancel(&io->storm);
 }
 
-void irq_ioapic_destroy(struct keel_vm *vm)
+static void ioapic_leave(struct irq_device *device)
 {
-	struct irq_ioapic *io = vm->irq.ioapic;
-
-	if (!io)
-		return;
-	mutex_lock(&vm->slots_lock);
-	irq_bus_remove(vm, BUS_MMIO, &io->dev);
-	mutex_unlock(&vm->slots_lock);
-	irq_ioapic_stop(vm);
-	vm->irq.ioapic = NULL;
-	kfree(io);
+	device->vm->irq.ioapic = NULL;
 }
 
-void irq_ioapic_get(struct keel_vm *vm, struct kvm_ioapic_state *s)
+static void ioapic_get(struct irq_device *device, unsigned int chip, void *state)
 {
-	struct irq_ioapic *io = vm->irq.ioapic;
+	struct irq_ioapic *io = to_ioapic(device);
+	struct kvm_ioapic_state *s = state;
 	unsigned long flags;
 	unsigned int pin;
 
@@ -415,9 +388,10 @@ void irq_ioapic_get(struct keel_vm *vm, struct kvm_ioapic_state *s)
 }
 
 /* Lines that were up are sent on; what they stand for in sources[] their owners tell anew. */
-void irq_ioapic_load(struct keel_vm *vm, const struct kvm_ioapic_state *s)
+static void ioapic_load(struct irq_device *device, unsigned int chip, const void *state)
 {
-	struct irq_ioapic *io = vm->irq.ioapic;
+	struct irq_ioapic *io = to_ioapic(device);
+	const struct kvm_ioapic_state *s = state;
 	unsigned long flags, up;
 	unsigned int pin;
 
@@ -440,4 +414,37 @@ void irq_ioapic_load(struct keel_vm *vm, const struct kvm_ioapic_state *s)
 		pin_send(io, pin);
 	}
 	raw_spin_unlock_irqrestore(&io->lock, flags);
+}
+
+static const struct irq_range ioapic_ranges[] = {
+	IRQ_RANGE(irq_ioapic, dev, BUS_MMIO, IO_APIC_DEFAULT_PHYS_BASE, IOAPIC_SIZE),
+};
+
+static const struct irq_device_ops ioapic_device = {
+	.ranges	= ioapic_ranges,
+	.chips	= BIT(KVM_IRQCHIP_IOAPIC),
+	.get	= ioapic_get,
+	.set	= ioapic_load,
+	.stop	= ioapic_stop,
+	.leave	= ioapic_leave,
+};
+
+int irq_ioapic_create(struct keel_vm *vm)
+{
+	struct irq_ioapic *io = kzalloc(sizeof(*io), GFP_KERNEL_ACCOUNT);
+	unsigned int pin;
+	int ret;
+
+	if (!io)
+		return -ENOMEM;
+	io->dev.ops = &ioapic_ops;
+	io->vm = vm;
+	raw_spin_lock_init(&io->lock);
+	hrtimer_setup(&io->storm, storm_over, CLOCK_MONOTONIC, HRTIMER_MODE_REL_HARD);
+	for (pin = 0; pin < IRQ_IOAPIC_PINS; pin++)
+		io->pins[pin].fields.mask = 1;
+	ret = irq_device_add(vm, &io->device, &ioapic_device, ARRAY_SIZE(ioapic_ranges));
+	if (!ret)
+		vm->irq.ioapic = io;
+	return ret;
 }

@@ -63,7 +63,8 @@ struct keel_irq {		/* embedded in the VM; owner of irq/ fills in */
 	bool pic_raised;			/* the PIC's output, for the vCPUs that take ExtINT */
 	bool ids_moved;				/* a guest changed an xAPIC id: the table above does not tell */
 	struct keel_lapic *logical_map[64];	/* by LDR bit; clusters have 4 each */
-	struct irq_pic *pic;
+	struct list_head devices;		/* the last one made first; irq.lock */
+	struct irq_pic *pic;			/* these are among them */
 	struct irq_ioapic *ioapic;
 	struct irq_pit *pit;
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * irqchip.c - which interrupt controllers a VM has: their creation, state in and out, end.
+ * irqchip.c - which interrupt controllers a VM has, and what else is in the list of its devices: their creation, state in
+ * and out, end.
  */
 #include <linux/slab.h>
 #include <linux/string.h>
@@ -12,6 +13,7 @@ int irq_vm_init(struct keel_vm *vm)
 	spin_lock_init(&vm->irq.map_lock);
 	spin_lock_init(&vm->irq.irqfds_lock);
 	xa_init_flags(&vm->irq.acks, XA_FLAGS_ACCOUNT);
+	INIT_LIST_HEAD(&vm->irq.devices);
 	INIT_WORK(&vm->irq.late, irq_late_work);
 	irq_buses_init(vm);
 	return irq_coalesced_init(vm);
@@ -23,19 +25,71 @@ void irq_vm_release(struct keel_vm *vm)
 	irq_ioeventfds_release(vm);
 }
 
+static struct irq_bus_dev *range_dev(struct irq_device *dev, const struct irq_range *range)
+{
+	return (void *)dev + range->bus_dev;
+}
+
+void irq_device_remove(struct irq_device *dev)
+{
+	unsigned int i;
+
+	for (i = 0; i < dev->nr_ranges; i++)
+		irq_bus_remove(dev->vm, dev->ops->ranges[i].bus, range_dev(dev, &dev->ops->ranges[i]));
+	list_del(&dev->link);
+	kfree(dev);
+}
+
+int irq_device_add(struct keel_vm *vm, struct irq_device *dev, const struct irq_device_ops *ops, unsigned int nr_ranges)
+{
+	unsigned int i;
+	int ret = 0;
+
+	lockdep_assert_held(&vm->irq.lock);
+	dev->vm = vm;
+	dev->ops = ops;
+	dev->nr_ranges = nr_ranges;
+	list_add(&dev->link, &vm->irq.devices);
+	for (i = 0; !ret && i < nr_ranges; i++)
+		ret = irq_bus_add(vm, ops->ranges[i].bus, ops->ranges[i].addr, ops->ranges[i].len,
+				  range_dev(dev, &ops->ranges[i]));
+	if (ret)
+		irq_device_remove(dev);
+	return ret;
+}
+
+static void devices_stop(struct keel_vm *vm)
+{
+	struct irq_device *dev;
+
+	list_for_each_entry(dev, &vm->irq.devices, link)
+		if (dev->ops->stop)
+			dev->ops->stop(dev);
+}
+
+static void devices_free(struct keel_vm *vm)
+{
+	struct irq_device *dev, *next;
+
+	devices_stop(vm);
+	list_for_each_entry_safe(dev, next, &vm->irq.devices, link) {
+		dev->ops->leave(dev);
+		mutex_lock(&vm->slots_lock);
+		irq_device_remove(dev);
+		mutex_unlock(&vm->slots_lock);
+	}
+}
+
 void irq_vm_stop(struct keel_vm *vm)
 {
-	irq_pit_stop(vm);
-	irq_ioapic_stop(vm);
+	devices_stop(vm);
 	cancel_work_sync(&vm->irq.late);
 }
 
 /* Also after an irq_vm_init() that failed; vCPUs and their LAPICs are gone. */
 void irq_vm_destroy(struct keel_vm *vm)
 {
-	irq_pit_destroy(vm);
-	irq_ioapic_destroy(vm);
-	irq_pic_destroy(vm);
+	devices_free(vm);
 	irq_routes_free(vm);
 	irq_acks_free(vm);
 	kfree(vm->irq.irqfds);
@@ -63,12 +117,10 @@ VM_IOCTL(irq_create_irqchip)
 	mutex_unlock(&vm->slots_lock);
 	if (!ret)
 		ret = irq_default_routes(vm);
-	if (ret) {
-		irq_ioapic_destroy(vm);
-		irq_pic_destroy(vm);
-	} else {
+	if (ret)
+		devices_free(vm);
+	else
 		smp_store_release(&vm->irq.mode, IRQCHIP_KERNEL);
-	}
 	mutex_unlock(&vm->irq.lock);
 	return ret;
 }
@@ -108,47 +160,48 @@ long irq_enable_x2apic_api(struct keel_vm *vm, u64 flags)
 	return 0;
 }
 
-VM_IOCTL(irq_get_irqchip)
+static struct irq_device *device_of(struct keel_vm *vm, u32 chip)
 {
-	struct kvm_irqchip *chip = buf;
+	struct irq_device *dev;
+
+	list_for_each_entry(dev, &vm->irq.devices, link)
+		if (chip < 32 && dev->ops->chips & BIT(chip))
+			return dev;
+	return NULL;
+}
+
+static long chip_state(struct keel_vm *vm, struct kvm_irqchip *chip, bool set)
+{
+	struct irq_device *dev;
+	long ret = 0;
 
 	if (vm->irq.mode != IRQCHIP_KERNEL)
 		return -ENXIO;
-	switch (chip->chip_id) {
-	case KVM_IRQCHIP_PIC_MASTER:
-	case KVM_IRQCHIP_PIC_SLAVE:
-		irq_pic_get(vm, chip->chip_id, &chip->chip.pic);
-		return 0;
-	case KVM_IRQCHIP_IOAPIC:
-		irq_ioapic_get(vm, &chip->chip.ioapic);
-		return 0;
-	}
-	return -EINVAL;
+	mutex_lock(&vm->irq.lock);
+	dev = device_of(vm, chip->chip_id);
+	if (!dev)
+		ret = -EINVAL;
+	else if (set)
+		dev->ops->set(dev, chip->chip_id, &chip->chip);
+	else
+		dev->ops->get(dev, chip->chip_id, &chip->chip);
+	mutex_unlock(&vm->irq.lock);
+	return ret;
 }
 
-static long set_irqchip(struct keel_vm *vm, const struct kvm_irqchip *chip)
+VM_IOCTL(irq_get_irqchip)
 {
-	switch (chip->chip_id) {
-	case KVM_IRQCHIP_PIC_MASTER:
-	case KVM_IRQCHIP_PIC_SLAVE:
-		irq_pic_load(vm, chip->chip_id, &chip->chip.pic);
-		return 0;
-	case KVM_IRQCHIP_IOAPIC:
-		irq_ioapic_load(vm, &chip->chip.ioapic);
-		return 0;
-	}
-	return -EINVAL;
+	return chip_state(vm, buf, false);
 }
 
 VM_IOCTL(irq_set_irqchip)
 {
 	struct kvm_irqchip *chip = memdup_user((void __user *)arg, sizeof(*chip));
-	long ret = -ENXIO;
+	long ret;
 
 	if (IS_ERR(chip))
 		return PTR_ERR(chip);
-	if (vm->irq.mode == IRQCHIP_KERNEL)
-		ret = set_irqchip(vm, chip);
+	ret = chip_state(vm, chip, true);
 	kfree(chip);
 	return ret;
 }

@@ -13,9 +13,10 @@
 #define CASCADE		2
 #define NONE		8	/* priority of no interrupt */
 
-enum { MASTER, SLAVE };
+enum { MASTER = KVM_IRQCHIP_PIC_MASTER, SLAVE = KVM_IRQCHIP_PIC_SLAVE };
 
 struct irq_pic {
+	struct irq_device device;
 	struct irq_bus_dev dev;
 	struct keel_vm *vm;
 	raw_spinlock_t lock;
@@ -326,13 +327,55 @@ static int pic_write(struct irq_bus_dev *dev, struct keel_vcpu *vcpu, u64 addr, 
 static const struct irq_bus_ops pic_ops = { .read = pic_read, .write = pic_write };
 
 /* ------------------------------------------------------------- life, state */
-static const u16 pic_ports[] = { 0x20, 0xa0, 0x4d0 };
+static void pic_leave(struct irq_device *device)
+{
+	device->vm->irq.pic = NULL;
+}
+
+static void pic_get(struct irq_device *device, unsigned int chip, void *state)
+{
+	struct irq_pic *pic = container_of(device, struct irq_pic, device);
+	unsigned long flags;
+
+	raw_spin_lock_irqsave(&pic->lock, flags);
+	*(struct kvm_pic_state *)state = pic->chip[chip];
+	raw_spin_unlock_irqrestore(&pic->lock, flags);
+}
+
+static void pic_load(struct irq_device *device, unsigned int chip, const void *state)
+{
+	struct irq_pic *pic = container_of(device, struct irq_pic, device);
+	struct kvm_pic_state *c = &pic->chip[chip];
+	unsigned long flags;
+	u8 elcr_mask;
+
+	raw_spin_lock_irqsave(&pic->lock, flags);
+	elcr_mask = c->elcr_mask;
+	*c = *(const struct kvm_pic_state *)state;
+	c->priority_add &= 7;
+	c->init_state &= 3;
+	c->elcr_mask = elcr_mask;
+	pic_unlock(pic, flags, true);
+}
+
+static const struct irq_range pic_ranges[] = {
+	IRQ_RANGE(irq_pic, dev, BUS_PIO, 0x20, 2),
+	IRQ_RANGE(irq_pic, dev, BUS_PIO, 0xa0, 2),
+	IRQ_RANGE(irq_pic, dev, BUS_PIO, 0x4d0, 2),
+};
+
+static const struct irq_device_ops pic_device = {
+	.ranges	= pic_ranges,
+	.chips	= BIT(KVM_IRQCHIP_PIC_MASTER) | BIT(KVM_IRQCHIP_PIC_SLAVE),
+	.get	= pic_get,
+	.set	= pic_load,
+	.leave	= pic_leave,
+};
 
 int irq_pic_create(struct keel_vm *vm)
 {
 	struct irq_pic *pic = kzalloc(sizeof(*pic), GFP_KERNEL_ACCOUNT);
-	unsigned int i;
-	int ret = 0;
+	int ret;
 
 	if (!pic)
 		return -ENOMEM;
@@ -342,52 +385,8 @@ int irq_pic_create(struct keel_vm *vm)
 	/* Timer, keyboard and cascade of the first, clock and FPU of the second are edge-triggered for good. */
 	pic->chip[MASTER].elcr_mask = 0xf8;
 	pic->chip[SLAVE].elcr_mask = 0xde;
-	for (i = 0; !ret && i < ARRAY_SIZE(pic_ports); i++)
-		ret = irq_bus_add(vm, BUS_PIO, pic_ports[i], 2, &pic->dev);
-	if (ret) {
-		irq_bus_remove(vm, BUS_PIO, &pic->dev);
-		kfree(pic);
-		return ret;
-	}
-	vm->irq.pic = pic;
-	return 0;
-}
-
-void irq_pic_destroy(struct keel_vm *vm)
-{
-	struct irq_pic *pic = vm->irq.pic;
-
-	if (!pic)
-		return;
-	mutex_lock(&vm->slots_lock);
-	irq_bus_remove(vm, BUS_PIO, &pic->dev);
-	mutex_unlock(&vm->slots_lock);
-	vm->irq.pic = NULL;
-	kfree(pic);
-}
-
-void irq_pic_get(struct keel_vm *vm, unsigned int chip, struct kvm_pic_state *s)
-{
-	struct irq_pic *pic = vm->irq.pic;
-	unsigned long flags;
-
-	raw_spin_lock_irqsave(&pic->lock, flags);
-	*s = pic->chip[chip];
-	raw_spin_unlock_irqrestore(&pic->lock, flags);
-}
-
-void irq_pic_load(struct keel_vm *vm, unsigned int chip, const struct kvm_pic_state *s)
-{
-	struct irq_pic *pic = vm->irq.pic;
-	struct kvm_pic_state *c = &pic->chip[chip];
-	unsigned long flags;
-	u8 elcr_mask;
-
-	raw_spin_lock_irqsave(&pic->lock, flags);
-	elcr_mask = c->elcr_mask;
-	*c = *s;
-	c->priority_add &= 7;
-	c->init_state &= 3;
-	c->elcr_mask = elcr_mask;
-	pic_unlock(pic, flags, true);
+	ret = irq_device_add(vm, &pic->device, &pic_device, ARRAY_SIZE(pic_ranges));
+	if (!ret)
+		vm->irq.pic = pic;
+	return ret;
 }

@@ -32,13 +32,13 @@
 enum pit_access { ACCESS_LSB = 1, ACCESS_MSB, ACCESS_BOTH, ACCESS_SECOND /* of both: the high byte is next */ };
 
 struct irq_pit {
+	struct irq_device device;
 	struct irq_bus_dev dev, speaker;
 	struct irq_acker acker;
 	struct keel_vm *vm;
 	raw_spinlock_t lock;
 	struct kvm_pit_channel_state ch[3];
 	u32 flags;
-	bool has_speaker;
 
 	struct hrtimer timer;
 	u64 period;		/* ns; 0: counter 0 shoots once */
@@ -389,6 +389,35 @@ static int speaker_write(struct irq_bus_dev *dev, struct keel_vcpu *vcpu, u64 ad
 static const struct irq_bus_ops speaker_ops = { .read = speaker_read, .write = speaker_write };
 
 /* ------------------------------------------------------------- life, state */
+static void pit_stop(struct irq_device *device)
+{
+	struct irq_pit *pit = container_of(device, struct irq_pit, device);
+	unsigned long flags;
+
+	raw_spin_lock_irqsave(&pit->lock, flags);
+	pit->stopped = true;
+	pit->armed = false;
+	raw_spin_unlock_irqrestore(&pit->lock, flags);
+	hrtimer_cancel(&pit->timer);
+}
+
+static void pit_leave(struct irq_device *device)
+{
+	irq_ack_leave(device->vm, &container_of(device, struct irq_pit, device)->acker);
+	device->vm->irq.pit = NULL;
+}
+
+static const struct irq_range pit_ranges[] = {
+	IRQ_RANGE(irq_pit, dev, BUS_PIO, 0x40, 4),
+	IRQ_RANGE(irq_pit, speaker, BUS_PIO, 0x61, 1),	/* last: not every VMM wants it */
+};
+
+static const struct irq_device_ops pit_device = {
+	.ranges	= pit_ranges,
+	.stop	= pit_stop,
+	.leave	= pit_leave,
+};
+
 static long pit_create(struct keel_vm *vm, u32 flags)
 {
 	struct irq_pit *pit;
@@ -406,7 +435,6 @@ static long pit_create(struct keel_vm *vm, u32 flags)
 	pit->speaker.ops = &speaker_ops;
 	pit->vm = vm;
 	pit->reinject = true;
-	pit->has_speaker = flags & KVM_PIT_SPEAKER_DUMMY;
 	raw_spin_lock_init(&pit->lock);
 	hrtimer_setup(&pit->timer, timer_fires, CLOCK_MONOTONIC, HRTIMER_MODE_ABS_HARD);
 	reset_reinject(pit);
@@ -417,19 +445,15 @@ static long pit_create(struct keel_vm *vm, u32 flags)
 	}
 
 	pit->acker.acked = pit_acked;
-	ret = irq_bus_add(vm, BUS_PIO, 0x40, 4, &pit->dev);
-	if (!ret && pit->has_speaker)
-		ret = irq_bus_add(vm, BUS_PIO, 0x61, 1, &pit->speaker);
-	if (!ret)
-		ret = irq_ack_join(vm, 0, &pit->acker);
-	if (ret) {
-		irq_bus_remove(vm, BUS_PIO, &pit->dev);
-		irq_bus_remove(vm, BUS_PIO, &pit->speaker);
-		kfree(pit);
+	ret = irq_device_add(vm, &pit->device, &pit_device, ARRAY_SIZE(pit_ranges) - !(flags & KVM_PIT_SPEAKER_DUMMY));
+	if (ret)
 		return ret;
-	}
-	smp_store_release(&vm->irq.pit, pit);
-	return 0;
+	ret = irq_ack_join(vm, 0, &pit->acker);
+	if (ret)
+		irq_device_remove(&pit->device);
+	else
+		smp_store_release(&vm->irq.pit, pit);
+	return ret;
 }
 
 VM_IOCTL(irq_create_pit2)
@@ -450,36 +474,6 @@ VM_IOCTL(irq_create_pit)
 	struct kvm_pit_config config = { .flags = KVM_PIT_SPEAKER_DUMMY };
 
 	return irq_create_pit2(vm, &config, 0);
-}
-
-void irq_pit_stop(struct keel_vm *vm)
-{
-	struct irq_pit *pit = vm->irq.pit;
-	unsigned long flags;
-
-	if (!pit)
-		return;
-	raw_spin_lock_irqsave(&pit->lock, flags);
-	pit->stopped = true;
-	pit->armed = false;
-	raw_spin_unlock_irqrestore(&pit->lock, flags);
-	hrtimer_cancel(&pit->timer);
-}
-
-void irq_pit_destroy(struct keel_vm *vm)
-{
-	struct irq_pit *pit = vm->irq.pit;
-
-	if (!pit)
-		return;
-	irq_pit_stop(vm);
-	irq_ack_leave(vm, &pit->acker);
-	mutex_lock(&vm->slots_lock);
-	irq_bus_remove(vm, BUS_PIO, &pit->dev);
-	irq_bus_remove(vm, BUS_PIO, &pit->speaker);
-	mutex_unlock(&vm->slots_lock);
-	vm->irq.pit = NULL;
-	kfree(pit);
 }
 
 /* What userspace gives need not be what it once got. */
