@@ -789,6 +789,8 @@ int irq_lapic_create(struct keel_vcpu *vcpu)
 	struct keel_lapic *apic = kzalloc(sizeof(*apic), GFP_KERNEL_ACCOUNT);
 	int ret = -ENOMEM;
 
+	/* The inbox wants to be aligned, as allocations of more than 192 bytes are on all kernels. */
+	BUILD_BUG_ON(sizeof(*apic) <= 192);
 	if (!apic)
 		return -ENOMEM;
 	apic->regs = (u8 *)get_zeroed_page(GFP_KERNEL_ACCOUNT);
