@@ -625,8 +625,8 @@ static inline int keel_guest_mode_work(void)
 }
 
 /*
- * The vector for posted interrupts, for which kernels made without KVM have no gate: 0.  What comes there when no guest is
- * running is counted, and that is all.
+ * The vector for posted interrupts, for which kernels made without KVM have no gate: 0.  What comes there when no guest
+ * is running is counted, and that is all.
  */
 #if defined(CONFIG_HAVE_KVM) || IS_ENABLED(CONFIG_KVM)
 #define KEEL_POSTED_VECTOR	POSTED_INTR_VECTOR

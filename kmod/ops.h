@@ -66,7 +66,7 @@ struct keel_hw_caps {
 	OP(end, void, (struct keel_vcpu *))						\
 	/* IRQs off: write dirty registers back; then enter and come back from the guest. */	\
 	OP(enter, void, (struct keel_vcpu *))						\
-	/* IRQs off, after each exit, if takes_irqs: the interrupt that it took is handled as if it came now. */	\
+	/* IRQs off, after each exit, if takes_irqs: the interrupt it took is handled as if it came now. */	\
 	OP(take_irq, void, (struct keel_vcpu *))					\
 	/* After an exit, IRQs on: requeue what was in delivery, then answer it.  The fast handler	\
 	 * runs in the fast loop and may say KEEL_SLOW; the slow one may sleep. */	\
@@ -105,7 +105,7 @@ struct keel_hw_caps {
 	OP(set_tpr_threshold, void, (struct keel_vcpu *, int irr_class)) /* highest pending class, -1 none */ \
 	OP(get_nmi_mask, bool, (struct keel_vcpu *))					\
 	OP(set_nmi_mask, void, (struct keel_vcpu *, bool))				\
-	/* Any context: something was posted in the vCPU's inbox, ON is set.  Its thread is to look, or the CPU does. */ \
+	/* Any context: something was posted in the inbox, ON is set.  Its thread is to look, or the CPU does. */ \
 	OP(notify, void, (struct keel_vcpu *))						\
 	/* Paging. */									\
 	OP(load_root, void, (struct keel_vcpu *, u64 root_pa))				\

@@ -632,8 +632,8 @@ TEST(split_x2apic)
 }
 
 /*
- * A guest that does not want the VMM to hear of the ends of level interrupts is heeded if the VMM said so, and is told that
- * it can unless the VMM said that it cannot.
+ * A guest that does not want the VMM to hear of the ends of level interrupts is heeded if the VMM said so, and is told
+ * that it can unless the VMM said that it cannot.
  */
 #ifndef KVM_X2APIC_ENABLE_SUPPRESS_EOI_BROADCAST
 #define KVM_X2APIC_ENABLE_SUPPRESS_EOI_BROADCAST	(1ULL << 2)
@@ -690,8 +690,8 @@ TEST(split_suppressed)
 }
 
 /*
- * An interrupt for all CPUs of a large guest: who signals the eventfd, holding its lock with interrupts off, does not tell each of
- * them.  And one for one of them costs what it costs in a small guest.
+ * An interrupt for all CPUs of a large guest: who signals the eventfd, holding its lock with interrupts off, does not
+ * tell each of them.  And one for one of them costs what it costs in a small guest.
  */
 #define WIDE_GSIS	32
 #define WIDE_VCPUS	200
@@ -714,7 +714,8 @@ static u64 signal_cost(struct __test_metadata *_metadata, int nr, int to)
 	}
 	for (i = 0; i < WIDE_GSIS; i++)
 		r.e[i] = (struct kvm_irq_routing_entry) {
-			.gsi = i, .type = KVM_IRQ_ROUTING_MSI, .u.msi = { .address_lo = 0xfee00000 | to << 12, .data = 0x40 + i } };
+			.gsi = i, .type = KVM_IRQ_ROUTING_MSI,
+			.u.msi = { .address_lo = 0xfee00000 | to << 12, .data = 0x40 + i } };
 	must(set_routing(vm, &r));
 	for (i = 0; i < WIDE_GSIS; i++) {
 		struct kvm_irqfd irqfd = { .fd = fd[i] = must(eventfd(0, EFD_NONBLOCK)), .gsi = i };

@@ -619,8 +619,8 @@ TEST_F(pv, eoi_x2apic)
 }
 
 /*
- * The page with the offer is gone when the next interrupt comes: what has ended is the one that was offered, and that is known
- * before the next one is in service.
+ * The page with the offer is gone when the next interrupt comes: what has ended is the one that was offered, and that
+ * is known before the next one is in service.
  */
 #define EOI_PAGE	HEAP_GPA
 #define HIGH_VEC	0x61

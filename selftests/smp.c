@@ -451,8 +451,8 @@ TEST_F(smp, storm)
 }
 
 /*
- * Interrupts for a vCPU that runs, one after the other: each arrives.  Where the CPU takes them by itself they end no guest;
- * those of the host do.
+ * Interrupts for a vCPU that runs, one after the other: each arrives.  Where the CPU takes them by itself they end no
+ * guest; those of the host do.
  */
 #define POSTS	3000
 

@@ -262,8 +262,8 @@ struct irq_device_ops {
 };
 
 /*
- * What a VM has beside its CPUs' LAPICs: first in a device's structure, which goes with it.  Its lines are not here: they
- * are called each by its name, from where interrupts pass by.
+ * What a VM has beside its CPUs' LAPICs: first in a device's structure, which goes with it.  Its lines are not here:
+ * they are called each by its name, from where interrupts pass by.
  */
 struct irq_device {
 	const struct irq_device_ops *ops;
@@ -273,7 +273,8 @@ struct irq_device {
 };
 
 /* irq.lock and slots_lock held.  Into the list and onto its buses, or @dev is freed. */
-int irq_device_add(struct keel_vm *vm, struct irq_device *dev, const struct irq_device_ops *ops, unsigned int nr_ranges);
+int irq_device_add(struct keel_vm *vm, struct irq_device *dev, const struct irq_device_ops *ops,
+		   unsigned int nr_ranges);
 /* slots_lock held: out again. */
 void irq_device_remove(struct irq_device *dev);
 

@@ -17,8 +17,8 @@
  *	map_lock		spinlock: logical map of LAPICs; taken by vCPU threads only
  *	ring_lock		spinlock: coalesced ring
  *
- * A message for many LAPICs is not delivered where interrupts are off, as they are below an eventfd's lock and the chips'.  A
- * work item of the VM does it soon after; there is one, and what it has to do is a bit for each GSI and pin.
+ * A message for many LAPICs is not delivered where interrupts are off, as they are below an eventfd's lock and the
+ * chips'.  A work item of the VM does it soon after; there is one, and what it has to do is a bit for each GSI and pin.
  *
  * Who waits for acknowledgements (PIT, resampling irqfds) is told with none of the chips' locks held.  Routes, the table
  * of LAPICs and who waits are read under RCU.  A LAPIC's registers belong to its vCPU's thread; others write to its

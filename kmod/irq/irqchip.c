@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * irqchip.c - which interrupt controllers a VM has, and what else is in the list of its devices: their creation, state in
- * and out, end.
+ * irqchip.c - which interrupt controllers a VM has, and what else is in the list of its devices: their creation, state
+ * in and out, end.
  */
 #include <linux/slab.h>
 #include <linux/string.h>

@@ -375,7 +375,8 @@ static __always_inline void ended(struct keel_lapic *apic, u8 vector)
 	if (vm->irq.mode == IRQCHIP_KERNEL) {
 		if (level || test_bit(vector, vm->irq.wants_eoi))
 			irq_ioapic_eoi(apic, vector, level);
-	} else if (level && !(vm->irq.eoi_suppress == SUPPRESS_ON && apic_reg(apic, APIC_SPIV) & APIC_SPIV_DIRECTED_EOI)) {
+	} else if (level && !(vm->irq.eoi_suppress == SUPPRESS_ON &&
+			      apic_reg(apic, APIC_SPIV) & APIC_SPIV_DIRECTED_EOI)) {
 		apic->eoi_vector = vector;
 		keel_request(KEEL_REQ_IOAPIC_EOI, apic->vcpu);
 	}

@@ -7,8 +7,9 @@
  * needs to know what is in service settles the offer first: taken, it was an EOI; else it is taken back, and the guest
  * will write.
  *
- * In the fast loop the guest's page may not be at hand.  Then no interrupt is delivered until the offer is settled in the
- * slow loop, before the guest goes on (KEEL_REQ_PV_EOI): the next one would be mistaken for what ended, or offered as well.
+ * In the fast loop the guest's page may not be at hand.  Then no interrupt is delivered until the offer is settled in
+ * the slow loop, before the guest goes on (KEEL_REQ_PV_EOI): the next one would be mistaken for what ended, or offered
+ * as well.
  *
  * Lock: none; the vCPU's thread.
  */

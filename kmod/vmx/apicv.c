@@ -3,10 +3,10 @@
  * apicv.c - the CPU runs the LAPIC (irq/apicv.c): SDM 3C 29.1-29.5 (virtual-APIC page, x2APIC mode, virtual-interrupt
  * delivery), 24.4.2 (guest interrupt status), 24.6.8 (EOI-exit bitmap), 29.6 (posted interrupts).
  *
- * Posted interrupts: while a guest runs, an interrupt of its CPU with one certain vector is none for the host.  The CPU takes
- * what is in the LAPIC's inbox and goes on.  There are no vectors for modules; the one used is the kernel's for kvm.ko, which
- * has VMX when keel has not.  If it comes when no guest runs, the kernel's handler counts it (as "PIN" in /proc/interrupts);
- * its sender had set ON before it looked whether one does, and each entry looks at ON.
+ * Posted interrupts: while a guest runs, an interrupt of its CPU with one certain vector is none for the host.  The CPU
+ * takes what is in the LAPIC's inbox and goes on.  There are no vectors for modules; the one used is the kernel's for
+ * kvm.ko, which has VMX when keel has not.  If it comes when no guest runs, the kernel's handler counts it (as "PIN" in
+ * /proc/interrupts); its sender had set ON before it looked whether one does, and each entry looks at ON.
  *
  * A CPU that is to do so has to take all interrupts that end the guest off the interrupt controller as well
  * ("acknowledge interrupt on exit"): those are handed on by INT.

@@ -85,8 +85,8 @@ SYM_INNER_LABEL(vmx_vmexit, SYM_L_GLOBAL)
 SYM_FUNC_END(vmx_vmenter)
 
 /*
- * Interrupts that an exit took off the interrupt controller: what the CPU would have done with them had they come with IRQs on.
- * The gate and the stack are the CPU's to find; flags, with IRQs off, are as they were for whoever calls.
+ * Interrupts that an exit took off the interrupt controller: what the CPU would have done with them had they come with
+ * IRQs on.  The gate and the stack are the CPU's to find; flags, with IRQs off, are as they were for whoever calls.
  */
 .text
 	.balign	16

@@ -274,7 +274,8 @@ static const struct {
 	u32 *to;
 } control_rows[] = {
 	{ MSR_IA32_VMX_TRUE_PINBASED_CTLS, "pin-based controls",
-	  PIN_BASED_EXT_INTR_MASK | PIN_BASED_NMI_EXITING | PIN_BASED_VIRTUAL_NMIS, PIN_BASED_POSTED_INTR, &vmx_has.pin_ctl },
+	  PIN_BASED_EXT_INTR_MASK | PIN_BASED_NMI_EXITING | PIN_BASED_VIRTUAL_NMIS,
+	  PIN_BASED_POSTED_INTR, &vmx_has.pin_ctl },
 	/*
 	 * Not here, on purpose, because the guest may do it alone under EPT: CR3, INVLPG, RDTSC, PAUSE, and CR8
 	 * unless a waiting interrupt depends on it.

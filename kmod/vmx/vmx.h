@@ -27,7 +27,7 @@ struct vmx_vcpu {
 	bool pml_on;
 	u8 *vapic;			/* virtual-APIC page: the LAPIC's registers, of which CR8 is one; NULL: no LAPIC here */
 	bool apicv_on;			/* the CPU runs the LAPIC */
-	bool posting;			/* and takes what is posted in its inbox while the guest runs; read by senders */
+	bool posting;			/* and takes what is posted while the guest runs; read by senders */
 	struct irq_inbox *inbox;
 
 	/* Copies of what the VMCS holds, so that it is written only when it changes. */
