@@ -33,25 +33,11 @@ int irq_inbox_tell(struct keel_lapic *apic, u8 vector, bool level)
 	return !merged;
 }
 
-/* Into one word of the IRR, with their trigger modes. */
-static void into_irr(struct keel_lapic *apic, unsigned int word, u32 vectors, u32 levels)
+static __always_inline void fold_word(struct keel_lapic *apic, unsigned int i, unsigned long *from,
+				      unsigned long vectors, unsigned long levels)
 {
-	unsigned int reg = word * 0x10;
-	u32 tmr = apic_reg(apic, APIC_TMR + reg), new = (tmr & ~vectors) | levels;
-
-	if (!vectors)
-		return;
-	apic_set_reg(apic, APIC_IRR + reg, apic_reg(apic, APIC_IRR + reg) | vectors);
-	if (unlikely(new != tmr))
-		apic_set_reg(apic, APIC_TMR + reg, new);
-	apic->irr_words |= BIT(word);
-}
-
-static void fold_word(struct keel_lapic *apic, unsigned int i, unsigned long *from, unsigned long vectors,
-		      unsigned long levels)
-{
-	into_irr(apic, 2 * i, vectors, levels);
-	into_irr(apic, 2 * i + 1, vectors >> 32, levels >> 32);
+	irq_into_irr(apic, 2 * i, vectors, levels);
+	irq_into_irr(apic, 2 * i + 1, vectors >> 32, levels >> 32);
 	atomic_long_andnot(vectors, (atomic_long_t *)&from[i]);
 }
 
@@ -73,19 +59,24 @@ static noinline void fold_told(struct keel_lapic *apic)
 	}
 }
 
+static __always_inline void fold_posted(struct keel_lapic *apic, unsigned int i)
+{
+	unsigned long new = READ_ONCE(apic->inbox.posted[i]);
+
+	if (new)
+		fold_word(apic, i, apic->inbox.posted, new, 0);
+}
+
 void irq_inbox_fold(struct keel_lapic *apic)
 {
 	struct irq_inbox *in = &apic->inbox;
-	unsigned int i;
 
 	clear_bit(INBOX_ON, (unsigned long *)&in->control);
 	smp_mb__after_atomic();		/* who finds it set has its vector seen below */
-	for (i = 0; i < ARRAY_SIZE(in->posted); i++) {
-		unsigned long new = READ_ONCE(in->posted[i]);
-
-		if (new)
-			fold_word(apic, i, in->posted, new, 0);
-	}
+	fold_posted(apic, 0);
+	fold_posted(apic, 1);
+	fold_posted(apic, 2);
+	fold_posted(apic, 3);
 	if (unlikely(test_bit(INBOX_TOLD, &in->news)))
 		fold_told(apic);
 }

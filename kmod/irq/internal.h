@@ -199,6 +199,19 @@ static inline unsigned long *apic_vec_word(struct keel_lapic *apic, unsigned int
 	return (unsigned long *)(apic->regs + base + (vector >> 5) * 0x10);
 }
 
+/* Into one word of the IRR, with their trigger modes.  The vCPU's thread. */
+static __always_inline void irq_into_irr(struct keel_lapic *apic, unsigned int word, u32 vectors, u32 levels)
+{
+	u32 *irr = (u32 *)(apic->regs + APIC_IRR + word * 0x10), *tmr = (u32 *)(apic->regs + APIC_TMR + word * 0x10);
+
+	if (!vectors)
+		return;
+	WRITE_ONCE(*irr, *irr | vectors);
+	if (unlikely((*tmr & vectors) != levels))
+		WRITE_ONCE(*tmr, (*tmr & ~vectors) | levels);
+	apic->irr_words |= BIT(word);
+}
+
 static inline u32 apic_x2_ldr(const struct keel_lapic *apic)
 {
 	return apic->vcpu->id >> 4 << 16 | BIT(apic->vcpu->id & 0xf);
@@ -208,6 +221,7 @@ static inline u32 apic_x2_ldr(const struct keel_lapic *apic)
 int irq_apic_accept(struct keel_lapic *apic, const struct irq_msg *msg);
 /* An interrupt source inside the LAPIC: @lvt is the register offset.  Any context. */
 void irq_apic_local(struct keel_lapic *apic, unsigned int lvt);
+void irq_apic_timer(struct keel_lapic *apic);	/* the timer's, in the vCPU's thread */
 
 void irq_apic_eoi(struct keel_lapic *apic);	/* of what is in service; the vCPU's thread */
 

@@ -95,6 +95,29 @@ static __always_inline int accept_vector(struct keel_lapic *apic, u8 vector, boo
 	return !merged;
 }
 
+/* From itself, in the vCPU's thread: there is nobody to tell, and nothing to wait in the inbox for. */
+static void accept_own(struct keel_lapic *apic, u8 vector)
+{
+	if (!apic->enabled)
+		return;
+	if (vector < 16) {
+		apic_error(apic, APIC_ESR_RECVILL);
+		return;
+	}
+	irq_into_irr(apic, vector >> 5, BIT(vector & 31), 0);
+	if (unlikely(apic->by_cpu))
+		irq_apicv_watch(apic, vector);
+	keel_request(KEEL_REQ_EVENT, apic->vcpu);
+}
+
+void irq_apic_timer(struct keel_lapic *apic)
+{
+	u32 lvt = apic_reg(apic, APIC_LVTT);
+
+	if (!(lvt & APIC_LVT_MASKED))
+		accept_own(apic, lvt & APIC_VECTOR_MASK);
+}
+
 int irq_apic_accept(struct keel_lapic *apic, const struct irq_msg *msg)
 {
 	struct keel_vcpu *vcpu = apic->vcpu;
@@ -429,7 +452,10 @@ static void apic_send(struct keel_lapic *apic, u32 icr, u32 dest)
 			return;
 		}
 	}
-	irq_deliver(apic->vcpu->vm, apic, &msg);
+	if (msg.shorthand == APIC_DEST_SELF && likely(msg.mode <= APIC_DM_LOWEST))
+		accept_own(apic, msg.vector);
+	else
+		irq_deliver(apic->vcpu->vm, apic, &msg);
 }
 
 static void write_spiv(struct keel_lapic *apic, u32 val)
@@ -516,6 +542,8 @@ static void write_reg(struct keel_lapic *apic, unsigned int reg, u32 val)
 
 static u32 read_reg(struct keel_lapic *apic, unsigned int reg)
 {
+	if (reg < APIC_PROCPRI)
+		return apic_reg(apic, reg);
 	if (reg == APIC_TMCCT) {
 		apic_timer_settle(apic);	/* also where nobody would take the interrupt */
 		return apic_timer_count(apic);

@@ -51,7 +51,7 @@ void apic_timer_take(struct keel_lapic *apic)
 		WRITE_ONCE(apic->deadline, 0);
 	else if (apic->timer_mode == APIC_LVT_TIMER_ONESHOT)
 		WRITE_ONCE(apic->target, 0);
-	irq_apic_local(apic, APIC_LVTT);
+	irq_apic_timer(apic);
 }
 
 static enum hrtimer_restart timer_fires(struct hrtimer *timer)
@@ -224,7 +224,7 @@ void apic_timer_set_deadline(struct keel_lapic *apic, u64 tsc)
 	hrtimer_cancel(&apic->timer);
 	/* It fired meanwhile: an interrupt just before the write, or the new one's, which is then the same again. */
 	if (test_and_clear_bit(INBOX_TIMER, &apic->inbox.news))
-		irq_apic_local(apic, APIC_LVTT);
+		irq_apic_timer(apic);
 	arm_deadline(apic);
 }
 
