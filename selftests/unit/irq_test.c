@@ -387,8 +387,7 @@ int main(void)
 		irq_create_pit2(&env_vm, &config, 0);
 		pic_program(1);
 		tests[i].fn();
-		irq_pit_destroy(&env_vm);
-		irq_pic_destroy(&env_vm);
+		env_devices_end();
 		env_vm.irq.pic_raised = false;
 		tap_result(test_ok, "irq: %s", tests[i].name);
 	}

@@ -199,14 +199,69 @@ static inline void outb(u16 port, u8 val)
 	env_ports[port]->ops->write(env_ports[port], &env_vcpu, port, 1, &val);
 }
 
+/* Devices */
+struct irq_device;
+
+struct irq_range {
+	enum bus_id bus;
+	u16 bus_dev;
+	u32 addr, len;
+};
+
+#define IRQ_RANGE(type, member, b, a, n) \
+	{ .bus = b, .bus_dev = offsetof(struct type, member), .addr = a, .len = n }
+
+struct irq_device_ops {
+	const struct irq_range *ranges;
+	u32 chips;
+	void (*get)(struct irq_device *dev, unsigned int chip, void *state);
+	void (*set)(struct irq_device *dev, unsigned int chip, const void *state);
+	void (*stop)(struct irq_device *dev);
+	void (*leave)(struct irq_device *dev);
+};
+
+struct irq_device {
+	const struct irq_device_ops *ops;
+	unsigned int nr_ranges;
+	struct keel_vm *vm;
+};
+
+static struct irq_device *env_devices[2];
+
+static inline void irq_device_remove(struct irq_device *dev)
+{
+	for (unsigned int i = 0; i < dev->nr_ranges; i++)
+		irq_bus_remove(dev->vm, BUS_PIO, (void *)((char *)dev + dev->ops->ranges[i].bus_dev));
+	env_devices[env_devices[0] != dev] = NULL;
+	free(dev);
+}
+
+static inline int irq_device_add(struct keel_vm *vm, struct irq_device *dev, const struct irq_device_ops *ops, unsigned int n)
+{
+	*dev = (struct irq_device) { .ops = ops, .nr_ranges = n, .vm = vm };
+	env_devices[!!env_devices[0]] = dev;
+	for (unsigned int i = 0; i < n; i++)
+		irq_bus_add(vm, BUS_PIO, ops->ranges[i].addr, ops->ranges[i].len, (void *)((char *)dev + ops->ranges[i].bus_dev));
+	return 0;
+}
+
+static inline void env_devices_end(void)
+{
+	for (unsigned int i = 0; i < 2; i++) {
+		struct irq_device *dev = env_devices[i];
+
+		if (!dev)
+			continue;
+		if (dev->ops->stop)
+			dev->ops->stop(dev);
+		dev->ops->leave(dev);
+		irq_device_remove(dev);
+	}
+}
+
 int irq_pic_create(struct keel_vm *vm);
-void irq_pic_destroy(struct keel_vm *vm);
 int irq_pic_set(struct keel_vm *vm, unsigned int pin, enum irq_source source, bool level);
 int irq_pic_ack(struct keel_vm *vm);
-void irq_pic_get(struct keel_vm *vm, unsigned int chip, struct kvm_pic_state *s);
-void irq_pic_load(struct keel_vm *vm, unsigned int chip, const struct kvm_pic_state *s);
-void irq_pit_stop(struct keel_vm *vm);
-void irq_pit_destroy(struct keel_vm *vm);
 VM_IOCTL(irq_create_pit2);
 VM_IOCTL(irq_get_pit2);
 
