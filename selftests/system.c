@@ -100,6 +100,9 @@ TEST_F(node, extensions)
 
 		EXPECT_GT(r, 0)
 			TH_LOG("extension %d", yes[i]);
+		/* One flag is for VMs whose irqchip is split, and for who asks of none. */
+		if (yes[i] == KVM_CAP_X2APIC_API)
+			r &= ~KVM_X2APIC_ENABLE_SUPPRESS_EOI_BROADCAST;
 		EXPECT_EQ(r, xioctl(vm->fd, KVM_CHECK_EXTENSION, yes[i]))
 			TH_LOG("extension %d", yes[i]);
 	}

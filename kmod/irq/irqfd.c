@@ -30,6 +30,7 @@ struct irqfd {
 	struct work_struct shutdown;
 	struct irq_acker acker;		/* if it resamples */
 	struct rcu_work free;
+	struct irqfd *next;		/* freed together with this one */
 };
 
 struct workqueue_struct *irq_wq;
@@ -60,28 +61,37 @@ static void irqfd_acked(struct irq_acker *acker)
 
 static void irqfd_free(struct work_struct *work)
 {
-	struct irqfd *p = container_of(to_rcu_work(work), struct irqfd, free);
+	struct irqfd *p = container_of(to_rcu_work(work), struct irqfd, free), *next;
 
-	eventfd_ctx_put(p->resample);
-	eventfd_ctx_put(p->ctx);
-	kfree(p);
+	for (; p; p = next) {
+		next = p->next;
+		eventfd_ctx_put(p->resample);
+		eventfd_ctx_put(p->ctx);
+		kfree(p);
+		cond_resched();
+	}
 }
 
-/* @p is off the list, so this runs once.  May sleep. */
-static void irqfd_end(struct irqfd *p)
+/* @p is off the list, so this runs once.  True: it is still looked at under RCU, and the caller sees to irqfd_free(). */
+static bool irqfd_leave(struct irqfd *p)
 {
-	struct keel_vm *vm = p->vm;
 	u64 count;
 
 	eventfd_ctx_remove_wait_queue(p->ctx, &p->wait, &count);
-	if (!p->resample) {
-		eventfd_ctx_put(p->ctx);
-		kfree(p);
-		return;
+	if (p->resample) {
+		irq_ack_leave(p->vm, &p->acker);
+		return true;
 	}
+	eventfd_ctx_put(p->ctx);
+	kfree(p);
+	return false;
+}
 
-	irq_ack_leave(vm, &p->acker);
-	queue_rcu_work(irq_wq, &p->free);
+/* May sleep. */
+static void irqfd_end(struct irqfd *p)
+{
+	if (irqfd_leave(p))
+		queue_rcu_work(irq_wq, &p->free);
 }
 
 static void irqfd_shutdown(struct work_struct *work)
@@ -281,7 +291,7 @@ VM_IOCTL(irq_irqfd)
 
 void irq_irqfds_release(struct keel_vm *vm)
 {
-	struct irqfd *p;
+	struct irqfd *p, *left = NULL;
 	unsigned int i;
 
 	for (i = 0; vm->irq.irqfds && i < 1 << HASH_BITS; ) {
@@ -290,12 +300,16 @@ void irq_irqfds_release(struct keel_vm *vm)
 		if (p)
 			hlist_del_init(&p->link);
 		spin_unlock_irq(&vm->irq.irqfds_lock);
-		if (p)
-			irqfd_end(p);
-		else
+		if (!p) {
 			i++;
+		} else if (irqfd_leave(p)) {
+			p->next = left;
+			left = p;
+		}
 		cond_resched();
 	}
+	if (left)
+		queue_rcu_work(irq_wq, &left->free);	/* and the others with it */
 	/* Those whose eventfd was closed are on their way out by work items that know the VM. */
 	wait_var_event(&vm->irq.irqfds_ending, !atomic_read(&vm->irq.irqfds_ending));
 }
