@@ -57,7 +57,6 @@ static const struct keel_cap {
 	{ KVM_CAP_DEBUGREGS, 1 },
 	{ KVM_CAP_ENABLE_CAP, 1 },
 	{ KVM_CAP_ENABLE_CAP_VM, 1 },
-	{ KVM_CAP_XCRS, 1 },
 	{ KVM_CAP_XSAVE, 1 },
 	{ KVM_CAP_GET_TSC_KHZ, 1 },
 	{ KVM_CAP_TSC_DEADLINE_TIMER, 1 },
@@ -125,6 +124,8 @@ int keel_check_extension(u32 cap)
 		return min_t(unsigned int, num_online_cpus(), KEEL_MAX_VCPUS);
 	case KVM_CAP_XSAVE2:
 		return keel_xsave_size();
+	case KVM_CAP_XCRS:
+		return !!boot_cpu_has(X86_FEATURE_XSAVE);
 	case KVM_CAP_X86_DISABLE_EXITS:
 		/* PAUSE never exits.  A wait in the guest must not stop the host's timer. */
 		return KVM_X86_DISABLE_EXITS_HLT | KVM_X86_DISABLE_EXITS_PAUSE | KVM_X86_DISABLE_EXITS_CSTATE |
@@ -278,8 +279,8 @@ static int __init keel_module_init(void)
 	err = misc_register(&keel_dev);
 	if (err)
 		goto stats;
-	pr_info("keel: %s, nested paging with pages up to %s; VMMs find it at /dev/keel\n", keel_hw.name,
-		keel_hw.max_page_level == 3 ? "1G" : "2M");
+	pr_info("keel: %s, %s paging with pages up to %s; VMMs find it at /dev/keel\n", keel_hw.name,
+		keel_hw.two_dim ? "nested" : "shadow", keel_hw.max_page_level == 3 ? "1G" : "2M");
 	return 0;
 stats:
 	preempt_notifier_dec();

@@ -236,6 +236,16 @@ TEST_F(caps, emulation_failure_of_user_code)
 	vcpu_done(v);
 }
 
+/* A CPU without XSAVE (or L1 with noxsave) has no such registers. */
+TEST_F(caps, xcrs)
+{
+	struct kvm_xcrs x = { .nr_xcrs = 1, .xcrs[0].value = 1 };
+	int has = vm_cap(self->vm, KVM_CAP_XCRS);
+
+	EXPECT_EQ(!!(cpuid_find(self->vm->cpuid, 1, 0)->ecx & 1 << 26), has);
+	EXPECT_EQ(has ? 0 : -EINVAL, xioctl(self->v->fd, KVM_SET_XCRS, &x));
+}
+
 /* ---- MSRs about the platform ---- */
 
 static void platform_guest(u64 arg)

@@ -531,9 +531,12 @@ static void unemulated_guest(u64 arg)
 
 TEST_F(exits, emulation_failure)
 {
+	struct kvm_cpuid_entry2 *e = cpuid_find(self->vm->cpuid, 1, 0);
 	struct kvm_run *run = self->v->run;
 	struct kvm_regs r;
 
+	if (!(e->ecx & 1 << 25))
+		SKIP(return, "no AES");
 	vcpu_long(self->v, unemulated_guest, 0);
 	vcpu_run(self->v);
 	EXPECT_EQ(KVM_EXIT_INTERNAL_ERROR, run->exit_reason);
