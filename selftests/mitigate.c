@@ -249,7 +249,7 @@ TEST_F(mitigate, l1d_cond)
 	before = count(N_FLUSH_CMD);
 	vcpu_done(self->v);
 	n = vcpu_stat(self->v, "page_faults") - n;
-	EXPECT_LE(TURNS, n);
+	EXPECT_LE(TURNS / 16, n);	/* a fault maps that many pages at most */
 	EXPECT_LE(n, count(N_FLUSH_CMD) - before);
 	vm_free(self->vm);
 

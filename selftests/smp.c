@@ -493,12 +493,12 @@ TEST_F(smp, to_one_that_runs)
 	vcpu_start(self->v[1]);
 	ASSERT_TRUE(wait_for(&guest_var(self->vm, post_ready), 1, 10000));
 	vcpu_sync(self->v[0]);
-	exits = vcpu_stat(self->v[1], "exits");
+	exits = vcpu_stat(self->v[1], "irq_exits");
 	vcpu_done(self->v[0]);
 	vcpu_join(self->v[1]);
-	exits = vcpu_stat(self->v[1], "exits") - exits;
+	exits = vcpu_stat(self->v[1], "irq_exits") - exits;
 	EXPECT_EQ(POSTS, guest_var(self->vm, per_cpu)[1]);
-	TH_LOG("%llu exits for %u interrupts", (unsigned long long)exits, POSTS);
+	TH_LOG("%llu exits by interrupts of the host for %u of the guest", (unsigned long long)exits, POSTS);
 	if (!variant->x2apic || !interrupts_posted())
 		SKIP(return, "an interrupt is an exit here");
 	EXPECT_GT(POSTS / 2, exits);
