@@ -12,7 +12,7 @@
 
 #define KEEL_VCPU_STATS(S)							\
 	S(exits) S(fast_exits) S(user_exits) S(irq_exits) S(halt_exits) S(halt_wakeups)	\
-	S(pio) S(pio_user) S(mmio) S(mmio_user) S(page_faults) S(page_faults_fast)	\
+	S(pio) S(pio_user) S(mmio) S(mmio_user) S(page_faults)					\
 	S(emulated) S(emulation_fail) S(cpuid) S(msr_reads) S(msr_writes) S(hypercalls)	\
 	S(injected_irqs) S(injected_nmis) S(injected_exceptions) S(irq_windows)	\
 	S(tlb_flushes) S(kicks) S(signal_exits) S(preemptions) S(async_faults) S(pv_eois)

@@ -319,16 +319,6 @@ TEST_F(near, clean_pages_of_a_file)
 /* The entries themselves: what nobody has touched has not been accessed */
 #define TRACE	"/sys/kernel/tracing/instances/near"
 
-static bool set(const char *path, const char *text)
-{
-	int fd = open(path, O_WRONLY | O_TRUNC);
-	bool ok = fd >= 0 && write(fd, text, strlen(text)) == (ssize_t)strlen(text);
-
-	if (fd >= 0)
-		close(fd);
-	return ok;
-}
-
 TEST_F(near, age)
 {
 	u64 accessed = guest_is_amd() ? 1 << 5 : 1 << 8;
@@ -340,7 +330,7 @@ TEST_F(near, age)
 	if (!by_batches())
 		SKIP(return, "a page for each fault");
 	mkdir(TRACE, 0755);
-	if (!set(TRACE "/trace", "") || !set(TRACE "/events/keel/keel_map/enable", "1"))
+	if (!file_write(TRACE "/trace", "") || !file_write(TRACE "/events/keel/keel_map/enable", "1"))
 		SKIP(return, "this hypervisor does not tell what it maps");
 	start(self, self->mem, MEM2, 0);
 	touch(self, 20, 21, READ);
@@ -358,7 +348,7 @@ TEST_F(near, age)
 	}
 	if (f)
 		fclose(f);
-	set(TRACE "/events/keel/keel_map/enable", "0");
+	file_write(TRACE "/events/keel/keel_map/enable", "0");
 	rmdir(TRACE);
 	EXPECT_EQ(1, young);
 	EXPECT_EQ(15, old);

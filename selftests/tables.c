@@ -34,16 +34,6 @@ FIXTURE(tables) {
 	bool amd, shadow;
 };
 
-static bool set(const char *path, const char *text)
-{
-	int fd = open(path, O_WRONLY | O_TRUNC);
-	bool ok = fd >= 0 && write(fd, text, strlen(text)) == (ssize_t)strlen(text);
-
-	if (fd >= 0)
-		close(fd);
-	return ok;
-}
-
 /* A word of a file, or "" */
 static const char *word(const char *path)
 {
@@ -82,7 +72,7 @@ static bool parameter_off(const char *name)
 static bool trace_on(void)
 {
 	mkdir(INSTANCE, 0755);
-	return set(INSTANCE "/trace", "") && set(INSTANCE "/events/keel/keel_map/enable", "1");
+	return file_write(INSTANCE "/trace", "") && file_write(INSTANCE "/events/keel/keel_map/enable", "1");
 }
 
 FIXTURE_SETUP(tables)
@@ -96,7 +86,7 @@ FIXTURE_SETUP(tables)
 
 FIXTURE_TEARDOWN(tables)
 {
-	set(INSTANCE "/events/keel/keel_map/enable", "0");
+	file_write(INSTANCE "/events/keel/keel_map/enable", "0");
 	rmdir(INSTANCE);
 	vm_free(self->vm);
 	free(self->e);

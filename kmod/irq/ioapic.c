@@ -27,7 +27,6 @@ typedef typeof(((struct kvm_ioapic_state *)0)->redirtbl[0]) ioapic_entry;
 struct irq_ioapic {
 	struct irq_device device;
 	struct irq_bus_dev dev;
-	struct keel_vm *vm;
 	raw_spinlock_t lock;
 	u32 select;
 	u32 id;
@@ -63,10 +62,10 @@ static int pin_send(struct irq_ioapic *io, unsigned int pin)
 
 	if (e->fields.mask || (e->fields.trig_mode && e->fields.remote_irr))
 		return -1;
-	ret = irq_deliver(io->vm, NULL, &msg);
+	ret = irq_deliver(io->device.vm, NULL, &msg);
 	if (unlikely(ret == IRQ_LATER)) {
-		set_bit(pin, &io->vm->irq.late_pins);
-		queue_work(irq_wq, &io->vm->irq.late);
+		set_bit(pin, &io->device.vm->irq.late_pins);
+		queue_work(irq_wq, &io->device.vm->irq.late);
 		ret = 1;
 	}
 	if (e->fields.trig_mode && ret >= 0)
@@ -127,10 +126,10 @@ static void update_wants_eoi(struct irq_ioapic *io)
 	unsigned int pin;
 
 	for (pin = 0; pin < IRQ_IOAPIC_PINS; pin++) {
-		if (io->pins[pin].fields.trig_mode || irq_pin_wants_ack(io->vm, CHIP_IOAPIC, pin))
+		if (io->pins[pin].fields.trig_mode || irq_pin_wants_ack(io->device.vm, CHIP_IOAPIC, pin))
 			__set_bit(io->pins[pin].fields.vector, want);
 	}
-	bitmap_copy(io->vm->irq.wants_eoi, want, 256);
+	bitmap_copy(io->device.vm->irq.wants_eoi, want, 256);
 }
 
 void irq_ioapic_rescan(struct keel_vm *vm)
@@ -438,7 +437,6 @@ int irq_ioapic_create(struct keel_vm *vm)
 	if (!io)
 		return -ENOMEM;
 	io->dev.ops = &ioapic_ops;
-	io->vm = vm;
 	raw_spin_lock_init(&io->lock);
 	hrtimer_setup(&io->storm, storm_over, CLOCK_MONOTONIC, HRTIMER_MODE_REL_HARD);
 	for (pin = 0; pin < IRQ_IOAPIC_PINS; pin++)

@@ -18,7 +18,6 @@ enum { MASTER = KVM_IRQCHIP_PIC_MASTER, SLAVE = KVM_IRQCHIP_PIC_SLAVE };
 struct irq_pic {
 	struct irq_device device;
 	struct irq_bus_dev dev;
-	struct keel_vm *vm;
 	raw_spinlock_t lock;
 	struct kvm_pic_state chip[2];
 	u8 sources[IRQ_PIC_PINS];	/* bit per irq_source */
@@ -244,7 +243,7 @@ static u8 port_read(struct irq_pic *pic, u16 port)
 static void pic_unlock(struct irq_pic *pic, unsigned long flags, bool again)
 	__releases(&pic->lock)
 {
-	struct keel_vm *vm = pic->vm;
+	struct keel_vm *vm = pic->device.vm;
 	unsigned long acked = pic->acked;
 	bool was = vm->irq.pic_raised, is = pair_output(pic);
 	struct keel_vcpu *vcpu;
@@ -380,7 +379,6 @@ int irq_pic_create(struct keel_vm *vm)
 	if (!pic)
 		return -ENOMEM;
 	pic->dev.ops = &pic_ops;
-	pic->vm = vm;
 	raw_spin_lock_init(&pic->lock);
 	/* Timer, keyboard and cascade of the first, clock and FPU of the second are edge-triggered for good. */
 	pic->chip[MASTER].elcr_mask = 0xf8;

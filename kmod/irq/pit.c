@@ -35,7 +35,6 @@ struct irq_pit {
 	struct irq_device device;
 	struct irq_bus_dev dev, speaker;
 	struct irq_acker acker;
-	struct keel_vm *vm;
 	raw_spinlock_t lock;
 	struct kvm_pit_channel_state ch[3];
 	u32 flags;
@@ -101,8 +100,8 @@ static void tick(struct irq_pit *pit)
 	unsigned long flags;
 	int ret;
 
-	ret = irq_set_gsi(pit->vm, SOURCE_PIT, 0, true);
-	irq_set_gsi(pit->vm, SOURCE_PIT, 0, false);
+	ret = irq_set_gsi(pit->device.vm, SOURCE_PIT, 0, true);
+	irq_set_gsi(pit->device.vm, SOURCE_PIT, 0, false);
 	if (ret >= 0)
 		return;
 	/* Masked: nobody will acknowledge it, and nobody misses it. */
@@ -433,7 +432,6 @@ static long pit_create(struct keel_vm *vm, u32 flags)
 		return -ENOMEM;
 	pit->dev.ops = &pit_ops;
 	pit->speaker.ops = &speaker_ops;
-	pit->vm = vm;
 	pit->reinject = true;
 	raw_spin_lock_init(&pit->lock);
 	hrtimer_setup(&pit->timer, timer_fires, CLOCK_MONOTONIC, HRTIMER_MODE_ABS_HARD);

@@ -320,10 +320,7 @@ int vmx_perf_init(struct vmx_vcpu *vmx)
 
 static void load_global_ctrl(struct vmx_vcpu *vmx, bool on)
 {
-	if (!(vmx->entry_ctl & VM_ENTRY_LOAD_IA32_PERF_GLOBAL_CTRL) == !on)
-		return;
-	vmx->entry_ctl ^= VM_ENTRY_LOAD_IA32_PERF_GLOBAL_CTRL;
-	vmcs_write(VM_ENTRY_CONTROLS, vmx->entry_ctl);
+	vmx_entry_ctl(vmx, VM_ENTRY_LOAD_IA32_PERF_GLOBAL_CTRL, on);
 	vmx_exit_ctl(vmx, VM_EXIT_LOAD_IA32_PERF_GLOBAL_CTRL, on);
 }
 

@@ -410,17 +410,13 @@ void vmx_set_cr4(struct keel_vcpu *vcpu, u64 val)
 void vmx_set_efer(struct keel_vcpu *vcpu, u64 val)
 {
 	struct vmx_vcpu *vmx = to_vmx(vcpu);
-	u32 ctl = val & EFER_LMA ? vmx->entry_ctl | VM_ENTRY_IA32E_MODE : vmx->entry_ctl & ~VM_ENTRY_IA32E_MODE;
 
 	vcpu->efer = val;
 	if (keel_hw.two_dim)
 		vmcs_write(GUEST_IA32_EFER, val);
 	else
 		vmx_shadow_crs(vcpu);
-	if (ctl != vmx->entry_ctl) {
-		vmx->entry_ctl = ctl;
-		vmcs_write(VM_ENTRY_CONTROLS, ctl);
-	}
+	vmx_entry_ctl(vmx, VM_ENTRY_IA32E_MODE, val & EFER_LMA);
 }
 
 u64 vmx_get_dr6(struct keel_vcpu *vcpu)

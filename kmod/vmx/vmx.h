@@ -111,24 +111,30 @@ static __always_inline void vmcs_write(unsigned long field, u64 val)
 		vmx_write_failed(field, val);
 }
 
+/* A bit of a control of which there is a copy. */
+static __always_inline void vmx_change_ctl(u32 *copy, unsigned long field, u32 bit, bool on)
+{
+	u32 val = on ? *copy | bit : *copy & ~bit;
+
+	if (val == *copy)
+		return;
+	*copy = val;
+	vmcs_write(field, val);
+}
+
 static inline void vmx_cpu_ctl(struct vmx_vcpu *vmx, u32 bit, bool on)
 {
-	u32 val = on ? vmx->cpu_ctl | bit : vmx->cpu_ctl & ~bit;
-
-	if (val == vmx->cpu_ctl)
-		return;
-	vmx->cpu_ctl = val;
-	vmcs_write(CPU_BASED_VM_EXEC_CONTROL, val);
+	vmx_change_ctl(&vmx->cpu_ctl, CPU_BASED_VM_EXEC_CONTROL, bit, on);
 }
 
 static inline void vmx_exit_ctl(struct vmx_vcpu *vmx, u32 bit, bool on)
 {
-	u32 val = on ? vmx->exit_ctl | bit : vmx->exit_ctl & ~bit;
+	vmx_change_ctl(&vmx->exit_ctl, VM_EXIT_CONTROLS, bit, on);
+}
 
-	if (val == vmx->exit_ctl)
-		return;
-	vmx->exit_ctl = val;
-	vmcs_write(VM_EXIT_CONTROLS, val);
+static inline void vmx_entry_ctl(struct vmx_vcpu *vmx, u32 bit, bool on)
+{
+	vmx_change_ctl(&vmx->entry_ctl, VM_ENTRY_CONTROLS, bit, on);
 }
 
 /* setup.c */

@@ -443,6 +443,16 @@ bool lapics_by_cpu(void)
 	return intel_does("/sys/module/keel/parameters/apicv");
 }
 
+bool file_write(const char *path, const char *text)
+{
+	int fd = open(path, O_WRONLY | O_TRUNC);
+	bool ok = fd >= 0 && write(fd, text, strlen(text)) == (ssize_t)strlen(text);
+
+	if (fd >= 0)
+		close(fd);
+	return ok;
+}
+
 bool interrupts_posted(void)
 {
 	return intel_does("/sys/module/keel/parameters/posted");

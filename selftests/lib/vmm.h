@@ -172,6 +172,7 @@ u64 vcpu_join(struct vcpu *v);
 const char *exit_name(u32 reason);
 bool on_tcg(void);		/* are we under QEMU's emulator? */
 u64 now_ns(void);
+bool file_write(const char *path, const char *text);	/* all of it, in place of what it has */
 void sleep_ms(unsigned int ms);
 bool wait_for(volatile u32 *p, u32 val, unsigned int ms);
 
