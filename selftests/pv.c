@@ -532,8 +532,13 @@ static void self_ipis(u32 mode)
 	eoi_mode = 0;
 }
 
+/* Where the page is not at hand at that moment there is no offer: the host's memory management may look at it just then. */
+#define FEW	5
+
 static void eoi_guest(u64 x2)
 {
+	u32 before;
+
 	if (x2)
 		x2apic_on();
 	else
@@ -545,8 +550,8 @@ static void eoi_guest(u64 x2)
 	guest_eq(offers, 0);
 	wrmsr(MSR_KVM_PV_EOI_EN, (u64)&eoi_word | 1);
 	self_ipis(0);
-	guest_eq(offers, ROUNDS);
-	guest_eq(taken, ROUNDS);
+	guest_assert(offers <= ROUNDS);
+	guest_assert(taken <= offers && taken >= ROUNDS - FEW);
 	/* the last one, ended without a word, is out of service for all who ask */
 	guest_eq(apic_read(0x100 + (VEC / 32) * 0x10), 0);
 	guest_eq(apic_read(0xa0), 0);
@@ -555,9 +560,10 @@ static void eoi_guest(u64 x2)
 	apic_icr(0, LOW_VEC);
 	spin_until(&guest_irqs[LOW_VEC], 1);
 	low_seen = 1;
-	guest_eq(taken, 2 * ROUNDS);
+	guest_assert(taken >= 2 * (ROUNDS - FEW) && taken <= 2 * ROUNDS);
+	before = taken;
 	self_ipis(2);
-	guest_eq(taken, 2 * ROUNDS);
+	guest_eq(taken, before);
 	self_ipis(3);
 	guest_eq(eoi_word, 0);
 	self_ipis(4);
