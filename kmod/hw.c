@@ -2,7 +2,8 @@
 /*
  * hw.c - virtualization on and off per physical CPU: with the first VM and the last, with CPU hotplug,
  * suspend, reboot.  Nothing is claimed that another hypervisor module owns: where virtualization is on
- * already, keel says who to ask and stays off.
+ * already, keel says who to ask and stays off, or borrows it from kvm.ko (share.c), which changes little here: cpu_enable and
+ * cpu_disable turn nothing on or off then, and the order to kvm.ko matters.
  *
  * Lock: keel_hw_lock guards the count of VMs and the list; the hotplug callbacks take it too.
  */
@@ -20,6 +21,7 @@ LIST_HEAD(keel_vms);
 bool keel_rebooting;
 struct keel_hw_caps keel_hw __ro_after_init;
 DEFINE_STATIC_KEY_FALSE(keel_takes_irqs);
+DEFINE_STATIC_KEY_FALSE(keel_shared);
 
 #define KEEL_OP_DEFINE(name, ret, args) \
 	DEFINE_STATIC_CALL_NULL(keel_op_##name, *(((struct keel_ops *)0)->name));
@@ -35,15 +37,20 @@ static bool hw_lost;			/* one that was suspended could not: its VMs are dead, an
 static DEFINE_PER_CPU(bool, hw_cpu_on);
 static enum cpuhp_state hw_cpuhp;
 
-static void hw_enable_cpu(void *failed)
+/* CPUs that cannot leave their reason in @refusal, where the last one stays. */
+static void hw_enable_cpu(void *refusal)
 {
+	const char *why;
+
 	if (__this_cpu_read(hw_cpu_on))
 		return;
-	if (keel_call(cpu_enable)) {
-		atomic_inc(failed);
+	why = keel_call(cpu_enable, keel_hw_shared());
+	if (why) {
+		WRITE_ONCE(*(const char **)refusal, why);
 		return;
 	}
-	keel_mitigate_cpu(true);
+	if (!keel_hw_shared())
+		keel_mitigate_cpu(true);
 	__this_cpu_write(hw_cpu_on, true);
 }
 
@@ -52,8 +59,28 @@ static void hw_disable_cpu(void *unused)
 	if (!__this_cpu_read(hw_cpu_on))
 		return;
 	__this_cpu_write(hw_cpu_on, false);
-	keel_call(cpu_disable);
-	keel_mitigate_cpu(false);
+	keel_call(cpu_disable, keel_hw_shared());
+	if (!keel_hw_shared())
+		keel_mitigate_cpu(false);
+}
+
+bool __keel_hw_arrive(struct keel_vcpu *vcpu)
+{
+	if (unlikely(!__this_cpu_read(hw_cpu_on)))
+		return false;
+	if (!vcpu->arrived) {
+		vcpu->arrived = true;
+		keel_mitigate_arrive(vcpu->serial);
+	}
+	return true;
+}
+
+void __keel_hw_leave(struct keel_vcpu *vcpu)
+{
+	if (!vcpu->arrived)
+		return;
+	vcpu->arrived = false;
+	keel_mitigate_leave();
 }
 
 /*
@@ -74,7 +101,7 @@ static void hw_emergency_update(struct work_struct *unused)
 	bool want;
 
 	mutex_lock(&keel_hw_lock);
-	want = hw_users;
+	want = hw_users && !keel_hw_shared();	/* kvm has its own then */
 	mutex_unlock(&keel_hw_lock);
 	if (want == hw_emergency_on)
 		return;
@@ -85,34 +112,88 @@ static void hw_emergency_update(struct work_struct *unused)
 
 static DECLARE_WORK(hw_emergency_work, hw_emergency_update);
 
+/* Suspend: hotplug has taken every other CPU down; this one runs with IRQs off and tasks frozen. */
+static int hw_suspend(void)
+{
+	hw_disable_cpu(NULL);
+	keel_clock_suspend();
+	return 0;
+}
+
+/*
+ * Somebody else may have taken the CPU meanwhile.  No vCPU's thread is in the kernel: what they find when they are thawed is
+ * a dead VM.  The lock cannot be had here, but nothing else runs, and the list's links forward hold at any moment.
+ */
+static void hw_resume(void)
+{
+	const char *why = NULL;
+	struct keel_vm *vm;
+
+	keel_clock_resume();
+	if (hw_on)
+		hw_enable_cpu(&why);
+	if (!why)
+		return;
+	pr_err("keel: the VMs are lost after suspend: %s\n", why);
+	hw_lost = true;
+	hw_on = false;		/* no CPU that comes back need try */
+	list_for_each_entry(vm, &keel_vms, list)
+		WRITE_ONCE(vm->dead, true);
+}
+
+KEEL_DEFINE_SYSCORE(hw_syscore, hw_suspend, hw_resume);
+
+static int hw_turn_on(void)
+{
+	const char *why = NULL;
+	bool shared = keel_share_wanted(&why);
+
+	if (shared != static_key_enabled(&keel_shared)) {
+		if (shared)
+			static_branch_enable_cpuslocked(&keel_shared);
+		else
+			static_branch_disable_cpuslocked(&keel_shared);
+	}
+	if (!why) {
+		on_each_cpu(hw_enable_cpu, &why, 1);
+		if (why)
+			on_each_cpu(hw_disable_cpu, NULL, 1);
+	}
+	if (why) {
+		pr_warn_ratelimited("keel: no VM: %s\n", why);
+		return -EBUSY;
+	}
+	/* Suspend takes them from the last to the first: ours is to come before kvm's, which by now is there. */
+	if (shared) {
+		keel_syscore_unregister(&hw_syscore);
+		keel_syscore_register(&hw_syscore);
+	}
+	hw_on = true;
+	if (KEEL_EMERGENCY_CALLBACK)
+		schedule_work(&hw_emergency_work);
+	return 0;
+}
+
+bool keel_hw_in_use(void)
+{
+	return hw_users;
+}
+
 int keel_hw_get(struct keel_vm *vm)
 {
-	atomic_t failed = ATOMIC_INIT(0);
 	int err = 0;
 
 	cpus_read_lock();
 	mutex_lock(&keel_hw_lock);
-	if (keel_rebooting || hw_lost) {
+	if (keel_rebooting || hw_lost)
 		err = -EBUSY;
-		goto out;
+	else if (!hw_users)
+		err = hw_turn_on();
+	if (!err) {
+		hw_users++;
+		vm->serial = ++hw_serial;
+		list_add_tail_rcu(&vm->list, &keel_vms);	/* for hw_resume() */
 	}
-	if (hw_users++ == 0) {
-		on_each_cpu(hw_enable_cpu, &failed, 1);
-		if (atomic_read(&failed)) {
-			on_each_cpu(hw_disable_cpu, NULL, 1);
-			hw_users--;
-			pr_warn_ratelimited("keel: %s is already in use by another hypervisor (kvm_amd, kvm_intel, VirtualBox?): stop its VMs or unload it, then try again\n",
-					    keel_hw.name);
-			err = -EBUSY;
-			goto out;
-		}
-		hw_on = true;
-		if (KEEL_EMERGENCY_CALLBACK)
-			schedule_work(&hw_emergency_work);
-	}
-	vm->serial = ++hw_serial;
-	list_add_tail_rcu(&vm->list, &keel_vms);	/* for hw_resume() */
-out:
 	mutex_unlock(&keel_hw_lock);
 	cpus_read_unlock();
 	return err;
@@ -141,20 +222,39 @@ void keel_hw_put(struct keel_vm *vm)
 	cpus_read_unlock();
 }
 
-/* A CPU joins: if virtualization cannot be turned on there it must stay offline, vCPUs may move to it. */
+/*
+ * A CPU joins: if virtualization cannot be turned on there it must stay offline, vCPUs may move to it.  kvm.ko's turn was
+ * before, whose state comes earlier on all kernels.
+ */
 static int hw_cpu_online(unsigned int cpu)
 {
-	atomic_t failed = ATOMIC_INIT(0);
+	const char *why = NULL;
 
 	mutex_lock(&keel_hw_lock);
 	if (hw_on) {
 		local_irq_disable();
-		hw_enable_cpu(&failed);
+		hw_enable_cpu(&why);
 		local_irq_enable();
 	}
 	mutex_unlock(&keel_hw_lock);
 	keel_clock_cpu_online();
-	return atomic_read(&failed) ? -EBUSY : 0;
+	if (why)
+		pr_warn("keel: CPU %u stays offline: %s\n", cpu, why);
+	return why ? -EBUSY : 0;
+}
+
+/*
+ * A CPU leaves that is borrowed: kvm.ko may turn it off before hw_cpu_dying().  vCPU threads may still be scheduled in, and
+ * find that they must go elsewhere: __keel_hw_arrive().
+ */
+static int hw_cpu_leaving(unsigned int cpu)
+{
+	if (keel_hw_shared()) {
+		local_irq_disable();
+		hw_disable_cpu(NULL);
+		local_irq_enable();
+	}
+	return 0;
 }
 
 /*
@@ -182,37 +282,6 @@ void keel_machine_check(void)
 	context_tracking_guest_enter();
 }
 
-/* Suspend: hotplug has taken every other CPU down; this one runs with IRQs off and tasks frozen. */
-static int hw_suspend(void)
-{
-	hw_disable_cpu(NULL);
-	keel_clock_suspend();
-	return 0;
-}
-
-/*
- * Somebody else may have taken the CPU meanwhile.  No vCPU's thread is in the kernel: what they find when they are thawed is
- * a dead VM.  The lock cannot be had here, but nothing else runs, and the list's links forward hold at any moment.
- */
-static void hw_resume(void)
-{
-	atomic_t failed = ATOMIC_INIT(0);
-	struct keel_vm *vm;
-
-	keel_clock_resume();
-	if (hw_on)
-		hw_enable_cpu(&failed);
-	if (!atomic_read(&failed))
-		return;
-	pr_err("keel: %s is in use by another hypervisor after suspend: the VMs are lost\n", keel_hw.name);
-	hw_lost = true;
-	hw_on = false;		/* no CPU that comes back need try */
-	list_for_each_entry(vm, &keel_vms, list)
-		WRITE_ONCE(vm->dead, true);
-}
-
-KEEL_DEFINE_SYSCORE(hw_syscore, hw_suspend, hw_resume);
-
 /* INIT and firmware must not find SVME or VMXE set: off everywhere, and no VM runs any more. */
 static int hw_reboot(struct notifier_block *nb, unsigned long action, void *data)
 {
@@ -230,7 +299,8 @@ static int hw_reboot(struct notifier_block *nb, unsigned long action, void *data
 	return NOTIFY_DONE;
 }
 
-static struct notifier_block hw_reboot_nb = { .notifier_call = hw_reboot };
+/* Before kvm.ko's, which until 6.7 is one of these, and later comes after all of them. */
+static struct notifier_block hw_reboot_nb = { .notifier_call = hw_reboot, .priority = 1 };
 
 static int hw_pick_backend(void)
 {
@@ -260,13 +330,15 @@ static int hw_pick_backend(void)
 	return err;
 }
 
-int keel_hw_init(void)
+int __init keel_hw_init(void)
 {
-	int err = hw_pick_backend();
+	int err = keel_share_setup();
 
+	if (!err)
+		err = hw_pick_backend();
 	if (err)
 		return err;
-	err = cpuhp_setup_state_nocalls(CPUHP_AP_ONLINE_DYN, "virt/keel:online", hw_cpu_online, NULL);
+	err = cpuhp_setup_state_nocalls(CPUHP_AP_ONLINE_DYN, "virt/keel:online", hw_cpu_online, hw_cpu_leaving);
 	if (err < 0) {
 		keel_backend->unsetup();
 		return err;
@@ -290,5 +362,6 @@ void keel_hw_exit(void)
 	cpuhp_remove_state_nocalls(KEEL_CPUHP_DYING);
 	cpuhp_remove_state_nocalls(hw_cpuhp);
 	flush_work(&hw_emergency_work);
+	keel_share_exit();
 	keel_backend->unsetup();
 }

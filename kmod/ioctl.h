@@ -7,6 +7,7 @@
 #define KEEL_IOCTL_H
 
 #include "keel.h"
+#include <uapi/keel.h>
 
 enum keel_ioctl_flags {
 	LOCK_NONE,		/* the handler takes what it needs */

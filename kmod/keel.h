@@ -234,6 +234,7 @@ struct keel_vcpu {
 	unsigned int flushes;		/* vm->flushes when it came off the list */
 	struct list_head active;
 	bool has_run;
+	bool arrived;			/* beside kvm.ko: on the CPU it is loaded on a guest may be entered, or was */
 	struct task_struct *preempted;	/* this thread was, and waits for a CPU; to be looked at under RCU */
 	u32 mp_state;			/* KVM_MP_STATE_* */
 	unsigned long mp_events;	/* bit per keel_mp_event, set atomically by senders */
@@ -395,6 +396,14 @@ void keel_hw_unlist(struct keel_vm *vm);	/* before it is taken apart */
 int keel_hw_init(void);
 void keel_hw_exit(void);
 extern struct mutex keel_hw_lock;
+
+/* share.c: beside kvm.ko, whose virtualization is borrowed.  Under keel_hw_lock but for the ioctl and setup. */
+int keel_share_setup(void);
+SYS_IOCTL(keel_beside_kvm);
+bool keel_share_wanted(const char **why);	/* for the first VM; *why: it may not be, either way */
+void keel_share_exit(void);
+extern const struct attribute_group *keel_share_groups[];
+bool keel_hw_in_use(void);
 extern struct list_head keel_vms;
 extern bool keel_rebooting;
 

@@ -179,6 +179,7 @@ static const struct keel_ioctl sys_ioctls[] = {
 	SYS_ENTRY(KVM_HAS_DEVICE_ATTR, LOCK_NONE, keel_sys_has_attr),
 	SYS_ENTRY(KVM_GET_DEVICE_ATTR, LOCK_NONE, keel_sys_get_attr),
 	SYS_ENTRY(KVM_X86_GET_MCE_CAP_SUPPORTED, LOCK_NONE, keel_get_mce_cap_supported),
+	SYS_ENTRY(KEEL_BESIDE_KVM, LOCK_NONE | ARG_RAW, keel_beside_kvm),
 };
 
 static KEEL_IOCTLS(sys_table, sys_ioctls);
@@ -242,6 +243,7 @@ static struct miscdevice keel_dev = {
 	.name = "keel",
 	.fops = &keel_dev_fops,
 	.mode = 0600,
+	.groups = keel_share_groups,
 };
 
 static int __init keel_module_init(void)

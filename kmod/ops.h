@@ -47,10 +47,11 @@ struct keel_hw_caps {
 
 /* name, return type, parameters, (contract) */
 #define KEEL_OPS(OP)									\
-	/* Physical CPU, IRQs off. cpu_enable: -EBUSY if virtualization is on already. */	\
-	OP(cpu_enable, int, (void))							\
-	OP(cpu_disable, void, (void))							\
-	/* The kernel is dying, maybe in an NMI: off, whatever state keel's data are in. */	\
+	/* Physical CPU, IRQs off.  NULL, or why not, in a clause for the log.  Not shared: turn it on, if it is off.	\
+	 * Shared: kvm.ko has it on, or that is why not; nothing is turned on here, nor off by the second.  */	\
+	OP(cpu_enable, const char *, (bool shared))					\
+	OP(cpu_disable, void, (bool shared))						\
+	/* The kernel is dying, maybe in an NMI: off, whatever state keel's data are in.  Never if shared. */	\
 	OP(cpu_emergency, void, (void))							\
 	/* Objects. vm_init/vcpu_init may allocate; destroy undoes also a failed init. */	\
 	OP(vm_init, int, (struct keel_vm *))						\
@@ -146,6 +147,35 @@ static __always_inline int keel_next_rip(struct keel_vcpu *vcpu, u64 *next)
 
 extern struct keel_hw_caps keel_hw;	/* of the backend in use; constant after load */
 DECLARE_STATIC_KEY_FALSE(keel_takes_irqs);	/* as the capability says */
+
+/*
+ * The CPUs' virtualization is kvm.ko's, whose guests run on them as well: what keel finds there it leaves there.  It changes
+ * only when there is no VM.
+ */
+DECLARE_STATIC_KEY_FALSE(keel_shared);
+static __always_inline bool keel_hw_shared(void)
+{
+	return static_branch_unlikely(&keel_shared);
+}
+
+/*
+ * hw.c.  Preemption off.  Shared: before a guest is entered, at the start of each stay in the fast loop, and behind put.
+ * Between the two vcpu->arrived says that the CPU may have been in this guest since load.  False: this CPU is about to
+ * go offline, and no guest may be entered here any more; the scheduler will move the thread.
+ */
+bool __keel_hw_arrive(struct keel_vcpu *vcpu);
+static __always_inline bool keel_hw_arrive(struct keel_vcpu *vcpu)
+{
+	return !keel_hw_shared() || __keel_hw_arrive(vcpu);
+}
+
+void __keel_hw_leave(struct keel_vcpu *vcpu);
+static __always_inline void keel_hw_leave(struct keel_vcpu *vcpu)
+{
+	if (keel_hw_shared())
+		__keel_hw_leave(vcpu);
+}
+
 extern struct keel_ops svm_ops, vmx_ops;
 
 /* In an asm goto: a fault of the instruction at @from goes to that C label. */

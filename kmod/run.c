@@ -142,6 +142,13 @@ static int run_fast(struct keel_vcpu *vcpu)
 	if (unlikely(vapic))
 		irq_vapic_enter(vcpu);
 	softirqs_known = keel_fpu_begin();
+	if (unlikely(!keel_hw_arrive(vcpu))) {
+		kernel_fpu_end();
+		if (unlikely(vapic))
+			irq_vapic_leave(vcpu);
+		schedule();
+		return KEEL_RESUME;
+	}
 	keel_fpu_load(vcpu);
 	vcpu->fpu.swaps = keel_fpu_swaps(vcpu);
 	keel_call(begin, vcpu);

@@ -22,7 +22,8 @@ static atomic64_t vcpu_serial = ATOMIC64_INIT(0);
 static void vcpu_load_on(struct keel_vcpu *vcpu, int cpu)
 {
 	WRITE_ONCE(vcpu->cpu, cpu);
-	keel_predict_barrier(vcpu->serial);
+	if (!keel_hw_shared())
+		keel_predict_barrier(vcpu->serial);
 	keel_call(load, vcpu, cpu);
 	keel_clock_load(vcpu, cpu);
 	if (vcpu->pv.steal)
@@ -46,6 +47,7 @@ static void vcpu_sched_out(struct preempt_notifier *pn, struct task_struct *next
 	vcpu->stat.preemptions++;
 	keel_clock_put(vcpu);
 	keel_call(put, vcpu);
+	keel_hw_leave(vcpu);
 }
 
 static struct preempt_ops vcpu_preempt_ops = {
@@ -67,6 +69,7 @@ static void vcpu_put(struct keel_vcpu *vcpu)
 	preempt_disable();
 	keel_clock_put(vcpu);
 	keel_call(put, vcpu);
+	keel_hw_leave(vcpu);
 	preempt_notifier_unregister(&vcpu->pn);
 	WRITE_ONCE(vcpu->cpu, -1);
 	preempt_enable();

@@ -61,19 +61,45 @@ void keel_mitigate_exit(void)
 	free_pages(l1d_pages, L1D_ORDER);
 }
 
-/* Zen 5 has a setting that keeps a guest's predictions from the host, which costs everybody, so while there are guests. */
-void keel_mitigate_cpu(bool on)
+/*
+ * Zen 5 has a setting that keeps a guest's predictions from the host, which costs everybody, so while there are guests.  Answers
+ * whether it was the other way before.
+ */
+static bool reduce_speculation(bool on)
 {
 #ifdef X86_FEATURE_SRSO_BP_SPEC_REDUCE
-	u64 val;
+	u64 bit = BIT_ULL(MSR_ZEN4_BP_CFG_BP_SPEC_REDUCE_BIT), val;
 
 	if (!cpu_feature_enabled(X86_FEATURE_SRSO_BP_SPEC_REDUCE) || rdmsrq_safe(MSR_ZEN4_BP_CFG, &val))
-		return;
-	val &= ~BIT_ULL(MSR_ZEN4_BP_CFG_BP_SPEC_REDUCE_BIT);
-	if (on)
-		val |= BIT_ULL(MSR_ZEN4_BP_CFG_BP_SPEC_REDUCE_BIT);
-	wrmsrq_safe(MSR_ZEN4_BP_CFG, val);
+		return false;
+	if (!!(val & bit) == on)
+		return false;
+	return !wrmsrq_safe(MSR_ZEN4_BP_CFG, val ^ bit);
+#else
+	return false;
 #endif
+}
+
+void keel_mitigate_cpu(bool on)
+{
+	reduce_speculation(on);
+}
+
+/* kvm knows whether it has set it, and does not look. */
+static DEFINE_PER_CPU(bool, reduced);
+
+void keel_mitigate_arrive(u64 serial)
+{
+	__keel_predict_barrier(serial);
+	__this_cpu_write(reduced, reduce_speculation(true));
+}
+
+void keel_mitigate_leave(void)
+{
+	if (__this_cpu_read(reduced))
+		reduce_speculation(false);
+	if (keel_wants_ibpb())
+		keel_ibpb();
 }
 
 static void l1d_flush(void)

@@ -36,8 +36,14 @@ enum keel_l1d { KEEL_L1D_NEVER, KEEL_L1D_COND, KEEL_L1D_ALWAYS };
 
 int keel_mitigate_setup(void);
 void keel_mitigate_exit(void);
-/* Virtualization is on, or about to be off, on this CPU. */
+/* Virtualization is on, or about to be off, on this CPU, and keel's alone. */
 void keel_mitigate_cpu(bool on);
+/*
+ * Beside kvm.ko, preemption off: vCPU number @serial will run on this CPU; it has, and leaves.  kvm thinks that nobody else
+ * trains the predictions that its guest finds when that is entered again, nor the next one of keel's those of kvm's.
+ */
+void keel_mitigate_arrive(u64 serial);
+void keel_mitigate_leave(void);
 
 /*
  * What is flushed before entries on CPUs of which few are left: L1D, and VERW for data of devices where that is all it is

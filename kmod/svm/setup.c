@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * setup.c - is SVM there, turning it on and off on a CPU, and the address space ids of a CPU.
+ * setup.c - is SVM there, turning it on and off on a CPU, and the address space ids of a CPU; and what becomes of these when
+ * the CPU is kvm_amd's as well.
  * APM 15.4 (enabling), 15.16 (ASIDs, TLB control), 15.30 (host save area), 15.10/15.11 (permission maps).
  *
  * Locks: cpu_enable/disable run with IRQs off on their CPU; the per-CPU data is only used there with
@@ -10,6 +11,7 @@
 #include <linux/moduleparam.h>
 #include <linux/percpu.h>
 #include <linux/slab.h>
+#include <asm/debugreg.h>
 #include <asm/msr.h>
 #include "svm.h"
 
@@ -18,7 +20,8 @@ phys_addr_t svm_iopm_pa __ro_after_init;
 static struct page *svm_iopm;
 phys_addr_t svm_msrpm_pa[KEEL_NR_MSR_MAPS] __ro_after_init;
 static unsigned long *svm_msrpm[KEEL_NR_MSR_MAPS];
-#define IOPM_ORDER	2	/* 12 KiB are used: three pages of four */
+#define IOPM_SIZE	(3 * PAGE_SIZE)
+#define IOPM_ORDER	2	/* the fourth page stays empty, as the page table of a guest that has nothing */
 
 /*
  * APM 15.25.5: x86-64's own format; nested walks are user accesses to the nested tables, so all entries carry U/S.
@@ -42,11 +45,12 @@ static struct mmu_format npt_format __ro_after_init = {
 };
 
 struct svm_cpu {
-	struct page *hsave;	/* the CPU's own host save area, MSR_VM_HSAVE_PA */
+	struct page *hsave;	/* the CPU's own host save area, MSR_VM_HSAVE_PA; shared: the VMCB that flushes */
 	struct page *host;	/* VMSAVE's picture of the host, for the VMLOAD after an exit */
 	u64 asid_generation;	/* starts at 1; 0 is a vCPU's "none" */
 	u32 asid_next;
-	u64 tsc_ratio;		/* in MSR_AMD64_TSC_RATIO */
+	u64 tsc_ratio;		/* in MSR_AMD64_TSC_RATIO, 0: unknown */
+	u64 tsc_found;		/* shared: what was there before, 0: still is */
 	bool enabled;		/* EFER.SVME was set by us */
 };
 static DEFINE_PER_CPU(struct svm_cpu, svm_cpu);
@@ -62,14 +66,73 @@ void svm_restart_asids(void)
 	sc->asid_next = svm_has.nr_asids;
 }
 
-int svm_cpu_enable(void)
+/*
+ * Beside kvm_amd, which hands out all ids there are and flushes when they have gone round: none is ever certainly free. So keel
+ * takes one, the highest, for all of its vCPUs, has it flushed before the first entry after each load, of what kvm's guest
+ * may have under it, and again when it leaves, of its own. That takes a VMRUN, of this VMCB: a guest without a
+ * single page, which exits with a page fault on its first instruction.
+ */
+static u32 svm_shared_asid(void)
+{
+	return svm_has.nr_asids - 1;
+}
+
+static u32 svm_flush_one(void)
+{
+	return boot_cpu_has(X86_FEATURE_FLUSHBYASID) ? TLB_CONTROL_FLUSH_ASID : TLB_CONTROL_FLUSH_ALL_ASID;
+}
+
+static void svm_make_flusher(struct page *page)
+{
+	struct vmcb *vmcb = page_address(page);
+	struct vmcb_control_area *c = &vmcb->control;
+	struct vmcb_save_area *s = &vmcb->save;
+
+	clear_page(vmcb);
+	c->intercepts[INTERCEPT_EXCEPTION] = ~0U;
+	c->intercepts[INTERCEPT_INTR / 32] |= BIT(INTERCEPT_INTR % 32) | BIT(INTERCEPT_NMI % 32) | BIT(INTERCEPT_SMI % 32) |
+					      BIT(INTERCEPT_INIT % 32) | BIT(INTERCEPT_SHUTDOWN % 32);
+	c->intercepts[INTERCEPT_VMRUN / 32] |= BIT(INTERCEPT_VMRUN % 32);
+	c->iopm_base_pa = svm_iopm_pa;
+	c->msrpm_base_pa = svm_msrpm_pa[KEEL_MSRS_NONE];
+	c->asid = svm_shared_asid();
+	c->tlb_ctl = svm_flush_one();
+	c->int_ctl = V_INTR_MASKING_MASK;
+	s->cs.attrib = SVM_SELECTOR_P_MASK | SVM_SELECTOR_S_MASK | SVM_SELECTOR_L_MASK | SVM_SELECTOR_CODE_MASK |
+		       SVM_SELECTOR_READ_MASK;
+	s->efer = EFER_SVME | EFER_LME | EFER_LMA;
+	s->cr0 = X86_CR0_PE | X86_CR0_ET | X86_CR0_PG;
+	s->cr3 = svm_iopm_pa + IOPM_SIZE;
+	s->cr4 = X86_CR4_PAE | X86_CR4_MCE;
+	s->rflags = X86_EFLAGS_FIXED;
+	s->dr6 = DR6_RESERVED;
+	s->dr7 = BIT(10);		/* always one */
+}
+
+static const char *svm_cpu_borrow(struct svm_cpu *sc, u64 efer)
+{
+	u64 hsave;
+
+	if (!(efer & EFER_SVME))
+		return "kvm_amd's VM was handed over, but EFER.SVME is clear";
+	rdmsrq(MSR_VM_HSAVE_PA, hsave);
+	if (!hsave)
+		return "kvm_amd has no host save area (MSR_VM_HSAVE_PA is 0)";
+	svm_make_flusher(sc->hsave);
+	sc->tsc_ratio = sc->tsc_found = 0;
+	return NULL;
+}
+
+const char *svm_cpu_enable(bool shared)
 {
 	struct svm_cpu *sc = this_cpu_ptr(&svm_cpu);
 	u64 efer;
 
 	rdmsrq(MSR_EFER, efer);
+	if (shared)
+		return svm_cpu_borrow(sc, efer);
 	if (efer & EFER_SVME)
-		return -EBUSY;
+		return "SVM is on already: run \"keel share\" for VMs beside kvm_amd's, or unload who else has it (VirtualBox?)";
 	wrmsrq(MSR_EFER, efer | EFER_SVME);
 	wrmsrq(MSR_VM_HSAVE_PA, svm_pa(sc->hsave));
 	sc->tsc_ratio = 0;	/* unknown: the first vCPU writes it */
@@ -77,7 +140,7 @@ int svm_cpu_enable(void)
 	svm_restart_asids();
 	sc->enabled = true;
 	keel_perf_svm(true);
-	return 0;
+	return NULL;
 }
 
 void svm_cpu_emergency(void)
@@ -92,11 +155,12 @@ void svm_cpu_emergency(void)
 	wrmsrq(MSR_EFER, efer & ~EFER_SVME);
 }
 
-void svm_cpu_disable(void)
+/* Borrowed, it was left as it was found whenever a vCPU left. */
+void svm_cpu_disable(bool shared)
 {
 	struct svm_cpu *sc = this_cpu_ptr(&svm_cpu);
 
-	if (!sc->enabled)
+	if (shared || !sc->enabled)
 		return;
 	sc->enabled = false;
 	wrmsrq(MSR_VM_HSAVE_PA, 0);
@@ -107,7 +171,8 @@ void svm_cpu_disable(void)
 /*
  * Before an entry.  Four cases: same CPU, same generation: keep the id.  Moved to another CPU, or the
  * generation went by, or the guest asked for a flush (generation 0): take the next id, under which
- * nothing is cached yet.  Ids used up: start a new generation and have VMRUN flush all of them.
+ * nothing is cached yet.  Ids used up: start a new generation and have VMRUN flush all of them.  Beside kvm_amd the last two
+ * are a flush of the one id.
  */
 void svm_assign_asid(struct svm_vcpu *svm)
 {
@@ -118,16 +183,21 @@ void svm_assign_asid(struct svm_vcpu *svm)
 	c->tlb_ctl = TLB_CONTROL_DO_NOTHING;
 	if (likely(svm->asid_cpu == cpu && svm->asid_generation == sc->asid_generation))
 		return;
-	if (sc->asid_next >= svm_has.nr_asids) {
-		sc->asid_generation++;
-		sc->asid_next = 1;	/* 0 is the host's */
-		c->tlb_ctl = TLB_CONTROL_FLUSH_ALL_ASID;
+	if (keel_hw_shared()) {
+		svm->asid = svm_shared_asid();
+		c->tlb_ctl = svm_flush_one();
+	} else {
+		if (sc->asid_next >= svm_has.nr_asids) {
+			sc->asid_generation++;
+			sc->asid_next = 1;	/* 0 is the host's */
+			c->tlb_ctl = TLB_CONTROL_FLUSH_ALL_ASID;
+		}
+		svm->asid = sc->asid_next++;
 	}
 	if (svm->asid_cpu != cpu)
 		svm->clean = 0;		/* the clean bits speak of one CPU's cache */
 	svm->asid_cpu = cpu;
 	svm->asid_generation = sc->asid_generation;
-	svm->asid = sc->asid_next++;
 	c->asid = svm->asid;
 	svm_touch(svm, CLEAN_ASID);
 }
@@ -139,6 +209,8 @@ void svm_load_tsc_ratio(struct svm_vcpu *svm)
 
 	if (!svm_has.tsc_scale || sc->tsc_ratio == svm->tsc_ratio)
 		return;
+	if (keel_hw_shared() && !sc->tsc_found)
+		rdmsrq(MSR_AMD64_TSC_RATIO, sc->tsc_found);
 	sc->tsc_ratio = svm->tsc_ratio;
 	wrmsrq(MSR_AMD64_TSC_RATIO, svm->tsc_ratio);
 }
@@ -210,10 +282,10 @@ static int svm_alloc_cpus(void)
 	unsigned int i, m;
 	int cpu;
 
-	svm_iopm = alloc_pages(GFP_KERNEL, IOPM_ORDER);
+	svm_iopm = alloc_pages(GFP_KERNEL | __GFP_ZERO, IOPM_ORDER);
 	if (!svm_iopm)
 		return -ENOMEM;
-	memset(page_address(svm_iopm), 0xff, PAGE_SIZE << IOPM_ORDER);	/* every port exits */
+	memset(page_address(svm_iopm), 0xff, IOPM_SIZE);	/* every port exits */
 	svm_iopm_pa = svm_pa(svm_iopm);
 	for (i = 0; i < ARRAY_SIZE(svm_msrpm); i++) {
 		svm_msrpm[i] = (unsigned long *)__get_free_pages(GFP_KERNEL, MSRPM_ORDER);
@@ -291,6 +363,46 @@ void svm_unsetup(void)
 static void svm_load(struct keel_vcpu *vcpu, int cpu)
 {
 	/* The ASID is looked at on each entry; nothing else is tied to the CPU between entries. */
+	if (keel_hw_shared())
+		svm_flush_tlb(vcpu);
+}
+
+/*
+ * Preemption off.  GIF keeps everything away, but for what a machine check has to say.  No guest's state is loaded but by VMRUN
+ * itself, and the host's comes back with the exit, except for DS and ES of a task with an LDT, and DR7.  A reboot turns SVM
+ * off under it, which has flushed everything.
+ */
+static void svm_flush_and_leave(struct svm_cpu *sc)
+{
+	struct vmcb *vmcb = page_address(sc->hsave);
+	unsigned long flags, dr7 = 0;
+	u16 ds = 0, es = 0;
+
+	local_irq_save(flags);
+	if (unlikely(hw_breakpoint_active()))
+		get_debugreg(dr7, 7);
+	if (unlikely(keel_has_ldt())) {
+		savesegment(ds, ds);
+		savesegment(es, es);
+		loadsegment(ds, 0);
+		loadsegment(es, 0);
+	}
+	vmcb->control.clean = 0;
+	asm volatile("1: clgi\n\tvmrun %%rax\n\tstgi\n2:\n" _ASM_EXTABLE(1b, 2b)
+		     : : "a" (svm_pa(sc->hsave)) : "memory", "cc");
+	if (ds)
+		loadsegment(ds, ds);
+	if (es)
+		loadsegment(es, es);
+	if (unlikely(dr7))
+		set_debugreg(dr7, 7);
+	if (unlikely(svm_exit_code(&vmcb->control) == SVM_EXIT_EXCP_BASE + X86_TRAP_MC)) {
+		context_tracking_guest_enter();
+		keel_machine_check();
+		context_tracking_guest_exit();
+	}
+	WARN_ONCE(svm_exit_code(&vmcb->control) == (u32)SVM_EXIT_ERR && !keel_rebooting, "keel: VMRUN refused to flush\n");
+	local_irq_restore(flags);
 }
 
 /* SVM has real mode with paging on, just for this. */
@@ -301,6 +413,16 @@ static bool svm_can_enter(struct keel_vcpu *vcpu)
 
 static void svm_put(struct keel_vcpu *vcpu)
 {
+	struct svm_cpu *sc;
+
+	if (!keel_hw_shared() || !vcpu->arrived)
+		return;
+	sc = this_cpu_ptr(&svm_cpu);
+	svm_flush_and_leave(sc);
+	/* kvm_amd knows what it has written, and does not look. */
+	if (sc->tsc_found && sc->tsc_found != sc->tsc_ratio)
+		wrmsrq(MSR_AMD64_TSC_RATIO, sc->tsc_found);
+	sc->tsc_ratio = sc->tsc_found = 0;
 }
 
 struct keel_ops svm_ops = {

@@ -96,8 +96,8 @@ extern struct svm_features svm_has;
 /* setup.c */
 int svm_setup(struct keel_ops *ops, const char **why);
 void svm_unsetup(void);
-int svm_cpu_enable(void);
-void svm_cpu_disable(void);
+const char *svm_cpu_enable(bool shared);
+void svm_cpu_disable(bool shared);
 void svm_cpu_emergency(void);
 void svm_assign_asid(struct svm_vcpu *svm);
 void svm_restart_asids(void);

@@ -142,13 +142,15 @@ void vmx_vmcs_load(struct vmx_vcpu *vmx, int cpu)
 		vmcs_load(vmx, cpu);
 }
 
-int vmx_cpu_enable(void)
+const char *vmx_cpu_enable(bool shared)
 {
 	struct vmx_cpu *vc = this_cpu_ptr(&vmx_cpu);
 	u64 pa = page_to_phys(vc->vmxon);
 
+	if (shared)
+		return "keel cannot run VMs beside kvm_intel's: unload it";
 	if (__read_cr4() & X86_CR4_VMXE)
-		return -EBUSY;
+		return "VMX is on already: stop the VMs of kvm_intel or unload it, or who else has it (VirtualBox?)";
 	keel_cr4_set(X86_CR4_VMXE);
 	keel_perf_vmx(true);
 	/* #GP where firmware has locked it off, on this CPU alone. */
@@ -157,11 +159,11 @@ int vmx_cpu_enable(void)
 	INIT_LIST_HEAD(&vc->loaded);
 	vc->current_vmcs = NULL;
 	vc->enabled = true;
-	return 0;
+	return NULL;
 failed:
 	keel_perf_vmx(false);
 	keel_cr4_clear(X86_CR4_VMXE);
-	return -EBUSY;
+	return "VMXON faults: firmware has VMX locked off on this CPU";
 }
 
 static void vmx_off(void)
@@ -185,7 +187,7 @@ void vmx_cpu_emergency(void)
 	vmx_off();
 }
 
-void vmx_cpu_disable(void)
+void vmx_cpu_disable(bool shared)
 {
 	struct vmx_cpu *vc = this_cpu_ptr(&vmx_cpu);
 	struct vmx_vcpu *vmx, *next;

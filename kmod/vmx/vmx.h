@@ -138,8 +138,8 @@ static inline void vmx_entry_ctl(struct vmx_vcpu *vmx, u32 bit, bool on)
 }
 
 /* setup.c */
-int vmx_cpu_enable(void);
-void vmx_cpu_disable(void);
+const char *vmx_cpu_enable(bool shared);
+void vmx_cpu_disable(bool shared);
 void vmx_cpu_emergency(void);
 void vmx_vmcs_load(struct vmx_vcpu *vmx, int cpu);	/* preemption off */
 void vmx_vmcs_forget(struct vmx_vcpu *vmx);		/* clear it wherever it is; may sleep */
