@@ -19,8 +19,6 @@
 #include <linux/kvm.h>
 #include "tool.h"
 
-#define KVM_NODE	"/dev/kvm"
-
 static bool write_file(const char *path, const char *fmt, unsigned int id)
 {
 	char text[64];
@@ -121,27 +119,38 @@ static int private_dev(void)
 	return 0;
 }
 
-/* Is it worth starting?  A VM is made and dropped, which says who has the hardware before a VMM says less. */
+static int make_vm(int node)
+{
+	int vm = ioctl(node, KVM_CREATE_VM, 0), err = errno;
+
+	if (vm < 0)
+		return -err;
+	close(vm);
+	return 0;
+}
+
+/*
+ * Is it worth starting?  A VM is made and dropped, which says who has the hardware before a VMM says less.  When that is kvm,
+ * it is shared.
+ */
 static int try_node(void)
 {
-	int fd = open(NODE, O_RDWR | O_CLOEXEC), vm, err;
+	int fd = open(NODE, O_RDWR | O_CLOEXEC), err;
+	const char *holder;
 
 	if (fd < 0)
 		return node_error(errno), EXIT_EXEC;
-	vm = ioctl(fd, KVM_CREATE_VM, 0);
-	err = errno;
+	err = make_vm(fd);
+	if (err == -EBUSY && !share_hand_over())
+		err = make_vm(fd);
 	close(fd);
-	if (vm >= 0) {
-		close(vm);
+	if (!err)
 		return 0;
-	}
-	if (err == EBUSY) {
-		const char *holder = virt_holder_now();
-
-		return complain(EXIT_EXEC, "the CPU's virtualization is in use by %s: end its VMs or unload it",
-				holder ? holder : "another hypervisor (kvm_amd, kvm_intel, VirtualBox?)");
-	}
-	return complain(EXIT_EXEC, "no VM can be made: %s", strerror(err));
+	if (err != -EBUSY)
+		return complain(EXIT_EXEC, "no VM can be made: %s", strerror(-err));
+	holder = virt_holder_now();
+	return complain(EXIT_EXEC, "the CPU's virtualization is in use by %s, and cannot be shared; the kernel's log says why (dmesg)",
+			holder ? holder : "another hypervisor (VirtualBox?)");
 }
 
 int cmd_exec(int argc, char **argv)

@@ -300,6 +300,9 @@ const char *virt_holder(const struct host *h, const struct processes *p)
 	char line[8];
 	unsigned int i;
 
+	/* Handed over, or in use so. */
+	if (read_line(line, sizeof(line), STATE "/token") && line[0] == '1')
+		return kvm;
 	for (i = 0; i < p->n; i++) {
 		if (p->list[i].keel_vms)
 			return "keel";

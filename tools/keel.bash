@@ -5,16 +5,17 @@ _keel()
 	local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]} words=''
 	COMPREPLY=()
 	if [ "$COMP_CWORD" -eq 1 ]; then
-		mapfile -t COMPREPLY < <(compgen -W "status load unload exec stat selftest help --version" -- "$cur")
+		mapfile -t COMPREPLY < <(compgen -W "status load unload share exec stat selftest help --version" -- "$cur")
 		return
 	fi
 	case ${COMP_WORDS[1]} in
 	status) words="--json" ;;
+	share) words="--off" ;;
 	load)
 		case $prev in
 		--file) mapfile -t COMPREPLY < <(compgen -f -X '!*.ko*' -- "$cur"; compgen -d -- "$cur"); return ;;
 		esac
-		words="--file npt=0 ept=0 pml=0 apicv=0 dump_failed_entry=1"
+		words="--file npt=0 ept=0 pml=0 apicv=0 mode=own mode=shared dump_failed_entry=1"
 		;;
 	exec)
 		# The command to be run has a completion of its own.

@@ -83,12 +83,19 @@ static int load_error(int err, int log)
 }
 
 /* What else would keep the first VM from starting */
-static void warn_of_others(void)
+static int share_with_others(void)
 {
 	const char *holder = virt_holder_now();
+	int err;
 
-	if (holder && strcmp(holder, "keel"))
+	if (!holder || !strcmp(holder, "keel"))
+		return EXIT_OK;
+	err = strncmp(holder, "kvm", 3) ? -EBUSY : share_hand_over();
+	if (err)
 		complain(0, "%s has the CPU's virtualization: until its VMs have ended (or it is unloaded) keel's cannot start", holder);
+	else
+		printf("%s has the CPU's virtualization: keel shares it\n", holder);
+	return EXIT_OK;
 }
 
 int cmd_load(int argc, char **argv)
@@ -112,7 +119,7 @@ int cmd_load(int argc, char **argv)
 	}
 	if (module_loaded("keel")) {
 		printf("keel is loaded already\n");
-		return options[0] || file ? complain(EXIT_BUSY, "keel unload comes first") : EXIT_OK;
+		return options[0] || file ? complain(EXIT_BUSY, "keel unload comes first") : share_with_others();
 	}
 	ctx = need(kmod_new(NULL, NULL));
 	log = log_open();
@@ -136,8 +143,7 @@ int cmd_load(int argc, char **argv)
 	kmod_unref(ctx);
 	read_line(version, sizeof(version), "/sys/module/keel/version");
 	printf("keel %s is loaded: %s\n", version, log_find(log, "keel: "));
-	warn_of_others();
-	return EXIT_OK;
+	return share_with_others();
 }
 
 /* ---------------------------------------------------------------- unload */

@@ -16,6 +16,7 @@ static const struct command {
 	{ "status", cmd_status, "[--json]", "this machine, the module, who has the hardware, the VMs" },
 	{ "load", cmd_load, "[--file KEEL.KO] [PARAMETER=VALUE...]", "load the module, or say why not" },
 	{ "unload", cmd_unload, "", "unload it, or say who uses it" },
+	{ "share", cmd_share, "[--off]", "have VMs run beside those of the kernel's own kvm, or do no more" },
 	{ "exec", cmd_exec, "[--] COMMAND [ARG...]", "run a VMM that finds keel at /dev/kvm" },
 	{ "stat", cmd_stat, "[--once] [--csv] [--by KEYS] [--sort KEY] [--vm N] [--latency] [-i SECONDS] [-n COUNT]",
 	  "exits, live: how many, why, how long" },

@@ -238,12 +238,17 @@ static void show_module(bool loaded)
 static void show_holder(const struct host *h, const struct processes *p)
 {
 	const char *holder = virt_holder(h, p);
+	char mode[16], token[8];
 	bool first = true;
 	unsigned int i;
 
+	read_line(mode, sizeof(mode), STATE "/mode");
+	read_line(token, sizeof(token), STATE "/token");
 	if (json) {
 		json_open("hardware", '{');
 		json_text("holder", holder);
+		json_text("mode", mode[0] ? mode : NULL);
+		json_bool("sharable", token[0] == '1');
 		json_bool("complete", !p->hidden);
 		json_close('}');
 		return;
@@ -263,7 +268,7 @@ static void show_holder(const struct host *h, const struct processes *p)
 		printf("%s%s (%d)", first ? ": " : ", ", name, p->list[i].pid);
 		first = false;
 	}
-	putchar('\n');
+	printf("%s\n", !strcmp(mode, "shared") ? "; keel beside it" : token[0] == '1' ? "; keel may share it" : "");
 }
 
 /* ---------------------------------------------------------------- VMs */

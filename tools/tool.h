@@ -28,6 +28,8 @@ enum {
 };
 
 #define NODE		"/dev/keel"
+#define KVM_NODE	"/dev/kvm"
+#define STATE		"/sys/class/misc/keel"
 #define DEBUGFS		"/sys/kernel/debug"
 #define DEBUGFS_KEEL	DEBUGFS "/keel"
 
@@ -36,6 +38,7 @@ enum {
 int cmd_status(int argc, char **argv);
 int cmd_load(int argc, char **argv);
 int cmd_unload(int argc, char **argv);
+int cmd_share(int argc, char **argv);
 int cmd_exec(int argc, char **argv);
 int cmd_stat(int argc, char **argv);
 int cmd_selftest(int argc, char **argv);
@@ -84,6 +87,11 @@ void process_user(pid_t pid, char *buf, size_t size);
 const char *virt_holder(const struct host *h, const struct processes *p);
 const char *virt_holder_now(void);
 int node_error(int err);			/* why /dev/keel does not open, as a complaint; answers the exit status */
+
+/* ---------------------------------------------------------------- share.c */
+
+int share_hand_over(void);	/* keel's VMs may run beside kvm's from now on; or -errno */
+int share_error(int err);	/* that, as a complaint; answers the exit status */
 
 /* ---------------------------------------------------------------- vms.c */
 
