@@ -1,0 +1,374 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * keel's VMs beside those of the kernel's own kvm module, on the same CPUs at the same time: how that is allowed and refused,
+ * and that neither kind finds anything of the other's.  As root, and what was loaded of kvm is unloaded at the end.
+ *
+ * BESIDE_SECONDS=n: so long does each test of guests run (3).
+ */
+#define _GNU_SOURCE
+#include "test.h"
+#include "beside.h"
+#include "pvclock.h"
+
+#include <sched.h>
+#include <sys/eventfd.h>
+#include <sys/wait.h>
+
+static void stay_on(int tid, int cpu)
+{
+	cpu_set_t set;
+
+	CPU_ZERO(&set);
+	CPU_SET(cpu, &set);
+	must(sched_setaffinity(tid, sizeof(set), &set));
+}
+
+FIXTURE(beside) {
+	int sys;
+	cpu_set_t cpus;
+};
+
+FIXTURE_SETUP(beside)
+{
+	if (!guest_is_amd())
+		SKIP(return, "VMX is not shared");
+	if (strcmp(node_path(), KEEL_NODE) || !kvm_load())
+		SKIP(return, "wants keel, and a kvm module to be loaded");
+	self->sys = node_open();
+	must(sched_getaffinity(0, sizeof(self->cpus), &self->cpus));
+}
+
+FIXTURE_TEARDOWN(beside)
+{
+	sched_setaffinity(0, sizeof(self->cpus), &self->cpus);
+	EXPECT_EQ(0, xioctl(self->sys, KEEL_BESIDE_KVM, -1));
+	close(self->sys);
+	EXPECT_EQ(0, module_delete(vendor_module()));
+	module_delete("kvm");
+}
+
+static void nothing(u64 arg)
+{
+	guest_done(arg);
+}
+
+static u64 runs(struct vm *vm)
+{
+	struct vcpu *v = vcpu_new(vm, 0);
+
+	vcpu_long(v, nothing, 42);
+	return vcpu_done(v);
+}
+
+/* ------------------------------------------------------------- handing it over */
+
+static int as_nobody(int sys)
+{
+	int status;
+	pid_t pid = fork();
+
+	if (!pid) {
+		if (setuid(65534))
+			_exit(255);
+		_exit(-xioctl(sys, KEEL_BESIDE_KVM, -1));
+	}
+	if (pid < 0 || waitpid(pid, &status, 0) != pid || !WIFEXITED(status))
+		die("fork");
+	return -WEXITSTATUS(status);
+}
+
+TEST_F(beside, token)
+{
+	int vm = kvm_vm(), kvm = open("/dev/kvm", O_RDWR), other = eventfd(0, 0), vcpu;
+	struct vm *own;
+
+	ASSERT_LE(0, vm);
+	ASSERT_LE(0, kvm);
+	vcpu = must(ioctl(vm, KVM_CREATE_VCPU, 0));
+	EXPECT_EQ(-EBADF, xioctl(self->sys, KEEL_BESIDE_KVM, 999));
+	EXPECT_EQ(-EBADF, xioctl(self->sys, KEEL_BESIDE_KVM, -2));
+	EXPECT_EQ(-EINVAL, xioctl(self->sys, KEEL_BESIDE_KVM, other));
+	EXPECT_EQ(-EINVAL, xioctl(self->sys, KEEL_BESIDE_KVM, kvm));
+	EXPECT_EQ(-EINVAL, xioctl(self->sys, KEEL_BESIDE_KVM, vcpu));
+	EXPECT_EQ(-EINVAL, xioctl(self->sys, KEEL_BESIDE_KVM, self->sys));
+	EXPECT_EQ(0, xioctl(self->sys, KEEL_BESIDE_KVM, -1));
+	EXPECT_TRUE(state_is("token", "0"));
+	EXPECT_EQ(0, xioctl(self->sys, KEEL_BESIDE_KVM, vm));
+	EXPECT_EQ(0, xioctl(self->sys, KEEL_BESIDE_KVM, vm));
+	EXPECT_EQ(0, hand_over(self->sys));
+	EXPECT_TRUE(state_is("token", "1"));
+	EXPECT_TRUE(state_is("mode", "off"));
+	EXPECT_EQ(-EPERM, as_nobody(self->sys));
+	/* Its maker has nothing to do with it any more */
+	close(vcpu);
+	close(vm);
+	close(kvm);
+	close(other);
+	EXPECT_EQ(-EWOULDBLOCK, module_delete(vendor_module()));
+
+	own = vm_new(VM_PLAIN);
+	EXPECT_TRUE(state_is("mode", "shared"));
+	EXPECT_EQ(-EINVAL, xioctl(self->sys, KEEL_BESIDE_KVM, own->fd));
+	EXPECT_EQ(42, runs(own));
+	EXPECT_EQ(-EBUSY, xioctl(self->sys, KEEL_BESIDE_KVM, -1));
+	EXPECT_EQ(-EWOULDBLOCK, module_delete(vendor_module()));
+	vm_free(own);
+	EXPECT_TRUE(state_is("mode", "off"));
+	EXPECT_TRUE(state_is("token", "1"));
+	EXPECT_EQ(0, xioctl(self->sys, KEEL_BESIDE_KVM, -1));
+	EXPECT_TRUE(state_is("token", "0"));
+}
+
+/* kvm has the CPUs, and nobody has said how to share them: refused, until somebody does */
+TEST_F(beside, taken)
+{
+	struct vm *own, *theirs = kvm_vm_new(VM_PLAIN);
+
+	EXPECT_EQ(-EBUSY, xioctl(self->sys, KVM_CREATE_VM, 0));
+	EXPECT_TRUE(state_is("mode", "off"));
+	EXPECT_EQ(0, hand_over(self->sys));
+	own = vm_new(VM_IRQCHIP);
+	EXPECT_TRUE(state_is("mode", "shared"));
+	EXPECT_EQ(42, runs(own));
+	EXPECT_EQ(42, runs(theirs));
+	vm_free(theirs);
+	vm_free(own);
+}
+
+/* From one mode to the other, with nothing left behind, over and over */
+TEST_F(beside, modes)
+{
+	struct vm *own, *theirs;
+	int i;
+
+	for (i = 0; i < 10; i++) {
+		EXPECT_EQ(0, hand_over(self->sys));
+		own = vm_new(VM_PLAIN);
+		EXPECT_TRUE(state_is("mode", "shared"));
+		EXPECT_EQ(42, runs(own));
+		vm_free(own);
+		EXPECT_EQ(0, xioctl(self->sys, KEEL_BESIDE_KVM, -1));
+		ASSERT_EQ(0, module_delete(vendor_module()));
+
+		own = vm_new(VM_PLAIN);
+		EXPECT_TRUE(state_is("mode", "own"));
+		EXPECT_EQ(42, runs(own));
+		vm_free(own);
+		ASSERT_TRUE(kvm_load());
+		theirs = kvm_vm_new(VM_PLAIN);
+		EXPECT_EQ(42, runs(theirs));
+		vm_free(theirs);
+	}
+}
+
+/* ------------------------------------------------------------- guests of both kinds */
+
+#define NR		2			/* of each kind */
+#define PAGES		16
+#define ALIAS_GVA	0xa00000UL		/* for each guest another page of its own */
+#define ALIAS_PT	0xc00000UL
+
+static volatile u32 stop;
+static volatile u64 rounds;
+static volatile u32 has_tsc_aux;
+static volatile u64 pages[PAGES][512];
+static struct pv_time times __attribute__((aligned(64)));
+
+/* Values that are canonical, and another for each guest */
+static const u32 msrs[] = {
+	MSR_STAR, MSR_LSTAR, MSR_CSTAR, MSR_SYSCALL_MASK, MSR_KERNEL_GS_BASE, MSR_IA32_SYSENTER_CS,
+	MSR_IA32_SYSENTER_ESP, MSR_IA32_SYSENTER_EIP, MSR_FS_BASE, MSR_TSC_AUX,
+};
+#define NR_MSRS	(sizeof(msrs) / sizeof(msrs[0]))
+
+static u64 msr_value(unsigned int i, u64 id, u64 turn)
+{
+	u64 v = (id << 12 | turn) * 0x11 + i;
+
+	switch (msrs[i]) {
+	case MSR_STAR:
+		return v << 32;
+	case MSR_SYSCALL_MASK:
+		return v & 0x40000;
+	case MSR_IA32_SYSENTER_CS:
+		return v & 0xffff;	/* a selector: some CPUs have no more of it */
+	default:
+		return v & 0x7fffff;
+	}
+}
+
+static bool msr_there(unsigned int i)
+{
+	return msrs[i] != MSR_TSC_AUX || has_tsc_aux;
+}
+
+/* Values in all registers over a few instructions, some of which exit */
+static void check_registers(u64 seed)
+{
+	u64 bad, in[2] = { seed * 3, seed * 5 }, out[2];
+
+	asm volatile("push %%rbp\n"
+		     "movups (%[in]),%%xmm7\n"
+		     "mov %%rcx,%%r8\n lea 1(%%r8),%%r9\n lea 2(%%r8),%%r10\n lea 3(%%r8),%%r11\n lea 4(%%r8),%%r12\n"
+		     "lea 5(%%r8),%%r13\n lea 6(%%r8),%%r14\n lea 7(%%r8),%%r15\n lea 8(%%r8),%%rbp\n"
+		     "mov $40,%%ecx\n 1: pause\n nop\n loop 1b\n"
+		     "xor %%eax,%%eax\n xor %%ecx,%%ecx\n cpuid\n"
+		     "mov $40,%%ecx\n 1: pause\n nop\n loop 1b\n"
+		     "movups %%xmm7,(%[out])\n"
+		     "lea 8(%%r8),%%rax\n sub %%rbp,%%rax\n pop %%rbp\n"
+		     "lea 1(%%r8),%%rcx\n sub %%r9,%%rcx\n or %%rcx,%%rax\n"
+		     "lea 2(%%r8),%%rcx\n sub %%r10,%%rcx\n or %%rcx,%%rax\n"
+		     "lea 3(%%r8),%%rcx\n sub %%r11,%%rcx\n or %%rcx,%%rax\n"
+		     "lea 4(%%r8),%%rcx\n sub %%r12,%%rcx\n or %%rcx,%%rax\n"
+		     "lea 5(%%r8),%%rcx\n sub %%r13,%%rcx\n or %%rcx,%%rax\n"
+		     "lea 6(%%r8),%%rcx\n sub %%r14,%%rcx\n or %%rcx,%%rax\n"
+		     "lea 7(%%r8),%%rcx\n sub %%r15,%%rcx\n or %%rcx,%%rax\n"
+		     "mov %%r8,%%rcx\n"
+		     : "=&a"(bad), "+c"(seed)
+		     : [in] "S"(in), [out] "D"(out)
+		     : "rbx", "rdx", "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15", "memory", "cc");
+	guest_eq(0, bad);
+	guest_eq(in[0], out[0]);
+	guest_eq(in[1], out[1]);
+}
+
+static void guest(u64 id)
+{
+	u64 tsc = rdtsc(), ns, last_ns, turn, seed = id << 32, now;
+	u32 i, n;
+
+	wrmsr(MSR_TIME, (u64)&times | 1);
+	last_ns = pv_read(&times);
+	while (!stop) {
+		turn = rounds & 0x7f;
+		for (i = 0; i < NR_MSRS; i++)
+			if (msr_there(i))
+				wrmsr(msrs[i], msr_value(i, id, turn));
+		for (i = 0; i < PAGES; i++)
+			for (n = 0; n < 512; n += 61)
+				pages[i][n] = seed + i * 512 + n;
+		write_cr2(seed);
+		for (n = 0; n < 20; n++)
+			check_registers(seed + n);
+		/* To userspace and back: another thread's turn */
+		guest_sync(0);
+		check_registers(seed + n);
+		guest_eq(seed, read_cr2());
+		for (i = 0; i < PAGES; i++)
+			for (n = 0; n < 512; n += 61)
+				guest_eq(seed + i * 512 + n, pages[i][n]);
+		guest_eq(id, *(volatile u64 *)ALIAS_GVA);
+		for (i = 0; i < NR_MSRS; i++)
+			if (msr_there(i))
+				guest_eq(msr_value(i, id, turn), rdmsr(msrs[i]));
+		now = rdtsc();
+		guest_assert(now > tsc);
+		tsc = now;
+		ns = pv_read(&times);
+		guest_assert(ns >= last_ns);
+		last_ns = ns;
+		rounds++;
+		seed++;
+	}
+	guest_done(0);
+}
+
+/* The guest sees its own page, and no other guest's, at the same address under the same kind of tables */
+static void make_alias(struct vm *vm, u64 id)
+{
+	*vm_split_page(vm, ALIAS_GVA, ALIAS_PT) = (HEAP_GPA + id * 0x1000) | 7;
+	*(volatile u64 *)gpa_hva(vm, HEAP_GPA + id * 0x1000) = id;
+}
+
+static void *runner(void *arg)
+{
+	struct vcpu *v = arg;
+
+	v->tid = gettid();
+	for (;;) {
+		if (vcpu_run(v) != KVM_EXIT_IO)
+			die("exit %s", exit_name(v->run->exit_reason));
+		if (v->run->io.port == PORT_DONE)
+			return NULL;
+		sched_yield();
+	}
+}
+
+static struct vcpu *start(struct vm *vm, u64 id, int cpu)
+{
+	struct vcpu *v = vcpu_new(vm, 0);
+	struct kvm_cpuid_entry2 *e = cpuid_find(vm->cpuid, 0x80000001, 0);
+
+	vcpu_long(v, guest, id);
+	make_alias(vm, id);
+	guest_var(vm, has_tsc_aux) = e && e->edx & 1 << 27;
+	if (pthread_create(&v->thread, NULL, runner, v))
+		die("pthread_create");
+	while (!v->tid)
+		sleep_ms(1);
+	stay_on(v->tid, cpu);
+	return v;
+}
+
+static u64 end(struct vcpu *v)
+{
+	u64 n;
+
+	guest_var(v->vm, stop) = 1;
+	pthread_join(v->thread, NULL);
+	n = guest_var(v->vm, rounds);
+	vm_free(v->vm);
+	return n;
+}
+
+static unsigned int seconds(void)
+{
+	return atoi(getenv("BESIDE_SECONDS") ?: "3");
+}
+
+/* All on one CPU, that is in the other kind's guest most of the time that it is not in one's own */
+TEST_F_TIMEOUT(beside, together, 900)
+{
+	struct vcpu *v[2 * NR];
+	u64 n, least = ~0ULL;
+	int i;
+
+	ASSERT_EQ(0, hand_over(self->sys));
+	for (i = 0; i < 2 * NR; i++)
+		v[i] = start(i & 1 ? kvm_vm_new(VM_IRQCHIP) : vm_new(VM_IRQCHIP), i + 1, 0);
+	EXPECT_TRUE(state_is("mode", "shared"));
+	sleep_ms(1000 * seconds());
+	for (i = 0; i < 2 * NR; i++) {
+		n = end(v[i]);
+		least = n < least ? n : least;
+	}
+	TH_LOG("%lu rounds", least);
+	EXPECT_LT(10, least);
+}
+
+/* kvm's VMs come and go, and one of its vCPUs from CPU to CPU */
+TEST_F_TIMEOUT(beside, churn, 900)
+{
+	u64 until = now_ns() + seconds() * 1000000000ULL;
+	int cpu = 0, nr = CPU_COUNT(&self->cpus), made = 0;
+	struct vcpu *own, *theirs;
+	struct vm *vm;
+
+	ASSERT_EQ(0, hand_over(self->sys));
+	own = start(vm_new(VM_IRQCHIP), 1, 0);
+	theirs = start(kvm_vm_new(VM_IRQCHIP), 2, 0);
+	while (now_ns() < until) {
+		stay_on(0, made % nr);
+		vm = kvm_vm_new(VM_IRQCHIP);
+		EXPECT_EQ(42, runs(vm));
+		vm_free(vm);
+		made++;
+		cpu = (cpu + 1) % nr;
+		stay_on(theirs->tid, cpu);
+	}
+	TH_LOG("%d VMs", made);
+	EXPECT_LT(10, end(theirs));
+	EXPECT_LT(10, end(own));
+}
+
+TEST_HARNESS_MAIN
