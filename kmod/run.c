@@ -623,6 +623,7 @@ int keel_exit_internal_error(struct keel_vcpu *vcpu, u32 suberror, int ndata, co
 int keel_exit_emulation_failure(struct keel_vcpu *vcpu, const u8 *bytes, unsigned int have)
 {
 	struct kvm_run *run = vcpu->run;
+	unsigned int n = min(have, 15U);	/* what stands in kvm_run another thread may change */
 
 	vcpu->stat.emulation_fail++;
 	/* An unknown instruction in user mode is the program's fault, not the machine's. */
@@ -636,9 +637,9 @@ int keel_exit_emulation_failure(struct keel_vcpu *vcpu, const u8 *bytes, unsigne
 	run->emulation_failure.ndata = 4;
 	if (have) {
 		run->emulation_failure.flags = KVM_INTERNAL_ERROR_EMULATION_FLAG_INSTRUCTION_BYTES;
-		run->emulation_failure.insn_size = min(have, 15U);
+		run->emulation_failure.insn_size = n;
 		memset(run->emulation_failure.insn_bytes, 0x90, 15);
-		memcpy(run->emulation_failure.insn_bytes, bytes, run->emulation_failure.insn_size);
+		memcpy(run->emulation_failure.insn_bytes, bytes, n);
 	}
 	if (!vcpu->vm->exit_on_emulation_failure)
 		keel_raise(vcpu, X86_TRAP_UD);

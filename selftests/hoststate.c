@@ -224,4 +224,47 @@ TEST_F(hoststate, ldt_of_another_thread)
 	EXPECT_EQ(0, o.err);
 }
 
+/* ---- the host's TSC_AUX, which says where it runs, is nothing for a guest that is told of no TSC_AUX, and executes RDTSCP ---- */
+
+static volatile u64 aux_seen;
+
+static void aux_undefined(struct guest_frame *f)
+{
+	f->rip += 3;
+}
+
+static void aux_guest(u64 arg)
+{
+	u32 aux = 0;
+
+	guest_on(6, aux_undefined);
+	asm volatile("rdtscp" : "+c"(aux) :: "rax", "rdx");
+	aux_seen = aux;
+	guest_done(0);
+}
+
+TEST_F(hoststate, tsc_aux)
+{
+	struct kvm_cpuid_entry2 *e;
+	cpu_set_t set;
+	u32 aux;
+
+	e = cpuid_find(self->vm->cpuid, 0x80000001, 0);
+	if (!e || !(e->edx & 1 << 27))
+		SKIP(return, "the CPU has no RDTSCP");
+	/* On the first CPU of the first node it is 0. */
+	CPU_ZERO(&set);
+	CPU_SET(1, &set);
+	if (sched_setaffinity(0, sizeof(set), &set))
+		SKIP(return, "one CPU");
+	asm volatile("rdtscp" : "=c"(aux) :: "rax", "rdx");
+	ASSERT_NE(0, aux);
+	e->edx &= ~(1U << 27);
+	cpuid_find(self->vm->cpuid, 7, 0)->ecx &= ~(1U << 22);
+	must(ioctl(self->v->fd, KVM_SET_CPUID2, self->vm->cpuid));
+	vcpu_long(self->v, aux_guest, 0);
+	vcpu_done(self->v);
+	EXPECT_EQ(0, guest_var(self->vm, aux_seen));
+}
+
 TEST_HARNESS_MAIN

@@ -3,6 +3,7 @@
  * Memory slots: what is refused, move, delete and read-only, slots that go
  * while vCPUs use them, very many slots; dirty logging in both its forms.
  */
+#include <sys/wait.h>
 #include "test.h"
 
 #define SLOT_GPA	0x10000000UL
@@ -536,6 +537,56 @@ TEST_F(dirty, log)
 	EXPECT_EQ(0, get_log(vm, 1, b));
 	EXPECT_EQ(0, count_bits(b));
 	vcpu_done(v);
+}
+
+/* As a program of 32 bits calls it, from such memory */
+static int ioctl32(int fd, unsigned int cmd, void *arg)
+{
+	long ret;
+
+	asm volatile("int $0x80" : "=a"(ret) : "a"(54L), "b"((long)fd), "c"((long)cmd), "d"(arg) :
+		     "memory", "r8", "r9", "r10", "r11");
+	return ret;
+}
+
+static bool takes_32_bits(void)
+{
+	pid_t pid = fork();
+	int status;
+
+	if (!pid) {
+		ioctl32(-1, 0, NULL);
+		_exit(0);
+	}
+	return waitpid(pid, &status, 0) == pid && WIFEXITED(status);
+}
+
+/* Such a program sets half of what is there for a pointer */
+TEST_F(dirty, of_32_bits)
+{
+	struct {
+		struct kvm_dirty_log log;
+		struct kvm_clear_dirty_log clear;
+		u64 b[PAGES / 64];
+	} *m = mmap(NULL, sizeof(*m), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_32BIT, -1, 0);
+	u64 half = 0xdeadbeefUL << 32 | (u64)m->b;
+	struct vm *vm = self->vm;
+
+	if (!takes_32_bits())
+		SKIP(return, "a kernel without system calls of 32 bits");
+	vcpu_long(self->v, dirty_guest, 0);
+	must(vm_enable_cap(vm, KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2, 1));
+	vm_slot(vm, 1, SLOT_GPA, MEM2, self->mem, KVM_MEM_LOG_DIRTY_PAGES);
+	EXPECT_EQ(0, vcpu_sync(self->v));
+	EXPECT_EQ(1, vcpu_sync(self->v));
+	m->log = (struct kvm_dirty_log){ .slot = 1, .dirty_bitmap = (void *)half };
+	EXPECT_EQ(0, ioctl32(vm->fd, KVM_GET_DIRTY_LOG, &m->log));
+	EXPECT_EQ(4, count_bits(m->b));
+	m->clear = (struct kvm_clear_dirty_log){ .slot = 1, .num_pages = PAGES, .dirty_bitmap = (void *)half };
+	EXPECT_EQ(0, ioctl32(vm->fd, KVM_CLEAR_DIRTY_LOG, &m->clear));
+	EXPECT_EQ(0, ioctl32(vm->fd, KVM_GET_DIRTY_LOG, &m->log));
+	EXPECT_EQ(0, count_bits(m->b));
+	munmap(m, sizeof(*m));
 }
 
 TEST_F(dirty, manual)

@@ -208,11 +208,6 @@ void keel_fpu_free(struct keel_vcpu *vcpu)
 
 /* ------------------------------------------------------------------ switching */
 
-static bool guest_reads_tsc_aux(struct keel_vcpu *vcpu)
-{
-	return host.tsc_aux && (keel_guest_has(vcpu, X86_FEATURE_RDTSCP) || keel_guest_has(vcpu, X86_FEATURE_RDPID));
-}
-
 void keel_fpu_load(struct keel_vcpu *vcpu)
 {
 	struct keel_fpu *fpu = &vcpu->fpu;
@@ -229,7 +224,8 @@ void keel_fpu_load(struct keel_vcpu *vcpu)
 			     "d" ((u32)(host.swapped >> 32)) : "memory");
 	else
 		asm volatile("fxrstor64 (%0)" : : "r" (fpu->state) : "memory");
-	fpu->swap_tsc_aux = guest_reads_tsc_aux(vcpu);
+	/* Also for a guest that is not told of RDTSCP and RDPID: not every CPU can keep it from them. */
+	fpu->swap_tsc_aux = host.tsc_aux;
 	if (fpu->swap_tsc_aux) {
 		fpu->host_tsc_aux = keel_rdmsr(MSR_TSC_AUX);
 		if (fpu->host_tsc_aux != vcpu->msrs.tsc_aux)

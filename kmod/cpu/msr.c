@@ -7,6 +7,7 @@
  * paused.  keel_get_msr() never sleeps; keel_set_msr() does only for rows without M_FAST.
  * SDM vol. 4, vol. 3 11.11 (MTRR), 11.12 (PAT), chapter 15 (machine check); APM vol. 2 appendix A.
  */
+#include <linux/nospec.h>
 #include <linux/slab.h>
 #include <linux/uaccess.h>
 #include <asm/kvm_para.h>
@@ -841,15 +842,22 @@ static const struct msr_window {
 	{ HV_X64_MSR_GUEST_OS_ID, ARRAY_SIZE(window_hv), window_hv },
 };
 
-static const struct msr_row *find(u32 msr)
+/*
+ * The row of *@msr.  What a CPU that guesses does with a number out of range stays in the table, and so does all that rows
+ * index by the number.
+ */
+static __always_inline const struct msr_row *find(u32 *msr)
 {
 	unsigned int i;
 
 	for (i = 0; i < ARRAY_SIZE(windows); i++) {
-		u32 n = msr - windows[i].first;
+		u32 n = *msr - windows[i].first;
 
-		if (n < windows[i].count)
-			return windows[i].row[n] ? &msr_rows[windows[i].row[n] - 1] : NULL;
+		if (n >= windows[i].count)
+			continue;
+		n = array_index_nospec(n, windows[i].count);
+		*msr = windows[i].first + n;
+		return windows[i].row[n] ? &msr_rows[windows[i].row[n] - 1] : NULL;
 	}
 	return NULL;
 }
@@ -896,8 +904,9 @@ static __always_inline bool may_access(const struct msr_access *a)
 
 static __always_inline int get_msr(struct keel_vcpu *vcpu, u32 msr, u64 *val, bool host)
 {
-	struct msr_access a = { .vcpu = vcpu, .row = find(msr), .msr = msr, .host = host };
+	struct msr_access a = { .vcpu = vcpu, .msr = msr, .host = host };
 
+	a.row = find(&a.msr);
 	return a.row && may_access(&a) ? a.row->get(&a, val) : 1;
 }
 
@@ -908,8 +917,9 @@ int keel_get_msr(struct keel_vcpu *vcpu, u32 msr, u64 *val, bool host)
 
 int keel_set_msr(struct keel_vcpu *vcpu, u32 msr, u64 val, bool host)
 {
-	struct msr_access a = { .vcpu = vcpu, .row = find(msr), .msr = msr, .host = host };
+	struct msr_access a = { .vcpu = vcpu, .msr = msr, .host = host };
 
+	a.row = find(&a.msr);
 	return a.row && may_access(&a) ? a.row->set(&a, val) : 1;
 }
 
@@ -926,7 +936,7 @@ static noinline bool filter_allows(struct keel_vcpu *vcpu, u32 msr, u32 access)
 		u32 n = msr - r->base;
 
 		if (n < r->nmsrs && (r->flags & access))
-			return r->bitmap[n / 8] & BIT(n % 8);
+			return r->bitmap[array_index_nospec(n, r->nmsrs) / 8] & BIT(n % 8);
 	}
 	return !(filter->flags & KVM_MSR_FILTER_DEFAULT_DENY);
 }
@@ -935,7 +945,7 @@ static noinline u32 why_refused(u32 msr, int r)
 {
 	if (r == -EAGAIN)
 		return KEEL_MSR_SLOW;
-	return find(msr) ? KVM_MSR_EXIT_REASON_INVAL : KVM_MSR_EXIT_REASON_UNKNOWN;
+	return find(&msr) ? KVM_MSR_EXIT_REASON_INVAL : KVM_MSR_EXIT_REASON_UNKNOWN;
 }
 
 u32 keel_guest_rdmsr(struct keel_vcpu *vcpu, u32 msr, u64 *val)
@@ -950,8 +960,9 @@ u32 keel_guest_rdmsr(struct keel_vcpu *vcpu, u32 msr, u64 *val)
 
 u32 keel_guest_wrmsr(struct keel_vcpu *vcpu, u32 msr, u64 val)
 {
-	struct msr_access a = { .vcpu = vcpu, .row = find(msr), .msr = msr, .host = false };
+	struct msr_access a = { .vcpu = vcpu, .msr = msr, .host = false };
 
+	a.row = find(&a.msr);
 	/* No row is #GP, which needs no sleep either. */
 	if (vcpu->atomic && a.row && !(a.row->flags & M_FAST))
 		return KEEL_MSR_SLOW;

@@ -5,6 +5,7 @@
  * ioapic->lock, raw and with IRQs off, guards all changes: lines move in hard interrupt context.  It is dropped
  * while those who wait for acknowledgements are told, since they move lines; whose an EOI is is looked up without it.
  */
+#include <linux/nospec.h>
 #include <linux/slab.h>
 #include "internal.h"
 
@@ -239,7 +240,7 @@ static u32 window_read(struct irq_ioapic *io)
 	}
 	if (reg < 0x10 || pin >= IRQ_IOAPIC_PINS)
 		return 0;
-	return io->pins[pin].bits >> (reg & 1 ? 32 : 0);
+	return io->pins[array_index_nospec(pin, IRQ_IOAPIC_PINS)].bits >> (reg & 1 ? 32 : 0);
 }
 
 /* An interrupt that is under way was sent by the old entry. */
@@ -280,6 +281,7 @@ static void window_write(struct irq_ioapic *io, u32 val)
 	if (reg < 0x10 || pin >= IRQ_IOAPIC_PINS)
 		return;
 
+	pin = array_index_nospec(pin, IRQ_IOAPIC_PINS);
 	e = io->pins[pin];
 	if (reg & 1) {
 		e.bits = (u32)e.bits | (u64)val << 32;

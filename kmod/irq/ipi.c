@@ -97,7 +97,7 @@ static struct keel_lapic *one_target(const struct keel_vm *vm, const struct irq_
 
 	if (msg->shorthand || msg->logical || dest == 0xff || !all || dest >= all->size || READ_ONCE(vm->irq.ids_moved))
 		return NULL;
-	apic = READ_ONCE(all->apic[dest]);
+	apic = READ_ONCE(all->apic[array_index_nospec(dest, all->size)]);
 	if (!apic)
 		return NULL;
 	base = READ_ONCE(apic->vcpu->apic_base);
@@ -122,7 +122,7 @@ static struct keel_lapic *next_target(struct targets *t)
 		t->mask &= t->mask - 1;
 		if (bit >= t->size || t->base >= t->size - bit)
 			return NULL;
-		apic = READ_ONCE(t->tab[t->base + bit]);
+		apic = READ_ONCE(t->tab[array_index_nospec(t->base + bit, t->size)]);
 		if (apic && apic_matches(t, apic))
 			return apic;
 	}

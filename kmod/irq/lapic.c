@@ -302,6 +302,9 @@ int irq_ack(struct keel_vcpu *vcpu)
 			return irq_pic_ack(vcpu->vm);
 		return take_user_vector(vcpu);
 	}
+	/* The PIC's was there a moment ago.  Of a LAPIC that the CPU runs nobody else takes anything. */
+	if (apic->by_cpu)
+		return -1;
 	vector = apic_pending(apic);
 	if (vector < 0)
 		return -1;
@@ -786,6 +789,8 @@ void irq_lapic_reset(struct keel_vcpu *vcpu, bool init)
 	if (!apic)
 		return;
 
+	/* Senders first: what is thrown away below is to be the last. */
+	WRITE_ONCE(apic->enabled, false);
 	apic_timer_reset(apic);
 	/* INIT keeps the id, and there is no moment without: the SIPI behind it is addressed to it. */
 	memset(apic->regs, 0, APIC_ID);

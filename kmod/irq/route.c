@@ -5,6 +5,7 @@
  * The routing table never changes once published: a new one takes its place, the old one goes with kfree_rcu().
  * Writers hold irq.lock.  SDM volume 3, "Message Signalled Interrupts" has the message format.
  */
+#include <linux/nospec.h>
 #include <linux/slab.h>
 #include <linux/sort.h>
 #include <linux/uaccess.h>
@@ -75,6 +76,7 @@ int irq_set_gsi(struct keel_vm *vm, enum irq_source source, u32 gsi, bool level)
 	rcu_read_lock();
 	t = rcu_dereference(vm->irq.routes);
 	if (t && gsi < t->nr_gsis) {
+		gsi = array_index_nospec(gsi, t->nr_gsis);
 		for (i = t->start[gsi]; i < t->start[gsi + 1]; i++) {
 			const struct irq_route *e = &t->route[i];
 

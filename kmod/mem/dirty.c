@@ -14,6 +14,7 @@
  * With dirty rings the bitmap stays, and says which pages are listed in some vCPU's ring: one that is gets no second
  * entry, whoever writes it, until the VMM has given the first back.
  */
+#include <linux/compat.h>
 #include <linux/sched.h>
 #include <linux/slab.h>
 #include <linux/uaccess.h>
@@ -164,9 +165,16 @@ static int log_get_and_clear(struct keel_vm *vm, struct keel_slot *slot, unsigne
 	return err;
 }
 
+/* A program of 32 bits sets no more of the pointer than it has. */
+static void __user *log_bitmap(void __user *bitmap)
+{
+	return in_compat_syscall() ? compat_ptr((uintptr_t)bitmap) : bitmap;
+}
+
 VM_IOCTL(keel_get_dirty_log)
 {
 	const struct kvm_dirty_log *log = buf;
+	void __user *bitmap = log_bitmap(log->dirty_bitmap);
 	struct keel_slot *slot;
 	long err = 0;
 
@@ -178,8 +186,8 @@ VM_IOCTL(keel_get_dirty_log)
 	if (IS_ERR(slot))
 		err = PTR_ERR(slot);
 	else if (!(vm->slots.dirty_log_caps & KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE))
-		err = log_get_and_clear(vm, slot, log->dirty_bitmap);
-	else if (copy_to_user(log->dirty_bitmap, slot->dirty, BITS_TO_LONGS(slot->npages) * sizeof(long)))
+		err = log_get_and_clear(vm, slot, bitmap);
+	else if (copy_to_user(bitmap, slot->dirty, BITS_TO_LONGS(slot->npages) * sizeof(long)))
 		err = -EFAULT;
 	mutex_unlock(&vm->slots_lock);
 	return err;
@@ -187,7 +195,7 @@ VM_IOCTL(keel_get_dirty_log)
 
 static int log_clear(struct keel_vm *vm, struct keel_slot *slot, const struct kvm_clear_dirty_log *log)
 {
-	const unsigned long __user *from = log->dirty_bitmap;
+	const unsigned long __user *from = log_bitmap(log->dirty_bitmap);
 	unsigned long longs = BITS_TO_LONGS(log->num_pages), done, n, *chunk;
 	bool flush = false;
 	int err = 0;

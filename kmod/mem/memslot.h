@@ -7,6 +7,7 @@
 #define KEEL_MEMSLOT_H
 
 #include <linux/interval_tree.h>
+#include <linux/nospec.h>
 #include <linux/rbtree.h>
 
 /*
@@ -48,9 +49,10 @@ struct keel_dirty_ring {
 	u32 reset_index;		/* the first that userspace has not given back */
 };
 
+/* @gfn is one of @slot's, also for a CPU that guesses: the guest sees nothing of the VMM's memory behind it. */
 static inline unsigned long keel_slot_hva(const struct keel_slot *slot, u64 gfn)
 {
-	return slot->hva + ((gfn - slot->base_gfn) << PAGE_SHIFT);
+	return slot->hva + (array_index_nospec(gfn - slot->base_gfn, slot->npages) << PAGE_SHIFT);
 }
 
 static inline unsigned int keel_slot_space(const struct keel_slot *slot)

@@ -179,6 +179,9 @@ static int shadow_fill(struct keel_vcpu *vcpu, u64 gva, u64 gpa, u32 access, con
 	int r = MMU_MMIO;
 
 	*present = false;
+	/* Our tables do not reach as far as the guest's may: no slot does. */
+	if (gpa >> PAGE_SHIFT > mmu_max_gfn())
+		return MMU_MMIO;
 	read_lock(&vcpu->vm->mmu.lock);
 	ptep = mmu_lookup_held(vcpu->mmu.view, gpa >> PAGE_SHIFT, &map_level, &held);
 	entry = ptep ? READ_ONCE(*ptep) : 0;

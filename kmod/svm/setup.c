@@ -251,6 +251,9 @@ static const char *svm_missing(void)
 		return "this CPU has no SVM";
 	if (rdmsrq_safe(MSR_VM_CR, &vm_cr) == 0 && (vm_cr & SVM_VM_CR_SVM_DIS_MASK))
 		return "SVM is disabled in firmware; enable it in the BIOS setup";
+	/* Which a CR3 of 32 bits cannot say of the page it points to. */
+	if (!npt && sme_me_mask)
+		return "npt=0 does not go with encrypted memory (SME)";
 	return NULL;
 }
 
@@ -336,7 +339,11 @@ int svm_setup(struct keel_ops *ops, const char **why)
 	caps->efer_allowed = EFER_SCE | EFER_LME | EFER_LMA | EFER_NX;
 	if (boot_cpu_has(X86_FEATURE_FXSR_OPT))
 		caps->efer_allowed |= EFER_FFXSR;
-	caps->two_dim = npt && boot_cpu_has(X86_FEATURE_NPT);
+	/*
+	 * Family 10h, erratum 383: a guest that changes the size of a page it uses can bring about a machine check that the
+	 * host does not survive.  Of keel's own tables the CPU sees no such change without a flush.
+	 */
+	caps->two_dim = npt && boot_cpu_has(X86_FEATURE_NPT) && !boot_cpu_has_bug(X86_BUG_AMD_TLB_MMATCH);
 	caps->mmu_fmt = &npt_format;
 	if (!boot_cpu_has(X86_FEATURE_NX))	/* the bit is reserved then, and all may be executed */
 		npt_format.exec = npt_format.inverted = 0;

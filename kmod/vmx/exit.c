@@ -404,6 +404,9 @@ static const struct vmx_exit {
 	R(VMFUNC)		= { BOTH(vmx_ud), "vmfunc" },
 	R(PML_FULL)		= { BOTH(vmx_pml_full), "pml_full" },
 	R(ENCLS)		= { BOTH(vmx_ud), "encls" },
+	/* What TDX has; CPUs with it exit whatever the controls say, and older headers have no names for these. */
+	[76]			= { BOTH(vmx_ud), "seamcall" },
+	[77]			= { BOTH(vmx_ud), "tdcall" },
 };
 
 const char *vmx_exit_name(unsigned int slot)
