@@ -69,7 +69,7 @@ TEST(bad_pointers)
 			TH_LOG("ioctl %#lx", on_vm[i]);
 	}
 	for (i = 0; i < ARRAY_SIZE(on_vcpu); i++) {
-		if ((on_vcpu[i] == KVM_GET_XCRS || on_vcpu[i] == KVM_SET_XCRS) && !vm_check(vm, KVM_CAP_XCRS))
+		if ((on_vcpu[i] == KVM_GET_XCRS || on_vcpu[i] == KVM_SET_XCRS) && !vm_cap(vm, KVM_CAP_XCRS))
 			continue;	/* a CPU without XSAVE */
 		EXPECT_EQ(-EFAULT, xioctl(v->fd, on_vcpu[i], 8))
 			TH_LOG("ioctl %#lx", on_vcpu[i]);
