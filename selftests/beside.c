@@ -135,6 +135,53 @@ TEST_F(beside, taken)
 	vm_free(own);
 }
 
+/* What the kernel's log has behind what @fd has read of it */
+static bool log_says(int fd, const char *what)
+{
+	char line[8192];
+	ssize_t n;
+
+	while ((n = read(fd, line, sizeof(line) - 1)) > 0) {
+		line[n] = 0;
+		if (strstr(line, what))
+			return true;
+	}
+	return false;
+}
+
+/* A CPU on which the owner has not done what it should have: no VM, and the log says why; then it has */
+TEST_F(beside, not_on)
+{
+	static const struct {
+		u32 msr;
+		u64 clear;
+		const char *says;
+	} cases[] = {
+		{ MSR_VM_HSAVE_PA, ~0UL, "keel: no VM: kvm_amd has no host save area" },
+		{ MSR_EFER, 1UL << 12, "keel: no VM: kvm_amd's VM was handed over, but EFER.SVME is clear" },
+	};
+	int i, msr, log = open("/dev/kmsg", O_RDONLY | O_NONBLOCK), vm;
+	u64 val, less;
+
+	if (!guest_is_amd() || system("modprobe -q msr") || (msr = open("/dev/cpu/0/msr", O_RDWR)) < 0)
+		SKIP(return, "SVM's MSRs, and the module msr, are not here");
+	lseek(log, 0, SEEK_END);
+	EXPECT_EQ(0, hand_over(self->sys));
+	for (i = 0; i < 2; i++) {
+		ASSERT_EQ(8, pread(msr, &val, 8, cases[i].msr));
+		less = val & ~cases[i].clear;
+		ASSERT_EQ(8, pwrite(msr, &less, 8, cases[i].msr));
+		EXPECT_EQ(-EBUSY, xioctl(self->sys, KVM_CREATE_VM, 0));
+		ASSERT_EQ(8, pwrite(msr, &val, 8, cases[i].msr));
+		EXPECT_TRUE(log_says(log, cases[i].says));
+		vm = xioctl(self->sys, KVM_CREATE_VM, 0);
+		EXPECT_LE(0, vm);
+		close(vm);
+	}
+	close(msr);
+	close(log);
+}
+
 /* From one mode to the other, with nothing left behind, over and over */
 TEST_F(beside, modes)
 {
@@ -344,6 +391,29 @@ TEST_F_TIMEOUT(beside, together, 900)
 	}
 	TH_LOG("%lu rounds", least);
 	EXPECT_LT(10, least);
+}
+
+/*
+ * kvm_amd gives each of its vCPUs another ASID, until there are no more: so many that they have all of them, on a CPU that has
+ * few. One of them shares its ASID with keel's vCPUs then.  (One of the lab's CPUs stops when it finds translations of another
+ * guest under an ASID.)
+ */
+TEST_F_TIMEOUT(beside, all_asids, 900)
+{
+	struct vcpu *v[16];
+	u32 r[4], i, nr;
+
+	cpuid(0x8000000a, 0, r);
+	nr = r[1];
+	if (!guest_is_amd() || nr > sizeof(v) / sizeof(v[0]))
+		SKIP(return, "no ASIDs, or too many");
+	ASSERT_EQ(0, hand_over(self->sys));
+	/* The first is the host's */
+	for (i = 0; i < nr; i++)
+		v[i] = start(i ? kvm_vm_new(VM_IRQCHIP) : vm_new(VM_IRQCHIP), i, 0);
+	sleep_ms(1000 * seconds());
+	for (i = 0; i < nr; i++)
+		EXPECT_LT(3, end(v[i]));
 }
 
 /* kvm's VMs come and go, and one of its vCPUs from CPU to CPU */

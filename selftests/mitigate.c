@@ -6,12 +6,14 @@
  * the kernel has patched it.
  */
 #include "test.h"
+#include "beside.h"
 #include <elf.h>
 #include <sched.h>
 
 #define COUNTS		0x4b4c0000U
 #define MARK		0x6b65656c6c6162ULL
-enum { N_SPEC_CTRL, N_PRED_CMD, N_FLUSH_CMD, N_BP_CFG, N_VERW = 0x10, N_FILD };
+enum { N_SPEC_CTRL, N_PRED_CMD, N_FLUSH_CMD, N_BP_CFG, N_TSC_RATIO, N_VERW = 0x10, N_FILD };
+#define TSC_RATIO	0xc0000104U
 #define BP_CFG		0xc001102eU
 #define BP_SPEC_REDUCE	(1UL << 4)
 
@@ -297,6 +299,104 @@ TEST_F(mitigate, bp_reduce)
 	vm_free(self->vm);
 	self->vm = NULL;
 	EXPECT_EQ(0, host_msr(BP_CFG) & BP_SPEC_REDUCE);
+}
+
+/* ---- beside the kernel's own module: as one finds it, the other left it ---- */
+
+struct beside {
+	struct vm *vm;
+	struct vcpu *v;
+};
+
+/* A vCPU of each kind, both of which have run here */
+static void begin_beside(FIXTURE_DATA(mitigate) *self, struct beside *theirs)
+{
+	int sys = node_open();
+
+	if (!kvm_load() || hand_over(sys))
+		die("no VM of the kernel's own module");
+	close(sys);
+	theirs->vm = kvm_vm_new(VM_PLAIN);
+	theirs->v = vcpu_new(theirs->vm, 0);
+	vcpu_long(theirs->v, port_guest, 0);
+	begin(self, port_guest, 0);
+	if (!state_is("mode", "shared"))
+		die("virtualization is not shared");
+}
+
+static void end_beside(FIXTURE_DATA(mitigate) *self, struct beside *theirs)
+{
+	int sys = node_open();
+
+	vm_free(theirs->vm);
+	vm_free(self->vm);
+	self->vm = NULL;
+	if (xioctl(sys, KEEL_BESIDE_KVM, -1) || module_delete(vendor_module()))
+		die("%s stays", vendor_module());
+	close(sys);
+	module_delete("kvm");
+}
+
+/* A barrier when it comes and one when it leaves, whoever was here before */
+TEST_F(mitigate, beside_ibpb)
+{
+	struct beside theirs;
+	u64 before;
+	int i;
+
+	DUE("beside_ibpb");
+	begin_beside(self, &theirs);
+	vcpu_expect(self->v, KVM_EXIT_IO);
+	vcpu_expect(theirs.v, KVM_EXIT_IO);
+	before = count(N_PRED_CMD);
+	for (i = 0; i < TURNS; i++) {
+		vcpu_expect(self->v, KVM_EXIT_IO);
+		vcpu_expect(theirs.v, KVM_EXIT_IO);
+	}
+	EXPECT_LE(2 * TURNS, count(N_PRED_CMD) - before);
+	end_beside(self, &theirs);
+}
+
+/* kvm_amd writes the ratio of its guest's TSC when that is another than it has last written here */
+TEST_F(mitigate, beside_ratio)
+{
+	struct beside theirs;
+	u64 khz, ratio, before;
+
+	DUE("beside_ratio");
+	begin_beside(self, &theirs);
+	khz = must(ioctl(theirs.v->fd, KVM_GET_TSC_KHZ, 0));
+	must(ioctl(theirs.v->fd, KVM_SET_TSC_KHZ, khz * 2));
+	must(ioctl(self->v->fd, KVM_SET_TSC_KHZ, khz / 2));
+	vcpu_expect(theirs.v, KVM_EXIT_IO);
+	ratio = host_msr(TSC_RATIO);
+	EXPECT_LT(1UL << 32, ratio);
+	before = count(N_TSC_RATIO);
+	vcpu_expect(self->v, KVM_EXIT_IO);
+	EXPECT_LE(2, count(N_TSC_RATIO) - before);
+	EXPECT_EQ(ratio, host_msr(TSC_RATIO));
+	end_beside(self, &theirs);
+}
+
+/* And the bit when it first has a guest here; not again. Nor does it take it away from under keel's. */
+TEST_F(mitigate, beside_reduce)
+{
+	struct beside theirs;
+	u64 before;
+
+	DUE("beside_reduce");
+	begin_beside(self, &theirs);
+	before = count(N_BP_CFG);
+	vcpu_expect(self->v, KVM_EXIT_IO);
+	EXPECT_EQ(before + 2, count(N_BP_CFG));
+	EXPECT_EQ(0, host_msr(BP_CFG) & BP_SPEC_REDUCE);
+	vcpu_expect(theirs.v, KVM_EXIT_IO);
+	EXPECT_EQ(BP_SPEC_REDUCE, host_msr(BP_CFG) & BP_SPEC_REDUCE);
+	before = count(N_BP_CFG);
+	vcpu_expect(self->v, KVM_EXIT_IO);
+	EXPECT_EQ(before, count(N_BP_CFG));
+	EXPECT_EQ(BP_SPEC_REDUCE, host_msr(BP_CFG) & BP_SPEC_REDUCE);
+	end_beside(self, &theirs);
 }
 
 /* ---- text ---- */

@@ -29,7 +29,8 @@
  * VMRUN, whatever ASID it is under and whether a flush is asked for. Its CPU
  * gets very few ASIDs, and a VMRUN that would find another guest's
  * translations, or those of other nested tables, under its own is the end of
- * the machine.
+ * the machine. A guest that was entered with a flush, and could not even fetch
+ * its first instruction, leaves none behind.
  */
 #define _GNU_SOURCE
 #include "patch.h"
@@ -57,8 +58,12 @@
 #define VMCB_TLB_CONTROL	0x5c
 #define  FLUSH_ALL	1
 #define  FLUSH_ASID	3
+#define VMCB_EXIT_CODE	0x70
+#define  PAGE_FAULT	(0x40 + 14)
+#define VMCB_EXIT_ADDRESS	0x80
 #define VMCB_NESTED_CR3	0xb0
 #define VMCB_NRIP	0xc8
+#define VMCB_RIP	0x578
 #define VMCB_CR2	0x640
 #define SOFTWARE_INTERRUPT	4
 #define SOFTWARE_EXCEPTION	6
@@ -87,6 +92,7 @@ static struct tagged {
 	void *vmcb;
 	uint64_t nested_cr3;
 } tagged[CPUS][ASIDS];
+static uint64_t entered_at[CPUS];
 
 static void check_asid(void *cpu, void *memory)
 {
@@ -105,6 +111,16 @@ static void check_asid(void *cpu, void *memory)
 	if (t[asid].vmcb && memcmp(&t[asid], &now, sizeof(now)))
 		panic(cpu, "VMRUN: ASID %u has translations that are not this guest's", asid);
 	t[asid] = now;
+	entered_at[AT(uint32_t, cpu, NUMBER) % CPUS] = AT(uint64_t, memory, VMCB_RIP);
+}
+
+static void nothing_tagged(void *cpu, void *memory)
+{
+	uint32_t number = AT(uint32_t, cpu, NUMBER) % CPUS, asid = AT(uint32_t, memory, VMCB_ASID);
+
+	if (asid < ASIDS && AT(uint8_t, memory, VMCB_TLB_CONTROL) && AT(uint64_t, memory, VMCB_EXIT_CODE) == PAGE_FAULT &&
+	    AT(uint64_t, memory, VMCB_RIP) == entered_at[number] && AT(uint64_t, memory, VMCB_EXIT_ADDRESS) == entered_at[number])
+		tagged[number][asid].vmcb = NULL;
 }
 
 static void few_asids(const void *cpuid, uint32_t function, uint32_t sub, struct leaf *leaf)
@@ -150,6 +166,10 @@ static void int_n(void *cpu, uint8_t vector, unsigned int type, bool has_error, 
 
 static void leave(void *cpu, void *host)
 {
+	void *memory = AT(void *, cpu, VMCB_MEMORY);
+
+	if (memory)
+		nothing_tagged(cpu, memory);
 	AT(uint32_t, cpu, DEBUG_TRAP) = 0;
 	load_host(cpu, host);
 }
