@@ -4,10 +4,12 @@
  * their clocks go forward, and their timers still fire.
  *
  * What is about suspend wants the lab's fake-sleep.ko, what is about different TSCs a kernel that knows them to be unstable and
- * a CPU whose TSC can be written (selftests/lab/check, suite power).  CYCLES=n: so many rounds of CPU hotplug.
+ * a CPU whose TSC can be written (selftests/lab/check, suite power).  CYCLES=n: so many rounds of CPU hotplug.  BESIDE=1: all
+ * the while a VM of the kernel's own module runs as well, whose virtualization keel borrows.
  */
 #define _GNU_SOURCE
 #include "test.h"
+#include "beside.h"
 #include "pvclock.h"
 
 #include <sched.h>
@@ -72,10 +74,14 @@ static void guest(u64 id)
 }
 
 FIXTURE(power) {
-	struct vm *vm;
-	struct vcpu *v[NR];
+	struct vm *vm, *theirs;
+	struct vcpu *v[NR], *their_v[1];
 	int cpu[8], nr_cpus, nr;
 };
+
+static void start(struct vm *vm, struct vcpu **v, int nr);
+static void end(struct vm *vm, struct vcpu **v, int nr);
+static bool go_on(struct vm *vm, int nr, unsigned int ms);
 
 FIXTURE_SETUP(power)
 {
@@ -86,7 +92,19 @@ FIXTURE_SETUP(power)
 	for (i = 0; i < 64 && self->nr_cpus < 8; i++)
 		if (CPU_ISSET(i, &set))
 			self->cpu[self->nr_cpus++] = i;
+	if (getenv("BESIDE")) {
+		int sys = node_open();
+
+		if (!kvm_load() || hand_over(sys))
+			die("no VM of the kernel's own module");
+		close(sys);
+		self->theirs = kvm_vm_new(VM_IRQCHIP);
+		self->their_v[0] = vcpu_new(self->theirs, 0);
+		start(self->theirs, self->their_v, 1);
+	}
 	self->vm = vm_new(VM_IRQCHIP);
+	if (self->theirs && !state_is("mode", "shared"))
+		die("virtualization is not shared");
 	self->nr = self->nr_cpus + 1 < NR ? self->nr_cpus + 1 : NR;
 	for (i = 0; i < self->nr; i++) {
 		struct kvm_mp_state on = { KVM_MP_STATE_RUNNABLE };
@@ -99,6 +117,12 @@ FIXTURE_SETUP(power)
 FIXTURE_TEARDOWN(power)
 {
 	vm_free(self->vm);
+	if (!self->theirs)
+		return;
+	EXPECT_TRUE(go_on(self->theirs, 1, 30000));
+	end(self->theirs, self->their_v, 1);
+	EXPECT_EQ(0, guest_var(self->theirs, seen)[0].spoiled);
+	vm_free(self->theirs);
 }
 
 static bool write_text(const char *file, const char *text)
@@ -300,6 +324,8 @@ TEST_F_TIMEOUT(power, suspend_lost, 300)
 	int fd;
 
 	NEED_SLEEP();
+	if (self->theirs)
+		SKIP(return, "the kernel's own module is the owner");
 	vcpu_long(self->v[0], guest, 0);
 	guest_var(self->vm, stop) = 1;
 	vcpu_done(self->v[0]);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * crash NODE KERNEL INITRD COMMAND-LINE crash|kexec|reboot: on each CPU that this process may use a vCPU of a VM of its own
- * spins; then the kernel crashes into that one, is replaced by it, or reboots, without a word to anybody.
+ * crash NODE[,NODE] KERNEL INITRD COMMAND-LINE crash|kexec|reboot: on each CPU that this process may use a vCPU of a VM of its own
+ * spins, or two of them, one of each node; then the kernel crashes into that one, is replaced by it, or reboots, without a word to anybody.
  */
 #include <fcntl.h>
 #include <linux/kexec.h>
@@ -19,13 +19,12 @@
 
 #define MUST(x) ({ __typeof__(x) r_ = (x); if (r_ < 0) { perror(#x); exit(1); } r_; })
 
-static const char *node;
-
 /* incw 0x2000; jmp: in real mode, in one page of code and one of data */
 static const unsigned char spin[] = { 0xff, 0x06, 0x00, 0x20, 0xeb, 0xfa };
 
 struct one {
 	int cpu;
+	const char *node;
 	volatile unsigned short *count;
 };
 
@@ -42,7 +41,7 @@ static void *vcpu(void *arg)
 	CPU_ZERO(&set);
 	CPU_SET(one->cpu, &set);
 	MUST(sched_setaffinity(0, sizeof(set), &set));
-	vm = MUST(ioctl(MUST(open(node, O_RDWR)), KVM_CREATE_VM, 0));
+	vm = MUST(ioctl(MUST(open(one->node, O_RDWR)), KVM_CREATE_VM, 0));
 	fd = MUST(ioctl(vm, KVM_CREATE_VCPU, 0));
 	mem = mmap(NULL, slot.memory_size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	memcpy(mem, spin, sizeof(spin));
@@ -61,15 +60,17 @@ static void *vcpu(void *arg)
 
 int main(int argc, char **argv)
 {
-	int kernel, initrd, cpu, trigger;
-	struct one *all[CPU_SETSIZE] = { };
+	int kernel, initrd, cpu, trigger, i, n = 0;
+	const char *nodes[2];
+	struct one *all[2 * CPU_SETSIZE] = { };
 	const char *how = argc == 6 ? argv[5] : "";
 	cpu_set_t set;
 	pthread_t t;
 
 	if (argc != 6)
 		return 2;
-	node = argv[1];
+	nodes[0] = strtok(argv[1], ",");
+	nodes[1] = strtok(NULL, ",");
 	if (strcmp(how, "reboot")) {
 		kernel = MUST(open(argv[2], O_RDONLY));
 		initrd = MUST(open(argv[3], O_RDONLY));
@@ -81,14 +82,17 @@ int main(int argc, char **argv)
 	for (cpu = 0; cpu < CPU_SETSIZE; cpu++) {
 		if (!CPU_ISSET(cpu, &set))
 			continue;
-		all[cpu] = calloc(1, sizeof(**all));
-		all[cpu]->cpu = cpu;
-		pthread_create(&t, NULL, vcpu, all[cpu]);
+		for (i = 0; i < 2 && nodes[i]; i++) {
+			all[n] = calloc(1, sizeof(**all));
+			all[n]->cpu = cpu;
+			all[n]->node = nodes[i];
+			pthread_create(&t, NULL, vcpu, all[n++]);
+		}
 	}
-	for (cpu = 0; cpu < CPU_SETSIZE; cpu++)
-		while (all[cpu] && (!all[cpu]->count || !*all[cpu]->count))
+	for (i = 0; i < n; i++)
+		while (!all[i]->count || !*all[i]->count)
 			usleep(1000);
-	printf("# guests run on %d CPUs: %s\n", CPU_COUNT(&set), how);
+	printf("# %d guests run on %d CPUs: %s\n", n, CPU_COUNT(&set), how);
 	fflush(stdout);
 	sync();
 	usleep(100000);
