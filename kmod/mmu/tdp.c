@@ -416,6 +416,18 @@ static unsigned int mmu_map_level(const struct mmu_view *view, const struct mem_
 	return level;
 }
 
+/* A small page that may be written, once that is known: nothing else is wrong with it, nor on the way there. */
+static int mmu_open_page(struct keel_vcpu *vcpu, const struct mem_page *map, u64 *ptep, u64 pte)
+{
+	const struct mmu_format *fmt = keel_hw.mmu_fmt;
+	int err = keel_first_write(vcpu, map->slot, map->gfn);
+
+	/* If it has changed meanwhile the guest faults again. */
+	if (!err)
+		mmu_set_leaf(vcpu, map->gfn, ptep, pte, pte | fmt->write | fmt->accessed | fmt->dirty, 1);
+	return err;
+}
+
 /*
  * The entry is there but forbids the access: a write to a page protected for the dirty log, if the user may write it;
  * a fetch from a large page that has to become small; or it was changed since.  True: nothing more to do.
@@ -441,6 +453,9 @@ again:
 	map->writable = pte & fmt->host_write;
 	if (!lacks) {
 		fixed = true;
+	} else if (level == 1 && lacks == fmt->write && held & fmt->write && map->writable) {
+		err = mmu_open_page(vcpu, map, ptep, pte);
+		fixed = !err;
 	} else if (map->writable || !(lacks & fmt->write)) {
 		map->pfn = (mmu_pte_addr(pte) >> PAGE_SHIFT) + (map->gfn & (mmu_level_pages(level) - 1));
 		map->level = keel_slot_watched(map->slot) || mmu_small_only(view, map->access) ? 1 : level;
