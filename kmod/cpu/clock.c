@@ -446,7 +446,8 @@ static void write_tsc_in_step(struct keel_vcpu *vcpu, u64 val, bool made)
 	preempt_enable();
 }
 
-static void write_tsc_adjust(struct keel_vcpu *vcpu, u64 val, bool host)
+/* Not one of those below: what they need would cost more than this does. */
+void keel_clock_set_tsc_adjust(struct keel_vcpu *vcpu, u64 val, bool host)
 {
 	u64 diff = val - vcpu->msrs.tsc_adjust;
 
@@ -757,9 +758,6 @@ int keel_clock_set_msr(struct keel_vcpu *vcpu, u32 msr, u64 val, bool host)
 		diff = val - keel_guest_tsc(vcpu);
 		vcpu->msrs.tsc_adjust += diff;
 		move_offset(vcpu, diff);
-		return 0;
-	case MSR_IA32_TSC_ADJUST:
-		write_tsc_adjust(vcpu, val, host);
 		return 0;
 	case MSR_KVM_SYSTEM_TIME:
 	case MSR_KVM_SYSTEM_TIME_NEW:

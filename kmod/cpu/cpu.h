@@ -275,6 +275,7 @@ u64 keel_guest_tsc_to_ns(struct keel_vcpu *vcpu, u64 cycles);
 /* Called by msr.c */
 int keel_clock_get_msr(struct keel_vcpu *vcpu, u32 msr, u64 *val);	/* MSR_KVM_*CLOCK*, MSR_IA32_TSC, TSC_ADJUST */
 int keel_clock_set_msr(struct keel_vcpu *vcpu, u32 msr, u64 val, bool host);
+void keel_clock_set_tsc_adjust(struct keel_vcpu *vcpu, u64 val, bool host);
 int keel_clock_flags(void);	/* KVM_CAP_ADJUST_CLOCK */
 VM_IOCTL(keel_get_clock);
 VM_IOCTL(keel_set_clock);

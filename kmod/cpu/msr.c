@@ -135,6 +135,12 @@ static int set_clock(const struct msr_access *a, u64 val)
 	return keel_clock_set_msr(a->vcpu, a->msr, val, a->host);
 }
 
+static int set_tsc_adjust(const struct msr_access *a, u64 val)
+{
+	keel_clock_set_tsc_adjust(a->vcpu, val, a->host);
+	return 0;
+}
+
 static int get_pv(const struct msr_access *a, u64 *val)
 {
 	return keel_pv_get_msr(a->vcpu, a->msr, val);
@@ -700,7 +706,7 @@ static const struct msr_row msr_rows[] = {
 	{ .first = MSR_SMI_COUNT, .count = 1, .flags = M_LIST | M_FAST, .get = get_mem, .set = set_host_only,
 	  .offset = offsetof(struct keel_vcpu, msrs.smi_count), .valid = ~0ULL },
 	{ .first = MSR_IA32_TSC_ADJUST, .count = 1, .flags = M_FAST | M_LIST | M_NEEDS,
-	  .feature = X86_FEATURE_TSC_ADJUST, .get = get_clock, .set = set_clock },
+	  .feature = X86_FEATURE_TSC_ADJUST, .get = get_clock, .set = set_tsc_adjust },
 	ONE(MSR_IA32_SPEC_CTRL, M_FAST | M_LIST, get_spec_ctrl, set_spec_ctrl),
 	ONE(MSR_IA32_PRED_CMD, M_FAST, get_none, set_pred_cmd),
 	ONE(MSR_IA32_UCODE_WRITE, M_FAST, get_none, set_ignore),
