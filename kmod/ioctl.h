@@ -20,7 +20,8 @@ enum keel_ioctl_flags {
 
 struct keel_ioctl {
 	u32 cmd;
-	u32 flags;
+	u16 flags;
+	u16 words;		/* the argument's, if it is copied word by word */
 	long (*call)(const struct keel_ioctl *row, void *object, void *buf, unsigned long arg);
 	union {
 		SYS_IOCTL((*sys));
@@ -44,34 +45,42 @@ static inline long keel_call_vcpu(const struct keel_ioctl *row, void *object, vo
 	return row->vcpu(object, buf, arg);
 }
 
-#define SYS_ENTRY(c, f, h)	{ .cmd = c, .flags = f, .call = keel_call_sys, .sys = h }
-#define VM_ENTRY(c, f, h)	{ .cmd = c, .flags = f, .call = keel_call_vm, .vm = h }
-#define VCPU_ENTRY(c, f, h)	{ .cmd = c, .flags = f, .call = keel_call_vcpu, .vcpu = h }
+/* Of a vCPU's, where a copy of any size would take longer to begin than most arguments take word by word. */
+#define KEEL_ARG_WORDS		64
+#define IOCTL_WORDS(c)	\
+	(_IOC_SIZE(c) % sizeof(u64) || _IOC_SIZE(c) > KEEL_ARG_WORDS * sizeof(u64) ? 0 : _IOC_SIZE(c) / sizeof(u64))
+#define IOCTL_FLAGS(c, f)	((f) | (_IOC_DIR(c) == _IOC_NONE ? ARG_RAW : 0))
+
+#define SYS_ENTRY(c, f, h)	{ .cmd = c, .flags = IOCTL_FLAGS(c, f), .call = keel_call_sys, .sys = h }
+#define VM_ENTRY(c, f, h)	{ .cmd = c, .flags = IOCTL_FLAGS(c, f), .call = keel_call_vm, .vm = h }
+#define VCPU_ENTRY(c, f, h)	\
+	{ .cmd = c, .flags = IOCTL_FLAGS(c, f), .words = IOCTL_WORDS(c), .call = keel_call_vcpu, .vcpu = h }
 
 /* A table with an index: VMMs make some of these calls for each exit. */
 struct keel_ioctls {
-	const struct keel_ioctl *rows;
-	unsigned int nr;
-	u8 first[_IOC_NRMASK + 1];	/* by the ioctl's number: the first row that has it, counted from 1; 0: none */
+	const struct keel_ioctl *rows, *end;
+	u8 first[_IOC_NRMASK + 1];	/* by the ioctl's number: the first row that has it; if none has, any */
 };
 
-#define KEEL_IOCTLS(name, table)	struct keel_ioctls name __ro_after_init = { .rows = table, .nr = ARRAY_SIZE(table) }
+#define KEEL_IOCTLS(name, table)	struct keel_ioctls name __ro_after_init = \
+	{ .rows = table, .end = table + ARRAY_SIZE(table) }
 void keel_ioctls_index(struct keel_ioctls *t);	/* at load */
 
 static inline const struct keel_ioctl *keel_ioctl_find(const struct keel_ioctls *t, unsigned int cmd)
 {
-	unsigned int i;
+	const struct keel_ioctl *row = &t->rows[t->first[_IOC_NR(cmd)]];
 
-	for (i = t->first[_IOC_NR(cmd)]; i && i <= t->nr; i++)
-		if (t->rows[i - 1].cmd == cmd)
-			return &t->rows[i - 1];
+	do {
+		if (likely(row->cmd == cmd))
+			return row;
+	} while (++row < t->end);
 	return NULL;
 }
 
 /* Is nothing to be copied?  Then the handler can be called as it is. */
 static inline bool keel_ioctl_is_raw(const struct keel_ioctl *row)
 {
-	return (row->flags & ARG_RAW) || _IOC_DIR(row->cmd) == _IOC_NONE;
+	return row->flags & ARG_RAW;
 }
 
 /* Bring the argument into the kernel, call, bring the answer back. */

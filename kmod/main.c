@@ -186,10 +186,10 @@ static KEEL_IOCTLS(sys_table, sys_ioctls);
 
 void __init keel_ioctls_index(struct keel_ioctls *t)
 {
-	unsigned int i;
+	const struct keel_ioctl *row;
 
-	for (i = t->nr; i > 0; i--)
-		t->first[_IOC_NR(t->rows[i - 1].cmd)] = i;
+	for (row = t->end; row-- > t->rows; )
+		t->first[_IOC_NR(row->cmd)] = row - t->rows;
 }
 
 #define KEEL_ARG_ON_STACK	1024	/* the largest that is not a page */

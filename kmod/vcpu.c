@@ -10,6 +10,7 @@
 #include <linux/file.h>
 #include <linux/percpu.h>
 #include <linux/slab.h>
+#include <linux/uaccess.h>
 #include "ioctl.h"
 #include "cpu/mitigate.h"
 #include "ops.h"
@@ -19,7 +20,7 @@ static atomic64_t vcpu_serial = ATOMIC64_INIT(0);
 
 /* ------------------------------------------------- loaded on a CPU or not */
 
-static void vcpu_load_on(struct keel_vcpu *vcpu, int cpu)
+static __always_inline void vcpu_load_on(struct keel_vcpu *vcpu, int cpu)
 {
 	WRITE_ONCE(vcpu->cpu, cpu);
 	if (!keel_hw_shared())
@@ -55,7 +56,7 @@ static struct preempt_ops vcpu_preempt_ops = {
 	.sched_out = vcpu_sched_out,
 };
 
-static void vcpu_load(struct keel_vcpu *vcpu)
+static __always_inline void vcpu_load(struct keel_vcpu *vcpu)
 {
 	int cpu = get_cpu();
 
@@ -64,7 +65,7 @@ static void vcpu_load(struct keel_vcpu *vcpu)
 	put_cpu();
 }
 
-static void vcpu_put(struct keel_vcpu *vcpu)
+static __always_inline void vcpu_put(struct keel_vcpu *vcpu)
 {
 	preempt_disable();
 	keel_clock_put(vcpu);
@@ -522,9 +523,71 @@ static const struct keel_ioctl vcpu_ioctls[] = {
 
 KEEL_IOCTLS(keel_vcpu_ioctls, vcpu_ioctls);
 
+#define COPY_AT_ONCE	8
+
+static __always_inline bool words_from_user(u64 *to, const u64 __user *from, unsigned int n)
+{
+	unsigned int i;
+
+	if (!user_read_access_begin(from, n * sizeof(u64)))
+		return false;
+	for (; n >= COPY_AT_ONCE; n -= COPY_AT_ONCE, to += COPY_AT_ONCE, from += COPY_AT_ONCE) {
+#pragma GCC unroll 8
+		for (i = 0; i < COPY_AT_ONCE; i++)
+			unsafe_get_user(to[i], &from[i], fault);
+	}
+	for (; n > 0; n--)
+		unsafe_get_user(*to++, from++, fault);
+	user_read_access_end();
+	return true;
+fault:
+	user_read_access_end();
+	return false;
+}
+
+static __always_inline bool words_to_user(u64 __user *to, const u64 *from, unsigned int n)
+{
+	unsigned int i;
+
+	if (!user_write_access_begin(to, n * sizeof(u64)))
+		return false;
+	for (; n >= COPY_AT_ONCE; n -= COPY_AT_ONCE, to += COPY_AT_ONCE, from += COPY_AT_ONCE) {
+#pragma GCC unroll 8
+		for (i = 0; i < COPY_AT_ONCE; i++)
+			unsafe_put_user(from[i], &to[i], fault);
+	}
+	for (; n > 0; n--)
+		unsafe_put_user(*from++, to++, fault);
+	user_write_access_end();
+	return true;
+fault:
+	user_write_access_end();
+	return false;
+}
+
+static noinline long vcpu_call_words(const struct keel_ioctl *row, struct keel_vcpu *vcpu, unsigned long arg)
+{
+	u64 buf[KEEL_ARG_WORDS] __uninitialized;
+	u64 __user *user = (u64 __user *)arg;
+	long ret;
+
+	if (row->cmd & IOC_IN) {
+		if (!words_from_user(buf, user, row->words))
+			return -EFAULT;
+	} else if (!(row->flags & ARG_FILLED)) {
+		memset(buf, 0, row->words * sizeof(u64));	/* what a handler leaves alone must not leak the stack */
+	}
+	ret = row->vcpu(vcpu, buf, arg);
+	if (ret >= 0 && (row->cmd & IOC_OUT) && !words_to_user(user, buf, row->words))
+		ret = -EFAULT;
+	return ret;
+}
+
 static __always_inline long vcpu_call(const struct keel_ioctl *row, struct keel_vcpu *vcpu, unsigned long arg)
 {
-	return keel_ioctl_is_raw(row) ? row->vcpu(vcpu, NULL, arg) : keel_ioctl_copied(row, vcpu, arg);
+	if (keel_ioctl_is_raw(row))
+		return row->vcpu(vcpu, NULL, arg);
+	return row->words ? vcpu_call_words(row, vcpu, arg) : keel_ioctl_copied(row, vcpu, arg);
 }
 
 static long vcpu_ioctl(struct file *file, unsigned int cmd, unsigned long arg)

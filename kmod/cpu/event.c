@@ -128,10 +128,11 @@ void keel_events_requeue(struct keel_vcpu *vcpu, const struct keel_event *ev)
 static void nmis_collect(struct keel_vcpu *vcpu)
 {
 	struct keel_events *q = &vcpu->ev;
-	unsigned int limit = keel_call(get_nmi_mask, vcpu) || q->injected.type == KEEL_EV_NMI ? 1 : 2;
+	unsigned int limit;
 
-	if (!atomic_read(&q->nmi_queued))
+	if (likely(!atomic_read(&q->nmi_queued)))
 		return;
+	limit = keel_call(get_nmi_mask, vcpu) || q->injected.type == KEEL_EV_NMI ? 1 : 2;
 	q->nmi_pending = min(q->nmi_pending + atomic_xchg(&q->nmi_queued, 0), limit);
 }
 
@@ -304,6 +305,25 @@ VCPU_IOCTL(keel_ioctl_nmi)
 	return 0;
 }
 
+static noinline void events_get_exception(struct keel_vcpu *vcpu, struct kvm_vcpu_events *e, struct keel_event *exc)
+{
+	bool payload_cap = vcpu->vm->exception_payload;
+	bool in_delivery = exc == &vcpu->ev.injected;
+
+	/* A VMM that does not know payloads finds them where they end up. */
+	if (!payload_cap)
+		payload_write(vcpu, exc);
+	if (exc->type != KEEL_EV_EXCEPTION)
+		return;
+	e->exception.injected = in_delivery || !payload_cap;
+	e->exception.pending = !in_delivery && payload_cap;
+	e->exception.nr = exc->vector;
+	e->exception.has_error_code = exc->has_error;
+	e->exception.error_code = exc->error;
+	e->exception_has_payload = exc->has_payload;
+	e->exception_payload = exc->payload;
+}
+
 /*
  * Software interrupts and exceptions are not told of, for the VMM could not give their length back: RIP is at the
  * instruction, which is executed again.
@@ -312,26 +332,20 @@ VCPU_IOCTL(keel_get_events)
 {
 	struct kvm_vcpu_events *e = buf;
 	struct keel_events *q = &vcpu->ev;
-	bool payload_cap = vcpu->vm->exception_payload;
-	bool in_delivery = q->injected.type == KEEL_EV_EXCEPTION;
-	struct keel_event *exc = in_delivery ? &q->injected : &q->exception;
+	u32 flags = KVM_VCPUEVENT_VALID_NMI_PENDING | KVM_VCPUEVENT_VALID_SHADOW | KVM_VCPUEVENT_VALID_SMM;
+	unsigned int i;
 
 	nmis_collect(vcpu);
-	memset(e, 0, sizeof(*e));
-	/* A VMM that does not know payloads finds them where they end up. */
-	if (!payload_cap && exc->type)
-		payload_write(vcpu, exc);
-	if (exc->type == KEEL_EV_EXCEPTION) {
-		e->exception.injected = in_delivery || !payload_cap;
-		e->exception.pending = !in_delivery && payload_cap;
-		e->exception.nr = exc->vector;
-		e->exception.has_error_code = exc->has_error;
-		e->exception.error_code = exc->error;
-		e->exception_has_payload = exc->has_payload;
-		e->exception_payload = exc->payload;
-	}
-	if (payload_cap)
-		e->flags |= KVM_VCPUEVENT_VALID_PAYLOAD;
+	/* What memset() is at this size, a string instruction, takes longer to begin. */
+#pragma GCC unroll 8
+	for (i = 0; i < sizeof(*e) / sizeof(u64); i++)
+		((u64 *)buf)[i] = 0;
+	if (q->injected.type == KEEL_EV_EXCEPTION)
+		events_get_exception(vcpu, e, &q->injected);
+	else if (q->exception.type)
+		events_get_exception(vcpu, e, &q->exception);
+	if (vcpu->vm->exception_payload)
+		flags |= KVM_VCPUEVENT_VALID_PAYLOAD;
 	if (q->injected.type == KEEL_EV_INTR) {
 		e->interrupt.injected = 1;
 		e->interrupt.nr = q->injected.vector;
@@ -348,17 +362,18 @@ VCPU_IOCTL(keel_get_events)
 	e->smi.pending = READ_ONCE(vcpu->smi_pending);
 	e->smi.smm_inside_nmi = vcpu->smm_in_nmi;
 	e->smi.latched_init = vcpu->apic && test_bit(KEEL_MP_INIT, &vcpu->mp_events);
-	e->flags |= KVM_VCPUEVENT_VALID_NMI_PENDING | KVM_VCPUEVENT_VALID_SHADOW | KVM_VCPUEVENT_VALID_SMM;
 	if (vcpu->vm->triple_fault_event) {
 		e->triple_fault.pending = test_bit(KEEL_REQ_TRIPLE_FAULT, &vcpu->requests);
-		e->flags |= KVM_VCPUEVENT_VALID_TRIPLE_FAULT;
+		flags |= KVM_VCPUEVENT_VALID_TRIPLE_FAULT;
 	}
+	e->flags = flags;
 	return 0;
 }
 
 static void events_set_smi(struct keel_vcpu *vcpu, const struct kvm_vcpu_events *e)
 {
-	keel_smm_set(vcpu, e->smi.smm);
+	if (vcpu->smm != !!e->smi.smm)
+		keel_smm_set(vcpu, e->smi.smm);
 	vcpu->smm_in_nmi = e->smi.smm && e->smi.smm_inside_nmi;
 	WRITE_ONCE(vcpu->smi_pending, e->smi.pending);
 	if (e->smi.pending)

@@ -1051,13 +1051,15 @@ static int complete_fast_in(struct keel_vcpu *vcpu)
 {
 	struct keel_insn *in = vcpu->insn;
 	u64 rax = vcpu->regs[KEEL_RAX];
+	u32 mask;
 
 	if (in->pio_state != PIO_IN_WANTED)
 		return KEEL_RESUME;
 	in->pio_state = PIO_NONE;
+	mask = U32_MAX >> (32 - 8 * in->pio_size);
 	if (in->pio_size == 4)
 		rax = 0;	/* a 32-bit result clears the upper half */
-	memcpy(&rax, vcpu->pio_data, in->pio_size);
+	rax = (rax & ~(u64)mask) | (get_unaligned_le32(vcpu->pio_data) & mask);
 	keel_set_reg(vcpu, KEEL_RAX, rax);
 	keel_advance(vcpu, in->e.next_rip);
 	return KEEL_RESUME;
