@@ -436,6 +436,49 @@ TEST_F(fpu, outside)
 	vcpu_done(self->v);
 }
 
+static volatile bool toggling;
+
+static void *toggle(void *page)
+{
+	while (toggling) {
+		mprotect(page, 4096, PROT_NONE);
+		mprotect(page, 4096, PROT_READ | PROT_WRITE);
+	}
+	return NULL;
+}
+
+/* A state of which half goes away while it is read is refused as a whole: then the old one is still there */
+TEST_F(fpu, half_gone)
+{
+	u8 *given = (u8 *)mem_alloc(16384) + 2048, *last = mem_alloc(16384), *now = mem_alloc(16384);
+	u64 end, refused = 0, taken = 0;
+	bool mixed = false;
+	pthread_t thread;
+
+	NEED_CAP(self->vm, KVM_CAP_XSAVE);
+	must(ioctl(self->v->fd, KVM_GET_XSAVE, last));
+	memcpy(given, last, 4096);
+	toggling = true;
+	ASSERT_EQ(0, pthread_create(&thread, NULL, toggle, given + 2048));
+	for (end = now_ns() + 2000000000; now_ns() < end && !mixed && (refused < 5000 || !taken); ) {
+		/* behind the header: the upper halves of the first registers, anew each time */
+		memset(given + 576, refused + taken, 2048 - 576);
+		if (!ioctl(self->v->fd, KVM_SET_XSAVE, given)) {
+			taken++;
+			must(ioctl(self->v->fd, KVM_GET_XSAVE, last));
+			continue;
+		}
+		refused++;
+		must(ioctl(self->v->fd, KVM_GET_XSAVE, now));
+		mixed = memcmp(last, now, 4096);
+	}
+	toggling = false;
+	pthread_join(thread, NULL);
+	TH_LOG("%lu refused, %lu taken", refused, taken);
+	EXPECT_LT(0, refused);
+	EXPECT_FALSE(mixed);
+}
+
 /* What the guest's CPUID does not tell of is not in what the VMM gets */
 TEST_F(fpu, hidden)
 {

@@ -507,30 +507,29 @@ static bool image_valid(const void *image)
 	       !memchr_inv(h->reserved, 0, sizeof(h->reserved)) && !(fx->mxcsr & ~host.mxcsr_mask);
 }
 
-/*
- * What is looked at is copied first.  The rest, of which any bytes will do, goes to its place at once; should somebody take
- * the user's memory away in that moment, some of it is the guest's old state.
- */
+/* All of it or nothing: it becomes the guest's state by taking the other's place, which is the next one's then. */
 VCPU_IOCTL(keel_set_xsave)
 {
-	u8 head[HEADER_END] __aligned(8) __uninitialized;
-	struct xstate_header *h = (void *)head + LEGACY_BYTES;
-	const char __user *from = (void __user *)arg;
+	void *image = xchg(&vcpu->vm->spare_page, NULL) ?: (void *)__get_free_page(GFP_KERNEL_ACCOUNT);
+	struct xstate_header *h = image + LEGACY_BYTES;
 	struct keel_fpu *fpu = &vcpu->fpu;
+	long err = 0;
 
-	if (copy_from_user(head, from, sizeof(head)))
-		return -EFAULT;
-	if (!image_valid(head))
-		return -EINVAL;
-	if (fault_in_readable(from, PAGE_SIZE) ||
-	    copy_from_user(fpu->state + HEADER_END, from + HEADER_END, PAGE_SIZE - HEADER_END))
-		return -EFAULT;
-	fpu->pkru = 0;
-	if (h->xfeatures & XFEATURE_MASK_PKRU)
-		memcpy(&fpu->pkru, fpu->state + host.comp[XFEATURE_PKRU].offset, sizeof(fpu->pkru));
-	h->xfeatures &= ~(u64)XFEATURE_MASK_PKRU;
-	memcpy(fpu->state, head, sizeof(head));
-	return 0;
+	if (!image)
+		return -ENOMEM;
+	if (copy_from_user(image, (void __user *)arg, PAGE_SIZE)) {
+		err = -EFAULT;
+	} else if (!image_valid(image)) {
+		err = -EINVAL;
+	} else {
+		fpu->pkru = 0;
+		if (h->xfeatures & XFEATURE_MASK_PKRU)
+			memcpy(&fpu->pkru, image + host.comp[XFEATURE_PKRU].offset, sizeof(fpu->pkru));
+		h->xfeatures &= ~(u64)XFEATURE_MASK_PKRU;
+		swap(fpu->state, image);
+	}
+	free_page((unsigned long)xchg(&vcpu->vm->spare_page, image));
+	return err;
 }
 
 VCPU_IOCTL(keel_get_xcrs)
