@@ -308,6 +308,11 @@ static int hw_pick_backend(void)
 	int err = -ENODEV;
 	unsigned int i;
 
+	/* All clocks of guests are made from it. */
+	if (!tsc_khz) {
+		pr_err("keel: not loaded: the kernel could not tell how fast the TSC is\n");
+		return err;
+	}
 	for (i = 0; i < ARRAY_SIZE(keel_backends); i++) {
 		int e = keel_backends[i]->setup(keel_backends[i], &why);
 
