@@ -68,7 +68,9 @@ unsigned long mmu_shrink(struct keel_vm *vm, unsigned long n)
 
 /*
  * Before anything is killed for a page, in the VMM's cgroup or on the host, the VM's own tables are given back.
- * Reclaim in a cgroup does not come to the shrinker below, which is the host's.
+ * Reclaim in a cgroup does not come to the shrinker below, which is the host's.  A module's belongs to cgroups by lists
+ * of objects that have a link (list_lru), for which a table has no room; and what there would be to gain is a 512th of
+ * the guest's memory.
  */
 void *mmu_table_page(struct keel_vm *vm)
 {
