@@ -353,6 +353,13 @@ static inline void keel_perf_capability(struct x86_pmu_capability *cap)
 #endif
 }
 
+/* Does it tell keel? */
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 19, 0)
+#define KEEL_PERF_TELLS	1
+#else
+#define KEEL_PERF_TELLS	0
+#endif
+
 /*
  * IRQs off.  Where the CPU could do PEBS in a guest perf looks into a struct of kvm.ko's, which some kernels allow to be
  * missing and others do not: they find zeros there, which is a guest without PEBS.
@@ -411,12 +418,22 @@ static inline void keel_perf_vmx(bool on)
 
 /*
  * The host's detection of split locks has stopped the guest: as for any task the kernel warns, slows this thread down and
- * lets it, or sends it SIGBUS; then false.  May sleep.  On kernels that say so to kvm.ko alone there is no VMX here.
+ * lets it, or sends it SIGBUS; then false.  May sleep.  On kernels that say so to kvm.ko alone the VMM is told.
  */
 static inline bool keel_guest_split_lock(unsigned long rip)
 {
 #if LINUX_VERSION_CODE < KERNEL_VERSION(6, 19, 0)
 	return handle_guest_split_lock(rip);
+#else
+	return false;
+#endif
+}
+
+/* Preemption off: has somebody asked to be told when this CPU goes back to user mode?  Only kvm.ko does that. */
+static inline bool keel_user_return_awaited(void)
+{
+#ifdef CONFIG_USER_RETURN_NOTIFIER
+	return test_thread_flag(TIF_USER_RETURN_NOTIFY);
 #else
 	return false;
 #endif
@@ -448,11 +465,11 @@ static inline void keel_rcu_note_guest(void)
 	rcu_note_context_switch(false);
 }
 
-/* Does the kernel take its events through FRED instead of the IDT (6.9)? */
+/* Does the kernel take its events through FRED instead of the IDT (6.9)?  CPUID's bit is there also if it was built without. */
 static inline bool keel_has_fred(void)
 {
 #ifdef X86_FEATURE_FRED
-	return boot_cpu_has(X86_FEATURE_FRED);
+	return cpu_feature_enabled(X86_FEATURE_FRED);
 #else
 	return false;
 #endif

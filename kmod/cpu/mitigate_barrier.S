@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * mitigate_barrier.S - the branch prediction barrier, for exits and for the change of vCPUs; see mitigate.h.  The kernel's
- * own is not for every module.
+ * mitigate_barrier.S - the branch prediction barrier, for exits and for the change of vCPUs, and branch history cleared after
+ * exits; see mitigate.h.  The kernel's own are not for every module.
  */
 #include <linux/linkage.h>
 #include <asm/alternative.h>
@@ -21,3 +21,18 @@ SYM_FUNC_START(keel_ibpb)
 	FILL_RETURN_BUFFER %rax, RSB_CLEAR_LOOPS, X86_BUG_IBPB_NO_RET
 	RET
 SYM_FUNC_END(keel_ibpb)
+
+/*
+ * void keel_clear_history(void): RCX is used.  So many taken branches, two in each round, that none of the guest's is left in
+ * the longest history that CPUs are known to keep.  What follows does not run ahead of them.
+ */
+#define HISTORY_BRANCHES	194
+SYM_FUNC_START(keel_clear_history)
+	mov	$(HISTORY_BRANCHES / 2 + 1), %ecx
+1:	jmp	2f
+	int3
+2:	sub	$1, %ecx
+	jnz	1b
+	lfence
+	RET
+SYM_FUNC_END(keel_clear_history)

@@ -73,9 +73,11 @@
 	ALTERNATIVE "", __stringify(xor %eax, %eax; xor %edx, %edx; mov $1, %ecx; div %ecx), X86_BUG_DIV0
 .endm
 
-/* VMX only, which later kernels do not let keel turn on. */
+/* VMX only.  What later kernels do is kvm.ko's alone; ours is in mitigate_barrier.S.  Uses RCX. */
 .macro KEEL_CLEAR_BRANCH_HISTORY
 #if LINUX_VERSION_CODE < KERNEL_VERSION(6, 19, 0)
 	CLEAR_BRANCH_HISTORY_VMEXIT
+#else
+	ALTERNATIVE "", "call keel_clear_history", X86_FEATURE_CLEAR_BHB_VMEXIT
 #endif
 .endm

@@ -84,6 +84,42 @@ SYM_INNER_LABEL(vmx_vmexit, SYM_L_GLOBAL)
 	RET
 SYM_FUNC_END(vmx_vmenter)
 
+/* A call from the middle of a function, which has its own in all registers: RAX and RDX are the arguments, RAX the answer. */
+.macro CALL_SAVED name, target, answers
+SYM_FUNC_START(\name)
+	push	%rdi
+	push	%rsi
+	push	%rdx
+	push	%rcx
+	push	%r8
+	push	%r9
+	push	%r10
+	push	%r11
+	.if	!\answers
+	push	%rax
+	.endif
+	mov	%rax, %rdi
+	mov	%rdx, %rsi
+	call	\target
+	.if	!\answers
+	pop	%rax
+	.endif
+	pop	%r11
+	pop	%r10
+	pop	%r9
+	pop	%r8
+	pop	%rcx
+	pop	%rdx
+	pop	%rsi
+	pop	%rdi
+	RET
+SYM_FUNC_END(\name)
+.endm
+
+.text
+CALL_SAVED vmx_guarded_read_saved, vmx_guarded_read, 1
+CALL_SAVED vmx_guarded_write_saved, vmx_guarded_write, 0
+
 /*
  * Interrupts that an exit took off the interrupt controller: what the CPU would have done with them had they come with
  * IRQs on.  The gate and the stack are the CPU's to find; flags, with IRQs off, are as they were for whoever calls.

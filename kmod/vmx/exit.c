@@ -40,16 +40,16 @@ static void vmx_flush_regs(struct vmx_vcpu *vmx)
 	u32 dirty = vcpu->dirty;
 
 	if (dirty & BIT(KEEL_RIP))
-		vmcs_write(GUEST_RIP, vcpu->regs[KEEL_RIP]);
+		vmcs_write_here(GUEST_RIP, vcpu->regs[KEEL_RIP]);
 	if (dirty & BIT(KEEL_RSP))
-		vmcs_write(GUEST_RSP, vcpu->regs[KEEL_RSP]);
+		vmcs_write_here(GUEST_RSP, vcpu->regs[KEEL_RSP]);
 	if (dirty & BIT(KEEL_LAZY_RFLAGS))
-		vmcs_write(GUEST_RFLAGS, vcpu->rflags);
+		vmcs_write_here(GUEST_RFLAGS, vcpu->rflags);
 	if (unlikely(dirty & BIT(KEEL_LAZY_PDPTRS)) && keel_hw.two_dim) {
-		vmcs_write(GUEST_PDPTR0, vcpu->pdptrs[0]);
-		vmcs_write(GUEST_PDPTR1, vcpu->pdptrs[1]);
-		vmcs_write(GUEST_PDPTR2, vcpu->pdptrs[2]);
-		vmcs_write(GUEST_PDPTR3, vcpu->pdptrs[3]);
+		vmcs_write_here(GUEST_PDPTR0, vcpu->pdptrs[0]);
+		vmcs_write_here(GUEST_PDPTR1, vcpu->pdptrs[1]);
+		vmcs_write_here(GUEST_PDPTR2, vcpu->pdptrs[2]);
+		vmcs_write_here(GUEST_PDPTR3, vcpu->pdptrs[3]);
 	}
 	if (unlikely(vmx->shadow_set))
 		vmx_fix_shadow(vmx);
@@ -62,7 +62,7 @@ static void vmx_fix_threshold(struct vmx_vcpu *vmx)
 	if (likely(vmx->tpr_threshold <= vmx->vcpu.cr8))
 		return;
 	vmx->tpr_threshold = vmx->vcpu.cr8;
-	vmcs_write(TPR_THRESHOLD, vmx->tpr_threshold);
+	vmcs_write_here(TPR_THRESHOLD, vmx->tpr_threshold);
 }
 
 static void vmx_save_tpr(struct vmx_vcpu *vmx)
@@ -82,16 +82,18 @@ static void vmx_host_refresh(struct vmx_vcpu *vmx)
 
 	if (unlikely(cr3 != vmx->host_cr3)) {
 		vmx->host_cr3 = cr3;
-		vmcs_write(HOST_CR3, cr3);
+		vmcs_write_here(HOST_CR3, cr3);
 	}
 	if (unlikely(cr4 != vmx->host_cr4)) {
 		vmx->host_cr4 = cr4;
-		vmcs_write(HOST_CR4, cr4);
+		vmcs_write_here(HOST_CR4, cr4);
 	}
 }
 
 static noinline void vmx_before_entry(struct vmx_vcpu *vmx)
 {
+	if (vmx->window)
+		vmx_window_enter(vmx);
 	if (vmx->before_entry & VMX_LOAD_TSC) {
 		vmx->before_entry &= ~VMX_LOAD_TSC;
 		vmcs_write(TSC_OFFSET, vmx->tsc_offset);
@@ -109,10 +111,10 @@ static noinline void vmx_before_entry(struct vmx_vcpu *vmx)
 }
 
 /* From the page's end to its start (SDM 28.3.6); the index is that of the next entry, behind the last one -1. */
-static noinline void vmx_drain_pml(struct vmx_vcpu *vmx)
+static void vmx_drain_pml(struct vmx_vcpu *vmx)
 {
 	struct keel_vcpu *vcpu = &vmx->vcpu;
-	s16 index = vmcs_read(GUEST_PML_INDEX), i;
+	s16 index = vmcs_read_here(GUEST_PML_INDEX), i;
 
 	if (likely(index == VMX_PML_ENTRIES - 1))
 		return;
@@ -124,7 +126,18 @@ static noinline void vmx_drain_pml(struct vmx_vcpu *vmx)
 		if (slot)
 			keel_first_write(vcpu, slot, gfn);
 	}
-	vmcs_write(GUEST_PML_INDEX, VMX_PML_ENTRIES - 1);
+	vmcs_write_here(GUEST_PML_INDEX, VMX_PML_ENTRIES - 1);
+}
+
+/* With IRQs off: who waited for this exit finds it done. */
+static noinline void vmx_after_exit(struct vmx_vcpu *vmx)
+{
+	if (vmx->after_exit & VMX_DEBUGCTL)
+		keel_wrmsr(MSR_IA32_DEBUGCTLMSR, vmx->host_debugctl);
+	if (vmx->after_exit & VMX_DRAIN_PML)
+		vmx_drain_pml(vmx);
+	if (vmx->window)
+		vmx_window_exit(vmx);
 }
 
 /* NMIs and machine checks are the host's, and are taken before interrupts are let in again. */
@@ -136,7 +149,7 @@ static noinline void vmx_exception_exit(struct vmx_vcpu *vmx)
 			keel_machine_check();
 		return;
 	}
-	vmx->intr_info = vmcs_read(VM_EXIT_INTR_INFO);
+	vmx->intr_info = vmcs_read_here(VM_EXIT_INTR_INFO);
 	switch (vmx->intr_info & INTR_INFO_INTR_TYPE_MASK) {
 	case INTR_TYPE_NMI_INTR:
 		keel_l1d_note();
@@ -153,12 +166,13 @@ void vmx_enter(struct keel_vcpu *vcpu)
 {
 	struct vmx_vcpu *vmx = to_vmx(vcpu);
 
+	if (static_branch_unlikely(&vmx_perf_used) && unlikely(vmx_perf_stale(vmx)))
+		vmx_perf_exchange(vmx);
+	if (unlikely(vmx->work & VMX_ENTRY_WORK))
+		vmx_before_entry(vmx);
+	/* Now this vCPU's VMCS is current in any case. */
 	vmx_flush_regs(vmx);
 	vmx_fix_threshold(vmx);
-	if (static_branch_unlikely(&vmx_perf_used) && unlikely(vmx->irqs_taken != keel_irqs_taken()))
-		vmx_perf_exchange(vmx);
-	if (unlikely(vmx->before_entry))
-		vmx_before_entry(vmx);
 	vmx_host_refresh(vmx);
 	if (unlikely(vmx->flush)) {
 		vmx->flush = false;
@@ -169,9 +183,11 @@ void vmx_enter(struct keel_vcpu *vcpu)
 		native_write_cr2(vcpu->cr2);
 
 	if (unlikely(vmx_vmenter(vcpu->regs, vmx->launched))) {
-		vmx->insn_error = vmcs_read(VM_INSTRUCTION_ERROR);
+		vmx->insn_error = vmcs_read_here(VM_INSTRUCTION_ERROR);
 		vmx->reason = VMX_EXIT_REASONS_FAILED_VMENTRY;
 		vmx->idt_info = 0;
+		if (vmx->work & VMX_EXIT_WORK)
+			vmx_after_exit(vmx);
 		return;
 	}
 	vcpu->cr2 = native_read_cr2();
@@ -179,15 +195,14 @@ void vmx_enter(struct keel_vcpu *vcpu)
 	vcpu->avail = keel_hw.two_dim ? 0 : BIT(KEEL_LAZY_CR0) | BIT(KEEL_LAZY_CR3) | BIT(KEEL_LAZY_CR4);
 	vmx->launched = true;
 	vmx->insn_error = 0;
-	vmx->reason = vmcs_read(VM_EXIT_REASON);
-	vmx->idt_info = vmcs_read(IDT_VECTORING_INFO_FIELD);
+	vmx->reason = vmcs_read_here(VM_EXIT_REASON);
+	vmx->idt_info = vmcs_read_here(IDT_VECTORING_INFO_FIELD);
 	vmx_save_tpr(vmx);
-	/* With IRQs off: who waited for this exit finds it done. */
-	if (unlikely(vmx->pml_on))
-		vmx_drain_pml(vmx);
 	/* EXIT_REASON_EXCEPTION_NMI, which is 0, or with the sign: a failed entry. */
 	if (unlikely((s32)vmx->reason <= 0))
 		vmx_exception_exit(vmx);
+	if (unlikely(vmx->work & VMX_EXIT_WORK))
+		vmx_after_exit(vmx);
 }
 
 /* ---------------------------------------------------------- handlers */
@@ -457,6 +472,13 @@ static noinline u64 vmx_rip_wraps(struct keel_vcpu *vcpu, u64 next)
 	return keel_is_64bit(vcpu) ? next : (u32)next;
 }
 
+static noinline u64 vmx_next_rip_guarded(struct keel_vcpu *vcpu)
+{
+	u64 rip = keel_reg(vcpu, KEEL_RIP), next = rip + vmcs_read(VM_EXIT_INSTRUCTION_LEN);
+
+	return likely(!((next ^ rip) >> 32)) ? next : vmx_rip_wraps(vcpu, next);
+}
+
 /*
  * RIP behind the instruction that exited.  The length means nothing at other exits (27.2.5).  Whoever asks is about to
  * step over it, for which RFLAGS are looked at as well.
@@ -468,12 +490,14 @@ u64 vmx_next_rip(struct keel_vcpu *vcpu)
 
 	if (unlikely(reason == EXIT_REASON_EPT_VIOLATION || reason == EXIT_REASON_EPT_MISCONFIG))
 		return 0;
+	if (vmx_is_guarded())
+		return vmx_next_rip_guarded(vcpu);
 	if (likely(!(avail & BIT(KEEL_RIP))))
-		vcpu->regs[KEEL_RIP] = vmcs_read(GUEST_RIP);
+		vcpu->regs[KEEL_RIP] = vmcs_read_here(GUEST_RIP);
 	if (likely(!(avail & BIT(KEEL_LAZY_RFLAGS))))
-		vcpu->rflags = vmcs_read(GUEST_RFLAGS);
+		vcpu->rflags = vmcs_read_here(GUEST_RFLAGS);
 	vcpu->avail = avail | BIT(KEEL_RIP) | BIT(KEEL_LAZY_RFLAGS);
-	next = vcpu->regs[KEEL_RIP] + vmcs_read(VM_EXIT_INSTRUCTION_LEN);
+	next = vcpu->regs[KEEL_RIP] + vmcs_read_here(VM_EXIT_INSTRUCTION_LEN);
 	if (unlikely((next ^ vcpu->regs[KEEL_RIP]) >> 32))
 		return vmx_rip_wraps(vcpu, next);
 	return next;

@@ -9,6 +9,7 @@
  *
  * Locks: none, preemption is off or the vCPU is loaded by its own thread.
  */
+#include <linux/delay.h>
 #include <asm/desc.h>
 #include <asm/fsgsbase.h>
 #include <asm/msr.h>
@@ -26,6 +27,21 @@ static_assert(ARRAY_SIZE(switched_msrs) == ARRAY_SIZE(((struct vmx_vcpu *)0)->ms
 
 static u64 host_efer __ro_after_init;
 
+/*
+ * kvm leaves its guest's in the CPU until this CPU goes back to user mode, which it has been asked to tell, and knows by
+ * memory which they are: then what is found counts.
+ */
+static const u64 *found_syscall(struct vmx_vcpu *vmx)
+{
+	unsigned int i;
+
+	if (!keel_hw_shared() || !keel_user_return_awaited())
+		return host_syscall;
+	for (i = 0; i < ARRAY_SIZE(host_syscall); i++)
+		vmx->found_syscall[i] = keel_rdmsr(switched_msrs[i]);
+	return vmx->found_syscall;
+}
+
 int vmx_switched_msr(u32 msr)
 {
 	unsigned int i;
@@ -36,13 +52,24 @@ int vmx_switched_msr(u32 msr)
 	return -1;
 }
 
-void vmx_host_setup(void)
+/* False: this CPU has had a guest's of kvm's all the while. */
+bool vmx_host_setup(void)
 {
-	unsigned int i;
+	unsigned int i, tries;
+	bool theirs = true;
 
-	for (i = 0; i < ARRAY_SIZE(host_syscall); i++)
-		rdmsrq(switched_msrs[i], host_syscall[i]);
+	for (tries = 0; theirs && tries < 1000; tries++) {
+		preempt_disable();
+		theirs = keel_user_return_awaited();
+		for (i = 0; !theirs && i < ARRAY_SIZE(host_syscall); i++)
+			rdmsrq(switched_msrs[i], host_syscall[i]);
+		preempt_enable();
+		/* Whoever runs meanwhile goes back to user mode. */
+		if (theirs)
+			usleep_range(500, 1000);
+	}
 	rdmsrq(MSR_EFER, host_efer);
+	return !theirs;
 }
 
 void vmx_host_constant(void)
@@ -72,6 +99,8 @@ void vmx_host_constant(void)
 /* Preemption off: the CPU this vCPU is on from now. */
 void vmx_host_cpu(struct vmx_vcpu *vmx)
 {
+	unsigned long flags = 0;
+	bool block = vmx_block_begin(&flags);
 	const u64 *tss;
 	u64 val;
 
@@ -83,6 +112,7 @@ void vmx_host_cpu(struct vmx_vcpu *vmx)
 	vmcs_write(HOST_GS_BASE, val);
 	rdmsrq(MSR_IA32_SYSENTER_ESP, val);
 	vmcs_write(HOST_IA32_SYSENTER_ESP, val);
+	vmx_block_end(block, flags);
 }
 
 static unsigned long task_fs_base(void)
@@ -95,12 +125,30 @@ static unsigned long task_fs_base(void)
 	return base;
 }
 
+/*
+ * An exit makes DEBUGCTL 0.  What counts in user mode only is put back when this stay ends, the rest, which is perf's, at
+ * once: its interrupts change bits of what they find.
+ */
+#define DEBUGCTL_USER	(DEBUGCTLMSR_BTF | DEBUGCTLMSR_BUS_LOCK_DETECT)
+
+void vmx_host_debugctl(struct vmx_vcpu *vmx)
+{
+	vmx->host_debugctl = keel_rdmsr(MSR_IA32_DEBUGCTLMSR) | (vmx->host_debugctl & DEBUGCTL_USER);
+	if (vmx->host_debugctl & ~(u64)DEBUGCTL_USER)
+		vmx->after_exit |= VMX_DEBUGCTL;
+	else
+		vmx->after_exit &= ~VMX_DEBUGCTL;
+}
+
 void vmx_begin(struct keel_vcpu *vcpu)
 {
 	struct vmx_vcpu *vmx = to_vmx(vcpu);
 	unsigned long base = task_fs_base();
 	unsigned int i;
 
+	/* From here to the end of this stay nobody else's VMCS becomes current. */
+	if (keel_hw_shared())
+		this_cpu_write(vmx_guarded, vmx->window);
 	keel_l1d_note();
 	savesegment(ds, vmx->host_ds);
 	savesegment(es, vmx->host_es);
@@ -110,13 +158,15 @@ void vmx_begin(struct keel_vcpu *vcpu)
 		vmx->host_fs_base = base;
 		vmcs_write(HOST_FS_BASE, base);
 	}
-	vmx->host_debugctl = keel_rdmsr(MSR_IA32_DEBUGCTLMSR);
+	vmx->host_debugctl = 0;
+	vmx_host_debugctl(vmx);
 	vmx->irqs_taken = VMX_ASK_PERF;
 
 	/* Without SYSCALL nothing looks at its MSRs: RDMSR and WRMSR of them exit. */
 	vmx->syscall_loaded = vcpu->efer & EFER_SCE;
+	vmx->host_syscall = found_syscall(vmx);
 	for (i = 0; vmx->syscall_loaded && i < ARRAY_SIZE(host_syscall); i++)
-		if (vmx->msr_guest[i] != host_syscall[i])
+		if (vmx->msr_guest[i] != vmx->host_syscall[i])
 			keel_wrmsr(switched_msrs[i], vmx->msr_guest[i]);
 	vmx->host_kernel_gs = keel_rdmsr(MSR_KERNEL_GS_BASE);
 	if (vmx->msr_guest[KERNEL_GS] != vmx->host_kernel_gs)
@@ -129,8 +179,8 @@ void vmx_end(struct keel_vcpu *vcpu)
 	unsigned int i;
 
 	for (i = 0; vmx->syscall_loaded && i < ARRAY_SIZE(host_syscall); i++)
-		if (vmx->msr_guest[i] != host_syscall[i])
-			keel_wrmsr(switched_msrs[i], host_syscall[i]);
+		if (vmx->msr_guest[i] != vmx->host_syscall[i])
+			keel_wrmsr(switched_msrs[i], vmx->host_syscall[i]);
 	vmx->msr_guest[KERNEL_GS] = keel_rdmsr(MSR_KERNEL_GS_BASE);
 
 	/* The LDT, since selectors may be of it; selectors; then bases, which loading a selector changes. */
@@ -150,9 +200,12 @@ void vmx_end(struct keel_vcpu *vcpu)
 	} else if (vmx->msr_guest[KERNEL_GS] != vmx->host_kernel_gs) {
 		keel_wrmsr(MSR_KERNEL_GS_BASE, vmx->host_kernel_gs);
 	}
-	if (unlikely(vmx->host_debugctl))
-		keel_wrmsr(MSR_IA32_DEBUGCTLMSR, vmx->host_debugctl);
+	if (unlikely(vmx->host_debugctl & DEBUGCTL_USER))
+		keel_wrmsr(MSR_IA32_DEBUGCTLMSR,
+			   keel_rdmsr(MSR_IA32_DEBUGCTLMSR) | (vmx->host_debugctl & DEBUGCTL_USER));
 	/* An exit makes the GDT's limit 64K and the TSS's 0x67. */
 	native_load_gdt(&vmx->host_gdt);
 	invalidate_tss_limit();
+	if (keel_hw_shared())
+		this_cpu_write(vmx_guarded, true);
 }

@@ -294,6 +294,40 @@ struct vmx_msr_area {
  */
 static const u8 global_ctrl_errata[] = { 0x1a, 0x1e, 0x25, 0x2c, 0x2e };
 
+static bool cpu_has_pebs(void)
+{
+	union cpuid10_eax eax = { .full = boot_cpu_data.cpuid_level >= 10 ? cpuid_eax(10) : 0 };
+	u64 val;
+
+	return boot_cpu_has(X86_FEATURE_PEBS) && eax.split.version_id > 1 &&
+	       !rdmsrq_safe(MSR_IA32_PEBS_ENABLE, &val) && !rdmsrq_safe(MSR_CORE_PERF_GLOBAL_CTRL, &val);
+}
+
+/*
+ * Where perf tells only kvm.ko: PEBS is stopped, and with it the counters whose overflow it would write down, for as an
+ * interrupt nobody would expect it.  The others go on, also those that are to leave guests out.
+ */
+static struct perf_guest_switch_msr *pebs_msrs(int *n)
+{
+	static DEFINE_PER_CPU(struct perf_guest_switch_msr, msrs[2]);
+	struct perf_guest_switch_msr *m = this_cpu_ptr(msrs);
+	u64 pebs = keel_rdmsr(MSR_IA32_PEBS_ENABLE), ctrl;
+
+	if (likely(!pebs))
+		return NULL;
+	ctrl = keel_rdmsr(MSR_CORE_PERF_GLOBAL_CTRL);
+	m[0] = (struct perf_guest_switch_msr){ .msr = MSR_IA32_PEBS_ENABLE, .host = pebs };
+	m[1] = (struct perf_guest_switch_msr){ .msr = MSR_CORE_PERF_GLOBAL_CTRL, .host = ctrl, .guest = ctrl & ~pebs };
+	*n = ARRAY_SIZE(msrs);
+	return m;
+}
+
+/* IRQs off. */
+static struct perf_guest_switch_msr *guest_msrs(int *n)
+{
+	return KEEL_PERF_TELLS ? keel_perf_guest_msrs(n) : pebs_msrs(n);
+}
+
 void vmx_perf_setup(void)
 {
 	struct perf_guest_switch_msr *msrs;
@@ -304,9 +338,9 @@ void vmx_perf_setup(void)
 		if (boot_cpu_data.x86 == 6 && boot_cpu_data.x86_model == global_ctrl_errata[i])
 			vmx_has.global_ctrl = false;
 	local_irq_disable();
-	msrs = keel_perf_guest_msrs(&n);
+	msrs = guest_msrs(&n);
 	local_irq_enable();
-	if (msrs && n)
+	if (KEEL_PERF_TELLS ? msrs && n : cpu_has_pebs())
 		static_branch_enable(&vmx_perf_used);
 }
 
@@ -347,8 +381,11 @@ void vmx_perf_exchange(struct vmx_vcpu *vmx)
 	unsigned int used = 0;
 	int n = 0, i;
 
+	if (vmx->window)
+		vmx_window_enter(vmx);
+	vmx_host_debugctl(vmx);
 	vmx->irqs_taken = keel_irqs_taken();
-	msrs = keel_perf_guest_msrs(&n);
+	msrs = guest_msrs(&n);
 	for (i = 0; msrs && i < n; i++) {
 		const struct perf_guest_switch_msr *m = &msrs[i];
 

@@ -58,18 +58,12 @@ static struct mmu_format ept_format __ro_after_init = {
 	.host_write	= BIT_ULL(11),
 };
 
-struct vmx_cpu {
-	struct page *vmxon;
-	struct list_head loaded;	/* vmx_vcpu.loaded */
-	struct vmx_vcpu *current_vmcs;
-	bool enabled;			/* VMXON was ours */
-};
-static DEFINE_PER_CPU(struct vmx_cpu, vmx_cpu);
+DEFINE_PER_CPU(struct vmx_cpu, vmx_cpu);
 
 void vmx_write_failed(unsigned long field, u64 val)
 {
 	WARN_ONCE(!keel_rebooting, "keel: VMWRITE of %#llx to %#lx failed, instruction error %llu\n", val, field,
-		  vmcs_read(VM_INSTRUCTION_ERROR));
+		  vmcs_read_here(VM_INSTRUCTION_ERROR));
 }
 
 /* ------------------------------------------------------------- VMCSs and CPUs */
@@ -83,30 +77,37 @@ static void vmclear(struct page *vmcs)
 	WARN_ONCE(failed && !keel_rebooting, "keel: VMCLEAR failed\n");
 }
 
-static void vmptrld(struct page *vmcs)
+void vmx_ptrld(u64 pa)
 {
-	u64 pa = page_to_phys(vmcs);
 	bool failed;
 
 	asm volatile("1: vmptrld %1\n2:\n" _ASM_EXTABLE(1b, 2b) : "=@ccna" (failed) : "m" (pa) : "memory");
 	WARN_ONCE(failed && !keel_rebooting, "keel: VMPTRLD failed\n");
 }
 
-/* On the CPU that has it, IRQs off. */
-static void vmcs_clear_here(void *arg)
+void vmx_clear_here(struct vmx_vcpu *vmx)
 {
 	struct vmx_cpu *vc = this_cpu_ptr(&vmx_cpu);
-	struct vmx_vcpu *vmx = arg;
 
-	if (vmx->vmcs_cpu != smp_processor_id())
-		return;		/* the CPU was turned off meanwhile, which cleared it */
 	vmclear(vmx->vmcs);
-	list_del_init(&vmx->loaded);
 	if (vc->current_vmcs == vmx)
 		vc->current_vmcs = NULL;
+	/* Before another has that address. */
+	if (vc->mine == page_to_phys(vmx->vmcs))
+		vc->mine = VMX_NO_VMCS;
+	list_del_init(&vmx->loaded);
 	vmx->launched = false;
 	/* Whoever sees it clear may load it elsewhere. */
 	smp_store_release(&vmx->vmcs_cpu, -1);
+}
+
+/* On the CPU that has it, IRQs off. */
+static void vmcs_forget_here(void *arg)
+{
+	struct vmx_vcpu *vmx = arg;
+
+	if (vmx->vmcs_cpu == smp_processor_id())	/* else the CPU was turned off meanwhile, which cleared it */
+		vmx_clear_here(vmx);
 }
 
 void vmx_vmcs_forget(struct vmx_vcpu *vmx)
@@ -114,7 +115,24 @@ void vmx_vmcs_forget(struct vmx_vcpu *vmx)
 	int cpu = READ_ONCE(vmx->vmcs_cpu);
 
 	if (cpu >= 0)
-		smp_call_function_single(cpu, vmcs_clear_here, vmx, 1);
+		smp_call_function_single(cpu, vmcs_forget_here, vmx, 1);
+}
+
+void vmx_make_current(struct vmx_vcpu *vmx, u64 found)
+{
+	struct vmx_cpu *vc = this_cpu_ptr(&vmx_cpu);
+	int cpu = smp_processor_id();
+	u64 pa = page_to_phys(vmx->vmcs);
+
+	if (smp_load_acquire(&vmx->vmcs_cpu) != cpu) {
+		list_add(&vmx->loaded, &vc->loaded);
+		/* Never used on a CPU before, it has to be cleared once as well. */
+		vmclear(vmx->vmcs);
+		vmx->vmcs_cpu = cpu;
+		found = VMX_NO_VMCS;
+	}
+	if (found != pa)
+		vmx_ptrld(pa);
 }
 
 static noinline void vmcs_load(struct vmx_vcpu *vmx, int cpu)
@@ -125,45 +143,51 @@ static noinline void vmcs_load(struct vmx_vcpu *vmx, int cpu)
 	if (vmx->vmcs_cpu != cpu)
 		vmx_vmcs_forget(vmx);
 	local_irq_save(flags);
-	if (smp_load_acquire(&vmx->vmcs_cpu) != cpu) {
-		list_add(&vmx->loaded, &vc->loaded);
-		/* Never used on a CPU before, it has to be cleared once as well. */
-		vmclear(vmx->vmcs);
-		vmx->vmcs_cpu = cpu;
-	}
 	vc->current_vmcs = vmx;
-	vmptrld(vmx->vmcs);
+	vmx_make_current(vmx, VMX_NO_VMCS);
 	local_irq_restore(flags);
 }
 
 void vmx_vmcs_load(struct vmx_vcpu *vmx, int cpu)
 {
-	if (unlikely(this_cpu_read(vmx_cpu.current_vmcs) != vmx))
+	if (keel_hw_shared())
+		vmx_shared_load(vmx, cpu);
+	else if (unlikely(this_cpu_read(vmx_cpu.current_vmcs) != vmx))
 		vmcs_load(vmx, cpu);
 }
 
-const char *vmx_cpu_enable(bool shared)
+static const char *vmx_on(struct vmx_cpu *vc)
 {
-	struct vmx_cpu *vc = this_cpu_ptr(&vmx_cpu);
 	u64 pa = page_to_phys(vc->vmxon);
 
-	if (shared)
-		return "keel cannot run VMs beside kvm_intel's: unload it";
 	if (__read_cr4() & X86_CR4_VMXE)
-		return "VMX is on already: stop the VMs of kvm_intel or unload it, or who else has it (VirtualBox?)";
+		return "VMX is on: by kvm_intel, beside which keel runs VMs if told to (keel share), or VirtualBox?";
+	if (!KEEL_MAY_SET_CR4)
+		return "this kernel lets only kvm_intel turn VMX on: load it, and tell keel to run VMs beside it (keel share)";
 	keel_cr4_set(X86_CR4_VMXE);
 	keel_perf_vmx(true);
 	/* #GP where firmware has locked it off, on this CPU alone. */
 	asm goto("1: vmxon %0\n\tjna %l[failed]\n" KEEL_EXTABLE_GOTO(1b, failed)
 		 : : "m" (pa) : "cc", "memory" : failed);
-	INIT_LIST_HEAD(&vc->loaded);
-	vc->current_vmcs = NULL;
-	vc->enabled = true;
 	return NULL;
 failed:
 	keel_perf_vmx(false);
 	keel_cr4_clear(X86_CR4_VMXE);
-	return "VMXON faults: firmware has VMX locked off on this CPU";
+	return "VMXON failed: firmware has locked VMX off on a CPU";
+}
+
+const char *vmx_cpu_enable(bool shared)
+{
+	struct vmx_cpu *vc = this_cpu_ptr(&vmx_cpu);
+	const char *why = shared ? vmx_borrow() : vmx_on(vc);
+
+	if (why)
+		return why;
+	INIT_LIST_HEAD(&vc->loaded);
+	vc->current_vmcs = NULL;
+	vc->mine = VMX_NO_VMCS;
+	vc->enabled = true;
+	return NULL;
 }
 
 static void vmx_off(void)
@@ -195,8 +219,10 @@ void vmx_cpu_disable(bool shared)
 	if (!vc->enabled)
 		return;
 	list_for_each_entry_safe(vmx, next, &vc->loaded, loaded)
-		vmcs_clear_here(vmx);
+		vmx_clear_here(vmx);
 	vc->enabled = false;
+	if (shared)
+		return;
 	vmx_off();
 	keel_perf_vmx(false);
 }
@@ -244,6 +270,9 @@ u16 vmx_vpid_alloc(void)
 	unsigned long vpid;
 
 	if (!(vmx_has.cpu2_ctl & SECONDARY_EXEC_ENABLE_VPID))
+		return 0;
+	/* kvm has VPIDs of the same numbers.  Without EPT's root, which is one VM's, they alone tell guests apart. */
+	if (keel_hw_shared() && !keel_hw.two_dim)
 		return 0;
 	spin_lock(&vpid_lock);
 	vpid = find_next_zero_bit(vpids, VMX_NR_VPIDS, 1);	/* 0 is the host's */
@@ -378,8 +407,6 @@ static const char *vmx_missing(struct keel_hw_caps *caps, int *err)
 	/* The kernel reads the feature-control MSR at boot and forgets the feature where firmware has locked it off. */
 	if (!boot_cpu_has(X86_FEATURE_VMX))
 		return "VMX is disabled in firmware; enable it in the BIOS setup";
-	if (!KEEL_MAY_SET_CR4)
-		return "this kernel lets only kvm.ko set CR4.VMXE";
 	/* There are no gates for INT to go through, and the kernel's way for NMIs that end a guest is kvm.ko's alone. */
 	if (keel_has_fred())
 		return "this kernel uses FRED, where only kvm.ko can hand on NMIs; boot with fred=off";
@@ -537,7 +564,10 @@ static int vmx_setup(struct keel_ops *ops, const char **why)
 	vmx_has.exit_ctl &= ~VM_EXIT_ACK_INTR_ON_EXIT;
 	posted = caps->takes_irqs = vmx_has.posted;
 	rdmsrq(MSR_IA32_VMX_CR4_FIXED0, vmx_has.cr4_fixed0);
-	vmx_host_setup();
+	if (!vmx_host_setup()) {
+		*why = "this CPU never comes back from a guest of kvm.ko's";
+		return -EBUSY;
+	}
 	vmx_perf_setup();
 
 	err = vmx_alloc();

@@ -104,6 +104,8 @@ static void vmcs_constant(struct vmx_vcpu *vmx)
 void vmx_vcpu_reset(struct keel_vcpu *vcpu, bool init)
 {
 	struct vmx_vcpu *vmx = to_vmx(vcpu);
+	unsigned long flags = 0;
+	bool block = vmx_block_begin(&flags);
 
 	if (!init) {
 		vmcs_constant(vmx);
@@ -123,6 +125,7 @@ void vmx_vcpu_reset(struct keel_vcpu *vcpu, bool init)
 	vmx->flush = true;
 	vmx->before_entry |= VMX_LOAD_TSC;
 	vmx_update_intercepts(vcpu);
+	vmx_block_end(block, flags);
 }
 
 void vmx_write_cpu2(struct vmx_vcpu *vmx)
@@ -139,6 +142,10 @@ static void vmx_update_pml(struct vmx_vcpu *vmx)
 	if (on == vmx->pml_on)
 		return;
 	vmx->pml_on = on;
+	if (on)
+		vmx->after_exit |= VMX_DRAIN_PML;
+	else
+		vmx->after_exit &= ~VMX_DRAIN_PML;
 	vmx_write_cpu2(vmx);
 }
 
@@ -146,6 +153,8 @@ void vmx_update_intercepts(struct keel_vcpu *vcpu)
 {
 	struct vmx_vcpu *vmx = to_vmx(vcpu);
 	u32 off = vcpu->vm->exits_off;
+	unsigned long flags = 0;
+	bool block = vmx_block_begin(&flags);
 	u64 cr4 = keel_cr4(vcpu);	/* while the old mask tells where it is */
 
 	vmx->cr4_owned = keel_hw.two_dim ? CR4_OWNED & ~keel_cr4_reserved(vcpu) : 0;
@@ -164,6 +173,7 @@ void vmx_update_intercepts(struct keel_vcpu *vcpu)
 	vmx_cpu_ctl(vmx, CPU_BASED_CR8_LOAD_EXITING | CPU_BASED_CR8_STORE_EXITING, !vmx->vapic);
 	vmx_cpu_ctl(vmx, CPU_BASED_TPR_SHADOW, vmx->vapic);
 	vmx_update_pml(vmx);
+	vmx_block_end(block, flags);
 }
 
 void vmx_load(struct keel_vcpu *vcpu, int cpu)

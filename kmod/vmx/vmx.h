@@ -11,6 +11,13 @@
 #include "mmu/pte.h"
 #include "ops.h"
 
+/* Fields that are held in memory while the VMCS is not current: window.c.  Those with a name are read at each exit, or many. */
+enum { VMX_HELD_QUALIFICATION, VMX_HELD_INSN_LEN, VMX_HELD_SHADOW, VMX_HELD_GPA, VMX_HELD_INTR_INFO, VMX_HELD = 16 };
+struct vmx_held {
+	u64 val[VMX_HELD];
+	u16 valid, dirty;		/* bit for each */
+};
+
 struct vmx_vcpu {
 	struct keel_vcpu vcpu;		/* first: the backend's object is the generic one */
 	struct page *vmcs;
@@ -19,7 +26,14 @@ struct vmx_vcpu {
 	int last_cpu;			/* it was loaded on last, -1: none */
 	bool launched;
 	bool flush;			/* this guest's translations must go before the next entry */
-	u8 before_entry;		/* VMX_LOAD_TSC, VMX_STOP_PEBS, VMX_NOTIFY */
+	union {				/* all that is to be done besides, so that one look tells that there is nothing */
+		struct {
+			u8 before_entry;	/* VMX_LOAD_TSC and so on */
+			bool window;		/* another's VMCS is current, ours in windows only: window.c */
+			u8 after_exit;		/* VMX_DRAIN_PML and so on */
+		};
+		u32 work;
+	};
 	bool shadow_set;		/* an interrupt shadow was made by us: see vmx_flush_regs() */
 	u16 vpid;			/* 0: none left, every entry and exit flushes */
 	u64 eptp;
@@ -29,6 +43,7 @@ struct vmx_vcpu {
 	bool apicv_on;			/* the CPU runs the LAPIC */
 	bool posting;			/* and takes what is posted while the guest runs; read by senders */
 	struct irq_inbox *inbox;
+	struct vmx_held held;
 
 	/* Copies of what the VMCS holds, so that it is written only when it changes. */
 	u32 cpu_ctl;			/* CPU_BASED_VM_EXEC_CONTROL */
@@ -49,9 +64,11 @@ struct vmx_vcpu {
 
 	/* MSRs the CPU does not switch: swapped once per stay in the fast loop. */
 	u64 msr_guest[4], host_kernel_gs;
+	const u64 *host_syscall;	/* the first three as they were before: constants, or what was found */
+	u64 found_syscall[3];
 	bool syscall_loaded;		/* between begin and end: the first three are in the CPU */
 	u16 host_ds, host_es, host_fs, host_gs;
-	u64 host_debugctl;
+	u64 host_debugctl;		/* before the last entry */
 	struct vmx_msr_area *area;	/* MSRs exchanged with the host's perf: pmu.c */
 	u8 area_used;
 	unsigned long irqs_taken;	/* when perf was last asked what to exchange; VMX_ASK_PERF: ask */
@@ -64,6 +81,11 @@ struct vmx_vcpu {
 #define VMX_LOAD_TSC		BIT(0)	/* tsc_offset, tsc_ratio are not in the VMCS yet */
 #define VMX_STOP_PEBS		BIT(1)	/* ...or each time: pmu.c */
 #define VMX_NOTIFY		BIT(2)	/* apicv.c */
+#define VMX_ENTRY_WORK		0x00ffff
+/* What an exit has to do each time. */
+#define VMX_DRAIN_PML		BIT(0)
+#define VMX_DEBUGCTL		BIT(1)	/* host.c */
+#define VMX_EXIT_WORK		0xffff00
 
 static inline struct vmx_vcpu *to_vmx(struct keel_vcpu *vcpu)
 {
@@ -85,16 +107,40 @@ struct vmx_features {
 extern struct vmx_features vmx_has;
 extern u8 *vmx_msr_bitmap[2][KEEL_NR_MSR_MAPS];	/* the second with x2APIC registers that the CPU runs */
 
+/* What a CPU has of VMCSs.  Touched on the CPU only, with IRQs off. */
+struct vmx_cpu {
+	struct page *vmxon;
+	struct list_head loaded;	/* vmx_vcpu.loaded */
+	struct vmx_vcpu *current_vmcs;	/* own mode */
+	struct vmx_vcpu *user;		/* shared, all three: the vCPU that is, or was last, loaded here */
+	u64 mine;			/* the VMCS that keel made current and left so last */
+	u64 found;			/* and the one that was so when a window was opened */
+	bool enabled;			/* VMXON was ours, or others' is borrowed */
+};
+DECLARE_PER_CPU(struct vmx_cpu, vmx_cpu);
+#define VMX_NO_VMCS	(~0ULL)		/* what VMPTRST says when none is current */
+
 /* ------------------------------------------------------------- VMCS access
- * The VMCS reached is the one current on this CPU: every operation runs with its vCPU loaded.
+ * The VMCS reached is the one current on this CPU: every operation runs with its vCPU loaded.  Beside kvm.ko that may be
+ * one of kvm's: then the way is by a window (window.c), unless the caller is in one, says so (_here), or is in the fast loop
+ * and needs none.
  *
  * A reboot turns VMX off under whoever is still in here; the instructions raise #UD then.  They are stepped over by the
  * exception table: nothing runs any more that what they did not do could matter to.
  */
 void __cold vmx_write_failed(unsigned long field, u64 val);
 
+DECLARE_PER_CPU(bool, vmx_guarded);
+/* Called as below. */
+u64 vmx_guarded_read(unsigned long field);
+void vmx_guarded_write(unsigned long field, u64 val);
+static __always_inline bool vmx_is_guarded(void)
+{
+	return keel_hw_shared() && this_cpu_read(vmx_guarded);
+}
+
 /* Not checked: what is read is there on every CPU that keel loads on.  What is written is not always. */
-static __always_inline u64 vmcs_read(unsigned long field)
+static __always_inline u64 vmcs_read_here(unsigned long field)
 {
 	u64 val;
 
@@ -102,13 +148,50 @@ static __always_inline u64 vmcs_read(unsigned long field)
 	return val;
 }
 
-static __always_inline void vmcs_write(unsigned long field, u64 val)
+static __always_inline void vmcs_write_here(unsigned long field, u64 val)
 {
 	bool failed;
 
 	asm volatile("1: vmwrite %1, %2\n2:\n" _ASM_EXTABLE(1b, 2b) : "=@ccna" (failed) : "r" (val), "r" (field));
 	if (unlikely(failed))
 		vmx_write_failed(field, val);
+}
+
+/* enter.S: they leave all registers as they are but the answer's, so that no caller has to save any in case it comes here. */
+static __always_inline u64 vmcs_read(unsigned long field)
+{
+	u64 val = field;
+
+	if (!vmx_is_guarded())
+		return vmcs_read_here(field);
+	asm volatile("call vmx_guarded_read_saved" : "+a" (val), ASM_CALL_CONSTRAINT : : "cc");
+	return val;
+}
+
+static __always_inline void vmcs_write(unsigned long field, u64 val)
+{
+	if (!vmx_is_guarded())
+		vmcs_write_here(field, val);
+	else
+		asm volatile("call vmx_guarded_write_saved" : ASM_CALL_CONSTRAINT : "a" (field), "d" (val) : "cc");
+}
+
+/* Around code with many accesses that does not sleep: one window for all. */
+void __vmx_block_begin(unsigned long *flags);
+void __vmx_block_end(unsigned long flags);
+static __always_inline bool vmx_block_begin(unsigned long *flags)
+{
+	bool guarded = vmx_is_guarded();
+
+	if (guarded)
+		__vmx_block_begin(flags);
+	return guarded;
+}
+
+static __always_inline void vmx_block_end(bool begun, unsigned long flags)
+{
+	if (begun)
+		__vmx_block_end(flags);
 }
 
 /* A bit of a control of which there is a copy. */
@@ -143,9 +226,18 @@ void vmx_cpu_disable(bool shared);
 void vmx_cpu_emergency(void);
 void vmx_vmcs_load(struct vmx_vcpu *vmx, int cpu);	/* preemption off */
 void vmx_vmcs_forget(struct vmx_vcpu *vmx);		/* clear it wherever it is; may sleep */
+void vmx_ptrld(u64 pa);
+void vmx_make_current(struct vmx_vcpu *vmx, u64 found);	/* IRQs off, not cached elsewhere; @found is so now */
+void vmx_clear_here(struct vmx_vcpu *vmx);		/* IRQs off, cached here */
 u16 vmx_vpid_alloc(void);
 void vmx_vpid_free(u16 vpid);
 void vmx_flush_context(struct vmx_vcpu *vmx);
+
+/* window.c */
+void vmx_shared_load(struct vmx_vcpu *vmx, int cpu);	/* preemption off */
+void vmx_window_enter(struct vmx_vcpu *vmx);		/* IRQs off */
+void vmx_window_exit(struct vmx_vcpu *vmx);		/* IRQs off */
+const char *vmx_borrow(void);
 
 /* vmcs.c */
 int vmx_vm_init(struct keel_vm *vm);
@@ -186,6 +278,11 @@ DECLARE_STATIC_KEY_FALSE(vmx_perf_used);	/* the host's perf has counters that gu
 void vmx_perf_setup(void);
 int vmx_perf_init(struct vmx_vcpu *vmx);
 void vmx_perf_exchange(struct vmx_vcpu *vmx);	/* IRQs off */
+/* May the answer be another than before the last entry? */
+static __always_inline bool vmx_perf_stale(const struct vmx_vcpu *vmx)
+{
+	return !KEEL_PERF_TELLS || vmx->irqs_taken != keel_irqs_taken();
+}
 
 /* apicv.c */
 extern const struct keel_lapic_hw vmx_lapic_hw;
@@ -210,9 +307,10 @@ void vmx_set_nmi_mask(struct keel_vcpu *vcpu, bool masked);
 void vmx_requeue_vectoring(struct vmx_vcpu *vmx);
 
 /* host.c */
-void vmx_host_setup(void);
+bool vmx_host_setup(void);
 void vmx_host_constant(void);
 void vmx_host_cpu(struct vmx_vcpu *vmx);
+void vmx_host_debugctl(struct vmx_vcpu *vmx);	/* before an entry: perf may have changed it */
 void vmx_begin(struct keel_vcpu *vcpu);
 void vmx_end(struct keel_vcpu *vcpu);
 int vmx_switched_msr(u32 msr);	/* index in msr_guest[], -1 */
