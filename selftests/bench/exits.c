@@ -10,7 +10,7 @@
  * instruction, its VMM reads the TSC around KVM_RUN, and the cost of a loop
  * over a NOP is taken off.
  */
-#include "../lib/guest.h"
+#include "../lib/beside.h"
 
 #include <limits.h>
 #include <signal.h>
@@ -761,13 +761,51 @@ static void runs(void)
 	timer_ends_run();
 }
 
+static void beside_rows(struct vm *vm, const char *when)
+{
+	char name[64];
+
+#define BESIDE(code, base) do {						\
+	snprintf(name, sizeof(name), #code "_%s", when);		\
+	report(name, ((long)TIME(vm, code##_loop) - (long)TIME(vm, base##_loop)) / N);	\
+} while (0)
+	BESIDE(cpuid, cpuid_nop);
+	BESIDE(rdmsr, nop);
+	BESIDE(pio_out, nop);
+	BESIDE(mmio_read, nop);
+	BESIDE(lapic_read, nop);
+}
+
+/* The CPU's virtualization borrowed from the kernel's module, first with nothing of its in the CPU, then with a vCPU of its */
+static void beside(void)
+{
+	struct vm *vm, *theirs;
+	int sys;
+
+	if (strcmp(node_path(), KEEL_NODE) || !kvm_load())
+		return;
+	sys = node_open();
+	must(hand_over(sys));
+	vm = vm_new(VM_IRQCHIP);
+	theirs = kvm_vm_new(VM_PLAIN);
+	beside_rows(vm, "beside_kvm");
+	run_loop(loop_vcpu(theirs, nop_loop, code_size(nop_loop)));
+	beside_rows(vm, "after_kvm");
+	vm_free(theirs);
+	vm_free(vm);
+	must(ioctl(sys, KEEL_BESIDE_KVM, -1));
+	close(sys);
+	module_delete(vendor_module());
+	module_delete("kvm");
+}
+
 static const struct {
 	const char *name;
 	void (*measure)(void);
 } groups[] = {
 	{ "memory", idle_memory }, { "exits", simple_exits }, { "deadline", deadline_arm }, { "touches", touches },
 	{ "interrupts", interrupts }, { "state", state_ioctls }, { "runs", runs }, { "ioctls", vm_ioctls },
-	{ "steps", vm_steps }, { "halted", many_halted },
+	{ "steps", vm_steps }, { "halted", many_halted }, { "beside", beside },
 };
 
 #define NR_GROUPS	(sizeof(groups) / sizeof(groups[0]))
