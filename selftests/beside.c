@@ -12,6 +12,7 @@
 
 #include <sched.h>
 #include <sys/eventfd.h>
+#include <sys/utsname.h>
 #include <sys/wait.h>
 
 static void stay_on(int tid, int cpu)
@@ -43,6 +44,15 @@ FIXTURE_TEARDOWN(beside)
 	close(self->sys);
 	EXPECT_EQ(0, module_delete(vendor_module()));
 	module_delete("kvm");
+}
+
+static bool kernel_at_least(unsigned int major, unsigned int minor)
+{
+	struct utsname name;
+	unsigned int a, b;
+
+	uname(&name);
+	return sscanf(name.release, "%u.%u", &a, &b) == 2 && (a > major || (a == major && b >= minor));
 }
 
 static void nothing(u64 arg)
@@ -186,6 +196,8 @@ TEST_F(beside, modes)
 	struct vm *own, *theirs;
 	int i;
 
+	if (!guest_is_amd() && kernel_at_least(6, 19))
+		SKIP(return, "this kernel lets only its own module turn VMX on");
 	for (i = 0; i < 10; i++) {
 		EXPECT_EQ(0, hand_over(self->sys));
 		own = vm_new(VM_PLAIN);
@@ -335,7 +347,8 @@ static void guest(u64 id)
 		guest_assert(now > tsc);
 		tsc = now;
 		ns = pv_read(&times);
-		guest_assert(ns >= last_ns);
+		/* Else it is the guest's to see that CPUs' clocks agree */
+		guest_assert(ns >= last_ns || !(times.flags & 1));
 		last_ns = ns;
 		rounds++;
 		seed++;
