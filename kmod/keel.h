@@ -541,7 +541,7 @@ VCPU_IOCTL(keel_set_events);
 VCPU_IOCTL(keel_ioctl_interrupt);
 VCPU_IOCTL(keel_ioctl_nmi);
 
-/* --------------------------------------------------------- insn.c: emulator glue */
+/* ----------------------------------------------- insn.c, deliver.c: emulator glue */
 /* Emulate the instruction at RIP.  Fast loop safe (may answer KEEL_SLOW). */
 int keel_emulate(struct keel_vcpu *vcpu);
 int keel_emulate_cr(struct keel_vcpu *vcpu);	/* MOV CR; tells a VMM whose the TPR is */
@@ -549,6 +549,8 @@ int keel_emulate_cr(struct keel_vcpu *vcpu);	/* MOV CR; tells a VMM whose the TP
 int keel_page_fault(struct keel_vcpu *vcpu, u64 gpa, u32 access, u64 info);
 /* Deliver vcpu->ev.injected as the CPU would, where the CPU cannot: real mode only. */
 int keel_emulate_event(struct keel_vcpu *vcpu);
+/* Finish a task switch to the TSS of @selector; vcpu->ev.injected came through the gate, if it was one. */
+int keel_task_switch(struct keel_vcpu *vcpu, u16 selector, enum emul_switch why, u64 next_rip);
 /* The guest's own page fault, intercepted: shadow paging only.  @error: the CPU's error code. */
 int keel_shadow_fault(struct keel_vcpu *vcpu, u64 gva, u32 error);
 int keel_insn_init(struct keel_vcpu *vcpu);

@@ -545,4 +545,116 @@ TEST_F(fpu, x87)
 	asm volatile("fninit");
 }
 
+/* ---- on a device, where all of them are emulated ---- */
+
+static u8 pattern[1024] __attribute__((aligned(64))), seen[1024] __attribute__((aligned(64)));
+
+static void device_guest(u64 xcr0)
+{
+	u8 *from = pattern, *to = seen;
+	u64 dev = HOLE_GPA;
+	u32 r[4];
+	int i;
+
+	for (i = 0; i < 1024; i++)
+		from[i] = i * 7 + 3;
+	if (xcr0 > 3)
+		write_cr4(read_cr4() | 1 << 18);
+	/* MMX and x87 */
+	asm volatile("movq (%0),%%mm1; movq %%mm1,(%2); movq (%2),%%mm6; movq %%mm6,(%1)\n"
+		     "movntq %%mm1,8(%2); emms\n"
+		     "fninit; fildq (%2); fistpq 16(%2); fldl 8(%0); fstps 24(%2); fldt (%0); fstpt 32(%2)\n"
+		     "fnstcw 48(%2); fldcw 48(%2); stmxcsr 52(%2); ldmxcsr 52(%2)\n"
+		     :: "r"(from), "r"(to), "r"(dev) : "memory");
+	/* masked by bytes; parts */
+	asm volatile("movdqu (%0),%%xmm3; pcmpeqd %%xmm4,%%xmm4; psrldq $13,%%xmm4\n"
+		     "lea 64(%2),%%rdi; maskmovdqu %%xmm4,%%xmm3; movups %%xmm3,80(%2); movlps %%xmm3,96(%2)\n"
+		     :: "r"(from), "r"(to), "r"(dev) : "memory", "rdi");
+	cpuid(1, 0, r);
+	if (r[2] & 1 << 20)
+		asm volatile("xor %%ecx,%%ecx; crc32q (%2),%%rcx; mov %%rcx,16(%1); pextrq $1,%%xmm3,112(%2)\n"
+			     :: "r"(from), "r"(to), "r"(dev) : "memory", "rcx");
+	if (xcr0 & 4)
+		asm volatile("vmovdqu (%0),%%ymm7; vmovdqu %%ymm7,256(%2); vbroadcastss 256(%2),%%ymm8\n"
+			     "vmovdqu %%ymm8,32(%1)\n"
+			     :: "r"(from), "r"(to), "r"(dev) : "memory");
+	if (xcr0 & 0xe0)
+		asm volatile("vmovdqu64 64(%0),%%zmm17; vmovdqu64 %%zmm17,512(%2); vmovdqa64 512(%2),%%zmm31\n"
+			     "vmovups %%zmm31,64(%1); mov $0x5,%%ecx; kmovw %%ecx,%%k2\n"
+			     "vmovups %%zmm17,576(%2)%{%%k2%}\n"
+			     :: "r"(from), "r"(to), "r"(dev) : "memory", "rcx");
+	guest_done(0);
+}
+
+static u64 crc32c(const u8 *p, int n)
+{
+	u32 crc = 0;
+	int k;
+
+	while (n--) {
+		crc ^= *p++;
+		for (k = 0; k < 8; k++)
+			crc = crc >> 1 ^ (crc & 1 ? 0x82f63b78 : 0);
+	}
+	return crc;
+}
+
+TEST_F(fpu, device)
+{
+	u64 xcr0 = cpuid_find(self->vm->cpuid, 0xd, 0) ? cpuid_find(self->vm->cpuid, 0xd, 0)->eax & XCR0_AVX512 : 3;
+	struct kvm_run *run = self->v->run;
+	static u8 dev[1024], want[1024];
+	struct kvm_cpuid_entry2 *one = cpuid_find(self->vm->cpuid, 1, 0);
+	const u8 *to = self->vm->mem + (uintptr_t)seen;
+	u32 single;
+	int i;
+
+	memset(dev, 0xcc, sizeof(dev));
+	/* From outside: QEMU's CPU lets a guest's XSETBV through, unseen. */
+	if (xcr0 > 3)
+		must(ioctl(self->v->fd, KVM_SET_XCRS, &(struct kvm_xcrs){ .nr_xcrs = 1, .xcrs[0].value = xcr0 }));
+	vcpu_long(self->v, device_guest, xcr0);
+	while (vcpu_run(self->v) == KVM_EXIT_MMIO) {
+		u64 at = run->mmio.phys_addr - HOLE_GPA;
+
+		ASSERT_LE(at + run->mmio.len, sizeof(dev));
+		if (run->mmio.is_write)
+			memcpy(dev + at, run->mmio.data, run->mmio.len);
+		else
+			memcpy(run->mmio.data, dev + at, run->mmio.len);
+	}
+	ASSERT_EQ(KVM_EXIT_IO, run->exit_reason);
+	ASSERT_EQ(PORT_DONE, run->io.port);
+	for (i = 0; i < 1024; i++)
+		want[i] = i * 7 + 3;
+	EXPECT_EQ(0, memcmp(to, want, 8));
+	EXPECT_EQ(0, memcmp(dev, want, 8));
+	EXPECT_EQ(0, memcmp(dev + 8, want, 8));
+	EXPECT_EQ(0, memcmp(dev + 16, want, 8));
+	asm volatile("fninit; fldl %1; fstps %0; fninit" : "=m"(single) : "m"(*(u64 *)(want + 8)));
+	EXPECT_EQ(single, *(u32 *)(dev + 24));
+	EXPECT_EQ(0, memcmp(dev + 32, want, 10));
+	EXPECT_EQ(0x37f, *(u16 *)(dev + 48));
+	EXPECT_EQ(0x1f80, *(u32 *)(dev + 52));
+	EXPECT_EQ(0, memcmp(dev + 64, want, 3));
+	EXPECT_EQ(0xcc, dev[67]);
+	EXPECT_EQ(0, memcmp(dev + 80, want, 16));
+	EXPECT_EQ(0, memcmp(dev + 96, want, 8));
+	if (one->ecx & 1 << 20) {
+		EXPECT_EQ(crc32c(want, 8), *(u64 *)(to + 16));
+		EXPECT_EQ(0, memcmp(dev + 112, want + 8, 8));
+	}
+	if (xcr0 & 4) {
+		EXPECT_EQ(0, memcmp(dev + 256, want, 32));
+		EXPECT_EQ(0, memcmp(to + 32 + 28, want, 4));
+	}
+	if (xcr0 & 0xe0) {
+		EXPECT_EQ(0, memcmp(dev + 512, want + 64, 64));
+		EXPECT_EQ(0, memcmp(to + 64, want + 64, 64));
+		EXPECT_EQ(0, memcmp(dev + 576, want + 64, 4));
+		EXPECT_EQ(0xcc, dev[580]);
+		EXPECT_EQ(0, memcmp(dev + 584, want + 72, 4));
+	}
+}
+
 TEST_HARNESS_MAIN

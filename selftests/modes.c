@@ -224,6 +224,35 @@ TEST_F(modes, paging_32)
 	EXPECT_EQ(0x23, pt[3] & 0xff);
 }
 
+/* A load from a device, of which another thread makes a store before it is emulated: that page is the guest's to read only */
+CODE32(patched_code,
+	"mov $0xd0000010,%edi; mov $0x77,%eax\n"
+	"mov (%edi),%eax; hlt\n");
+
+TEST_F(modes, patched_load)
+{
+	u32 *pd = gpa_hva(self->vm, 0x70000);
+	struct vcpu *v = self->v;
+	struct kvm_sregs s;
+	struct kvm_regs r;
+
+	pd[0] = 0x83;
+	pd[0xd0000000 >> 22] = 0xd0000081;
+	vcpu_prot(v, patched_code, code_size(patched_code));
+	vcpu_get_sregs(v, &s);
+	s.cr3 = 0x70000;
+	s.cr4 |= X86_CR4_PSE;
+	s.cr0 |= X86_CR0_PG | X86_CR0_WP;
+	s.idt.limit = 0;
+	vcpu_set_sregs(v, &s);
+	*(u32 *)vcpu_expect_mmio(v, false, HOLE_GPA + 16, 4)->mmio.data = 1;
+	vcpu_get_regs(v, &r);
+	EXPECT_EQ(0x8b, *(u8 *)gpa_hva(self->vm, r.rip));
+	*(u8 *)gpa_hva(self->vm, r.rip) = 0x89;
+	vcpu_set_regs(v, &r);		/* else what was decoded goes on */
+	vcpu_expect(v, KVM_EXIT_SHUTDOWN);
+}
+
 /* A CPU that has a PAE guest's four top entries in registers goes by them until CR3 is loaded; so does what emulates for it */
 CODE32(pdptr_code,
 	"movl $0,0x70000; movl $0,0x70004; movl $0,0x70018\n"

@@ -146,12 +146,11 @@ bool keel_fpu_swaps(struct keel_vcpu *vcpu);
 void keel_fpu_swap_in(struct keel_vcpu *vcpu);
 void keel_fpu_swap_out(struct keel_vcpu *vcpu);
 int keel_set_xcr0(struct keel_vcpu *vcpu, u64 val);	/* 1: #GP */
-/* For the emulator, guest FPU not loaded: 16 or 32 bytes of a vector register. */
+/* For the emulator, guest FPU not loaded: 16, 32 or 64 bytes of vector register 0 to 31; a mask register; x87 and SSE. */
 void keel_fpu_read_vec(struct keel_vcpu *vcpu, unsigned int reg, void *buf, unsigned int bytes);
 void keel_fpu_write_vec(struct keel_vcpu *vcpu, unsigned int reg, const void *buf, unsigned int bytes, bool zero_upper);
-u16 keel_fpu_cw(struct keel_vcpu *vcpu);
-u16 keel_fpu_sw(struct keel_vcpu *vcpu);
-void keel_fpu_fninit(struct keel_vcpu *vcpu);
+u64 keel_fpu_read_kmask(struct keel_vcpu *vcpu, unsigned int reg);
+void *keel_fpu_legacy(struct keel_vcpu *vcpu);
 VCPU_IOCTL(keel_get_fpu);
 VCPU_IOCTL(keel_set_fpu);
 VCPU_IOCTL(keel_get_xsave);

@@ -361,67 +361,72 @@ static void complete_area(struct keel_fpu *fpu)
 	header(fpu)->xfeatures |= missing;
 }
 
-static void *ymm_high(struct keel_fpu *fpu, unsigned int reg)
+/*
+ * Where the parts of a vector register are: 16 bytes beside x87, the next 16 and the upper 32 in components of theirs, and
+ * registers 16 to 31 whole in another.  Not there: the host has none.
+ */
+static void *vec_part(struct keel_fpu *fpu, unsigned int reg, unsigned int at)
 {
-	return fpu->state + host.comp[XFEATURE_YMM].offset + reg * 16;
+	unsigned int part = reg > 15 ? XFEATURE_Hi16_ZMM : at >= 32 ? XFEATURE_ZMM_Hi256 : XFEATURE_YMM;
+
+	if (reg < 16 && !at)
+		return &legacy(fpu)->xmm_space[reg * 4];
+	if (!(host.swapped & BIT_ULL(part)))
+		return NULL;
+	if (reg > 15)
+		return fpu->state + host.comp[part].offset + (reg - 16) * 64 + at;
+	return fpu->state + host.comp[part].offset + (at >= 32 ? reg * 32 + at - 32 : reg * 16);
 }
 
 void keel_fpu_read_vec(struct keel_vcpu *vcpu, unsigned int reg, void *buf, unsigned int bytes)
 {
-	struct keel_fpu *fpu = &vcpu->fpu;
+	unsigned int at;
 
-	complete_area(fpu);
-	memcpy(buf, &legacy(fpu)->xmm_space[reg * 4], min(bytes, 16u));
-	if (bytes <= 16)
-		return;
-	if (host.swapped & XFEATURE_MASK_YMM)
-		memcpy(buf + 16, ymm_high(fpu, reg), 16);
-	else
-		memset(buf + 16, 0, 16);
+	complete_area(&vcpu->fpu);
+	for (at = 0; at < bytes; at += 16) {
+		void *part = vec_part(&vcpu->fpu, reg, at);
+
+		if (part)
+			memcpy(buf + at, part, 16);
+		else
+			memset(buf + at, 0, 16);
+	}
 }
 
 void keel_fpu_write_vec(struct keel_vcpu *vcpu, unsigned int reg, const void *buf, unsigned int bytes,
 			bool zero_upper)
 {
+	unsigned int at;
+
+	complete_area(&vcpu->fpu);
+	for (at = 0; at < (zero_upper ? 64 : bytes); at += 16) {
+		void *part = vec_part(&vcpu->fpu, reg, at);
+
+		if (!part)
+			continue;
+		if (at < bytes)
+			memcpy(part, buf + at, 16);
+		else
+			memset(part, 0, 16);
+	}
+}
+
+u64 keel_fpu_read_kmask(struct keel_vcpu *vcpu, unsigned int reg)
+{
 	struct keel_fpu *fpu = &vcpu->fpu;
 
+	if (!(host.swapped & XFEATURE_MASK_OPMASK))
+		return 0;
 	complete_area(fpu);
-	memcpy(&legacy(fpu)->xmm_space[reg * 4], buf, min(bytes, 16u));
-	if (!(host.swapped & XFEATURE_MASK_YMM))
-		return;
-	if (bytes > 16)
-		memcpy(ymm_high(fpu, reg), buf + 16, 16);
-	else if (zero_upper)
-		memset(ymm_high(fpu, reg), 0, 16);
-	/* VEX also clears what lies above: the upper halves of ZMM0-15. */
-	if (zero_upper && (host.swapped & XFEATURE_MASK_ZMM_Hi256))
-		memset(fpu->state + host.comp[XFEATURE_ZMM_Hi256].offset + reg * 32, 0, 32);
+	return ((u64 *)(fpu->state + host.comp[XFEATURE_OPMASK].offset))[reg];
 }
 
-u16 keel_fpu_cw(struct keel_vcpu *vcpu)
+/* With the mask that MXCSR is to obey: what a VMM has set may have had any, and XRSTOR would fault. */
+void *keel_fpu_legacy(struct keel_vcpu *vcpu)
 {
 	complete_area(&vcpu->fpu);
-	return legacy(&vcpu->fpu)->cwd;
-}
-
-u16 keel_fpu_sw(struct keel_vcpu *vcpu)
-{
-	complete_area(&vcpu->fpu);
-	return legacy(&vcpu->fpu)->swd;
-}
-
-/* FNINIT resets control, status, tag and pointers; the registers' contents stay. */
-void keel_fpu_fninit(struct keel_vcpu *vcpu)
-{
-	struct fxregs_state *fx = legacy(&vcpu->fpu);
-
-	complete_area(&vcpu->fpu);
-	fx->cwd = FCW_INIT;
-	fx->swd = 0;
-	fx->twd = 0;
-	fx->fop = 0;
-	fx->rip = 0;
-	fx->rdp = 0;
+	legacy(&vcpu->fpu)->mxcsr_mask = host.mxcsr_mask;
+	return legacy(&vcpu->fpu);
 }
 
 /* ------------------------------------------------------------------ ioctls */

@@ -11,42 +11,10 @@
 #include <linux/slab.h>
 
 #include <asm/trapnr.h>
+#include "insn.h"
 #include "mitigate.h"
 #include "ops.h"
 #include "trace.h"
-
-#define REPLAY_MAX	8	/* device reads of one instruction, 8 bytes each: two 32-byte operands */
-#define WRITES_MAX	8
-
-struct insn_io {
-	u64 addr;
-	u8 len;
-	u8 data[8];
-};
-
-struct keel_insn {
-	struct emul e;
-	struct keel_vcpu *vcpu;
-	u64 rsp;			/* before the instruction */
-	u64 gpa;			/* where the exit says its memory operand is, or NO_GPA */
-	struct insn_io replay[REPLAY_MAX];
-	unsigned int nr_replay, cursor;
-	struct insn_io writes[WRITES_MAX];
-	unsigned int nr_writes, write_pos;
-	bool want_read;			/* replay[nr_replay] was asked of userspace */
-	bool need_slow;			/* stopped because the fast loop must not sleep */
-	bool halted;
-	bool changed;			/* the registers are not those it was decoded with */
-	bool want_msr, msr_read;	/* userspace is asked what becomes of an access to an MSR */
-	int pio_state;			/* enum: none, asked, answered, out */
-	u16 port;
-	u8 pio_size;
-	unsigned int pio_count;
-};
-
-#define NO_GPA	(~0ULL)
-
-enum { PIO_NONE, PIO_IN_WANTED, PIO_IN_READY, PIO_OUT_WANTED };
 
 static struct keel_insn *to_insn(struct emul *e)
 {
@@ -156,18 +124,21 @@ static enum emul_result device_access(struct keel_insn *in, u64 gpa, void *buf, 
 	return r;
 }
 
-/* Is this the access the exit was for?  Then the CPU has found that there is no memory, and where: not again. */
-static bool access_of_exit(struct keel_insn *in, u64 linear, unsigned int bytes)
+/*
+ * Is this the access the exit was for?  Then the CPU has found that there is no memory, and where: not again.  Another
+ * thread may have put a store in the place of a load, and the guest may not write wherever it may read.
+ */
+static bool access_of_exit(struct keel_insn *in, u64 linear, unsigned int bytes, bool write)
 {
-	return in->gpa != NO_GPA && emul_one_access(&in->e) && offset_in_page(linear) == offset_in_page(in->gpa) &&
-	       offset_in_page(linear) + bytes <= PAGE_SIZE;
+	return in->gpa != NO_GPA && in->gpa_write == write && emul_one_access(&in->e) &&
+	       offset_in_page(linear) == offset_in_page(in->gpa) && offset_in_page(linear) + bytes <= PAGE_SIZE;
 }
 
 static enum emul_result op_read(struct emul *e, u64 linear, void *buf, unsigned int bytes, unsigned int access)
 {
 	struct keel_insn *in = to_insn(e);
 
-	if (access_of_exit(in, linear, bytes))
+	if (access_of_exit(in, linear, bytes, false))
 		return device_access(in, in->gpa, buf, bytes, false);
 	while (bytes) {
 		unsigned int n = min_t(unsigned int, bytes, PAGE_SIZE - offset_in_page(linear));
@@ -203,7 +174,7 @@ static enum emul_result op_write(struct emul *e, u64 linear, const void *buf, un
 	unsigned int first = min_t(unsigned int, bytes, PAGE_SIZE - offset_in_page(linear));
 	unsigned int i, len[2] = { first, bytes - first };
 
-	if (access_of_exit(in, linear, bytes))
+	if (access_of_exit(in, linear, bytes, true))
 		return device_access(in, in->gpa, (void *)buf, bytes, true);
 	/* One iteration of a string instruction at a time goes to userspace. */
 	if (in->nr_writes && (e->insn.prefix & (EMUL_PFX_REP | EMUL_PFX_REPNE)))
@@ -696,7 +667,12 @@ static enum emul_result op_soft_int(struct emul *e, u8 vector, enum emul_swint k
 	return EMUL_RETRY;	/* it is over once it is delivered */
 }
 
-static enum emul_result op_read_xmm(struct emul *e, unsigned int reg, void *buf, unsigned int bytes)
+static bool op_cpu_has(struct emul *e, enum emul_cpu what)
+{
+	return what == EMUL_CPU_TZCNT ? boot_cpu_has(X86_FEATURE_BMI1) : boot_cpu_has(X86_FEATURE_ABM);
+}
+
+static enum emul_result op_read_vec(struct emul *e, unsigned int reg, void *buf, unsigned int bytes)
 {
 	struct keel_insn *in = to_insn(e);
 
@@ -706,7 +682,7 @@ static enum emul_result op_read_xmm(struct emul *e, unsigned int reg, void *buf,
 	return EMUL_OK;
 }
 
-static enum emul_result op_write_xmm(struct emul *e, unsigned int reg, const void *buf, unsigned int bytes,
+static enum emul_result op_write_vec(struct emul *e, unsigned int reg, const void *buf, unsigned int bytes,
 				     bool zero_upper)
 {
 	struct keel_insn *in = to_insn(e);
@@ -717,16 +693,24 @@ static enum emul_result op_write_xmm(struct emul *e, unsigned int reg, const voi
 	return EMUL_OK;
 }
 
-static enum emul_result op_fpu(struct emul *e, enum emul_fpu what, u16 *val)
+static enum emul_result op_read_kmask(struct emul *e, unsigned int reg, u64 *mask)
 {
 	struct keel_insn *in = to_insn(e);
 
 	if (in->vcpu->atomic)
 		return need_slow(in);
-	if (what == EMUL_FPU_INIT)
-		keel_fpu_fninit(in->vcpu);
-	else
-		*val = what == EMUL_FPU_GET_CW ? keel_fpu_cw(in->vcpu) : keel_fpu_sw(in->vcpu);
+	*mask = keel_fpu_read_kmask(in->vcpu, reg);
+	return EMUL_OK;
+}
+
+static enum emul_result op_fxstate(struct emul *e, struct emul_fx **fx)
+{
+	struct keel_insn *in = to_insn(e);
+
+	BUILD_BUG_ON(sizeof(struct emul_fx) != sizeof(struct fxregs_state));
+	if (in->vcpu->atomic)
+		return need_slow(in);
+	*fx = keel_fpu_legacy(in->vcpu);
 	return EMUL_OK;
 }
 
@@ -738,7 +722,8 @@ static const struct emul_ops insn_ops = {
 	.get_msr = op_get_msr, .set_msr = op_set_msr, .rdmsr = op_rdmsr, .wrmsr = op_wrmsr,
 	.get_xcr = op_get_xcr, .set_xcr = op_set_xcr, .cpuid = op_cpuid, .rdtsc = op_rdtsc, .rdpmc = op_rdpmc,
 	.invlpg = op_invlpg, .invpcid = op_invpcid, .sysop = op_sysop, .soft_int = op_soft_int,
-	.read_xmm = op_read_xmm, .write_xmm = op_write_xmm, .fpu = op_fpu,
+	.cpu_has = op_cpu_has, .read_vec = op_read_vec, .write_vec = op_write_vec, .read_kmask = op_read_kmask,
+	.fxstate = op_fxstate,
 };
 
 /* -------------------------------------------------------------- the run */
@@ -777,7 +762,7 @@ void keel_insn_changed(struct keel_vcpu *vcpu, bool moved)
 		keel_insn_forget(vcpu);
 }
 
-static void load_state(struct keel_insn *in)
+void keel_insn_begin(struct keel_insn *in)
 {
 	struct keel_vcpu *vcpu = in->vcpu;
 	struct emul *e = &in->e;
@@ -810,9 +795,15 @@ static void store_state(struct keel_insn *in, u64 old_rip)
 	keel_call(set_shadow, vcpu, e->shadow & EMUL_SHADOW_SS ? KVM_X86_SHADOW_INT_MOV_SS :
 				    e->shadow & EMUL_SHADOW_STI ? KVM_X86_SHADOW_INT_STI : 0);
 	/* An interrupt that waits has a window open already: IF and the shadow need no second look. */
-	if (e->shadow & EMUL_SHADOW_IRET) {
-		keel_call(set_nmi_mask, vcpu, false);
-		keel_request(KEEL_REQ_EVENT, vcpu);
+	if (unlikely(e->shadow & (EMUL_SHADOW_IRET | EMUL_TASK_NEW))) {
+		if (e->shadow & EMUL_SHADOW_IRET) {
+			keel_call(set_nmi_mask, vcpu, false);
+			keel_request(KEEL_REQ_EVENT, vcpu);
+		}
+		if (e->shadow & EMUL_TASK_NEW) {
+			keel_task_done(vcpu);
+			return;		/* TF was the old one's */
+		}
 	}
 	if ((old_flags & X86_EFLAGS_TF) && !(e->shadow & EMUL_SHADOW_SS))
 		keel_raise_db(vcpu, DR_STEP);
@@ -820,8 +811,7 @@ static void store_state(struct keel_insn *in, u64 old_rip)
 
 static int complete_mmio_write(struct keel_vcpu *vcpu);
 
-/* The next recorded write, as KVM_EXIT_MMIO. */
-static int exit_mmio_write(struct keel_vcpu *vcpu)
+int keel_insn_exit_write(struct keel_vcpu *vcpu)
 {
 	struct keel_insn *in = vcpu->insn;
 	struct insn_io *io = &in->writes[in->write_pos++];
@@ -841,7 +831,7 @@ static int exit_mmio_write(struct keel_vcpu *vcpu)
 
 static int complete_mmio_write(struct keel_vcpu *vcpu)
 {
-	return exit_mmio_write(vcpu);
+	return keel_insn_exit_write(vcpu);
 }
 
 static int complete_mmio_read(struct keel_vcpu *vcpu)
@@ -906,7 +896,7 @@ static int emulate(struct keel_vcpu *vcpu, bool decoded)
 	in->nr_writes = in->write_pos = 0;
 	if (!decoded || in->changed) {
 		in->changed = false;
-		load_state(in);
+		keel_insn_begin(in);
 		r = emul_decode(e);
 	}
 	rip = e->rip;
@@ -941,41 +931,8 @@ static int emulate(struct keel_vcpu *vcpu, bool decoded)
 		return KEEL_USER;
 	}
 	if (in->nr_writes)
-		return exit_mmio_write(vcpu);
+		return keel_insn_exit_write(vcpu);
 	return in->halted ? keel_emulate_hlt(vcpu) : KEEL_RESUME;
-}
-
-int keel_emulate_event(struct keel_vcpu *vcpu)
-{
-	struct keel_event ev = vcpu->ev.injected;
-	struct keel_insn *in = vcpu->insn;
-	struct emul *e = &in->e;
-	u64 data[] = { ev.vector, ev.type };
-	enum emul_result r = EMUL_UNHANDLEABLE;
-
-	keel_insn_forget(vcpu);
-	in->need_slow = in->halted = false;
-	in->gpa = NO_GPA;
-	in->cursor = in->write_pos = 0;
-	load_state(in);
-	e->rip += ev.insn_len;
-	if (e->mode == EMUL_MODE_REAL)
-		r = emul_real_interrupt(e, ev.vector);
-	switch (r) {
-	case EMUL_OK:
-		vcpu->ev.injected.type = KEEL_EV_NONE;
-		if (ev.type == KEEL_EV_NMI)
-			keel_call(set_nmi_mask, vcpu, true);
-		keel_set_rflags(vcpu, e->rflags);
-		keel_set_reg(vcpu, KEEL_RIP, e->rip);
-		keel_set_reg(vcpu, KEEL_RSP, vcpu->regs[KEEL_RSP]);
-		return in->nr_writes ? exit_mmio_write(vcpu) : KEEL_RESUME;	/* a stack in a device */
-	case EMUL_FAULT:
-		keel_raise_fault(vcpu, &e->fault);	/* which finds what was being delivered, and merges */
-		return KEEL_RESUME;
-	default:
-		return keel_exit_internal_error(vcpu, KVM_INTERNAL_ERROR_DELIVERY_EV, ARRAY_SIZE(data), data);
-	}
 }
 
 int keel_emulate(struct keel_vcpu *vcpu)
@@ -1018,6 +975,7 @@ static int page_fault_done(struct keel_vcpu *vcpu, int r, u64 gpa, u32 access, u
 		return r < 0 ? KEEL_RESUME : r;
 	}
 	vcpu->insn->gpa = access & MMU_ACC_FINAL ? gpa : NO_GPA;
+	vcpu->insn->gpa_write = access & MMU_ACC_WRITE;
 	return emulate(vcpu, false);
 }
 
@@ -1164,7 +1122,7 @@ int keel_emulate_ud(struct keel_vcpu *vcpu)
 		return KEEL_SLOW;
 	keel_insn_forget(vcpu);
 	in->gpa = NO_GPA;
-	load_state(in);
+	keel_insn_begin(in);
 	if (emul_decode(e) != EMUL_OK)
 		goto ud;
 	/* In system management mode RSM is an instruction, which the CPU does not know: it is not in that mode. */

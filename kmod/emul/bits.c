@@ -260,24 +260,9 @@ static enum emul_result count_zeroes(struct emul *e, unsigned int count)
 }
 
 /* CPUs that lack TZCNT or LZCNT execute BSF or BSR for the same bytes. */
-static enum emul_result cpu_has(struct emul *e, u32 leaf, unsigned int reg, u32 bit, bool *has)
-{
-	u32 r[4] = { leaf, 0, 0, 0 };
-	enum emul_result res = e->ops->cpuid(e, r);
-
-	*has = r[reg] & bit;
-	return res;
-}
-
 enum emul_result emul_op_tzcnt(struct emul *e)
 {
-	enum emul_result r;
-	bool has;
-
-	r = cpu_has(e, 7, 1, 1u << 3, &has);
-	if (r)
-		return r;
-	if (!has)
+	if (!e->ops->cpu_has(e, EMUL_CPU_TZCNT))
 		return emul_op_bsf(e);
 	return count_zeroes(e, e->src ? __builtin_ctzll(e->src) : e->insn.opsize * 8);
 }
@@ -285,13 +270,8 @@ enum emul_result emul_op_tzcnt(struct emul *e)
 enum emul_result emul_op_lzcnt(struct emul *e)
 {
 	unsigned int bits = e->insn.opsize * 8;
-	enum emul_result r;
-	bool has;
 
-	r = cpu_has(e, 0x80000001, 2, 1u << 5, &has);
-	if (r)
-		return r;
-	if (!has)
+	if (!e->ops->cpu_has(e, EMUL_CPU_LZCNT))
 		return emul_op_bsr(e);
 	return count_zeroes(e, e->src ? __builtin_clzll(e->src) - (64 - bits) : bits);
 }

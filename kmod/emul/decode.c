@@ -214,6 +214,7 @@ static int get_vex(struct emul_insn *i, struct emul *e, u8 first)
 	if (r)
 		return r;
 	p = i->bytes + i->len;
+	i->evex_at = i->len;
 	i->len += n + 1;
 	i->opcode = p[n];
 	i->vex = first == 0x62 ? 2 : 1;
@@ -231,6 +232,15 @@ static int get_vex(struct emul_insn *i, struct emul *e, u8 first)
 		i->rex &= 0x48;
 	i->vex_v = ~(wvlp >> 3) & 15;
 	i->vex_l_pp = wvlp & 7;
+	i->evex = 0;
+	if (i->vex == 2) {
+		/* One bit is always set, one always clear. */
+		if (p[0] & 8 || !(wvlp & 4))
+			return EMUL_LEN_INVALID;
+		i->vex_l_pp &= 3;
+		i->evex = p[2];
+		i->vex_v |= p[2] & 8 ? 0 : 16;
+	}
 	return 0;
 }
 
@@ -404,9 +414,10 @@ static int get_opcode(struct emul_insn *i, struct emul *e, const struct emul_opc
 	}
 	if (vex) {
 		r = get_vex(i, e, b);
-		set_sizes(i);
-		*op = i->map == 1 && i->vex == 1 ? &emul_map1[i->opcode] :
-		      i->map == 2 && i->vex == 1 ? &emul_map2[i->opcode] : NULL;
+		i->opsize = i->rex & 8 && i->mode == EMUL_MODE_LONG64 ? 8 : 4;
+		i->adsize = adsize_of[i->mode][!!(i->prefix & EMUL_PFX_ADSIZE)];
+		*op = i->map == 1 ? &emul_map1[i->opcode] : i->map == 2 ? &emul_map2[i->opcode] :
+		      i->map == 3 ? &emul_map3[i->opcode] : NULL;
 		return r;
 	}
 
@@ -451,7 +462,8 @@ static int resolve(struct emul_insn *i, struct emul *e, const struct emul_opcode
 		}
 		switch (op->group) {
 		case G_NONE:
-			i->flags = flags;
+			/* Of how it may be encoded, the last entry has the last word. */
+			i->flags = (flags & ~(F_VEX | F_EVEX)) | op->flags;
 			i->exec = op->exec;
 			return 0;
 		case G_REG:
@@ -478,9 +490,36 @@ static int resolve(struct emul_insn *i, struct emul *e, const struct emul_opcode
 	}
 }
 
-static bool vex_ok(const struct emul_opcode *op)
+/* EVEX has a fifth bit for vector registers. */
+static void evex_regs(struct emul_insn *i)
 {
-	return op && (op->flags & F_VEX);
+	if (i->mode != EMUL_MODE_LONG64) {
+		i->vex_v &= 7;
+		return;
+	}
+	/* P0 is behind the prefixes and 62. */
+	i->reg |= i->bytes[i->evex_at] & 0x10 ? 0 : 16;
+	if (i->mod == 3)
+		i->rm |= (i->rex & 2) << 3;
+}
+
+static bool vex_ok(const struct emul_insn *i, const struct emul_opcode *op)
+{
+	return op && (op->flags & (i->vex == 2 ? F_EVEX : F_VEX));
+}
+
+/* An entry below that has no such form may still be an instruction of another extension. */
+static void vex_form(struct emul_insn *i)
+{
+	if (!(i->flags & (i->vex == 2 ? F_EVEX : F_VEX))) {
+		i->exec = emul_op_unknown;
+		i->flags = F_MODRM;
+		i->dst = K_NONE;
+		if (i->src < K_MOFFS)
+			i->src = K_NONE;
+	}
+	if (i->vex == 2)
+		evex_regs(i);
 }
 
 static void insn_init(struct emul_insn *i, enum emul_mode mode)
@@ -516,11 +555,13 @@ static int decode(struct emul_insn *i, struct emul *e)
 	r = get_opcode(i, e, &op);
 	if (r)
 		return r;
-	if (i->vex && !vex_ok(op))
+	if (i->vex && !vex_ok(i, op))
 		return vector_unknown(i, e);
 	r = resolve(i, e, op);
 	if (r)
 		return r;
+	if (i->vex)
+		vex_form(i);
 
 	if ((i->flags & F_BYTE) || ((i->flags & F_W) && !(i->opcode & 1)))
 		i->opsize = 1;

@@ -41,7 +41,8 @@
  * instruction, once decoded, makes no other.
  *
  * The caller does what follows an instruction: #DB for TF if it was set in the
- * old rflags, and the interrupt shadow in e->shadow.
+ * old rflags, and what e->shadow says: the interrupt shadow, a new task's first
+ * event.
  */
 #ifndef KEEL_EMUL_H
 #define KEEL_EMUL_H
@@ -133,15 +134,20 @@ struct emul_fault {
 #define EMUL_VEC_SS		12
 #define EMUL_VEC_GP		13
 #define EMUL_VEC_PF		14
+#define EMUL_VEC_MF		16
 
 /* e->shadow: what the instruction did to interrupt recognition. */
 #define EMUL_SHADOW_STI		0x1	/* no interrupt before the next instruction is done */
 #define EMUL_SHADOW_SS		0x2	/* the same, and no debug trap */
 #define EMUL_SHADOW_IRET	0x4	/* IRET: NMIs are no longer blocked */
+#define EMUL_TASK_NEW		0x10	/* all registers are another task's: no step is reported */
+#define EMUL_TASK_TRAP		0x20	/* which asks for a debug trap before its first instruction */
+#define EMUL_TASK_FAULT		0x40	/* which begins with e->fault: it was found when the old task was gone */
 
 /* Largest single access, and the largest INS/OUTS batch. */
-#define EMUL_MAX_ACCESS		32
+#define EMUL_MAX_ACCESS		64
 #define EMUL_MAX_BATCH		1024
+#define EMUL_MAX_VEC		64	/* bytes of a vector register */
 /* Iterations of a REP instruction in one emul_exec(). */
 #define EMUL_MAX_REP		1024
 
@@ -151,10 +157,23 @@ enum emul_swint {
 	EMUL_SWINT_ICEBP,
 };
 
-enum emul_fpu {
-	EMUL_FPU_GET_CW,
-	EMUL_FPU_GET_SW,
-	EMUL_FPU_INIT,
+/* x87, MMX and SSE state, as FXSAVE64 lays it out. */
+struct emul_fx {
+	u16 cw, sw;
+	u8 tw;			/* a bit for each physical register that is in use */
+	u8 reserved;
+	u16 op;
+	u64 ip, dp;
+	u32 mxcsr, mxcsr_mask;
+	u8 st[8][16];		/* ST(0) first */
+	u8 xmm[16][16];
+	u8 rest[96];
+};
+
+/* What the CPU has, whatever the guest is told: the same bytes are other instructions without. */
+enum emul_cpu {
+	EMUL_CPU_TZCNT,
+	EMUL_CPU_LZCNT,
 };
 
 enum emul_sysop {
@@ -266,14 +285,17 @@ struct emul_ops {
 	 */
 	enum emul_result (*soft_int)(struct emul *e, u8 vector, enum emul_swint kind);
 
-	/* Vector registers for SSE/AVX moves, 16 or 32 bytes. Optional. */
-	enum emul_result (*read_xmm)(struct emul *e, unsigned int reg, void *buf,
+	bool (*cpu_has)(struct emul *e, enum emul_cpu what);
+
+	/* Vector registers 0 to 31 for moves, 16, 32 or 64 bytes. Optional. */
+	enum emul_result (*read_vec)(struct emul *e, unsigned int reg, void *buf,
 				     unsigned int bytes);
-	/* zero_upper: VEX encoded, clear what lies above bytes. */
-	enum emul_result (*write_xmm)(struct emul *e, unsigned int reg, const void *buf,
+	/* zero_upper: VEX or EVEX encoded, clear what lies above bytes. */
+	enum emul_result (*write_vec)(struct emul *e, unsigned int reg, const void *buf,
 				      unsigned int bytes, bool zero_upper);
-	/* x87 control and status word, FNINIT. Optional. */
-	enum emul_result (*fpu)(struct emul *e, enum emul_fpu what, u16 *val);
+	enum emul_result (*read_kmask)(struct emul *e, unsigned int reg, u64 *mask);	/* optional */
+	/* The state itself, changed when nothing can fail any more. Optional. */
+	enum emul_result (*fxstate)(struct emul *e, struct emul_fx **fx);
 };
 
 /* One decoded instruction. What starts at a constant is kept together: cheap to set up. */
@@ -297,7 +319,8 @@ struct emul_insn {
 	u8 reg, rm;	/* extended by REX */
 	u8 base, index, scale;	/* EMUL_NO_REG if absent, EMUL_REG_RIP */
 	u8 vex;		/* 0 none, 1 VEX, 2 EVEX */
-	u8 vex_v, vex_l_pp;	/* VEX.vvvv, not inverted; VEX.L and pp */
+	u8 vex_v, vex_l_pp;	/* VEX.vvvv, with EVEX.V', not inverted; VEX.L and pp */
+	u8 evex, evex_at;	/* its last byte, if it is one: z, L'L, b, V', aaa; where its first is */
 	s64 disp;
 	u64 imm;
 	u64 imm2;	/* second immediate: ENTER level, far selector */
@@ -328,7 +351,7 @@ struct emul {
 	bool lma;
 	bool la57;
 	/* Out. */
-	u8 shadow;
+	u8 shadow;		/* EMUL_SHADOW_*, EMUL_TASK_* */
 	struct emul_fault fault;
 
 	/* Decoded instruction, valid from emul_decode() to emul_exec(). */
@@ -359,6 +382,30 @@ enum emul_result emul_exec(struct emul *e);
 
 /* Real mode: deliver an interrupt, NMI or exception at e->rip.  Not decoded: only the state in struct emul is used. */
 enum emul_result emul_real_interrupt(struct emul *e, u8 vector);
+
+/* What starts a task switch, numbered as VMX does in an exit's qualification. */
+enum emul_switch {
+	EMUL_SWITCH_CALL,
+	EMUL_SWITCH_IRET,
+	EMUL_SWITCH_JMP,
+	EMUL_SWITCH_GATE,	/* an interrupt or exception */
+};
+
+struct emul_task {
+	u64 rip;		/* where the old task goes on */
+	u32 error;		/* pushed on the new one's stack, if there is one */
+	bool has_error;
+	bool external;		/* not the program's doing: faults say so in their error codes */
+	u8 why;			/* enum emul_switch */
+	u16 selector;		/* of the new TSS */
+};
+
+/*
+ * Switch tasks.  Not decoded: only the state in struct emul is used.  The privilege of who asks has been checked.
+ * Results as of an instruction; a fault that belongs to the new task comes with EMUL_OK and EMUL_TASK_FAULT.  What is left
+ * to the caller: the local breakpoints of DR7 end with a task.
+ */
+enum emul_result emul_task_switch(struct emul *e, const struct emul_task *task);
 
 #define EMUL_LEN_MORE		(-1)	/* the bytes end before the instruction does */
 #define EMUL_LEN_INVALID	(-2)	/* no instruction, or longer than 15 bytes */

@@ -40,6 +40,7 @@ typedef int64_t s64;
 #define MSR_SYSCALL_MASK	0xc0000084
 #define MSR_KERNEL_GS_BASE	0xc0000102
 #define EFER_SCE		0x1
+#define EFER_FFXSR		0x4000
 #endif
 
 #endif

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * Far control transfer: JMP, CALL, RET far, IRET, software interrupts, and the
- * fast system calls. Call gates, task gates and task returns are not handled.
+ * fast system calls. Gates are in gate.c, task switches in task.c.
  *
  * Each handler reads and checks everything, makes its memory writes, then sets
  * segment registers, which cannot fail. No locks. SDM vol. 3 chapters 5 and 6,
@@ -17,31 +17,15 @@
 #define FLAT_CODE32	0xc09bu
 #define FLAT_DATA	0xc093u
 
-static unsigned int dpl(const struct emul_seg *s)
+/* The descriptor a far transfer names. */
+static enum emul_result read_target(struct emul *e, u16 sel, struct emul_desc *d)
 {
-	return (s->attr & EMUL_ATTR_DPL) >> EMUL_ATTR_DPL_SHIFT;
+	return sel & ~3 ? emul_desc_read(e, sel, d) : emul_gp(e, 0);
 }
 
-/*
- * Read the descriptor for a new CS and check all but privilege. Gates and TSSes
- * are for JMP and CALL only.
- */
-static enum emul_result read_code(struct emul *e, u16 sel, bool ret, struct emul_desc *d)
+/* Is it good for a new CS? All but privilege and presence. */
+static enum emul_result check_code(struct emul *e, u16 sel, const struct emul_seg *s)
 {
-	const struct emul_seg *s = &d->seg;
-	enum emul_result r;
-
-	if (!(sel & ~3))
-		return emul_gp(e, 0);
-	r = emul_desc_read(e, sel, d);
-	if (r)
-		return r;
-	if (!(s->attr & EMUL_ATTR_S) && !ret) {
-		/* Legacy: free TSSes, call and task gates; long mode: call gates. */
-		if (((e->lma ? 0x1000 : 0x1232) >> (s->attr & EMUL_ATTR_TYPE)) & 1)
-			return EMUL_UNHANDLEABLE;
-		return emul_gp(e, sel & ~3);
-	}
 	if ((s->attr & (EMUL_ATTR_S | 8)) != (EMUL_ATTR_S | 8))
 		return emul_gp(e, sel & ~3);
 	if (e->lma && (s->attr & EMUL_ATTR_L) && (s->attr & EMUL_ATTR_DB))
@@ -49,7 +33,7 @@ static enum emul_result read_code(struct emul *e, u16 sel, bool ret, struct emul
 	return EMUL_OK;
 }
 
-static enum emul_result code_present(struct emul *e, u16 sel, struct emul_desc *d, u8 cpl)
+enum emul_result emul_code_present(struct emul *e, u16 sel, struct emul_desc *d, u8 cpl)
 {
 	if (!(d->seg.attr & EMUL_ATTR_P))
 		return emul_raise(e, EMUL_VEC_NP, true, sel & ~3);
@@ -61,27 +45,29 @@ static enum emul_result code_present(struct emul *e, u16 sel, struct emul_desc *
 /* CS for JMP and CALL: the privilege level stays. */
 static enum emul_result check_cs_jump(struct emul *e, u16 sel, struct emul_desc *d)
 {
-	enum emul_result r = read_code(e, sel, false, d);
+	enum emul_result r = check_code(e, sel, &d->seg);
 
 	if (r)
 		return r;
-	if (d->seg.attr & 4 ? dpl(&d->seg) > e->cpl :
-	    (sel & 3) > e->cpl || dpl(&d->seg) != e->cpl)
+	if (d->seg.attr & 4 ? emul_dpl(&d->seg) > e->cpl :
+	    (sel & 3) > e->cpl || emul_dpl(&d->seg) != e->cpl)
 		return emul_gp(e, sel & ~3);
-	return code_present(e, sel, d, e->cpl);
+	return emul_code_present(e, sel, d, e->cpl);
 }
 
-/* CS for RET and IRET: the privilege level becomes the selector's. */
-static enum emul_result check_cs_return(struct emul *e, u16 sel, struct emul_desc *d)
+/* CS for RET, IRET and a new task: the privilege level becomes the selector's, @cpl or an outer one. */
+enum emul_result emul_check_cs_return(struct emul *e, u16 sel, u8 cpl, struct emul_desc *d)
 {
 	unsigned int rpl = sel & 3;
-	enum emul_result r = read_code(e, sel, true, d);
+	enum emul_result r = read_target(e, sel, d);
 
+	if (!r)
+		r = check_code(e, sel, &d->seg);
 	if (r)
 		return r;
-	if (rpl < e->cpl || (d->seg.attr & 4 ? dpl(&d->seg) > rpl : dpl(&d->seg) != rpl))
+	if (rpl < cpl || (d->seg.attr & 4 ? emul_dpl(&d->seg) > rpl : emul_dpl(&d->seg) != rpl))
 		return emul_gp(e, sel & ~3);
-	return code_present(e, sel, d, rpl);
+	return emul_code_present(e, sel, d, rpl);
 }
 
 static bool is_long_code(const struct emul *e, const struct emul_desc *cs)
@@ -89,7 +75,7 @@ static bool is_long_code(const struct emul *e, const struct emul_desc *cs)
 	return e->lma && (cs->seg.attr & EMUL_ATTR_L);
 }
 
-static enum emul_result check_target(struct emul *e, u64 target, const struct emul_desc *cs)
+enum emul_result emul_check_target(struct emul *e, u64 target, const struct emul_desc *cs)
 {
 	if (is_long_code(e, cs) ? !emul_canonical(e, target) : target > cs->seg.limit)
 		return emul_gp(e, 0);
@@ -115,9 +101,13 @@ static enum emul_result far_to(struct emul *e, u16 sel, u64 off, bool call)
 
 	off &= emul_mask(n);
 	if (prot) {
-		r = check_cs_jump(e, sel, &cs);
+		r = read_target(e, sel, &cs);
+		if (!r && !(cs.seg.attr & EMUL_ATTR_S))
+			return emul_gate(e, &cs, call);
 		if (!r)
-			r = check_target(e, off, &cs);
+			r = check_cs_jump(e, sel, &cs);
+		if (!r)
+			r = emul_check_target(e, off, &cs);
 	} else {
 		r = off > emul_seg(e, EMUL_SEG_CS)->limit ? emul_gp(e, 0) : EMUL_OK;
 	}
@@ -185,7 +175,7 @@ static void drop_inner_segs(struct emul *e)
 	for (k = 0; k < sizeof(data); k++) {
 		struct emul_seg s = *emul_seg(e, data[k]);
 
-		if (s.attr & EMUL_ATTR_UNUSABLE || dpl(&s) >= e->cpl || (s.attr & 0xc) == 0xc)
+		if (s.attr & EMUL_ATTR_UNUSABLE || emul_dpl(&s) >= e->cpl || (s.attr & 0xc) == 0xc)
 			continue;
 		s.selector = 0;
 		s.attr = EMUL_ATTR_UNUSABLE;
@@ -218,7 +208,7 @@ static enum emul_result return_to(struct emul *e, u64 sp, u16 sel, u64 off, u64 
 	bool stack;
 	enum emul_result r;
 
-	r = check_cs_return(e, sel, &cs);
+	r = emul_check_cs_return(e, sel, e->cpl, &cs);
 	if (r)
 		return r;
 	stack = always || (sel & 3) > e->cpl;
@@ -231,7 +221,7 @@ static enum emul_result return_to(struct emul *e, u64 sp, u16 sel, u64 off, u64 
 			r = emul_check_ss(e, ss_sel, sel & 3, is_long_code(e, &cs), &ss);
 	}
 	if (!r)
-		r = check_target(e, off, &cs);
+		r = emul_check_target(e, off, &cs);
 	if (!r)
 		r = emul_desc_mark(e, &cs);
 	if (!r && stack)
@@ -330,6 +320,20 @@ static enum emul_result iret_vm86(struct emul *e, u64 sp, u16 sel, u64 off, u64 
 	return EMUL_OK;
 }
 
+/* Back to the task that this one was called by, of which its TSS has the selector. */
+static enum emul_result iret_task(struct emul *e)
+{
+	struct emul_seg tr;
+	enum emul_result r;
+	u16 link;
+
+	if (e->lma)
+		return emul_gp(e, 0);
+	e->ops->get_seg(e, EMUL_SEG_TR, &tr);
+	r = e->ops->read(e, emul_system_addr(e, tr.base), &link, sizeof(link), EMUL_ACC_SYSTEM);
+	return r ? r : emul_insn_task(e, link, EMUL_SWITCH_IRET);
+}
+
 enum emul_result emul_op_iret(struct emul *e)
 {
 	u64 sp = e->regs[EMUL_RSP], off, sel, flags;
@@ -343,7 +347,7 @@ enum emul_result emul_op_iret(struct emul *e)
 		return flags & X86_CR4_VME ? EMUL_UNHANDLEABLE : emul_gp(e, 0);
 	}
 	if (emul_protected(e) && (e->rflags & X86_EFLAGS_NT))
-		return e->lma ? emul_gp(e, 0) : EMUL_UNHANDLEABLE;
+		return iret_task(e);
 
 	r = emul_pop(e, &sp, &off, n);
 	if (!r)

@@ -61,6 +61,7 @@ enum emul_group {
 #define F_VEX		0x00020000u	/* may be VEX encoded */
 #define F_READDST	0x00040000u	/* dst is loaded, never written: CMP, TEST, BT */
 #define F_DST16MEM	0x00080000u	/* destination in memory is 16 bits: SLDT, MOV from sreg */
+#define F_EVEX		0x00200000u	/* may be EVEX encoded */
 #define F_W		0x00100000u	/* operand size is one byte if the opcode is even */
 
 struct emul_opcode {
@@ -118,6 +119,11 @@ static inline bool emul_canonical(const struct emul *e, u64 addr)
 	unsigned int shift = e->la57 ? 64 - 57 : 64 - 48;
 
 	return (u64)((s64)(addr << shift) >> shift) == addr;
+}
+
+static inline unsigned int emul_dpl(const struct emul_seg *s)
+{
+	return (s->attr & EMUL_ATTR_DPL) >> EMUL_ATTR_DPL_SHIFT;
 }
 
 /* Addresses the CPU makes itself, for tables and TSS, wrap as its mode says. */
@@ -201,14 +207,30 @@ struct emul_desc {
 	u64 raw;
 };
 
+#define EMUL_DESC_BUSY	0x0000020000000000ull	/* of a TSS, as raw has it */
+
 enum emul_result emul_desc_read(struct emul *e, u16 sel, struct emul_desc *d);
+enum emul_result emul_desc_change(struct emul *e, const struct emul_desc *d, u64 new);
 enum emul_result emul_desc_mark(struct emul *e, const struct emul_desc *d);
+void emul_null_seg(struct emul_seg *s, u16 sel);
+enum emul_result emul_check_data(struct emul *e, u16 sel, struct emul_desc *d);
 enum emul_result emul_load_seg(struct emul *e, unsigned int seg, u16 sel);
 enum emul_result emul_check_ss(struct emul *e, u16 sel, u8 cpl, bool null_ok,
 			       struct emul_desc *d);
 void emul_real_seg(struct emul *e, unsigned int seg, u16 sel);
 void emul_vm86_seg(struct emul *e, unsigned int seg, u16 sel);
 enum emul_result emul_umip(struct emul *e);
+
+/* task.c: within an instruction, whose length is known */
+enum emul_result emul_insn_task(struct emul *e, u16 sel, enum emul_switch why);
+
+/* far.c */
+enum emul_result emul_check_cs_return(struct emul *e, u16 sel, u8 cpl, struct emul_desc *d);
+enum emul_result emul_code_present(struct emul *e, u16 sel, struct emul_desc *d, u8 cpl);
+enum emul_result emul_check_target(struct emul *e, u64 target, const struct emul_desc *cs);
+
+/* gate.c: a far JMP or CALL to what is no segment */
+enum emul_result emul_gate(struct emul *e, const struct emul_desc *d, bool call);
 
 /* The handlers the tables name, by the file they are in. */
 typedef enum emul_result emul_handler(struct emul *e);
@@ -256,14 +278,28 @@ emul_handler emul_op_mov_from_cr, emul_op_mov_to_cr, emul_op_mov_from_dr, emul_o
 	     emul_op_lidt, emul_op_invlpg, emul_op_invpcid, emul_op_rdmsr, emul_op_wrmsr, emul_op_cpuid,
 	     emul_op_rdtsc, emul_op_rdtscp, emul_op_rdpmc, emul_op_hlt, emul_op_rsm, emul_op_wbinvd,
 	     emul_op_invd, emul_op_monitor, emul_op_mwait, emul_op_pause, emul_op_xgetbv,
-	     emul_op_xsetbv, emul_op_hypercall, emul_op_swapgs, emul_op_fwait, emul_op_fnstcw,
-	     emul_op_fnstsw, emul_op_fninit;
+	     emul_op_xsetbv, emul_op_hypercall, emul_op_swapgs, emul_op_fwait;
 
 /* simd.c */
 emul_handler emul_op_sse_load, emul_op_sse_store, emul_op_sse_loada, emul_op_sse_storea,
+	     emul_op_evex_load, emul_op_evex_store,
 	     emul_op_movd_load, emul_op_movd_store, emul_op_movq_load, emul_op_movq_store,
 	     emul_op_movss_load, emul_op_movss_store, emul_op_movsd_load, emul_op_movsd_store,
 	     emul_op_movlps_load, emul_op_movlps_store, emul_op_movhps_load, emul_op_movhps_store,
-	     emul_op_unknown;
+	     emul_op_pextr, emul_op_pinsr, emul_op_broadcast, emul_op_maskmovdqu, emul_op_vmaskmov,
+	     emul_op_vextract, emul_op_movdir64b, emul_op_unknown;
+enum emul_result emul_vec_usable(struct emul *e);
+enum emul_result emul_maskmov(struct emul *e, u8 *val, const u8 *mask, unsigned int n);
+
+/* x87.c */
+emul_handler emul_op_fild, emul_op_fld, emul_op_fld80, emul_op_fist, emul_op_fst, emul_op_fstp80,
+	     emul_op_fldcw, emul_op_fnstcw, emul_op_fnstsw, emul_op_fninit,
+	     emul_op_mmx_load, emul_op_mmx_store, emul_op_mmx_from_rm, emul_op_mmx_to_rm,
+	     emul_op_mmx_maskmov, emul_op_fxsave, emul_op_fxrstor, emul_op_stmxcsr, emul_op_ldmxcsr;
+
+/* bmi.c */
+emul_handler emul_op_andn, emul_op_bls, emul_op_bextr, emul_op_bzhi, emul_op_pdep, emul_op_pext,
+	     emul_op_shiftx, emul_op_rorx, emul_op_mulx, emul_op_adcx, emul_op_adox, emul_op_crc32,
+	     emul_op_rdpid;
 
 #endif

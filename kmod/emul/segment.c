@@ -10,7 +10,6 @@
 #include "internal.h"
 
 #define DESC_ACCESSED	0x0000010000000000ull
-#define DESC_BUSY	0x0000020000000000ull
 
 #define TYPE_LDT	2
 #define TYPE_TSS16	1
@@ -28,17 +27,12 @@ static void unpack(struct emul_seg *s, u16 sel, u64 raw)
 		s->limit = s->limit << 12 | 0xfff;
 }
 
-static void null_seg(struct emul_seg *s, u16 sel)
+void emul_null_seg(struct emul_seg *s, u16 sel)
 {
 	s->selector = sel;
 	s->base = 0;
 	s->limit = 0;
 	s->attr = EMUL_ATTR_UNUSABLE;
-}
-
-static unsigned int dpl(const struct emul_seg *s)
-{
-	return (s->attr & EMUL_ATTR_DPL) >> EMUL_ATTR_DPL_SHIFT;
 }
 
 static bool is_code(const struct emul_seg *s)
@@ -51,7 +45,7 @@ static bool dpl_denies(struct emul *e, const struct emul_seg *s, u16 sel)
 {
 	if (is_code(s) && (s->attr & 4))	/* conforming */
 		return false;
-	return dpl(s) < e->cpl || dpl(s) < (sel & 3);
+	return emul_dpl(s) < e->cpl || emul_dpl(s) < (sel & 3);
 }
 
 /* Where a selector's descriptor of this many bytes lies; false beyond its table. */
@@ -98,10 +92,9 @@ enum emul_result emul_desc_read(struct emul *e, u16 sel, struct emul_desc *d)
 	return read_at(e, addr, sel, d);
 }
 
-static enum emul_result desc_set_bit(struct emul *e, const struct emul_desc *d, u64 bit)
+/* Write a descriptor that has been read, if it is to be another. */
+enum emul_result emul_desc_change(struct emul *e, const struct emul_desc *d, u64 new)
 {
-	u64 new = d->raw | bit;
-
 	if (new == d->raw)
 		return EMUL_OK;
 	return e->ops->replace(e, d->addr, &d->raw, &new, 8, EMUL_ACC_SYSTEM | EMUL_ACC_WRITE);
@@ -110,7 +103,7 @@ static enum emul_result desc_set_bit(struct emul *e, const struct emul_desc *d, 
 /* Set the accessed bit of a code or data descriptor about to be loaded. */
 enum emul_result emul_desc_mark(struct emul *e, const struct emul_desc *d)
 {
-	return d->addr ? desc_set_bit(e, d, DESC_ACCESSED) : EMUL_OK;
+	return d->addr ? emul_desc_change(e, d, d->raw | DESC_ACCESSED) : EMUL_OK;
 }
 
 /* Real mode changes selector and base and leaves the rest: unreal mode lives on it. */
@@ -151,7 +144,7 @@ enum emul_result emul_check_ss(struct emul *e, u16 sel, u8 cpl, bool null_ok,
 	if (!(sel & ~3)) {
 		if (!null_ok || cpl == 3 || (sel & 3) != cpl)
 			return emul_gp(e, 0);
-		null_seg(&d->seg, sel);
+		emul_null_seg(&d->seg, sel);
 		d->seg.attr |= (u32)cpl << EMUL_ATTR_DPL_SHIFT;
 		d->addr = 0;
 		return EMUL_OK;
@@ -160,7 +153,7 @@ enum emul_result emul_check_ss(struct emul *e, u16 sel, u8 cpl, bool null_ok,
 	if (r)
 		return r;
 	if ((sel & 3) != cpl || (s->attr & (EMUL_ATTR_S | 0xa)) != (EMUL_ATTR_S | 2) ||
-	    dpl(s) != cpl)
+	    emul_dpl(s) != cpl)
 		return emul_gp(e, sel & ~3);
 	if (!(s->attr & EMUL_ATTR_P))
 		return emul_raise(e, EMUL_VEC_SS, true, sel & ~3);
@@ -169,13 +162,13 @@ enum emul_result emul_check_ss(struct emul *e, u16 sel, u8 cpl, bool null_ok,
 }
 
 /* DS, ES, FS, GS in protected mode. */
-static enum emul_result check_data(struct emul *e, u16 sel, struct emul_desc *d)
+enum emul_result emul_check_data(struct emul *e, u16 sel, struct emul_desc *d)
 {
 	const struct emul_seg *s = &d->seg;
 	enum emul_result r;
 
 	if (!(sel & ~3)) {
-		null_seg(&d->seg, sel);
+		emul_null_seg(&d->seg, sel);
 		d->addr = 0;
 		return EMUL_OK;
 	}
@@ -207,7 +200,7 @@ enum emul_result emul_load_seg(struct emul *e, unsigned int seg, u16 sel)
 	if (seg == EMUL_SEG_SS)
 		r = emul_check_ss(e, sel, e->cpl, emul_long(e), &d);
 	else
-		r = check_data(e, sel, &d);
+		r = emul_check_data(e, sel, &d);
 	if (!r)
 		r = emul_desc_mark(e, &d);
 	if (!r)
@@ -332,7 +325,7 @@ enum emul_result emul_op_lldt(struct emul *e)
 		return r;
 	sel = val;
 	if (!(sel & ~3)) {
-		null_seg(&d.seg, sel);
+		emul_null_seg(&d.seg, sel);
 		e->ops->set_seg(e, EMUL_SEG_LDTR, &d.seg);
 		return EMUL_OK;
 	}
@@ -369,7 +362,7 @@ enum emul_result emul_op_ltr(struct emul *e)
 		return emul_gp(e, sel & ~3);
 	if (!(d.seg.attr & EMUL_ATTR_P))
 		return emul_raise(e, EMUL_VEC_NP, true, sel & ~3);
-	r = desc_set_bit(e, &d, DESC_BUSY);
+	r = emul_desc_change(e, &d, d.raw | EMUL_DESC_BUSY);
 	if (r)
 		return r;
 	d.seg.attr |= 2;

@@ -379,7 +379,8 @@ enum emul_result emul_op_swapgs(struct emul *e)
 	return EMUL_OK;
 }
 
-static enum emul_result no_device(struct emul *e, u64 any, u64 all)
+/* Waits for nothing here: x87 exceptions pending in the guest are not modelled. */
+enum emul_result emul_op_fwait(struct emul *e)
 {
 	enum emul_result r;
 	u64 cr0;
@@ -387,53 +388,7 @@ static enum emul_result no_device(struct emul *e, u64 any, u64 all)
 	r = e->ops->get_cr(e, 0, &cr0);
 	if (r)
 		return r;
-	if ((cr0 & any) || (all && (cr0 & all) == all))
+	if (!(~cr0 & (X86_CR0_MP | X86_CR0_TS)))
 		return emul_raise(e, EMUL_VEC_NM, false, 0);
 	return EMUL_OK;
-}
-
-/* Waits for nothing here: x87 exceptions pending in the guest are not modelled. */
-enum emul_result emul_op_fwait(struct emul *e)
-{
-	return no_device(e, 0, X86_CR0_MP | X86_CR0_TS);
-}
-
-static enum emul_result fpu(struct emul *e, enum emul_fpu what, u16 *val)
-{
-	enum emul_result r = no_device(e, X86_CR0_EM | X86_CR0_TS, 0);
-
-	if (r)
-		return r;
-	return e->ops->fpu ? e->ops->fpu(e, what, val) : EMUL_UNHANDLEABLE;
-}
-
-enum emul_result emul_op_fnstcw(struct emul *e)
-{
-	enum emul_result r;
-	u16 cw;
-
-	r = fpu(e, EMUL_FPU_GET_CW, &cw);
-	return r ? r : emul_write(e, e->insn.seg, e->ea, &cw, 2);
-}
-
-/* DD /7 to memory, DF E0 to AX. */
-enum emul_result emul_op_fnstsw(struct emul *e)
-{
-	enum emul_result r;
-	u16 sw;
-
-	r = fpu(e, EMUL_FPU_GET_SW, &sw);
-	if (r)
-		return r;
-	if (emul_is_mem(e))
-		return emul_write(e, e->insn.seg, e->ea, &sw, 2);
-	emul_set_reg(e, EMUL_RAX, sw, 2);
-	return EMUL_OK;
-}
-
-enum emul_result emul_op_fninit(struct emul *e)
-{
-	u16 none;
-
-	return fpu(e, EMUL_FPU_INIT, &none);
 }

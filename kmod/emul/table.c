@@ -159,8 +159,10 @@ static const struct emul_opcode group9_mem[8] = {
 	UNKNOWN, UNKNOWN, UNKNOWN, UNKNOWN, UNKNOWN,
 };
 
+static const struct emul_opcode rdseed[4] = { UNKNOWN, UNKNOWN, OP(0, rdpid), UNKNOWN };
+
 static const struct emul_opcode group9_reg[8] = {
-	[6] = UNKNOWN, UNKNOWN,
+	[6] = UNKNOWN, GROUP(PFX, 0, rdseed),
 };
 
 static const struct emul_opcode group9[2] = {
@@ -175,8 +177,14 @@ static const struct emul_opcode lfence[4] = { OP(0, nop), {}, UNKNOWN, {} };
 static const struct emul_opcode mfence[4] = { OP(0, nop), UNKNOWN, UNKNOWN, UNKNOWN };
 static const struct emul_opcode sfence[4] = { OP(0, nop), {}, {}, {} };
 
+static const struct emul_opcode fxsave[4] = { OP(0, fxsave), {}, {}, {} };
+static const struct emul_opcode fxrstor[4] = { OP(0, fxrstor), {}, {}, {} };
+static const struct emul_opcode ldmxcsr[4] = { OP(F_VEX, ldmxcsr), {}, {}, {} };
+static const struct emul_opcode stmxcsr[4] = { OP(F_VEX, stmxcsr), {}, {}, {} };
+
 static const struct emul_opcode group15_mem[8] = {
-	UNKNOWN, UNKNOWN, UNKNOWN, UNKNOWN, UNKNOWN, UNKNOWN,
+	GROUP(PFX, 0, fxsave), GROUP(PFX, 0, fxrstor), GROUP(PFX, 0, ldmxcsr), GROUP(PFX, 0, stmxcsr),
+	UNKNOWN, UNKNOWN,
 	GROUP(PFX, 0, clwb),
 	GROUP(PFX, 0, clflush),
 };
@@ -193,16 +201,20 @@ static const struct emul_opcode group15[2] = {
 	GROUP(REG, 0, group15_reg),
 };
 
-/* x87: only what probes for a coprocessor needs. */
+/* x87: loads and stores of all but decimals and environments. */
 static const struct emul_opcode all_unknown[8] = { [0 ... 7] = UNKNOWN };
 
 static const struct emul_opcode x87_d9_mem[8] = {
-	UNKNOWN, UNKNOWN, UNKNOWN, UNKNOWN, UNKNOWN, UNKNOWN, UNKNOWN, OP(0, fnstcw),
+	OP(0, fld), {}, OP(0, fst), OP(0, fst), UNKNOWN, OP(0, fldcw), UNKNOWN, OP(0, fnstcw),
 };
 
 static const struct emul_opcode x87_d9[2] = {
 	GROUP(REG, 0, x87_d9_mem),
 	GROUP(REG, 0, all_unknown),
+};
+
+static const struct emul_opcode x87_db_mem[8] = {
+	OP(0, fild), OP(0, fist), OP(0, fist), OP(0, fist), {}, OP(0, fld80), {}, OP(0, fstp80),
 };
 
 static const struct emul_opcode x87_db_e0[8] = {
@@ -214,17 +226,21 @@ static const struct emul_opcode x87_db_reg[8] = {
 };
 
 static const struct emul_opcode x87_db[2] = {
-	GROUP(REG, 0, all_unknown),
+	GROUP(REG, 0, x87_db_mem),
 	GROUP(REG, 0, x87_db_reg),
 };
 
 static const struct emul_opcode x87_dd_mem[8] = {
-	UNKNOWN, UNKNOWN, UNKNOWN, UNKNOWN, UNKNOWN, UNKNOWN, UNKNOWN, OP(0, fnstsw),
+	OP(0, fld), OP(0, fist), OP(0, fst), OP(0, fst), UNKNOWN, {}, UNKNOWN, OP(0, fnstsw),
 };
 
 static const struct emul_opcode x87_dd[2] = {
 	GROUP(REG, 0, x87_dd_mem),
 	GROUP(REG, 0, all_unknown),
+};
+
+static const struct emul_opcode x87_df_mem[8] = {
+	OP(0, fild), OP(0, fist), OP(0, fist), OP(0, fist), UNKNOWN, OP(0, fild), UNKNOWN, OP(0, fist),
 };
 
 static const struct emul_opcode x87_df_e0[8] = {
@@ -236,7 +252,7 @@ static const struct emul_opcode x87_df_reg[8] = {
 };
 
 static const struct emul_opcode x87_df[2] = {
-	GROUP(REG, 0, all_unknown),
+	GROUP(REG, 0, x87_df_mem),
 	GROUP(REG, 0, x87_df_reg),
 };
 
@@ -381,8 +397,8 @@ const struct emul_opcode emul_map0[256] = {
 	[0xff] = GROUP(REG, M, group5),
 };
 
-/* Vector moves, by mandatory prefix: none, 66, F3, F2. V may be VEX encoded. */
-#define V	F_VEX
+/* Vector moves, by mandatory prefix: none, 66, F3, F2. V may be VEX or EVEX encoded. */
+#define V	(F_VEX | F_EVEX)
 
 static const struct emul_opcode mov_10[4] = {
 	OP(V, sse_load), OP(V, sse_load), OP(V, movss_load), OP(V, movsd_load),
@@ -392,15 +408,15 @@ static const struct emul_opcode mov_11[4] = {
 	OP(V, sse_store), OP(V, sse_store), OP(V, movss_store), OP(V, movsd_store),
 };
 
-static const struct emul_opcode load_low_mod[2] = { OP(0, movlps_load), UNKNOWN };
-static const struct emul_opcode load_high_mod[2] = { OP(0, movhps_load), UNKNOWN };
+static const struct emul_opcode load_low_mod[2] = { OP(V, movlps_load), UNKNOWN };
+static const struct emul_opcode load_high_mod[2] = { OP(V, movhps_load), UNKNOWN };
 
 static const struct emul_opcode mov_12[4] = {
-	GROUP(MOD, 0, load_low_mod), MEM(0, movlps_load), UNKNOWN, UNKNOWN,
+	GROUP(MOD, 0, load_low_mod), MEM(V, movlps_load), UNKNOWN, UNKNOWN,
 };
 
 static const struct emul_opcode mov_16[4] = {
-	GROUP(MOD, 0, load_high_mod), MEM(0, movhps_load), UNKNOWN, {},
+	GROUP(MOD, 0, load_high_mod), MEM(V, movhps_load), UNKNOWN, {},
 };
 
 static const struct emul_opcode mov_13[4] = {
@@ -423,25 +439,36 @@ static const struct emul_opcode mov_2b[4] = {
 	MEM(V, sse_storea), MEM(V, sse_storea), MEM(0, unknown), MEM(0, unknown),
 };
 
-static const struct emul_opcode mov_6e[4] = { UNKNOWN, OP(V, movd_load), {}, {} };
+static const struct emul_opcode mov_6e[4] = { OP(0, mmx_from_rm), OP(V, movd_load), {}, {} };
 static const struct emul_opcode mov_6f[4] = {
-	UNKNOWN, OP(V, sse_loada), OP(V, sse_load), {},
+	OP(0, mmx_load), OP(V, sse_loada), OP(V, sse_load), OP(V, evex_load),
 };
 
 static const struct emul_opcode mov_7e[4] = {
-	UNKNOWN, OP(V, movd_store), OP(V, movq_load), {},
+	OP(0, mmx_to_rm), OP(V, movd_store), OP(V, movq_load), {},
 };
 
 static const struct emul_opcode mov_7f[4] = {
-	UNKNOWN, OP(V, sse_storea), OP(V, sse_store), {},
+	OP(0, mmx_store), OP(V, sse_storea), OP(V, sse_store), OP(V, evex_store),
 };
 
 static const struct emul_opcode mov_d6[4] = { {}, OP(V, movq_store), UNKNOWN, UNKNOWN };
 static const struct emul_opcode mov_e7[4] = {
-	UNKNOWN, MEM(V, sse_storea), UNKNOWN, UNKNOWN,
+	MEM(0, mmx_store), MEM(V, sse_storea), UNKNOWN, UNKNOWN,
 };
 
-static const struct emul_opcode mov_f0[4] = { {}, {}, {}, MEM(V, sse_load) };
+static const struct emul_opcode mov_f0[4] = { {}, {}, {}, MEM(F_VEX, sse_load) };
+
+static const struct emul_opcode maskmov_none[2] = { UNKNOWN, OP(0, mmx_maskmov) };
+static const struct emul_opcode maskmov_66[2] = { UNKNOWN, OP(F_VEX, maskmovdqu) };
+static const struct emul_opcode mov_f7[4] = {
+	GROUP(MOD, 0, maskmov_none), GROUP(MOD, 0, maskmov_66), {}, {},
+};
+
+static const struct emul_opcode pinsrw[4] = {
+	INSN(NONE, IMM8, 0, unknown), INSN(NONE, IMM8, V, pinsr), INSN(NONE, IMM8, 0, unknown),
+	INSN(NONE, IMM8, 0, unknown),
+};
 
 #undef V
 
@@ -471,22 +498,22 @@ const struct emul_opcode emul_map1[256] = {
 	[0x0d] = MEM(0, nop),
 	[0x0e] = UNKNOWN,
 	[0x0f] = UNKNOWN_MI,
-	[0x10] = GROUP(PFX, M | F_VEX, mov_10),
-	[0x11] = GROUP(PFX, M | F_VEX, mov_11),
-	[0x12] = GROUP(PFX, M, mov_12),
-	[0x13] = GROUP(PFX, M | F_VEX, mov_13),
+	[0x10] = GROUP(PFX, M | F_VEX | F_EVEX, mov_10),
+	[0x11] = GROUP(PFX, M | F_VEX | F_EVEX, mov_11),
+	[0x12] = GROUP(PFX, M | F_VEX | F_EVEX, mov_12),
+	[0x13] = GROUP(PFX, M | F_VEX | F_EVEX, mov_13),
 	[0x14 ... 0x15] = UNKNOWN_M,
-	[0x16] = GROUP(PFX, M, mov_16),
-	[0x17] = GROUP(PFX, M | F_VEX, mov_17),
+	[0x16] = GROUP(PFX, M | F_VEX | F_EVEX, mov_16),
+	[0x17] = GROUP(PFX, M | F_VEX | F_EVEX, mov_17),
 	[0x18 ... 0x1f] = OP(M, nop),
 	[0x20] = OP(M | F_REGONLY, mov_from_cr),
 	[0x21] = OP(M | F_REGONLY, mov_from_dr),
 	[0x22] = OP(M | F_REGONLY, mov_to_cr),
 	[0x23] = OP(M | F_REGONLY, mov_to_dr),
-	[0x28] = GROUP(PFX, M | F_VEX, mov_28),
-	[0x29] = GROUP(PFX, M | F_VEX, mov_29),
+	[0x28] = GROUP(PFX, M | F_VEX | F_EVEX, mov_28),
+	[0x29] = GROUP(PFX, M | F_VEX | F_EVEX, mov_29),
 	[0x2a] = UNKNOWN_M,
-	[0x2b] = GROUP(PFX, M | F_VEX, mov_2b),
+	[0x2b] = GROUP(PFX, M | F_VEX | F_EVEX, mov_2b),
 	[0x2c ... 0x2f] = UNKNOWN_M,
 	[0x30] = OP(F_PRIV, wrmsr),
 	[0x31] = OP(0, rdtsc),
@@ -497,15 +524,15 @@ const struct emul_opcode emul_map1[256] = {
 	[0x37] = UNKNOWN,
 	[0x40 ... 0x4f] = INSN(REG, RM, M | F_RMW, cmov),
 	[0x50 ... 0x6d] = UNKNOWN_M,
-	[0x6e] = GROUP(PFX, M | F_VEX, mov_6e),
-	[0x6f] = GROUP(PFX, M | F_VEX, mov_6f),
+	[0x6e] = GROUP(PFX, M | F_VEX | F_EVEX, mov_6e),
+	[0x6f] = GROUP(PFX, M | F_VEX | F_EVEX, mov_6f),
 	[0x70 ... 0x73] = UNKNOWN_MI,
 	[0x74 ... 0x76] = UNKNOWN_M,
 	[0x77] = UNKNOWN,
 	[0x78] = GROUP(PFX, M, vmread),
 	[0x79 ... 0x7d] = UNKNOWN_M,
-	[0x7e] = GROUP(PFX, M | F_VEX, mov_7e),
-	[0x7f] = GROUP(PFX, M | F_VEX, mov_7f),
+	[0x7e] = GROUP(PFX, M | F_VEX | F_EVEX, mov_7e),
+	[0x7f] = GROUP(PFX, M | F_VEX | F_EVEX, mov_7f),
 	[0x80 ... 0x8f] = INSN(NONE, IMM, F_F64, jcc),
 	[0x90 ... 0x9f] = INSN(RM, NONE, M | B, setcc),
 	[0xa0] = OP(F_D64, push_sreg),
@@ -520,7 +547,7 @@ const struct emul_opcode emul_map1[256] = {
 	[0xab] = INSN(RM, REG, M | LOCKED | F_BITSTR, bts),
 	[0xac] = INSN3(RM, REG, IMM8, M | F_RMW, shrd),
 	[0xad] = INSN3(RM, REG, CL, M | F_RMW, shrd),
-	[0xae] = GROUP(MOD, M, group15),
+	[0xae] = GROUP(MOD, M | F_VEX, group15),
 	[0xaf] = INSN(REG, RM, M | F_RMW, imul),
 	[0xb0 ... 0xb1] = INSN(RM, REG, M | W | LOCKED | F_NOWB, cmpxchg),
 	[0xb2] = MEM(0, lfar),
@@ -538,38 +565,110 @@ const struct emul_opcode emul_map1[256] = {
 	[0xc0 ... 0xc1] = INSN(RM, REG, M | W | LOCKED | F_NOWB, xadd),
 	[0xc2] = UNKNOWN_MI,
 	[0xc3] = GROUP(PFX, M, movnti),
-	[0xc4 ... 0xc6] = UNKNOWN_MI,
+	[0xc4] = GROUP(PFX, M | F_VEX | F_EVEX, pinsrw),
+	[0xc5 ... 0xc6] = UNKNOWN_MI,
 	[0xc7] = GROUP(MOD, M, group9),
 	[0xc8 ... 0xcf] = INSN(OPREG, NONE, F_RMW, bswap),
 	[0xd0 ... 0xd5] = UNKNOWN_M,
-	[0xd6] = GROUP(PFX, M | F_VEX, mov_d6),
+	[0xd6] = GROUP(PFX, M | F_VEX | F_EVEX, mov_d6),
 	[0xd7 ... 0xe6] = UNKNOWN_M,
-	[0xe7] = GROUP(PFX, M | F_VEX, mov_e7),
+	[0xe7] = GROUP(PFX, M | F_VEX | F_EVEX, mov_e7),
 	[0xe8 ... 0xef] = UNKNOWN_M,
 	[0xf0] = GROUP(PFX, M | F_VEX, mov_f0),
-	[0xf1 ... 0xfe] = UNKNOWN_M,
+	[0xf1 ... 0xf6] = UNKNOWN_M,
+	[0xf7] = GROUP(PFX, M | F_VEX, mov_f7),
+	[0xf8 ... 0xfe] = UNKNOWN_M,
 };
 
-static const struct emul_opcode movntdqa[4] = { {}, MEM(F_VEX, sse_loada), {}, {} };
+#define V	(F_VEX | F_EVEX)
+
+static const struct emul_opcode movntdqa[4] = { {}, MEM(V, sse_loada), {}, {} };
 
 #define MOVBE_LOAD	INSN3(REG, RM, M, 0, movbe)
 #define MOVBE_STORE	INSN3(RM, REG, M, 0, movbe)
-static const struct emul_opcode movbe_f0[4] = { MOVBE_LOAD, MOVBE_LOAD, {}, UNKNOWN };
-static const struct emul_opcode movbe_f1[4] = { MOVBE_STORE, MOVBE_STORE, {}, UNKNOWN };
+#define CRC32		OP(0, crc32)
+static const struct emul_opcode movbe_f0[4] = { MOVBE_LOAD, MOVBE_LOAD, {}, CRC32 };
+static const struct emul_opcode movbe_f1[4] = { MOVBE_STORE, MOVBE_STORE, {}, CRC32 };
 
 static const struct emul_opcode invpcid[4] = { {}, MEM(F_PRIV, invpcid), {}, {} };
 
-const struct emul_opcode emul_map2[256] = {
-	[0x00 ... 0x29] = UNKNOWN_M,
-	[0x2a] = GROUP(PFX, M | F_VEX, movntdqa),
-	[0x2b ... 0x81] = UNKNOWN_M,
-	[0x82] = GROUP(PFX, M, invpcid),
-	[0x83 ... 0xef] = UNKNOWN_M,
-	[0xf0] = GROUP(PFX, M, movbe_f0),
-	[0xf1] = GROUP(PFX, M, movbe_f1),
-	[0xf2 ... 0xff] = UNKNOWN_M,
+/* With 66 only */
+static const struct emul_opcode broadcast[4] = { UNKNOWN, OP(V, broadcast), UNKNOWN, UNKNOWN };
+static const struct emul_opcode vmaskmov[4] = { UNKNOWN, MEM(F_VEX, vmaskmov), UNKNOWN, UNKNOWN };
+
+/* VEX encoded but ADCX, ADOX, WRSS, WRUSS and direct stores; handlers look which it is */
+static const struct emul_opcode bmi_f2[4] = { INSN(REG, NONE, F_VEX, andn), UNKNOWN, UNKNOWN, UNKNOWN };
+static const struct emul_opcode bmi_f3[4] = { OP(F_VEX, bls), UNKNOWN, UNKNOWN, UNKNOWN };
+static const struct emul_opcode bmi_f5[4] = {
+	INSN(REG, NONE, F_VEX, bzhi), UNKNOWN, INSN(REG, NONE, F_VEX, pext), INSN(REG, NONE, F_VEX, pdep),
 };
 
+static const struct emul_opcode bmi_f6[4] = {
+	UNKNOWN, OP(0, adcx), OP(0, adox), INSN(REG, NONE, F_VEX, mulx),
+};
+
+static const struct emul_opcode bmi_f7[4] = {
+	INSN(REG, NONE, F_VEX, bextr), INSN(REG, NONE, F_VEX, shiftx), INSN(REG, NONE, F_VEX, shiftx),
+	INSN(REG, NONE, F_VEX, shiftx),
+};
+
+static const struct emul_opcode direct_f8[4] = { UNKNOWN, MEM(0, movdir64b), UNKNOWN, UNKNOWN };
+static const struct emul_opcode direct_f9[4] = { MEM(0, movnti), UNKNOWN, UNKNOWN, UNKNOWN };
+
+const struct emul_opcode emul_map2[256] = {
+	[0x00 ... 0x17] = UNKNOWN_M,
+	[0x18 ... 0x1b] = GROUP(PFX, M | V, broadcast),
+	[0x1c ... 0x29] = UNKNOWN_M,
+	[0x2a] = GROUP(PFX, M | V, movntdqa),
+	[0x2b] = UNKNOWN_M,
+	[0x2c ... 0x2f] = GROUP(PFX, M | F_VEX, vmaskmov),
+	[0x30 ... 0x57] = UNKNOWN_M,
+	[0x58 ... 0x5b] = GROUP(PFX, M | V, broadcast),
+	[0x5c ... 0x77] = UNKNOWN_M,
+	[0x78 ... 0x79] = GROUP(PFX, M | V, broadcast),
+	[0x7a ... 0x81] = UNKNOWN_M,
+	[0x82] = GROUP(PFX, M, invpcid),
+	[0x83 ... 0x8b] = UNKNOWN_M,
+	[0x8c] = GROUP(PFX, M | F_VEX, vmaskmov),
+	[0x8d] = UNKNOWN_M,
+	[0x8e] = GROUP(PFX, M | F_VEX, vmaskmov),
+	[0x8f ... 0xef] = UNKNOWN_M,
+	[0xf0] = GROUP(PFX, M, movbe_f0),
+	[0xf1] = GROUP(PFX, M, movbe_f1),
+	[0xf2] = GROUP(PFX, M | F_VEX, bmi_f2),
+	[0xf3] = GROUP(PFX, M | F_VEX, bmi_f3),
+	[0xf4] = UNKNOWN_M,
+	[0xf5] = GROUP(PFX, M | F_VEX, bmi_f5),
+	[0xf6] = GROUP(PFX, M | F_VEX, bmi_f6),
+	[0xf7] = GROUP(PFX, M | F_VEX, bmi_f7),
+	[0xf8] = GROUP(PFX, M, direct_f8),
+	[0xf9] = GROUP(PFX, M, direct_f9),
+	[0xfa ... 0xff] = UNKNOWN_M,
+};
+
+static const struct emul_opcode pextr[4] = { UNKNOWN, OP(V, pextr), UNKNOWN, UNKNOWN };
+static const struct emul_opcode pinsr[4] = { UNKNOWN, OP(V, pinsr), UNKNOWN, UNKNOWN };
+static const struct emul_opcode vextract[4] = { UNKNOWN, OP(V, vextract), UNKNOWN, UNKNOWN };
+static const struct emul_opcode rorx[4] = { UNKNOWN, UNKNOWN, UNKNOWN, INSN(REG, IMM8, F_VEX, rorx) };
+
+#define GROUP_MI(f, t)	{ .src = K_IMM8, .group = G_PFX, .flags = M | (f), .next = (t) }
+
 const struct emul_opcode emul_map3[256] = {
-	[0x00 ... 0xff] = UNKNOWN_MI,
+	[0x00 ... 0x13] = UNKNOWN_MI,
+	[0x14 ... 0x17] = GROUP_MI(V, pextr),
+	[0x18] = UNKNOWN_MI,
+	[0x19] = GROUP_MI(V, vextract),
+	[0x1a] = UNKNOWN_MI,
+	[0x1b] = GROUP_MI(V, vextract),
+	[0x1c ... 0x1f] = UNKNOWN_MI,
+	[0x20] = GROUP_MI(V, pinsr),
+	[0x21] = UNKNOWN_MI,
+	[0x22] = GROUP_MI(V, pinsr),
+	[0x23 ... 0x38] = UNKNOWN_MI,
+	[0x39] = GROUP_MI(V, vextract),
+	[0x3a] = UNKNOWN_MI,
+	[0x3b] = GROUP_MI(V, vextract),
+	[0x3c ... 0xef] = UNKNOWN_MI,
+	[0xf0] = GROUP_MI(F_VEX, rorx),
+	[0xf1 ... 0xff] = UNKNOWN_MI,
 };

@@ -221,6 +221,41 @@ static int svm_nothing(struct keel_vcpu *vcpu)
 	return r < 0 ? KEEL_RESUME : r;
 }
 
+/* Is what was in delivery an instruction's doing: INTn, INT3, INTO?  What goes on then is behind it. */
+static bool svm_soft_vectoring(u32 info)
+{
+	u32 type = info & SVM_EXITINTINFO_TYPE_MASK;
+	u8 vector = info & SVM_EXITINTINFO_VEC_MASK;
+
+	return type == SVM_EXITINTINFO_TYPE_SOFT ||
+	       (type == SVM_EXITINTINFO_TYPE_EXEPT && (vector == X86_TRAP_BP || vector == X86_TRAP_OF));
+}
+
+/* EXITINFO1 is the TSS's selector; 2 says who asked for it, if no event did (APM 15.14.1). */
+static int svm_task_switch(struct keel_vcpu *vcpu)
+{
+	const struct vmcb_control_area *c = &to_svm(vcpu)->vmcb->control;
+	const struct keel_event *ev = &vcpu->ev.injected;
+	u64 info = c->exit_info_2, next = keel_reg(vcpu, KEEL_RIP);
+	enum emul_switch why = info & BIT_ULL(SVM_EXITINFOSHIFT_TS_REASON_IRET) ? EMUL_SWITCH_IRET :
+			       info & BIT_ULL(SVM_EXITINFOSHIFT_TS_REASON_JMP) ? EMUL_SWITCH_JMP :
+			       c->exit_int_info & SVM_EXITINTINFO_VALID ? EMUL_SWITCH_GATE : EMUL_SWITCH_CALL;
+
+	if (info & BIT_ULL(48))		/* RFLAGS.RF, as it is to be saved */
+		keel_set_rflags(vcpu, keel_rflags(vcpu) | X86_EFLAGS_RF);
+	if (keel_is_soft(ev->type)) {
+		next = (u32)(next + ev->insn_len);
+	} else if (why != EMUL_SWITCH_GATE || svm_soft_vectoring(c->exit_int_info)) {
+		/* No intercept of an instruction's: where the next one is, the CPU does not say. */
+		int r = keel_measure_insn(vcpu);
+
+		if (r)
+			return r;
+		next = vcpu->next_rip;
+	}
+	return keel_task_switch(vcpu, c->exit_info_1, why, next);
+}
+
 static int svm_shutdown(struct keel_vcpu *vcpu)
 {
 	/* The VMCB's registers are undefined now (APM 15.14.3): userspace sees reset values. */
@@ -309,7 +344,7 @@ static const struct svm_exit {
 	[SVM_EXIT_INVLPGA]	= { BOTH(svm_ud), "invlpga" },
 	[SVM_EXIT_IOIO]		= { BOTH(svm_io), "io" },
 	[SVM_EXIT_MSR]		= { BOTH(svm_msr), "msr" },
-	[SVM_EXIT_TASK_SWITCH]	= { ONLY_SLOW(keel_emulate), "task_switch" },
+	[SVM_EXIT_TASK_SWITCH]	= { ONLY_SLOW(svm_task_switch), "task_switch" },
 	[SVM_EXIT_SHUTDOWN]	= { ONLY_SLOW(svm_shutdown), "shutdown" },
 	[SVM_EXIT_VMRUN]	= { BOTH(svm_ud), "vmrun" },
 	[SVM_EXIT_VMMCALL]	= { BOTH(keel_emulate_hypercall), "hypercall" },

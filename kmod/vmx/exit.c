@@ -341,6 +341,19 @@ static int vmx_triple_fault(struct keel_vcpu *vcpu)
 	return KEEL_USER;
 }
 
+/* Table 27-2: the TSS's selector, and who asked for it; an event in delivery, or an instruction to step over. */
+static int vmx_task_switch(struct keel_vcpu *vcpu)
+{
+	const struct keel_event *ev = &vcpu->ev.injected;
+	u32 q = vmcs_read(EXIT_QUALIFICATION);
+	enum emul_switch why = q >> 30;
+	u64 next = why == EMUL_SWITCH_GATE ? keel_reg(vcpu, KEEL_RIP) : vmx_next_rip(vcpu);
+
+	if (why == EMUL_SWITCH_GATE && keel_is_soft(ev->type))
+		next = (u32)(next + ev->insn_len);
+	return keel_task_switch(vcpu, q, why, next);
+}
+
 /* Table 27-7. */
 static int vmx_ept_violation(struct keel_vcpu *vcpu)
 {
@@ -384,7 +397,7 @@ static const struct vmx_exit {
 	R(INIT_SIGNAL)		= { BOTH(vmx_resume), "init" },
 	R(INTERRUPT_WINDOW)	= { .fast = keel_irq_window_exit, .slow = vmx_resume, "irq_window" },
 	R(NMI_WINDOW)		= { BOTH(vmx_nmi_window), "nmi_window" },
-	R(TASK_SWITCH)		= { ONLY_SLOW(keel_emulate), "task_switch" },
+	R(TASK_SWITCH)		= { ONLY_SLOW(vmx_task_switch), "task_switch" },
 	R(CPUID)		= { BOTH(keel_emulate_cpuid), "cpuid" },
 	R(HLT)			= { BOTH(vmx_hlt), "hlt" },
 	R(INVD)			= { BOTH(vmx_nothing), "invd" },

@@ -37,16 +37,21 @@
 #define CODE32_SEL	0x23
 #define FLAT_SEL	0x2b
 
+/* Vector registers in the parts XSAVE has them in; the lowest 16 bytes of the first 16 are in fx */
 struct state {
 	u64 regs[16], rip, rflags;
-	u8 vec[16][32];
+	struct emul_fx fx;
+	u8 ymm[16][16], zmm[16][32], high[16][64];
+	u64 k[8];
 };
 
 static u8 *const data = (u8 *)DATA;
 static u8 *const code = (u8 *)CODE;
 static u8 before[DATA_SIZE], shadow[DATA_SIZE];
 static u64 gs_base, fs_base;
-static bool have_ymm;
+static u32 mxcsr_mask;
+static bool have_xsave, have_ymm, have_zmm;
+static u32 zmm_at, high_at, mask_at;	/* in the standard format of XSAVE */
 
 /* Test case. */
 static struct state start, host, emulated;
@@ -176,14 +181,7 @@ static enum emul_result t_get_xcr(struct emul *em, u32 nr, u64 *val)
 {
 	(void)em;
 	(void)nr;
-	*val = have_ymm ? 7 : 3;
-	return EMUL_OK;
-}
-
-static enum emul_result t_cpuid(struct emul *em, u32 r[4])
-{
-	(void)em;
-	__cpuid_count(r[0], r[2], r[0], r[1], r[2], r[3]);
+	*val = have_zmm ? 0xe7 : have_ymm ? 7 : 3;
 	return EMUL_OK;
 }
 
@@ -193,27 +191,67 @@ static enum emul_result t_sysop(struct emul *em, enum emul_sysop what)
 	return what == EMUL_SYS_PAUSE ? EMUL_OK : EMUL_UNHANDLEABLE;
 }
 
-static enum emul_result t_read_xmm(struct emul *em, unsigned int reg, void *buf, unsigned int n)
+static u8 *vec_part(struct state *st, unsigned int reg, unsigned int at)
 {
+	if (reg > 15)
+		return st->high[reg - 16] + at;
+	return at < 16 ? st->fx.xmm[reg] : at < 32 ? st->ymm[reg] : st->zmm[reg] + at - 32;
+}
+
+static enum emul_result t_read_vec(struct emul *em, unsigned int reg, void *buf, unsigned int n)
+{
+	unsigned int at;
+
 	(void)em;
-	memcpy(buf, emulated.vec[reg], n);
+	for (at = 0; at < n; at += 16)
+		memcpy((u8 *)buf + at, vec_part(&emulated, reg, at), 16);
 	return EMUL_OK;
 }
 
-static enum emul_result t_write_xmm(struct emul *em, unsigned int reg, const void *buf,
+static enum emul_result t_write_vec(struct emul *em, unsigned int reg, const void *buf,
 				    unsigned int n, bool zero_upper)
 {
+	unsigned int at;
+
 	(void)em;
-	memcpy(emulated.vec[reg], buf, n);
-	if (zero_upper)
-		memset(emulated.vec[reg] + n, 0, 32 - n);
+	for (at = 0; at < (zero_upper ? 64 : n); at += 16) {
+		if (at < n)
+			memcpy(vec_part(&emulated, reg, at), (const u8 *)buf + at, 16);
+		else
+			memset(vec_part(&emulated, reg, at), 0, 16);
+	}
 	return EMUL_OK;
 }
+
+static enum emul_result t_read_kmask(struct emul *em, unsigned int reg, u64 *mask)
+{
+	(void)em;
+	*mask = emulated.k[reg];
+	return EMUL_OK;
+}
+
+static enum emul_result t_fxstate(struct emul *em, struct emul_fx **fx)
+{
+	(void)em;
+	*fx = &emulated.fx;
+	return EMUL_OK;
+}
+
+static enum emul_result t_get_msr(struct emul *em, u32 msr, u64 *val)
+{
+	(void)em;
+	(void)msr;
+	*val = 0;
+	return EMUL_OK;
+}
+
+static bool t_cpu_has(struct emul *em, enum emul_cpu what);
 
 static const struct emul_ops test_ops = {
 	.read = t_read, .write = t_write, .probe = t_probe, .replace = t_cmpxchg,
 	.fetch = t_fetch, .get_seg = t_get_seg, .get_cr = t_get_cr, .get_xcr = t_get_xcr,
-	.cpuid = t_cpuid, .sysop = t_sysop, .read_xmm = t_read_xmm, .write_xmm = t_write_xmm,
+	.sysop = t_sysop, .read_vec = t_read_vec, .write_vec = t_write_vec, .read_kmask = t_read_kmask,
+	.fxstate = t_fxstate, .get_msr = t_get_msr, .cpu_has = t_cpu_has,
 };
 
 /* What may be emulated here but not run as a user instruction, or not compared. */
@@ -226,8 +264,7 @@ static bool excluded(const struct emul_insn *i)
 		X(mov_to_sreg), X(mov_from_sreg), X(pop_sreg), X(push_sreg), X(lfar), X(sldt),
 		X(str), X(smsw), X(sgdt), X(sidt), X(lar), X(lsl), X(verr), X(verw),
 		X(syscall), X(sysenter), X(sysret), X(sysexit), X(rdtsc), X(rdtscp), X(rdpmc),
-		X(cpuid), X(xgetbv), X(monitor), X(mwait), X(hypercall), X(fnstcw), X(fnstsw),
-		X(fninit), X(fwait), X(unknown),
+		X(cpuid), X(xgetbv), X(monitor), X(mwait), X(hypercall), X(rdpid), X(fwait), X(unknown),
 	};
 #undef X
 	unsigned int k;
@@ -264,8 +301,21 @@ NEEDS(tzcnt, IS(tzcnt))
 NEEDS(movbe, IS(movbe))
 NEEDS(sse3, OP(1, 0xf0) && !i->vex)	/* LDDQU */
 NEEDS(sse4_1, OP(2, 0x2a) && !i->vex)	/* MOVNTDQA */
-NEEDS(avx, i->vex)
-NEEDS(avx2, OP(2, 0x2a) && i->vex)	/* its VMOVNTDQA, of 32 bytes */
+NEEDS(fisttp, IS(fist) && (i->reg & 7) == 1)
+NEEDS(pextr, (IS(pextr) || IS(pinsr)) && i->map == 3 && !i->vex)
+NEEDS(crc32, IS(crc32))
+NEEDS(bmi1, IS(andn) || IS(bls) || IS(bextr))
+NEEDS(bmi2, IS(bzhi) || IS(pdep) || IS(pext) || IS(shiftx) || IS(rorx) || IS(mulx))
+NEEDS(adx, IS(adcx) || IS(adox))
+NEEDS(movdiri, OP(2, 0xf9))
+NEEDS(movdir64b, IS(movdir64b))
+NEEDS(avx, i->vex && !OP(2, 0xf2) && !OP(2, 0xf3) && !OP(2, 0xf5) && !OP(2, 0xf6) && !OP(2, 0xf7) && !OP(3, 0xf0))
+NEEDS(avx2, i->vex && (OP(2, 0x2a) || (IS(vmaskmov) && i->opcode & 0x80) || OP(3, 0x39) ||
+		       (IS(broadcast) && (i->opcode & 0x40 || i->mod == 3))))
+NEEDS(avx512f, i->vex == 2)
+NEEDS(avx512vl, i->vex == 2)
+NEEDS(avx512bw, i->vex == 2)
+NEEDS(avx512dq, i->vex == 2)
 NEEDS(xsave, IS(xsetbv))		/* of a user it is a #GP, and a #UD where there is none */
 NEEDS(invpcid, IS(invpcid))		/* the same */
 #undef NEEDS
@@ -296,6 +346,18 @@ static struct feature {
 	FEATURE(sse4_1, 1, ECX, 19),
 	FEATURE(avx, 1, ECX, 28),
 	FEATURE(avx2, 7, EBX, 5),
+	FEATURE(avx512f, 7, EBX, 16),
+	FEATURE(avx512vl, 7, EBX, 31),
+	FEATURE(avx512bw, 7, EBX, 30),
+	FEATURE(avx512dq, 7, EBX, 17),
+	FEATURE(fisttp, 1, ECX, 0),
+	FEATURE(pextr, 1, ECX, 19),
+	FEATURE(crc32, 1, ECX, 20),
+	FEATURE(bmi1, 7, EBX, 3),
+	FEATURE(bmi2, 7, EBX, 8),
+	FEATURE(adx, 7, EBX, 19),
+	FEATURE(movdiri, 7, ECX, 27),
+	FEATURE(movdir64b, 7, ECX, 28),
 	FEATURE(xsave, 1, ECX, 27),	/* and the system uses it */
 	FEATURE(invpcid, 7, EBX, 10),
 #undef FEATURE
@@ -327,8 +389,21 @@ static void look_for_features(const char *without)
 		f->left_out = 0;
 		/* Nor has it what is in XCR0 with it. */
 		if (f->needed == needs_avx && f->absent)
-			have_ymm = false;
+			have_ymm = have_zmm = false;
+		if (f->needed == needs_avx512f && f->absent)
+			have_zmm = false;
 	}
+}
+
+static bool t_cpu_has(struct emul *em, enum emul_cpu what)
+{
+	struct feature *f;
+
+	(void)em;
+	FOR_FEATURES(f)
+		if (f->needed == (what == EMUL_CPU_TZCNT ? needs_tzcnt : needs_lzcnt))
+			return !f->absent;
+	return false;
 }
 
 static bool left_out(const struct emul_insn *i)
@@ -382,6 +457,13 @@ static u64 undefined_flags(const struct emul *em, u64 count, bool *skip)
 	}
 	if (IS(tzcnt) || IS(lzcnt))
 		return OF | SF | AF | PF;
+	/* A denormal that is to be reported: it has been loaded then, or has not. */
+	if (IS(fld))
+		*skip = emulated.fx.sw & ~emulated.fx.cw & 2;
+	if (IS(andn) || IS(bls) || IS(bzhi))
+		return AF | PF;
+	if (IS(bextr))
+		return AF | SF | PF;
 	if (IS(bt) || IS(bts) || IS(btr) || IS(btc))
 		return OF | SF | AF | PF;
 	if (IS(aam) || IS(aad))
@@ -425,10 +507,70 @@ static u64 *xstate_bv(fpregset_t fp)
 	return (u64 *)((u8 *)fp + 512);
 }
 
-/* Standard format of XSAVE: the upper halves follow the header. */
-static u8 *ymm_high(fpregset_t fp, unsigned int k)
+/* A component of the state, and where it is in the standard format of XSAVE */
+static const struct part {
+	unsigned int bit;
+	size_t offset, bytes;
+	const u32 *at;
+} parts[] = {
+#define PART(bit, member, at) { bit, offsetof(struct state, member), sizeof(start.member), at }
+	PART(2, ymm, NULL),	/* behind the header */
+	PART(5, k, &mask_at),
+	PART(6, zmm, &zmm_at),
+	PART(7, high, &high_at),
+#undef PART
+};
+
+static bool have_part(const struct part *p)
 {
-	return (u8 *)fp + 576 + 16 * k;
+	return p->bit == 2 ? have_ymm : have_zmm;
+}
+
+static struct emul_fx saved_fx;
+
+static void put_state(fpregset_t fp, const struct state *st)
+{
+	const struct part *p;
+	u32 mask = ((struct emul_fx *)fp)->mxcsr_mask;
+
+	memcpy(&saved_fx, fp, 416);
+	memcpy(fp, &st->fx, 416);	/* the kernel keeps its own behind that */
+	((struct emul_fx *)fp)->mxcsr_mask = mask;
+	if (!have_xsave)
+		return;
+	*xstate_bv(fp) |= have_zmm ? 0xe7 : have_ymm ? 7 : 3;
+	for (p = parts; p < parts + sizeof(parts) / sizeof(*parts); p++)
+		if (have_part(p))
+			memcpy((u8 *)fp + (p->at ? *p->at : 576), (const u8 *)st + p->offset, p->bytes);
+}
+
+/* What the image leaves out is in its initial state. */
+static void get_state(fpregset_t fp, struct state *st)
+{
+	u64 bv = have_xsave ? *xstate_bv(fp) : 3;
+	const struct part *p;
+
+	memcpy(&st->fx, fp, 416);
+	if (!(bv & 1)) {
+		u32 mxcsr = st->fx.mxcsr;
+
+		memset(&st->fx, 0, offsetof(struct emul_fx, xmm));
+		st->fx.cw = 0x37f;
+		st->fx.mxcsr = mxcsr;
+	}
+	if (!(bv & 2))
+		memset(st->fx.xmm, 0, sizeof(st->fx.xmm));
+	for (p = parts; p < parts + sizeof(parts) / sizeof(*parts); p++) {
+		u8 *to = (u8 *)st + p->offset;
+
+		if (have_part(p) && bv >> p->bit & 1)
+			memcpy(to, (u8 *)fp + (p->at ? *p->at : 576), p->bytes);
+		else
+			memset(to, 0, p->bytes);
+	}
+	memcpy(fp, &saved_fx, offsetof(struct emul_fx, xmm));
+	if (have_xsave)
+		*xstate_bv(fp) |= 3;
 }
 
 static void enter_case(ucontext_t *uc)
@@ -444,13 +586,7 @@ static void enter_case(ucontext_t *uc)
 	g[REG_EFL] = start.rflags;
 	if (case_sel)
 		g[REG_CSGSFS] = (g[REG_CSGSFS] & ~0xffffll) | case_sel;
-	for (k = 0; k < 16; k++)
-		memcpy(&fp->_xmm[k], start.vec[k], 16);
-	if (have_ymm) {
-		*xstate_bv(fp) |= 7;
-		for (k = 0; k < 16; k++)
-			memcpy(ymm_high(fp, k), start.vec[k] + 16, 16);
-	}
+	put_state(fp, &start);
 	steps = 0;
 	phase = 1;
 }
@@ -466,13 +602,7 @@ static void leave_case(int sig, ucontext_t *uc)
 		host.regs[k] = g[greg_of[k]];
 	host.rip = g[REG_RIP];
 	host.rflags = g[REG_EFL];
-	for (k = 0; k < 16; k++) {
-		memcpy(host.vec[k], &fp->_xmm[k], 16);
-		if (have_ymm && (*xstate_bv(fp) & 4))
-			memcpy(host.vec[k] + 16, ymm_high(fp, k), 16);
-		else
-			memset(host.vec[k] + 16, 0, 16);
-	}
+	get_state(fp, &host);
 	memcpy(g, saved, sizeof(saved));
 	phase = 0;
 }
@@ -532,6 +662,7 @@ static void setup(void)
 	static u8 stack[65536];
 	stack_t ss = { .ss_sp = stack, .ss_size = sizeof(stack) };
 	struct sigaction sa = { .sa_sigaction = on_signal };
+	static struct emul_fx image __attribute__((aligned(16)));
 	static const int sigs[] = { SIGTRAP, SIGSEGV, SIGILL, SIGFPE, SIGBUS };
 	u32 a, b, c, d;
 	unsigned int k;
@@ -544,10 +675,17 @@ static void setup(void)
 		exit(0);
 	}
 	__cpuid(1, a, b, c, d);
-	if ((c & (1u << 27)) && (c & (1u << 28))) {
+	have_xsave = c & (1u << 27);
+	if (have_xsave && (c & (1u << 28))) {
 		asm volatile("xgetbv" : "=a"(a), "=d"(d) : "c"(0));
 		have_ymm = (a & 6) == 6;
+		have_zmm = (a & 0xe6) == 0xe6;
 	}
+	__builtin_ia32_fxsave64(&image);
+	mxcsr_mask = image.mxcsr_mask;
+	__cpuid_count(0xd, 5, a, mask_at, c, d);
+	__cpuid_count(0xd, 6, a, zmm_at, c, d);
+	__cpuid_count(0xd, 7, a, high_at, c, d);
 	gs_base = DATA + 0x1000;
 	if (syscall(SYS_arch_prctl, ARCH_SET_GS, gs_base))
 		gs_base = SAFE_END;	/* then GS cases are skipped as unsure */
@@ -596,38 +734,122 @@ static unsigned int put_prefixes(u8 *p)
 	return n;
 }
 
+static u8 one_of(const u8 *list, unsigned int n)
+{
+	return list[below(n)];
+}
+#define ONE_OF(list) one_of(list, sizeof(list))
+
+/* VEX or EVEX, with opcodes of each map that are known. */
+static unsigned int put_vector(u8 *p)
+{
+	static const u8 op1[] = {
+		0x10, 0x11, 0x12, 0x13, 0x16, 0x17, 0x28, 0x29, 0x2b, 0x6e, 0x6f, 0x7e, 0x7f, 0xd6, 0xe7, 0xae,
+		0xc4, 0xf0, 0xf7,
+	};
+	static const u8 op2[] = {
+		0x18, 0x19, 0x1a, 0x1b, 0x2a, 0x2c, 0x2d, 0x2e, 0x2f, 0x58, 0x59, 0x5a, 0x5b, 0x78, 0x79, 0x8c,
+		0x8e, 0xf2, 0xf3, 0xf5, 0xf6, 0xf7,
+	};
+	static const u8 op3[] = { 0x14, 0x15, 0x16, 0x17, 0x19, 0x1b, 0x20, 0x22, 0x39, 0x3b, 0xf0 };
+	unsigned int n = 0, map = below(2) ? 1 : 2 + below(2);
+	u8 unused = below(4) ? 0x78 : 0;	/* vvvv */
+
+	if (have_zmm && below(2)) {
+		p[n++] = 0x62;
+		p[n++] = map | (rnd() & 0xf0);
+		p[n++] = 4 | unused | (rnd() & 0x83);
+		p[n++] = (below(4) ? 8 : 0) | (below(2) ? rnd() & 0x60 : rnd() & 0xe7);
+	} else if (map == 1 && below(2)) {
+		p[n++] = 0xc5;
+		p[n++] = unused | (rnd() & 0x87);
+	} else {
+		p[n++] = 0xc4;
+		p[n++] = map | (rnd() & 0xe0);
+		p[n++] = (map == 2 && below(2) ? rnd() & 0x78 : unused) | (rnd() & 0x87);
+	}
+	p[n++] = map == 1 ? ONE_OF(op1) : map == 2 ? ONE_OF(op2) : ONE_OF(op3);
+	return n;
+}
+
 static unsigned int put_opcode(u8 *p)
 {
-	static const u8 vex_op[] = {
-		0x10, 0x11, 0x13, 0x17, 0x28, 0x29, 0x2b, 0x6e, 0x6f, 0x7e, 0x7f, 0xd6, 0xe7,
-	};
-	unsigned int n = 0, kind = below(16);
+	static const u8 op2[] = { 0xf0, 0xf1, 0xf6, 0xf8, 0xf9, 0x2a };
+	static const u8 op3[] = { 0x14, 0x15, 0x16, 0x17, 0x20, 0x22 };
+	unsigned int n = 0, kind = below(20);
 
-	if (have_ymm && kind == 0) {
-		if (below(2)) {
-			p[n++] = 0xc5;
-			p[n++] = (below(4) ? 0x78 : 0) | (rnd() & 0x87);
-		} else {
-			p[n++] = 0xc4;
-			p[n++] = 1 | (rnd() & 0xe0);
-			p[n++] = (below(4) ? 0x78 : 0) | (rnd() & 0x87);
-		}
-		p[n++] = vex_op[below(sizeof(vex_op))];
-		return n;
-	}
+	if (have_ymm && kind < 4)
+		return put_vector(p);
 	if (mode == EMUL_MODE_LONG64 && below(2))
 		p[n++] = 0x40 | below(16);
-	if (kind < 9) {
+	if (kind < 10) {
 		p[n++] = rnd() >> 20;
-	} else if (kind < 15) {
+	} else if (kind < 12) {
+		static const u8 x87[] = { 0xd9, 0xdb, 0xdd, 0xdf };
+
+		p[n++] = ONE_OF(x87);
+	} else if (kind < 18) {
 		p[n++] = 0x0f;
 		p[n++] = rnd() >> 20;
 	} else {
 		p[n++] = 0x0f;
-		p[n++] = 0x38;
-		p[n++] = 0xf0 + below(2);
+		p[n++] = kind == 18 ? 0x38 : 0x3a;
+		p[n++] = kind == 18 ? ONE_OF(op2) : ONE_OF(op3);
 	}
 	return n;
+}
+
+/* A value whose conversions are near some edge */
+static void float_80(u8 *st)
+{
+	static const u16 exps[] = {
+		0, 1, 0x3fff, 0x3ffe, 0x3ffd, 0x3fff + 15, 0x3fff + 31, 0x3fff + 62, 0x3fff + 63, 0x3fff + 64, 0x7fff, 0x7ffe,
+		0x3fff + 127, 0x3fff + 128, 0x3fff - 126, 0x3fff - 127, 0x3fff - 149, 0x3fff - 150,
+		0x3fff + 1023, 0x3fff + 1024, 0x3fff - 1022, 0x3fff - 1023, 0x3fff - 1074, 0x3fff - 1075,
+	};
+	u64 mant = below(2) ? rnd() : below(2) ? ~0ull << below(64) : interesting();
+	u16 se = below(3) ? exps[below(sizeof(exps) / sizeof(*exps))] + below(3) - 1 : 0x3fff + below(70) - 4;
+
+	if (below(8))
+		mant |= 1ull << 63;
+	se = (se & 0x7fff) | (rnd() & 0x8000);
+	memcpy(st, &mant, 8);
+	memcpy(st + 8, &se, 2);
+}
+
+static void fill(void *to, size_t n)
+{
+	u64 *p = to;
+
+	for (; n >= 8; n -= 8)
+		*p++ = rnd();
+}
+
+static void make_fpu(void)
+{
+	struct emul_fx *fx = &start.fx;
+	unsigned int k;
+
+	memset(fx, 0, sizeof(*fx));
+	fx->cw = below(2) ? 0x37f : 0x40 | (rnd() & 0xf3f);
+	fx->sw = rnd() & 0x7f00;			/* C0 to C3, TOP */
+	fx->sw |= rnd() & (below(16) ? fx->cw & 0x3f : 0x3f);
+	if (fx->sw & ~fx->cw & 0x3f)
+		fx->sw |= 0x8080;
+	fx->tw = below(2) ? 0 : rnd();
+	fx->mxcsr = 0x1f80 | (rnd() & 0x603f);
+	fx->mxcsr_mask = mxcsr_mask;
+	for (k = 0; k < 8; k++)
+		float_80(fx->st[k]);
+	fill(fx->xmm, sizeof(fx->xmm));
+	memset(start.ymm, 0, sizeof(start) - offsetof(struct state, ymm));
+	if (have_ymm)
+		fill(start.ymm, sizeof(start.ymm));
+	if (have_zmm) {
+		fill(start.zmm, sizeof(start.zmm));
+		fill(start.high, sizeof(start.high));
+		fill(start.k, sizeof(start.k));
+	}
 }
 
 static void make_case(void)
@@ -660,14 +882,7 @@ static void make_case(void)
 	start.rip = CODE;
 	start.rflags = X86_EFLAGS_FIXED | X86_EFLAGS_IF | X86_EFLAGS_TF |
 		       (rnd() & (ARITH_FLAGS | (below(2) ? 0 : X86_EFLAGS_DF)));
-	for (k = 0; k < 16; k++) {
-		u64 *v = (u64 *)start.vec[k];
-
-		v[0] = rnd();
-		v[1] = rnd();
-		v[2] = have_ymm ? rnd() : 0;
-		v[3] = have_ymm ? rnd() : 0;
-	}
+	make_fpu();
 }
 
 /* Emulate until the instruction is done or stops. */
@@ -677,9 +892,8 @@ static enum emul_result emulate(void)
 	unsigned int k;
 
 	e.ops = &test_ops;
-	memcpy(emulated.regs, start.regs, sizeof(emulated.regs));
+	emulated = start;
 	e.regs = emulated.regs;
-	memcpy(emulated.vec, start.vec, sizeof(emulated.vec));
 	e.rip = start.rip;
 	e.rflags = start.rflags;
 	e.cpl = 3;
@@ -736,8 +950,9 @@ static void report(enum emul_result r, const char *what, u64 mask)
 	LINE("rflags", start.rflags, host.rflags, emulated.rflags);
 	for (k = 0; k < DATA_SIZE; k++)
 		LINE("mem", before[k], data[k], shadow[k]);
-	for (k = 0; k < 16 * 32; k++)
-		LINE("vec", ((u8 *)start.vec)[k], ((u8 *)host.vec)[k], ((u8 *)emulated.vec)[k]);
+	for (k = 0; k < sizeof(start); k++)
+		if (k >= offsetof(struct state, fx))
+			LINE("state", ((u8 *)&start)[k], ((u8 *)&host)[k], ((u8 *)&emulated)[k]);
 	for (k = 0; k < 16; k++)
 		fprintf(stderr, "#  r%d=%llx", k, (unsigned long long)start.regs[k]);
 	fprintf(stderr, "\n");
@@ -749,12 +964,19 @@ static int expected_signal(enum emul_result r)
 		return SIGTRAP;
 	switch (e.fault.vector) {
 	case EMUL_VEC_DE:
+	case EMUL_VEC_MF:
 		return SIGFPE;
 	case EMUL_VEC_UD:
 		return SIGILL;
 	default:
 		return SIGSEGV;
 	}
+}
+
+static bool is_mmx(const struct emul_insn *i)
+{
+	return i->exec == emul_op_mmx_load || i->exec == emul_op_mmx_store || i->exec == emul_op_mmx_from_rm ||
+	       i->exec == emul_op_mmx_to_rm || i->exec == emul_op_mmx_maskmov;
 }
 
 /* Returns what differs, or NULL. */
@@ -772,8 +994,17 @@ static const char *compare(enum emul_result r, u64 mask)
 		return "rip";
 	if ((host.rflags ^ emulated.rflags) & flags & ~mask)
 		return "flags";
-	if (memcmp(host.vec, emulated.vec, sizeof(host.vec)))
-		return "vector registers";
+	/* Pointers to instructions and operands: processors differ in when. */
+	host.fx.op = emulated.fx.op;
+	host.fx.ip = emulated.fx.ip;
+	host.fx.dp = emulated.fx.dp;
+	host.fx.mxcsr_mask = emulated.fx.mxcsr_mask;
+	/* Some are in MMX's state before they find that there is a fault. */
+	if (r != EMUL_OK && is_mmx(&e.insn))
+		memcpy(&host.fx, &emulated.fx, offsetof(struct emul_fx, xmm));
+	if (memcmp(&host.fx, &emulated.fx, offsetof(struct emul_fx, rest)) ||
+	    memcmp(host.ymm, emulated.ymm, sizeof(host) - offsetof(struct state, ymm)))
+		return "FPU and vector registers";
 	if (memcmp(data, shadow, DATA_SIZE))
 		return "memory";
 	return NULL;
@@ -858,6 +1089,9 @@ int main(int argc, char **argv)
 	look_for_features(getenv("EMUL_DIFF_WITHOUT"));
 	for (k = 0; k < DATA_SIZE; k++)
 		before[k] = rnd() >> 24;
+	/* What may be loaded as MXCSR, where an image of FXSAVE would have it. */
+	for (k = 8; k < DATA_SIZE; k += below(2) ? 16 : 32)
+		before[k + 2] = before[k + 3] = 0;
 	memcpy(data, before, DATA_SIZE);
 	memcpy(shadow, before, DATA_SIZE);
 

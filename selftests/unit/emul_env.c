@@ -270,8 +270,8 @@ static enum emul_result v_cpuid(struct emul *em, u32 r[4])
 
 	(void)em;
 	r[0] = leaf + 1;
-	r[1] = leaf == 7 ? 1u << 3 : 0xb0b;
-	r[2] = leaf == 0x80000001 ? 1u << 5 : sub + 2;
+	r[1] = 0xb0b;
+	r[2] = sub + 2;
 	r[3] = 0xd0d;
 	return EMUL_OK;
 }
@@ -318,25 +318,35 @@ static enum emul_result v_soft_int(struct emul *em, u8 vector, enum emul_swint k
 	return EMUL_OK;
 }
 
-static enum emul_result v_read_xmm(struct emul *em, unsigned int reg, void *buf, unsigned int n)
+static bool v_cpu_has(struct emul *em, enum emul_cpu what)
+{
+	return what != EMUL_CPU_TZCNT || !ENV(em)->lacks_tzcnt;
+}
+
+static enum emul_result v_read_vec(struct emul *em, unsigned int reg, void *buf, unsigned int n)
 {
 	memcpy(buf, ENV(em)->vec[reg], n);
 	return EMUL_OK;
 }
 
-static enum emul_result v_write_xmm(struct emul *em, unsigned int reg, const void *buf,
+static enum emul_result v_write_vec(struct emul *em, unsigned int reg, const void *buf,
 				    unsigned int n, bool zero_upper)
 {
 	memcpy(ENV(em)->vec[reg], buf, n);
 	if (zero_upper)
-		memset(ENV(em)->vec[reg] + n, 0, 32 - n);
+		memset(ENV(em)->vec[reg] + n, 0, 64 - n);
 	return EMUL_OK;
 }
 
-static enum emul_result v_fpu(struct emul *em, enum emul_fpu what, u16 *val)
+static enum emul_result v_read_kmask(struct emul *em, unsigned int reg, u64 *mask)
 {
-	(void)em;
-	*val = what == EMUL_FPU_GET_CW ? 0x37f : 0x3800;
+	*mask = ENV(em)->kmask[reg];
+	return EMUL_OK;
+}
+
+static enum emul_result v_fxstate(struct emul *em, struct emul_fx **fx)
+{
+	*fx = &ENV(em)->fx;
 	return EMUL_OK;
 }
 
@@ -348,7 +358,8 @@ static const struct emul_ops env_ops = {
 	.get_msr = v_get_msr, .set_msr = v_set_msr, .rdmsr = v_get_msr, .wrmsr = v_set_msr, .get_xcr = v_get_xcr,
 	.set_xcr = v_set_xcr, .cpuid = v_cpuid, .rdtsc = v_rdtsc, .rdpmc = v_rdpmc,
 	.invlpg = v_invlpg, .invpcid = v_invpcid, .sysop = v_sysop, .soft_int = v_soft_int,
-	.read_xmm = v_read_xmm, .write_xmm = v_write_xmm, .fpu = v_fpu,
+	.cpu_has = v_cpu_has, .read_vec = v_read_vec, .write_vec = v_write_vec,
+	.read_kmask = v_read_kmask, .fxstate = v_fxstate,
 };
 
 void env_init(struct env *v)
@@ -369,7 +380,10 @@ void env_init(struct env *v)
 	v->segs[EMUL_SEG_TR].attr = EMUL_ATTR_P | 0xb;
 	v->segs[EMUL_SEG_LDTR].attr = EMUL_ATTR_UNUSABLE;
 	v->dt[EMUL_DT_IDT].limit = 0x3ff;
-	v->xcr0 = 7;
+	v->xcr0 = 0xe7;
+	v->fx.cw = 0x37f;
+	v->fx.sw = 0x3800;
+	v->fx.mxcsr = 0x1f80;
 	v->cr[0] = 0x10;
 	v->pio_max = ~0u;
 	v->last_sysop = v->last_int = -1;

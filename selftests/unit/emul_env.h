@@ -21,7 +21,10 @@ struct env {
 	struct emul_dt dt[2];
 	u64 cr[9], dr[8], xcr0;
 	u64 efer, star, lstar, mask, gsbase, sysenter[3];
-	u8 vec[16][32];
+	u8 vec[32][64];
+	u64 kmask[8];
+	struct emul_fx fx;
+	bool lacks_tzcnt;
 
 	/* What userspace has answered for the instruction in progress. */
 	u8 replay[256];

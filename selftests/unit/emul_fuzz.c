@@ -26,6 +26,8 @@ struct input {
 
 static struct input in;
 static struct emul e;
+static struct emul_fx fx, fx_before;
+static bool fx_given;
 static unsigned int ops_made;
 static bool written;	/* a guest memory write was made in this instruction */
 
@@ -230,23 +232,43 @@ static enum emul_result f_soft_int(struct emul *em, u8 vector, enum emul_swint k
 	return answer();
 }
 
-static enum emul_result f_read_xmm(struct emul *em, unsigned int reg, void *buf, unsigned int n)
+static bool f_cpu_has(struct emul *em, enum emul_cpu what)
 {
-	MUST(reg < 16 && (n == 16 || n == 32));
+	return take8() & 1;
+}
+
+static enum emul_result f_read_vec(struct emul *em, unsigned int reg, void *buf, unsigned int n)
+{
+	MUST(reg < 32 && (n == 16 || n == 32 || n == 64));
 	take(buf, n);
 	return answer();
 }
 
-static enum emul_result f_write_xmm(struct emul *em, unsigned int reg, const void *buf,
+static enum emul_result f_write_vec(struct emul *em, unsigned int reg, const void *buf,
 				    unsigned int n, bool zero_upper)
 {
-	MUST(reg < 16 && (n == 16 || n == 32));
+	u8 copy[64];
+
+	MUST(reg < 32 && (n == 16 || n == 32 || n == 64));
+	memcpy(copy, buf, n);
+	asm volatile("" : : "r"(copy) : "memory");
 	return answer();
 }
 
-static enum emul_result f_fpu(struct emul *em, enum emul_fpu what, u16 *val)
+static enum emul_result f_read_kmask(struct emul *em, unsigned int reg, u64 *mask)
 {
-	*val = take64();
+	MUST(reg > 0 && reg < 8);
+	*mask = take64();
+	return answer();
+}
+
+/* Any state, also ones that no FXRSTOR takes */
+static enum emul_result f_fxstate(struct emul *em, struct emul_fx **to)
+{
+	take(&fx, sizeof(fx));
+	fx_before = fx;
+	fx_given = true;
+	*to = &fx;
 	return answer();
 }
 
@@ -257,8 +279,9 @@ static const struct emul_ops fuzz_ops = {
 	.get_cr = f_get, .set_cr = f_set, .get_dr = f_get, .set_dr = f_set,
 	.get_msr = f_get, .set_msr = f_set, .rdmsr = f_get, .wrmsr = f_set, .get_xcr = f_get, .set_xcr = f_set,
 	.cpuid = f_cpuid, .rdtsc = f_rdtsc, .rdpmc = f_get, .invlpg = f_invlpg,
-	.invpcid = f_invpcid, .sysop = f_sysop, .soft_int = f_soft_int, .read_xmm = f_read_xmm,
-	.write_xmm = f_write_xmm, .fpu = f_fpu,
+	.invpcid = f_invpcid, .sysop = f_sysop, .soft_int = f_soft_int,
+	.read_vec = f_read_vec, .write_vec = f_write_vec, .read_kmask = f_read_kmask, .fxstate = f_fxstate,
+	.cpu_has = f_cpu_has,
 };
 
 static const struct emul_ops fuzz_ops_required = {
@@ -267,13 +290,40 @@ static const struct emul_ops fuzz_ops_required = {
 	.get_seg = f_get_seg, .set_seg = f_set_seg, .get_dt = f_get_dt, .set_dt = f_set_dt,
 	.get_cr = f_get, .set_cr = f_set, .get_dr = f_get, .set_dr = f_set,
 	.get_msr = f_get, .set_msr = f_set, .rdmsr = f_get, .wrmsr = f_set, .cpuid = f_cpuid, .rdtsc = f_rdtsc,
-	.rdpmc = f_get, .invlpg = f_invlpg, .invpcid = f_invpcid, .sysop = f_sysop,
+	.rdpmc = f_get, .invlpg = f_invlpg, .invpcid = f_invpcid, .sysop = f_sysop, .cpu_has = f_cpu_has,
 };
 
 static unsigned long long executed;
 static u64 gprs[EMUL_NR_REGS];
 
-static void one_instruction(void)
+static enum emul_result decode_and_exec(void)
+{
+	enum emul_result r = emul_decode(&e);
+
+	if (r == EMUL_OK) {
+		MUST(e.insn.len > 0 && e.insn.len <= 15 && e.insn.len <= e.insn.have);
+		MUST(emul_insn_length(e.insn.bytes, e.insn.have, e.mode) == e.insn.len);
+		r = emul_exec(&e);
+		executed++;
+	} else if (r == EMUL_FAULT && e.fault.vector == EMUL_VEC_UD && !e.insn.prefix) {
+		MUST(emul_insn_length(e.insn.bytes, e.insn.have, e.mode) <= 15);
+	}
+	return r;
+}
+
+static enum emul_result switch_task(void)
+{
+	struct emul_task task = { .selector = take8(), .why = take8() & 3, .rip = take64() };
+
+	task.has_error = task.why == EMUL_SWITCH_GATE && take8() & 1;
+	task.external = task.why == EMUL_SWITCH_GATE && take8() & 1;
+	task.error = take64();
+	executed++;
+	return emul_task_switch(&e, &task);
+}
+
+/* An instruction, or what else the emulator is asked to do */
+static void one_thing(void)
 {
 	u64 regs[EMUL_NR_REGS], rip, rflags;
 	enum emul_result r;
@@ -283,23 +333,16 @@ static void one_instruction(void)
 	rip = e.rip;
 	rflags = e.rflags;
 	ops_made = 0;
-	written = false;
+	written = fx_given = false;
 
-	r = emul_decode(&e);
-	if (r == EMUL_OK) {
-		MUST(e.insn.len > 0 && e.insn.len <= 15 && e.insn.len <= e.insn.have);
-		MUST(emul_insn_length(e.insn.bytes, e.insn.have, e.mode) == e.insn.len);
-		r = emul_exec(&e);
-		executed++;
-	} else if (r == EMUL_FAULT && e.fault.vector == EMUL_VEC_UD && !e.insn.prefix) {
-		MUST(emul_insn_length(e.insn.bytes, e.insn.have, e.mode) <= 15);
-	}
+	r = take8() < 8 ? switch_task() : decode_and_exec();
 	if (r == EMUL_OK) {
 		MUST(e.cpl <= 3);
 		return;
 	}
 	MUST(r <= EMUL_UNHANDLEABLE);
 	MUST(!memcmp(regs, gprs, sizeof(regs)));
+	MUST(!fx_given || !memcmp(&fx, &fx_before, sizeof(fx)));
 	MUST(e.rip == rip && e.rflags == rflags && e.cpl == cpl);
 	if (r == EMUL_FAULT)
 		MUST(e.fault.vector < 32);
@@ -327,7 +370,7 @@ int LLVMFuzzerTestOneInput(const u8 *data, size_t size)
 	e.rip = take8() < 128 ? take64() : 0x1000;
 	e.rflags = (take64() & 0x3f7fd7) | X86_EFLAGS_FIXED;
 	for (k = 0; k < 4 && in.left; k++)
-		one_instruction();
+		one_thing();
 	return 0;
 }
 
@@ -349,7 +392,7 @@ int main(int argc, char **argv)
 	unsigned long long runs = 0;
 	time_t end = time(NULL) + seconds;
 	unsigned int k, n;
-	u64 buf[64];
+	u64 buf[256];
 
 	rng = argc > 2 ? strtoull(argv[2], NULL, 0) : (u64)time(NULL) | 1;
 	tap_plan(1);

@@ -212,7 +212,6 @@ static void prot_far(void)
 	FAULTS(RUN(0xea, 0, 0, 0, 0, 0x10, 0), EMUL_VEC_GP, 0x10);	/* to data */
 	FAULTS(RUN(0xea, 0, 0, 0, 0, 0x1b, 0), EMUL_VEC_GP, 0x18);	/* to dpl 3 */
 	FAULTS(RUN(0xea, 0, 0, 0, 0, 0, 0), EMUL_VEC_GP, 0);
-	CHECK(RUN(0xea, 0, 0, 0, 0, 0x60, 0) == EMUL_UNHANDLEABLE);	/* call gate */
 	CHECK(RIP == 0x1007 && RSP == 0x8000);
 
 	/* lret to an outer ring: stack switched, inner data segments dropped */
@@ -268,12 +267,6 @@ static void prot_iret(void)
 	CHECK(RUN(0xcf) == EMUL_OK && v->e.cpl == 3 && RSP == 0xfffe && RIP == 0x100);
 	CHECK(v->e.rflags == 0x23202 && v->segs[EMUL_SEG_CS].base == 0x12340);
 	CHECK(v->segs[EMUL_SEG_SS].base == 0x20000 && v->segs[EMUL_SEG_DS].base == 0x40000);
-
-	v->e.mode = EMUL_MODE_PROT32;
-	v->e.cpl = 0;
-	v->e.rflags = 2 | X86_EFLAGS_NT;
-	v->segs[EMUL_SEG_CS].base = 0;
-	CHECK(RUN(0xcf) == EMUL_UNHANDLEABLE);
 }
 
 static void long_iret(void)
@@ -513,11 +506,86 @@ static void vectors(void)
 	v->cr[0] = X86_CR0_PE | X86_CR0_EM;
 	FAULTS_BARE(RUN(0x0f, 0x10, 0x0f), EMUL_VEC_UD);
 	v->cr[0] = X86_CR0_PE;
+	v->xcr0 = 7;
+	CHECK(RUN(0xc5, 0xf8, 0x10, 0x17) == EMUL_OK);
+	FAULTS_BARE(RUN(0x62, 0xf1, 0x7c, 0x48, 0x10, 0x07), EMUL_VEC_UD);	/* EVEX, without its state */
 	v->xcr0 = 3;
 	FAULTS_BARE(RUN(0xc5, 0xf8, 0x10, 0x17), EMUL_VEC_UD);
 	CHECK(RUN(0x0f, 0x58, 0xc1) == EMUL_UNHANDLEABLE);	/* addps */
-	CHECK(RUN(0x0f, 0x6f, 0x07) == EMUL_UNHANDLEABLE);	/* movq to MMX */
-	CHECK(RUN(0x62, 0xf1, 0x7c, 0x48, 0x10, 0x07) == EMUL_UNHANDLEABLE);
+}
+
+static void vectors_512(void)
+{
+	unsigned int k;
+
+	env_mode(v, EMUL_MODE_LONG64, 0);
+	for (k = 0; k < 64; k++)
+		v->vec[17][k] = 0x80 + k;
+	RDI = ENV_MMIO + 0x40;
+	CHECK(RUN(0x62, 0xe1, 0xfe, 0x48, 0x7f, 0x4f, 0x01) == EMUL_OK);	/* vmovdqu64 %zmm17, 64(%rdi) */
+	CHECK(!memcmp(v->mmio + 0x80, v->vec[17], 64));
+	CHECK(RUN(0x62, 0x61, 0xfe, 0x48, 0x6f, 0x7f, 0x01) == EMUL_OK);	/* vmovdqu64 64(%rdi), %zmm31 */
+	CHECK(!memcmp(v->vec[31], v->vec[17], 64));
+	/* bytes that are masked out are not touched, in a device least of all */
+	memset(v->mmio, 0, sizeof(v->mmio));
+	v->kmask[3] = 0xf0;
+	v->wrote = false;
+	CHECK(RUN(0x62, 0xe1, 0x7f, 0x4b, 0x7f, 0x0f) == EMUL_OK);		/* vmovdqu8 %zmm17, (%rdi){%k3} */
+	CHECK(mmio(0x40, 8) == 0x8786858400000000 && mmio(0x48, 8) == 0);
+	RDI = ENV_MEM - 32;
+	memset(v->vec[5], 0xee, 64);
+	v->kmask[1] = 0xff;
+	FAULTS(RUN(0x62, 0xf1, 0x7e, 0x48, 0x6f, 0x2f), EMUL_VEC_PF, 0);	/* vmovdqu32 (%rdi), %zmm5 */
+	set_mem(ENV_MEM - 8, 0x1122334455667788, 8);
+	CHECK(RUN(0x62, 0xf1, 0x7e, 0x49, 0x6f, 0x2f) == EMUL_OK);		/* the same {%k1}: half of it */
+	CHECK(!memcmp(v->vec[5] + 24, v->mem + ENV_MEM - 8, 8) && v->vec[5][32] == 0xee);
+	CHECK(RUN(0x62, 0xf1, 0x7e, 0xc9, 0x6f, 0x2f) == EMUL_OK && v->vec[5][32] == 0);	/* {z} */
+	FAULTS_BARE(RUN(0x62, 0xf1, 0x7e, 0xc9, 0x7f, 0x2f), EMUL_VEC_UD);	/* not with a store */
+	/* a store of which one part would fault writes none */
+	RDI = ENV_RDONLY - 32;
+	set_mem(RDI, 0, 8);
+	v->kmask[1] = 0x101;
+	FAULTS(RUN(0x62, 0xf1, 0x7e, 0x49, 0x7f, 0x2f), EMUL_VEC_PF, 3);
+	CHECK(mem(RDI, 8) == 0);
+	v->xcr0 = 7;
+	FAULTS_BARE(RUN(0x62, 0xf1, 0x7e, 0x48, 0x6f, 0x2f), EMUL_VEC_UD);
+}
+
+/* What not every host has, and what takes more than one access to a device */
+static void vectors_more(void)
+{
+	unsigned int k;
+
+	env_mode(v, EMUL_MODE_LONG64, 0);
+	for (k = 0; k < 64; k++)
+		v->mem[0x10000 + k] = k + 1;
+	RSI = 0x10000;
+	RAX = 0x12040;
+	CHECK(RUN(0x66, 0x0f, 0x38, 0xf8, 0x06) == EMUL_OK);	/* movdir64b (%rsi), %rax */
+	CHECK(!memcmp(v->mem + 0x12040, v->mem + 0x10000, 64));
+	RAX = 0x12044;
+	FAULTS(RUN(0x66, 0x0f, 0x38, 0xf8, 0x06), EMUL_VEC_GP, 0);
+	RAX = 0x1122334455667788;
+	CHECK(RUN(0x48, 0x0f, 0x38, 0xf9, 0x06) == EMUL_OK && mem(0x10000, 8) == RAX);	/* movdiri */
+	CHECK(RUN(0xf3, 0x0f, 0xc7, 0xf8) == EMUL_OK && RAX == 77);	/* rdpid %rax */
+	RDI = ENV_MMIO + 0x40;
+	v->fx.sw = 0;
+	v->fx.tw = 1;
+	memcpy(v->fx.st[0], "\0\0\0\0\0\0\0\xc0\x01\x40", 10);	/* 6 */
+	CHECK(RUN(0xdf, 0x3f) == EMUL_OK && mmio(0x40, 8) == 6 && v->fx.tw == 0);	/* fistpll */
+	CHECK((v->fx.sw & 0x3800) == 0x0800);
+	FAULTS_BARE((v->fx.sw |= 0x80, RUN(0xdf, 0x3f)), EMUL_VEC_MF);
+	v->fx.sw = 0;
+	CHECK(RUN(0x0f, 0x7f, 0x07) == EMUL_OK && v->fx.tw == 0xff);	/* movq %mm0, (%rdi) */
+	RDI = 0x10000;
+	v->fx.mxcsr = 0x1fa0;
+	CHECK(RUN(0x0f, 0xae, 0x07) == EMUL_OK && mem(0x10018, 4) == 0x1fa0);	/* fxsave */
+	set_mem(0x10018, 0x1f80, 4);
+	CHECK(RUN(0x0f, 0xae, 0x0f) == EMUL_OK && v->fx.mxcsr == 0x1f80);	/* fxrstor */
+	set_mem(0x10018, 0x80000000, 4);
+	FAULTS(RUN(0x0f, 0xae, 0x0f), EMUL_VEC_GP, 0);
+	RDI = 0x10008;
+	FAULTS(RUN(0x0f, 0xae, 0x07), EMUL_VEC_GP, 0);
 }
 
 static void locked(void)
@@ -777,6 +845,10 @@ static void odd_ends(void)
 	FAULTS(RUN(0x48, 0x0f, 0x07), EMUL_VEC_GP, 0);
 	RAX = 0x88;
 	CHECK(RUN(0xf3, 0x0f, 0xbc, 0xd8) == EMUL_OK && RBX == 3);	/* tzcnt */
+	v->e.rflags |= X86_EFLAGS_CF;
+	RBX = 0;
+	v->lacks_tzcnt = true;
+	CHECK(RUN(0xf3, 0x0f, 0xbc, 0xd8) == EMUL_OK && RBX == 3 && !(v->e.rflags & X86_EFLAGS_ZF));	/* bsf */
 	CHECK(RUN(0xf3, 0x0f, 0xbd, 0xd8) == EMUL_OK && RBX == 24);	/* lzcnt */
 	CHECK(RUN(0xf3, 0x0f, 0xb8, 0xd8) == EMUL_OK && RBX == 2);	/* popcnt */
 }
@@ -879,9 +951,9 @@ static const struct {
 	T(mmio_read), T(mmio_write), T(same_again), T(mmio_rmw), T(mmio_two_reads), T(rep_mmio), T(rep_rounds),
 	T(pio), T(rep_pio), T(io_permission), T(real_segments), T(real_far), T(real_stack),
 	T(mode_switch), T(seg_faults), T(prot_far), T(prot_iret), T(long_iret), T(privilege),
-	T(invalid), T(canonical), T(fetch_pages), T(syscalls), T(vectors), T(locked), T(tables),
+	T(invalid), T(canonical), T(fetch_pages), T(syscalls), T(vectors), T(vectors_512), T(vectors_more), T(locked), T(tables),
 	T(system_insns), T(frames), T(sreg_forms),
-	T(odd_ends), T(insn_length),
+	T(odd_ends), T(insn_length), T(task_states), T(task_16), T(task_insns), T(task_early), T(task_late), T(call_gates),
 #undef T
 };
 

@@ -7,6 +7,7 @@
 #define UNIT_EMUL_TEST_H
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "emul_env.h"
@@ -90,5 +91,13 @@ void rep_rounds(void);
 void pio(void);
 void rep_pio(void);
 void io_permission(void);
+
+/* emul_task.c */
+void task_states(void);
+void task_16(void);
+void task_insns(void);
+void task_early(void);
+void task_late(void);
+void call_gates(void);
 
 #endif
