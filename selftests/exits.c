@@ -422,6 +422,15 @@ static void idle_guest(u64 arg)
 }
 
 /* A state no CPU has: Intel's refuses to enter with it, AMD's may not look. It is the VMM's to put right. */
+/* What the exit was for is over with a call that does not get as far as the guest. */
+static void end_exit(struct vcpu *v)
+{
+	v->run->immediate_exit = 1;
+	if (xioctl(v->fd, KVM_RUN, 0) != -EINTR)
+		die("KVM_RUN with immediate_exit went on");
+	v->run->immediate_exit = 0;
+}
+
 TEST_F(exits, refused_entry)
 {
 	struct kvm_run *run = self->v->run;
@@ -429,6 +438,7 @@ TEST_F(exits, refused_entry)
 
 	vcpu_long(self->v, idle_guest, 0);
 	vcpu_sync(self->v);
+	end_exit(self->v);
 	vcpu_get_regs(self->v, &r);
 	r.rflags |= 1UL << 40;
 	vcpu_set_regs(self->v, &r);
@@ -504,6 +514,7 @@ TEST_F(exits, interrupted_after_refusal)
 	sigaction(SIGALRM, &alarmed, NULL);
 	vcpu_long(self->v, deaf_guest, 0);
 	vcpu_sync(self->v);
+	end_exit(self->v);
 	vcpu_get_regs(self->v, &r);
 	vcpu_get_sregs(self->v, &s);
 	s.cr3 |= 1UL << 51;		/* there is no such memory: what both vendors' CPUs look at */
@@ -552,6 +563,45 @@ TEST_F(exits, emulation_failure)
 	r.rip += 5;
 	vcpu_set_regs(self->v, &r);
 	vcpu_done(self->v);
+}
+
+/* ---- where RIP is at an OUT ---- */
+
+CODE32(out_code,
+	"mov $1,%eax; out %al,$0x10; mov $2,%eax; out %al,$0x10; mov $3,%eax; out %al,$0x10\n"
+	"mov $4,%eax; out %al,$0x7e; mov $5,%eax; out %al,$0x7e; out %al,$0x11; hlt\n");
+
+static u64 opcode_at_rip(struct vcpu *v, struct kvm_regs *r)
+{
+	vcpu_get_regs(v, r);
+	return *(u16 *)gpa_hva(v->vm, r->rip);
+}
+
+TEST_F(exits, out_rip)
+{
+	struct vcpu *v = self->v;
+	struct kvm_regs r;
+
+	vcpu_prot(v, out_code, code_size(out_code));
+	EXPECT_EQ(1, *vcpu_expect_io(v, 1, 0x10, 1, 1));
+	EXPECT_EQ(0x10e6, opcode_at_rip(v, &r));
+	vcpu_set_regs(v, &r);			/* where it was: the instruction is still to be ended */
+	EXPECT_EQ(2, *vcpu_expect_io(v, 1, 0x10, 1, 1));
+	EXPECT_EQ(0x10e6, opcode_at_rip(v, &r));
+	r.rip += 2;				/* by the VMM itself, then */
+	vcpu_set_regs(v, &r);
+	EXPECT_EQ(3, *vcpu_expect_io(v, 1, 0x10, 1, 1));
+	end_exit(v);
+	EXPECT_EQ(0x04b8, opcode_at_rip(v, &r));
+	/* one port is another matter, unless the VMM says that it is not */
+	EXPECT_EQ(4, *vcpu_expect_io(v, 1, 0x7e, 1, 1));
+	EXPECT_EQ(0x05b8, opcode_at_rip(v, &r));
+	NEED_CAP(self->vm, KVM_CAP_DISABLE_QUIRKS2);
+	must(vm_enable_cap(self->vm, KVM_CAP_DISABLE_QUIRKS2, KVM_X86_QUIRK_OUT_7E_INC_RIP));
+	EXPECT_EQ(5, *vcpu_expect_io(v, 1, 0x7e, 1, 1));
+	EXPECT_EQ(0x7ee6, opcode_at_rip(v, &r));
+	EXPECT_EQ(5, *vcpu_expect_io(v, 1, 0x11, 1, 1));
+	vcpu_expect(v, KVM_EXIT_HLT);
 }
 
 /* ---- hypercalls ---- */

@@ -1023,6 +1023,15 @@ static int complete_fast_in(struct keel_vcpu *vcpu)
 	return KEEL_RESUME;
 }
 
+/* Not if the VMM has put RIP elsewhere, as keel_insn_changed() is told. */
+static int complete_fast_out(struct keel_vcpu *vcpu)
+{
+	keel_advance(vcpu, vcpu->insn->e.next_rip);
+	return KEEL_RESUME;
+}
+
+#define PORT_7E	0x7e		/* where RIP has always been behind: VMMs lean on it */
+
 int keel_pio(struct keel_vcpu *vcpu, u16 port, unsigned int size, bool in, u64 next_rip)
 {
 	struct keel_insn *insn = vcpu->insn;
@@ -1045,11 +1054,19 @@ int keel_pio(struct keel_vcpu *vcpu, u16 port, unsigned int size, bool in, u64 n
 		vcpu->complete = complete_fast_in;
 		return KEEL_USER;
 	}
-	keel_advance(vcpu, next_rip);
-	if (kernel_pio(vcpu, port, size, &rax, false))
+	if (kernel_pio(vcpu, port, size, &rax, false)) {
+		keel_advance(vcpu, next_rip);
 		return KEEL_RESUME;
+	}
 	put_unaligned_le32(rax, vcpu->pio_data);	/* as many bytes as any port takes */
 	user_pio(vcpu, port, size, 1, false);
+	/* A VMM finds RIP at the instruction, which is over when it has seen to it. */
+	if (unlikely(port == PORT_7E) && keel_has_quirk(vcpu->vm, KVM_X86_QUIRK_OUT_7E_INC_RIP)) {
+		keel_advance(vcpu, next_rip);
+		return KEEL_USER;
+	}
+	insn->e.next_rip = next_rip;
+	vcpu->complete = complete_fast_out;
 	return KEEL_USER;
 }
 
