@@ -43,6 +43,7 @@
 #include <asm/trapnr.h>
 
 #include "compat.h"
+#include <uapi/keel.h>
 #include "emul/emul.h"
 
 struct keel_vm;
@@ -63,6 +64,7 @@ struct keel_vcpu;
 #include "pv/hyperv/hyperv.h"
 #include "cpu/cpu.h"
 #include "pv/pv.h"
+#include "snap/snap.h"
 
 /* Habits of the ABI that a VMM may turn off (KVM_CAP_DISABLE_QUIRKS2); those of KVM's that are none here are not among them. */
 #define KEEL_QUIRKS	(KVM_X86_QUIRK_LINT0_REENABLED | KVM_X86_QUIRK_LAPIC_MMIO_HOLE |	\
@@ -231,6 +233,7 @@ struct keel_vcpu {
 	bool in_loop;			/* between keel_vcpu_begin() and keel_vcpu_end() */
 	bool listed;			/* on vm->active */
 	bool awaited;			/* counted in vm->nr_awaited */
+	bool owned;			/* one of its ioctls has its state; changes inside the run loop only */
 	unsigned int flushes;		/* vm->flushes when it came off the list */
 	struct list_head active;
 	bool has_run;
@@ -310,6 +313,7 @@ struct keel_vm {
 	u64 serial;			/* tells it from all other VMs since the module was loaded */
 	struct keel_hv *hv;		/* NULL until it is used */
 	struct keel_apf_vm *apf;	/* NULL until it is used */
+	struct keel_snaps *snaps;	/* NULL until there was a snapshot */
 	struct keel_vm_stats stat;
 	pid_t owner;
 };
@@ -360,6 +364,13 @@ void keel_flush_tlbs(struct keel_vm *vm);
 /* Keep all vCPUs of @vm out of the run loop and away from memslots and buses; may sleep. Nests. */
 void keel_vm_pause(struct keel_vm *vm);
 void keel_vm_resume(struct keel_vm *vm);
+/*
+ * The same, and every vCPU's state is the caller's, who loads and puts each to get at it; guest memory is not its affair.
+ * NULL; or the vCPU that is in the midst of an ioctl, and nothing has happened.  vm->lock is held.  Ended by resuming.
+ */
+struct keel_vcpu *keel_vm_stop(struct keel_vm *vm);
+void keel_vcpu_load(struct keel_vcpu *vcpu);
+void keel_vcpu_put(struct keel_vcpu *vcpu);
 /* The calling thread uses @vcpu and the VM's tables from here / no more.  May sleep (pause). */
 int keel_vcpu_begin(struct keel_vcpu *vcpu);
 void keel_vcpu_end(struct keel_vcpu *vcpu);
@@ -517,6 +528,7 @@ VCPU_IOCTL(keel_get_sregs);
 VCPU_IOCTL(keel_set_sregs);
 VCPU_IOCTL(keel_get_sregs2);
 VCPU_IOCTL(keel_set_sregs2);
+VCPU_IOCTL(keel_sregs_set_state);	/* the same, but touches no guest memory */
 
 /* --------------------------------------------------------- event.c */
 /* Raise an exception on the current instruction; merges into #DF and triple fault. */
@@ -538,6 +550,8 @@ void keel_set_user_irq(struct keel_vcpu *vcpu, int vector);	/* as the VMM says w
 int keel_irq_window_exit(struct keel_vcpu *vcpu);
 VCPU_IOCTL(keel_get_events);
 VCPU_IOCTL(keel_set_events);
+VCPU_IOCTL(keel_events_get_state);	/* a section of the state */
+VCPU_IOCTL(keel_events_set_state);
 VCPU_IOCTL(keel_ioctl_interrupt);
 VCPU_IOCTL(keel_ioctl_nmi);
 

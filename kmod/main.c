@@ -165,6 +165,11 @@ static SYS_IOCTL(sys_mmap_size)
 	return arg ? -EINVAL : KEEL_VCPU_MMAP_PAGES * PAGE_SIZE;
 }
 
+static SYS_IOCTL(sys_get_info)
+{
+	return keel_get_info(NULL, buf, arg);
+}
+
 static const struct keel_ioctl sys_ioctls[] = {
 	SYS_ENTRY(KVM_GET_API_VERSION, LOCK_NONE, sys_api_version),
 	SYS_ENTRY(KVM_CREATE_VM, LOCK_NONE, sys_create_vm),
@@ -180,6 +185,7 @@ static const struct keel_ioctl sys_ioctls[] = {
 	SYS_ENTRY(KVM_GET_DEVICE_ATTR, LOCK_NONE, keel_sys_get_attr),
 	SYS_ENTRY(KVM_X86_GET_MCE_CAP_SUPPORTED, LOCK_NONE, keel_get_mce_cap_supported),
 	SYS_ENTRY(KEEL_BESIDE_KVM, LOCK_NONE | ARG_RAW, keel_beside_kvm),
+	SYS_ENTRY(KEEL_GET_INFO, LOCK_NONE, sys_get_info),
 };
 
 static KEEL_IOCTLS(sys_table, sys_ioctls);
@@ -273,9 +279,12 @@ static int __init keel_module_init(void)
 	err = irq_room_init();
 	if (err)
 		goto apf;
-	err = keel_stats_init();
+	err = keel_snaps_init();
 	if (err)
 		goto irq;
+	err = keel_stats_init();
+	if (err)
+		goto snaps;
 	keel_clock_setup();
 	preempt_notifier_inc();
 	err = misc_register(&keel_dev);
@@ -288,6 +297,8 @@ stats:
 	preempt_notifier_dec();
 	keel_clock_exit();
 	keel_stats_exit();
+snaps:
+	keel_snaps_exit();
 irq:
 	irq_room_exit();
 apf:
@@ -311,6 +322,7 @@ static void __exit keel_module_exit(void)
 	preempt_notifier_dec();
 	keel_clock_exit();
 	keel_stats_exit();
+	keel_snaps_exit();
 	irq_room_exit();
 	keel_apf_exit();
 	mmu_exit();

@@ -407,7 +407,7 @@ static long open_stats(struct keel_vm *vm, struct stats_file *sf, const u64 *cou
 	return fd;
 }
 
-#define NR_VM_INSTANT	4	/* pages_* and table_pages, first in the list, are what there is now */
+#define NR_VM_INSTANT	5	/* pages_*, table_pages and snapshot_pages, first in the list, are what there is now */
 
 VM_IOCTL(keel_vm_stats_fd)
 {

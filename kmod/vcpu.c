@@ -76,6 +76,16 @@ static __always_inline void vcpu_put(struct keel_vcpu *vcpu)
 	preempt_enable();
 }
 
+void keel_vcpu_load(struct keel_vcpu *vcpu)
+{
+	vcpu_load(vcpu);
+}
+
+void keel_vcpu_put(struct keel_vcpu *vcpu)
+{
+	vcpu_put(vcpu);
+}
+
 /* -------------------------------------------------------- kicks and pauses */
 
 void keel_vcpu_kick(struct keel_vcpu *vcpu)
@@ -266,6 +276,26 @@ int keel_vcpu_begin(struct keel_vcpu *vcpu)
 	if (likely(READ_ONCE(vcpu->listed) && !atomic_read(&vcpu->vm->pause)))
 		return 0;
 	return vcpu_begin_slow(vcpu);
+}
+
+/*
+ * Stopping.  With the VM paused a vCPU may still be in the midst of KVM_RUN: asleep, or at a place where it lets a pause
+ * happen.  One that is not has nothing of its state anywhere but here, and nobody else gets at it until the VM goes on.
+ */
+struct keel_vcpu *keel_vm_stop(struct keel_vm *vm)
+{
+	struct keel_vcpu *vcpu;
+	unsigned int i;
+
+	lockdep_assert_held(&vm->lock);
+	keel_vm_pause(vm);
+	keel_for_each_vcpu(vcpu, i, vm) {
+		if (!smp_load_acquire(&vcpu->owned))
+			continue;
+		keel_vm_resume(vm);
+		return vcpu;
+	}
+	return NULL;
 }
 
 /* Those that are not on the list see to it when they come back to it. */
@@ -608,9 +638,11 @@ static long vcpu_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
 		return -EINTR;
 	ret = keel_vcpu_begin(vcpu);
 	if (!ret) {
+		WRITE_ONCE(vcpu->owned, true);
 		vcpu_load(vcpu);
 		ret = vcpu_call(row, vcpu, arg);
 		vcpu_put(vcpu);
+		smp_store_release(&vcpu->owned, false);
 		keel_vcpu_end(vcpu);
 	}
 	mutex_unlock(&vcpu->mutex);

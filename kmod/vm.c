@@ -55,6 +55,7 @@ void keel_vm_put(struct keel_vm *vm)
 	xa_destroy(&vm->vcpus);
 	xa_destroy(&vm->vcpus_by_id);
 	irq_vm_destroy(vm);
+	keel_snaps_free(vm);
 	keel_stats_fold_vm(vm);
 	keel_hw_put(vm);
 	keel_call(vm_destroy, vm);
@@ -269,6 +270,13 @@ static const struct keel_ioctl vm_ioctls[] = {
 	VM_ENTRY(KVM_SET_PMU_EVENT_FILTER, LOCK_VM, keel_set_pmu_event_filter),
 	VM_ENTRY(KVM_HYPERV_EVENTFD, LOCK_NONE, keel_hv_eventfd),
 	VM_ENTRY(KVM_GET_STATS_FD, LOCK_NONE, keel_vm_stats_fd),
+	VM_ENTRY(KEEL_GET_INFO, LOCK_NONE, keel_get_info),
+	VM_ENTRY(KEEL_GET_STATE, LOCK_VM | ARG_RAW, keel_get_state),
+	VM_ENTRY(KEEL_SET_STATE, LOCK_VM | ARG_RAW, keel_set_state),
+	VM_ENTRY(KEEL_SNAPSHOT, LOCK_VM, keel_snapshot),
+	VM_ENTRY(KEEL_RESET, LOCK_VM, keel_reset),
+	VM_ENTRY(KEEL_DROP, LOCK_VM, keel_drop),
+	VM_ENTRY(KEEL_MARK_DIRTY, LOCK_NONE, keel_mark_dirty),
 };
 
 static KEEL_IOCTLS(vm_table, vm_ioctls);

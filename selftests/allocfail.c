@@ -8,6 +8,7 @@
  * find.
  */
 #include "test.h"
+#include <keel.h>
 
 #include <sys/eventfd.h>
 #include <sys/mman.h>
@@ -65,6 +66,7 @@ static bool disarm(void)
 
 struct place {
 	int sys, vm, vcpu;
+	u32 snapshot[2];
 	struct kvm_cpuid2 *cpuid;
 	void *mem;
 	int event;
@@ -94,6 +96,7 @@ static long add_slot(struct place *p)
 		.memory_size = MEM, .userspace_addr = (u64)p->mem, .flags = KVM_MEM_LOG_DIRTY_PAGES,
 	};
 
+	memset(p->mem, 0, 0x2000);
 	return ioctl(p->vm, KVM_SET_USER_MEMORY_REGION, &r);
 }
 
@@ -162,10 +165,134 @@ static long run(struct place *p)
 	return ioctl(p->vcpu, KVM_RUN, 0);
 }
 
-static const struct {
+/* ---- snapshots, of a VM without Hyper-V's interface ---- */
+
+static long state(struct place *p, unsigned long cmd)
+{
+	static u8 data[65536] __attribute__((aligned(8)));
+	static u64 size;
+	struct keel_state s = { .data = (u64)data, .size = cmd == KEEL_GET_STATE ? sizeof(data) : size };
+	long ret = ioctl(p->vm, cmd, &s);
+
+	if (!ret)
+		size = s.size;
+	return ret;
+}
+
+static long get_state(struct place *p)
+{
+	return state(p, KEEL_GET_STATE);
+}
+
+static long set_state(struct place *p)
+{
+	return state(p, KEEL_SET_STATE);
+}
+
+static long snapshot(struct place *p, int n)
+{
+	struct keel_snapshot s = { 0 };
+	long ret = ioctl(p->vm, KEEL_SNAPSHOT, &s);
+
+	p->snapshot[n] = s.id;
+	return ret;
+}
+
+static long first_snapshot(struct place *p)
+{
+	return snapshot(p, 0);
+}
+
+static long second_snapshot(struct place *p)
+{
+	return snapshot(p, 1);
+}
+
+/* What a run writes is undone, with what allocations fail on the way */
+static long reset(struct place *p, int n)
+{
+	struct keel_reset r = { .id = p->snapshot[n] };
+	long ret = ioctl(p->vm, KEEL_RESET, &r);
+
+	if (!ret && *(u16 *)((u8 *)p->mem + 0x1000) != (n ? 0x1111 : 0))
+		die("a reset has left memory as it was");
+	return ret;
+}
+
+static long first_reset(struct place *p)
+{
+	return reset(p, 0);
+}
+
+static long second_reset(struct place *p)
+{
+	return reset(p, 1);
+}
+
+/* Up to the OUT, and that is over as well */
+static long run_and_complete(struct place *p)
+{
+	struct kvm_run *run;
+	long ret = ioctl(p->vcpu, KVM_RUN, 0);
+	int err = errno;
+
+	run = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, p->vcpu, 0);
+	if (run == MAP_FAILED)
+		return -1;
+	run->immediate_exit = 1;
+	if (!ret && ioctl(p->vcpu, KVM_RUN, 0) && errno != EINTR)
+		ret = -1;
+	else
+		errno = err;
+	run->immediate_exit = 0;
+	munmap(run, 4096);
+	return ret;
+}
+
+static long guest_writes(struct place *p, u16 val)
+{
+	u8 code[] = { 0xc7, 0x06, 0x00, 0x10, val, val >> 8, 0xe6, 0x80, 0xf4 };	/* mov %val,0x1000; out; hlt */
+	struct kvm_regs regs = { .rflags = 2 };
+	struct kvm_sregs s;
+
+	/* The VMM's own write, to a page that is not looked at */
+	memcpy(p->mem, code, sizeof(code));
+	if (ioctl(p->vcpu, KVM_GET_SREGS, &s))
+		return -1;
+	s.cs.base = s.cs.selector = 0;
+	if (ioctl(p->vcpu, KVM_SET_SREGS, &s) || ioctl(p->vcpu, KVM_SET_REGS, &regs))
+		return -1;
+	return run_and_complete(p);
+}
+
+static long first_write(struct place *p)
+{
+	return guest_writes(p, 0x1111);
+}
+
+static long second_write(struct place *p)
+{
+	return guest_writes(p, 0x2222);
+}
+
+static long mark_dirty(struct place *p)
+{
+	struct keel_range r = { .gpa = 0x100000, .size = 0x40000 };
+
+	return ioctl(p->vm, KEEL_MARK_DIRTY, &r);
+}
+
+static long drop(struct place *p)
+{
+	return ioctl(p->vm, KEEL_DROP, p->snapshot[1]);
+}
+
+struct step {
 	const char *name;
 	long (*call)(struct place *p);
-} steps[] = {
+};
+
+static const struct step steps[] = {
 	{ "KVM_CREATE_VM", create_vm }, { "KVM_CREATE_IRQCHIP", create_irqchip }, { "KVM_CREATE_PIT2", create_pit },
 	{ "KVM_SET_USER_MEMORY_REGION", add_slot }, { "KVM_CREATE_VCPU", create_vcpu }, { "KVM_SET_CPUID2", set_cpuid },
 	{ "KVM_HYPERV_EVENTFD", add_hyperv_event }, { "KVM_ENABLE_CAP", enable_synic },
@@ -174,6 +301,16 @@ static const struct {
 };
 
 #define NR_STEPS	(sizeof(steps) / sizeof(steps[0]))
+
+static const struct step snap_steps[] = {
+	{ "KVM_CREATE_VM", create_vm }, { "KVM_CREATE_IRQCHIP", create_irqchip }, { "KVM_CREATE_PIT2", create_pit },
+	{ "KVM_SET_USER_MEMORY_REGION", add_slot }, { "KVM_CREATE_VCPU", create_vcpu }, { "KVM_SET_CPUID2", set_cpuid },
+	{ "KEEL_GET_STATE", get_state }, { "KEEL_SET_STATE", set_state }, { "KEEL_SNAPSHOT", first_snapshot },
+	{ "KVM_RUN, a page to be kept", first_write }, { "KEEL_SNAPSHOT again", second_snapshot },
+	{ "KVM_RUN, once more", second_write }, { "KEEL_MARK_DIRTY", mark_dirty }, { "KEEL_RESET", second_reset },
+	{ "KEEL_RESET to the parent", first_reset }, { "KEEL_RESET to the child", second_reset },
+	{ "KVM_RUN, a third time", second_write }, { "KEEL_DROP", drop }, { "KEEL_RESET to what is left", first_reset },
+};
 
 static void undo(struct place *p)
 {
@@ -184,15 +321,13 @@ static void undo(struct place *p)
 	p->vm = p->vcpu = -1;
 }
 
-TEST(each_allocation)
+static void fail_each(struct __test_metadata *_metadata, const struct step *steps, unsigned int nr, unsigned int from)
 {
 	struct place p = { .vm = -1, .vcpu = -1 };
 	unsigned int step, n, i, failed;
 	long ret;
 	int err;
 
-	if (!injection_works())
-		SKIP(return, "this kernel injects no allocation failures");
 	p.sys = node_open();
 	p.event = must(eventfd(0, 0));
 	p.mem = mmap(NULL, MEM, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -200,7 +335,7 @@ TEST(each_allocation)
 	p.cpuid->nent = 100;
 	must(ioctl(p.sys, KVM_GET_SUPPORTED_CPUID, p.cpuid));
 
-	for (step = 0; step < NR_STEPS; step++) {
+	for (step = from; step < nr; step++) {
 		failed = 0;
 		for (n = 1; ; n++) {
 			for (i = 0; i < step; i++)
@@ -234,6 +369,20 @@ TEST(each_allocation)
 	free(p.cpuid);
 	close(p.event);
 	close(p.sys);
+}
+
+TEST(each_allocation)
+{
+	if (!injection_works())
+		SKIP(return, "this kernel injects no allocation failures");
+	fail_each(_metadata, steps, NR_STEPS, 0);
+}
+
+TEST(snapshots)
+{
+	if (!injection_works())
+		SKIP(return, "this kernel injects no allocation failures");
+	fail_each(_metadata, snap_steps, sizeof(snap_steps) / sizeof(snap_steps[0]), 6);
 }
 
 TEST_HARNESS_MAIN

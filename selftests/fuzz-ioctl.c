@@ -13,6 +13,7 @@
  */
 #define _GNU_SOURCE
 #include "guest.h"
+#include <keel.h>
 
 #include <dirent.h>
 #include <signal.h>
@@ -299,7 +300,7 @@ static const struct row {
 	{ SYS, KVM_GET_VCPU_MMAP_SIZE }, { SYS, KVM_GET_SUPPORTED_CPUID, 0, "N" }, { SYS, KVM_GET_EMULATED_CPUID, 0, "N" },
 	{ SYS, KVM_GET_SUPPORTED_HV_CPUID, 0, "N" }, { SYS, KVM_GET_MSR_INDEX_LIST, 0, "N" },
 	{ SYS, KVM_GET_MSR_FEATURE_INDEX_LIST, 0, "N" }, { SYS, KVM_GET_MSRS, 0, "n0(m0v)" },
-	{ SYS, KVM_X86_GET_MCE_CAP_SUPPORTED },
+	{ SYS, KVM_X86_GET_MCE_CAP_SUPPORTED }, { SYS, KEEL_GET_INFO },
 
 	{ VM, KVM_CHECK_EXTENSION, 0, "c" }, { VM, KVM_CREATE_VCPU, 0, "X", VCPU },
 	{ VM, KVM_SET_USER_MEMORY_REGION, 0, "sxgzu" }, { VM, KVM_SET_USER_MEMORY_REGION, 0, "sxgzu" },
@@ -316,6 +317,10 @@ static const struct row {
 	{ VM, KVM_UNREGISTER_COALESCED_MMIO, 0, "gwx" }, { VM, KVM_GET_CLOCK }, { VM, KVM_SET_CLOCK, KVM_GET_CLOCK },
 	{ VM, KVM_SET_TSC_KHZ, 0, "q" }, { VM, KVM_GET_TSC_KHZ }, { VM, KVM_X86_SET_MSR_FILTER, 0, "y0R(yLm0p)" },
 	{ VM, KVM_HYPERV_EVENTFD, 0, "xfy" }, { VM, KVM_GET_STATS_FD, 0, 0, DEV },
+	{ VM, KEEL_GET_INFO }, { VM, KEEL_GET_STATE, 0, "pX000000" }, { VM, KEEL_SET_STATE, 0, "pXy00000" },
+	{ VM, KEEL_SNAPSHOT, 0, "00000000" }, { VM, KEEL_SNAPSHOT, 0, "00000000" }, { VM, KEEL_RESET, 0, "xx000000" },
+	{ VM, KEEL_RESET, 0, "xx000000" }, { VM, KEEL_RESET, 0, "xx000000" }, { VM, KEEL_DROP, 0, "X" },
+	{ VM, KEEL_MARK_DIRTY, 0, "gzy0" },
 
 	{ VCPU, KVM_GET_REGS }, { VCPU, KVM_SET_REGS, KVM_GET_REGS }, { VCPU, KVM_GET_SREGS },
 	{ VCPU, KVM_SET_SREGS, KVM_GET_SREGS }, { VCPU, KVM_GET_SREGS2 }, { VCPU, KVM_SET_SREGS2, KVM_GET_SREGS2 },
@@ -583,6 +588,24 @@ static void memory(struct worker *w, u64 *s)
 	}
 }
 
+/* A whole state, changed here and there, of this VM or another one */
+static void some_state(struct worker *w, u64 *s)
+{
+	static u8 bufs[THREADS][65536] __attribute__((aligned(8)));
+	struct keel_state state = { .data = (u64)bufs[w->nr], .size = sizeof(bufs[0]) };
+	struct fuzz_fd *f = pick_fd(s, VM);
+	unsigned int n = below(s, 4);
+
+	if (ioctl(f->fd, KEEL_GET_STATE, &state))
+		return;
+	while (n--)
+		change(s, bufs[w->nr], state.size);
+	if (!below(s, 8))
+		state.size = below(s, state.size + 1);
+	state.flags = below(s, 4) == 0;
+	ioctl(below(s, 4) ? f->fd : pick_fd(s, VM)->fd, KEEL_SET_STATE, &state);
+}
+
 /* Another process has our files, and no right to them, for a while */
 static void other_process(struct worker *w, u64 *s)
 {
@@ -649,6 +672,9 @@ static void one_op(struct worker *w, u64 op)
 	case 30:
 		if (!below(&s, 4))
 			other_process(w, &s);
+		break;
+	case 32 ... 33:
+		some_state(w, &s);
 		break;
 	case 31:
 		add_fd(&s, eventfd(0, EFD_NONBLOCK | (below(&s, 2) ? EFD_SEMAPHORE : 0)), EVENT, 0);

@@ -9,6 +9,8 @@
 #define _UAPI_KEEL_H
 
 #include <linux/ioctl.h>
+#include <linux/kvm.h>
+#include <linux/types.h>
 
 #define KEEL_NODE	"/dev/keel"	/* character device, dynamic minor: see /proc/misc */
 
@@ -29,5 +31,289 @@
  *	EBUSY		keel has VMs that run by it
  */
 #define KEEL_BESIDE_KVM	_IO(KEEL_IOC, 0x00)
+
+/*
+ * KEEL_GET_INFO, on the node or a VM: which of these calls there are, here and with this CPU.  Fields that a later
+ * version adds come out of @reserved and read as zero where they are not known.  No errors but EFAULT.
+ */
+struct keel_info {
+	__u64 features;		/* KEEL_FEATURE_* */
+	__u64 state_version;	/* of what KEEL_GET_STATE gives: KEEL_STATE_VERSION */
+	__u32 max_snapshots;	/* that a VM may have */
+	__u32 max_depth;	/* from one without a parent down */
+	__u64 reserved[13];
+};
+
+#define KEEL_FEATURE_STATE	(1ULL << 0)	/* KEEL_GET_STATE, KEEL_SET_STATE */
+#define KEEL_FEATURE_SNAPSHOT	(1ULL << 1)	/* KEEL_SNAPSHOT, KEEL_RESET, KEEL_DROP, KEEL_MARK_DIRTY */
+#define KEEL_FEATURE_WORKING_SET (1ULL << 2)	/* pages that each run writes cost no exit */
+
+#define KEEL_GET_INFO		_IOR(KEEL_IOC, 0x01, struct keel_info)
+
+/* ------------------------------------------------------------------ the state of a VM (kmod/snap/state.c)
+ *
+ * KEEL_GET_STATE and KEEL_SET_STATE, on a VM: what the machine is in the midst of, of the VM and all its vCPUs, in one
+ * piece: what KVM's ioctls get and set, and what they lose.  Not memory, and not how the machine was set up (memslots,
+ * routes, CPUID, capabilities, filters, eventfds): a state goes to a VM set up as the one that it was taken of.
+ *
+ * It consists of a struct keel_state_head and sections, each a struct keel_section and its data, padded to 8 bytes; first
+ * those of the VM, then those of each vCPU in the order in which they were created.  Which there are, and in which order,
+ * follows from how the VM was set up; KEEL_SET_STATE takes them as KEEL_GET_STATE of the same VM would give them.
+ *
+ * Points in time are told on the VM's own axes, of which the clock's section says where they stood at the moment of the
+ * look: so a state that is set and got again is the same, bit for bit, but for that one section's first fields.  Setting it
+ * moves the axes, and guests' clocks, TSCs and timers go on where they were; with KEEL_TIME_GOES_ON the axes stay, and it
+ * is to the guest as if it had been stopped for that long.
+ *
+ * No vCPU may be in KVM_RUN or another of its ioctls, or in the midst of an exit that its next KVM_RUN completes: call that
+ * with immediate_exit first.  Devices of the VMM, and irqfds, are to be quiet; an interrupt that comes meanwhile is in the
+ * state, or comes after.
+ *
+ * Errors, of both:
+ *	EBUSY		a vCPU is in an ioctl; section.id is 0, section.vcpu says whose
+ *	EINPROGRESS	a vCPU's exit waits to be completed, likewise
+ *	EAGAIN		a page that the guest waits for asynchronously is on its way: let it run on
+ *	EOPNOTSUPP	the VM has something of which no state is kept: Hyper-V's interface
+ *	ENOMEM, EFAULT, EINVAL (flags, reserved not zero)
+ * of KEEL_GET_STATE:
+ *	E2BIG		@size is too small, and says now what is enough
+ * of KEEL_SET_STATE:
+ *	EINVAL		no state, or a value in @section cannot be set
+ *	EPROTO		another version, or a section that is not known: @section
+ *	ENODEV		of a VM that is set up otherwise: @section is not what should be there
+ * After an error the VM is as it was.  If that cannot be had it is dead: EIO, from then on and for all its ioctls.
+ */
+struct keel_section {
+	__u32 id;		/* KEEL_SECTION_* */
+	__u32 vcpu;		/* the id it was created with; KEEL_SECTION_VM: none */
+	__u32 length;		/* of the data, without padding */
+	__u32 reserved;		/* 0 */
+};
+
+#define KEEL_SECTION_VM		0xffffffffU
+
+struct keel_state_head {
+	__u64 magic;		/* KEEL_STATE_MAGIC */
+	__u32 version;		/* KEEL_STATE_VERSION */
+	__u32 sections;		/* how many follow */
+};
+
+#define KEEL_STATE_MAGIC	0x65746174734c454bULL	/* "KELstate" */
+#define KEEL_STATE_VERSION	1
+
+struct keel_state {
+	__u64 data;		/* its address */
+	__u64 size;		/* bytes there; KEEL_GET_STATE: out, bytes of the state */
+	__u32 flags;		/* KEEL_SET_STATE: KEEL_TIME_GOES_ON; else 0 */
+	__u32 reserved;		/* 0 */
+	struct keel_section section;	/* out, where an error is about one */
+};
+
+#define KEEL_TIME_GOES_ON	(1U << 0)
+
+#define KEEL_GET_STATE		_IOWR(KEEL_IOC, 0x02, struct keel_state)
+#define KEEL_SET_STATE		_IOWR(KEEL_IOC, 0x03, struct keel_state)
+
+/* The VM's: */
+#define KEEL_SECTION_CLOCK	1	/* struct keel_state_clock */
+#define KEEL_SECTION_PIC	2	/* struct keel_state_pic, with an interrupt controller in the kernel */
+#define KEEL_SECTION_IOAPIC	3	/* struct keel_state_ioapic, likewise */
+#define KEEL_SECTION_PIT	4	/* struct keel_state_pit, with a PIT */
+/* A vCPU's: */
+#define KEEL_SECTION_TSC	16	/* struct keel_state_tsc */
+#define KEEL_SECTION_REGS	17	/* struct kvm_regs */
+#define KEEL_SECTION_SREGS	18	/* struct kvm_sregs2 */
+#define KEEL_SECTION_FPU	19	/* struct keel_state_fpu and an XSAVE area in its standard format */
+#define KEEL_SECTION_DEBUGREGS	20	/* struct kvm_debugregs */
+#define KEEL_SECTION_MSRS	21	/* struct kvm_msr_entry, as many as there are */
+#define KEEL_SECTION_MCE	22	/* struct keel_state_mce */
+#define KEEL_SECTION_PV		23	/* struct keel_state_pv */
+#define KEEL_SECTION_EVENTS	24	/* struct keel_state_events */
+#define KEEL_SECTION_LAPIC	25	/* struct keel_state_lapic, with a LAPIC in the kernel */
+
+struct keel_state_clock {
+	__u64 tsc;		/* the host's TSC on the VM's axis, at the moment of the look */
+	__u64 raw_ns;		/* and its raw time, that asleep included, */
+	__u64 mono_ns;		/* and its monotonic time, to which timers run */
+	__u64 offset;		/* kvmclock is raw_ns and this, where it is no line: */
+	__u64 line_tsc, line_ns;	/* a point of the line, where the TSC is on its axis, and kvmclock */
+	__u64 line_ratio;	/* of the TSCs, in the CPU's fixed point; 0: the host's rate */
+	__u64 wall_msr;		/* MSR_KVM_WALL_CLOCK */
+	__u64 written_tsc, written_ns, written_offset, written_ratio;	/* the last TSC that the VMM wrote, if any */
+	__u32 mult;		/* the line's rate, as guests see it */
+	__s8 shift;
+	__u8 stable;		/* there is a line */
+	__u8 written;
+	__u8 reserved;
+};
+
+struct keel_state_tsc {
+	__u64 offset;		/* guest's TSC = the axis' TSC * ratio + offset */
+	__u64 ratio;
+	__u64 time_msr;		/* MSR_KVM_SYSTEM_TIME */
+	__u32 khz;
+	__u32 stopped;		/* the guest is to be told that it was (KVM_KVMCLOCK_CTRL) */
+};
+
+struct keel_state_pic {
+	struct kvm_pic_state chip[2];
+	__u8 sources[16];	/* by pin: bit 0, the VMM holds the line up; bit 2, the PIT does */
+};
+
+struct keel_state_ioapic {
+	struct kvm_ioapic_state state;	/* irr: as it is, edges too */
+	__u32 moved;		/* pins whose destination has changed since they sent */
+	__u32 paused;		/* level pins that were up again too often ... */
+	__u64 paused_until;	/* ... until then, mono_ns; 0: none */
+	__u16 eois[24];		/* by pin: ends in a row with the line up */
+	__u8 sources[24];	/* as above */
+};
+
+struct keel_state_pit {
+	struct kvm_pit_state2 state;	/* count_load_time: mono_ns */
+	__u64 expires;		/* mono_ns: the next tick, if armed */
+	__u64 period;		/* ns; 0: it comes once */
+	__u32 pending;		/* ticks that wait for an acknowledgement */
+	__u8 armed, acked, reinject;
+	__u8 reserved;
+};
+
+struct keel_state_fpu {
+	__u64 xcr0, xss;
+	__u32 pkru;
+	__u32 reserved;
+};
+
+struct keel_state_mce {
+	__u64 bank[32][4];	/* CTL, STATUS, ADDR, MISC */
+	__u64 status, ctl, ext_ctl;	/* MSR_IA32_MCG_* */
+	__u32 ctl2[32];
+};
+
+struct keel_state_pv {
+	__u64 steal;		/* MSR_KVM_STEAL_TIME */
+	__u64 eoi;		/* MSR_KVM_PV_EOI_EN */
+	__u64 apf;		/* MSR_KVM_ASYNC_PF_EN */
+	__u8 apf_vector;	/* MSR_KVM_ASYNC_PF_INT */
+	__u8 apf_wake_all;	/* the guest is to be told that all pages are there */
+	__u8 poll_off, migration_off;
+	__u8 unhalted;		/* kicked: the next HLT ends at once */
+	__u8 reserved[3];
+};
+
+struct keel_state_event {
+	__u8 type;		/* 0: none, 1: interrupt, 2: NMI, 3: exception, 4: INT n, 5: INT3 or INTO */
+	__u8 vector;
+	__u8 has_error;
+	__u8 insn_len;		/* of a software interrupt's instruction, at which RIP is */
+	__u32 error;
+	__u64 payload;		/* of #PF: CR2, of #DB: bits of DR6; not written yet */
+	__u64 has_payload;
+};
+
+struct keel_state_events {
+	struct keel_state_event exception;	/* raised and not delivered */
+	struct keel_state_event injected;	/* in delivery when the guest was left: it goes in again */
+	__u32 mp_state;		/* KVM_MP_STATE_* */
+	__u32 mp_events;	/* latched: bit 0, INIT; bit 1, SIPI */
+	__s32 user_vector;	/* of KVM_INTERRUPT, waiting; -1: none */
+	__u8 nmi_pending;	/* 0 to 2 */
+	__u8 nmi_masked;
+	__u8 shadow;		/* KVM_X86_SHADOW_INT_* */
+	__u8 smm;
+	__u8 smm_in_nmi;
+	__u8 smi_pending;
+	__u8 sipi_vector;
+	__u8 pending;		/* KEEL_PENDING_*: exits that are due */
+	__u8 debug_vector;	/* of KVM_EXIT_DEBUG */
+	__u8 reserved[3];
+	__u64 debug_dr6;
+};
+
+#define KEEL_PENDING_SHUTDOWN	(1U << 0)
+#define KEEL_PENDING_DEBUG	(1U << 1)
+#define KEEL_PENDING_EOI	(1U << 2)
+
+struct keel_state_lapic {
+	struct kvm_lapic_state state;	/* the current count is 0: */
+	__u64 expires;		/* mono_ns: when the count reaches zero; 0: it does not run */
+	__u64 deadline;		/* guest's TSC; 0: none */
+	__u64 vapic_addr;	/* KVM_SET_VAPIC_ADDR */
+	__u32 esr;		/* errors not latched yet */
+	__u8 due;		/* the timer has come to its time, and is no interrupt yet */
+	__u8 eoi_vector;	/* of KVM_EXIT_IOAPIC_EOI */
+	__u8 reserved[2];
+};
+
+/* ------------------------------------------------------------------ snapshots (kmod/snap/snapshot.c)
+ *
+ * A snapshot is the state of a VM and the content of its memory.  What it keeps of memory are the pages that are written
+ * afterwards, as they were: each once, before its first write, by whoever writes.  A VM goes on from the one that was taken
+ * last, or that it was reset to: its current one, whose child the next will be.
+ *
+ * All of them: vCPUs and devices are as with KEEL_GET_STATE, with the same errors.  Memory that is kept is the caller's, or
+ * the vCPU's thread's that writes, and counted to its cgroup.
+ *
+ *	EBUSY, EINPROGRESS, EAGAIN, EOPNOTSUPP, ENOMEM, EFAULT, EINVAL as above; nothing has changed
+ *	ENOENT		there is no such snapshot
+ *	EIO		it began and could not be ended (the user's memory was gone): the VM is dead
+ *
+ * Memory is the user's memory behind memslots.  Of the VMM's own writes, and of the host's on its behalf (devices' DMA,
+ * read() into it, MADV_DONTNEED, another mapping of a file), nobody here knows: KEEL_MARK_DIRTY before each.  What the host
+ * does to pages without changing their content is no matter.  Memory that is a device's, mapped by its driver, is not kept.
+ * Who serves the faults of guest memory (userfaultfd) must not need the VM for it.  With a snapshot there are no memslots
+ * made, moved and deleted: KVM_SET_USER_MEMORY_REGION answers EBUSY, but for the dirty log's flag.  What the guest writes is
+ * mapped in 4 KiB pages; what it only reads stays as it is.
+ */
+
+/*
+ * KEEL_SNAPSHOT: take one.  E2BIG: there are as many, or it would be as deep, as struct keel_info says.  Its cost does not
+ * depend on how much memory there is, but on how much was written since the current one.
+ */
+struct keel_snapshot {
+	__u32 id;		/* out: above 0, and not used again */
+	__u32 flags;		/* 0 */
+	__u64 reserved[3];	/* 0 */
+};
+
+/*
+ * KEEL_RESET: to snapshot @id, which is the current one then; others stay as they are.  Costs what was written since, and
+ * to get to another what lies between the two.  An exit that waits to be completed, or a page on its way, is no obstacle:
+ * nothing comes of it any more.  With KEEL_TIME_GOES_ON as for KEEL_SET_STATE.  KEEL_RESET_MEMORY: memory
+ * alone, vCPUs and devices stay as they are.  Where writes are logged, the pages that it writes are in the dirty log.
+ *	ENODEV		the VM is set up otherwise than it was
+ *	ENODATA		what it would need was not kept, since there was no memory for it when keel itself wrote a page
+ *	ENOSPC		dirty rings have no room for it: harvest them
+ * A vCPU that finds no memory to keep a page its guest writes returns from KVM_RUN with ENOMEM, and has done nothing.
+ */
+struct keel_reset {
+	__u32 id;
+	__u32 flags;		/* KEEL_TIME_GOES_ON, KEEL_RESET_MEMORY */
+	__u64 pages;		/* out: pages of memory put back */
+	__u64 reserved[2];	/* 0 */
+};
+
+#define KEEL_RESET_MEMORY	(1U << 1)
+
+/*
+ * KEEL_DROP: forget snapshot @arg, a number.  Of the current one its parent is the current one then; without one nothing is
+ * kept any more.  ENOTEMPTY: it has children.
+ */
+
+/*
+ * KEEL_MARK_DIRTY: the caller is about to write there; called after the write it keeps what was written, and a reset does
+ * not undo it.  ENOENT: no memslot at some page; those before it are kept.  ENOMEM, EFAULT: likewise.  EINTR: likewise, by a
+ * deadly signal.  Without a snapshot nothing is kept, and it is no error.
+ */
+struct keel_range {
+	__u64 gpa, size;	/* bytes; whole pages count */
+	__u32 space;		/* address space: 0, or 1 for that of system management mode */
+	__u32 flags;		/* 0 */
+};
+
+#define KEEL_SNAPSHOT		_IOWR(KEEL_IOC, 0x04, struct keel_snapshot)
+#define KEEL_RESET		_IOWR(KEEL_IOC, 0x05, struct keel_reset)
+#define KEEL_DROP		_IO(KEEL_IOC, 0x06)
+#define KEEL_MARK_DIRTY		_IOW(KEEL_IOC, 0x07, struct keel_range)
 
 #endif

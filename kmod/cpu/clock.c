@@ -782,6 +782,7 @@ void keel_clock_vm_init(struct keel_vm *vm)
 
 	spin_lock_init(&vm->clock.lock);
 	vm->clock.offset = -(s64)now.ns;
+	vm->clock.axis = (struct keel_axis){ .tsc = now.tsc, .ns = now.ns, .mono = ktime_get() };
 	vm->clock.default_khz = tsc_khz;
 }
 
@@ -902,6 +903,145 @@ VCPU_IOCTL(keel_kvmclock_ctrl)
 	keel_request(KEEL_REQ_CLOCK, vcpu);
 	return 0;
 }
+
+/* ------------------------------------------------------------------ the state (snap/state.c) */
+
+/*
+ * All that is a point in time is told on the VM's own axes.  A state that is set moves them, so that the points are where
+ * they were as seen from now; what is relative to one says the same before and after.
+ */
+void keel_clock_now(struct keel_vm *vm, struct keel_state_clock *s)
+{
+	struct host_time now = host_now();
+
+	s->tsc = now.tsc - vm->clock.axis.tsc;
+	s->raw_ns = now.ns - vm->clock.axis.ns;
+	s->mono_ns = ktime_get() - vm->clock.axis.mono;
+}
+
+u64 keel_clock_mono(struct keel_vm *vm)
+{
+	return vm->clock.axis.mono;
+}
+
+/* Of a timer that is started then; whatever a VMM says, the kernel can reckon with it. */
+ktime_t keel_clock_expires(struct keel_vm *vm, u64 ns)
+{
+	return clamp_t(s64, ns + vm->clock.axis.mono, 0, KTIME_MAX / 2);
+}
+
+VM_IOCTL(keel_clock_get_state)
+{
+	struct keel_clock *vc = &vm->clock;
+	struct keel_state_clock *s = buf;
+
+	spin_lock(&vc->lock);
+	keel_clock_now(vm, s);
+	s->offset = vc->offset + vc->axis.ns;
+	s->stable = vc->stable;
+	if (vc->stable) {
+		s->line_tsc = vc->master_tsc - vc->axis.tsc;
+		s->line_ns = vc->master_ns;
+		s->line_ratio = vc->ratio;
+		s->mult = vc->rate.mult;
+		s->shift = vc->rate.shift;
+	}
+	s->wall_msr = vc->wall_msr;
+	s->written = vc->written;
+	if (vc->written) {
+		s->written_tsc = vc->last_tsc;
+		s->written_ns = vc->last_ns - vc->axis.ns;
+		s->written_offset = vc->last_offset + scale(vc->last_ratio, vc->axis.tsc);
+		s->written_ratio = vc->last_ratio;
+	}
+	spin_unlock(&vc->lock);
+	return 0;
+}
+
+/* A rate that a multiplier can be made for. */
+static bool ratio_valid(u64 ratio)
+{
+	return !ratio || (keel_hw.tsc_scaling && ratio < keel_hw.max_tsc_ratio && scale(ratio, tsc_khz));
+}
+
+VM_IOCTL(keel_clock_set_state)
+{
+	struct keel_clock *vc = &vm->clock;
+	const struct keel_state_clock *s = buf;
+	struct host_time now;
+	struct keel_rate rate;
+	bool anew;
+
+	if (s->stable > 1 || s->written > 1 || s->reserved || !ratio_valid(s->line_ratio))
+		return -EINVAL;
+	rate = rate_of(s->line_ratio);
+	spin_lock(&vc->lock);
+	now = host_now();
+	vc->axis = (struct keel_axis){ .tsc = now.tsc - s->tsc, .ns = now.ns - s->raw_ns,
+				       .mono = ktime_get() - s->mono_ns, .moment = s->tsc };
+	vc->offset = s->offset - vc->axis.ns;
+	vc->epoch = READ_ONCE(tsc_epoch);
+	vc->stable = s->stable;
+	vc->master_tsc = s->line_tsc + vc->axis.tsc;
+	vc->master_ns = s->line_ns;
+	vc->ratio = s->line_ratio;
+	vc->rate = rate;
+	WRITE_ONCE(vc->wall_msr, s->wall_msr);
+	vc->written = s->written;
+	vc->last_tsc = s->written_tsc;
+	vc->last_ns = s->written_ns + vc->axis.ns;
+	vc->last_offset = s->written_offset - scale(s->written_ratio, vc->axis.tsc);
+	vc->last_ratio = s->written_ratio;
+	/* The pages in guest memory are of the same age, and say the same, but on a host whose clock is another. */
+	anew = !s->stable || !now.exact || check_tsc_unstable() || rate.mult != s->mult || rate.shift != s->shift;
+	vc->valid = false;
+	spin_unlock(&vc->lock);
+	if (anew)
+		clock_invalidate(vm);
+	return 0;
+}
+
+VCPU_IOCTL(keel_tsc_get_state)
+{
+	const struct keel_vcpu_clock *c = &vcpu->clock;
+	struct keel_state_tsc *s = buf;
+
+	s->offset = c->tsc_offset + scale(c->ratio, vcpu->vm->clock.axis.tsc);
+	s->ratio = c->ratio;
+	s->time_msr = c->time_msr;
+	s->khz = c->tsc_khz;
+	s->stopped = c->stopped;
+	return 0;
+}
+
+/* The VM's clock is set already. */
+VCPU_IOCTL(keel_tsc_set_state)
+{
+	const struct keel_axis *axis = &vcpu->vm->clock.axis;
+	struct keel_vcpu_clock *c = &vcpu->clock;
+	const struct keel_state_tsc *s = buf;
+	u64 ratio = c->ratio;
+
+	if (s->stopped > 1 || (s->khz != c->tsc_khz && ratio_for(s->khz, &ratio)))
+		return -EINVAL;
+	preempt_disable();
+	if (ratio != c->ratio)
+		c->rate = rate_of(ratio);
+	c->ratio = ratio;
+	c->tsc_khz = s->khz;
+	/* On a host with another TSC: what the guest's was at that moment is what it is now. */
+	WRITE_ONCE(c->tsc_offset, scale(s->ratio, axis->moment) - scale(ratio, axis->moment) +
+				  s->offset - scale(ratio, axis->tsc));
+	set_base(vcpu);
+	tell_tsc(vcpu);
+	preempt_enable();
+	c->stopped = s->stopped;
+	if (s->time_msr != c->time_msr || c->stopped)
+		set_clock_page(vcpu, s->time_msr);
+	return 0;
+}
+
+/* ------------------------------------------------------------------ device attributes */
 
 static bool is_tsc_offset(const struct kvm_device_attr *attr)
 {

@@ -90,6 +90,8 @@ enum {
 	KEEL_NR_MSR_MAPS
 };
 unsigned int keel_msr_map(struct keel_vcpu *vcpu);
+/* msr_filter.c: may the guest do so (KVM_MSR_FILTER_READ, _WRITE)? */
+bool keel_msr_filter_allows(struct keel_vcpu *vcpu, u32 msr, u32 access);
 VM_IOCTL(keel_set_msr_filter);
 void keel_msr_filter_free(struct kvm_msr_filter *filter);
 void keel_msrs_reset(struct keel_vcpu *vcpu, bool init);
@@ -101,6 +103,12 @@ VCPU_IOCTL(keel_set_msrs);
 SYS_IOCTL(keel_get_mce_cap_supported);	/* KVM_X86_GET_MCE_CAP_SUPPORTED */
 VCPU_IOCTL(keel_setup_mce);		/* KVM_X86_SETUP_MCE */
 VCPU_IOCTL(keel_set_mce);		/* KVM_X86_SET_MCE */
+/* Sections of the state.  @arg: bytes there are in @buf; the first answers how many it took. */
+VCPU_IOCTL(keel_msrs_get_state);
+VCPU_IOCTL(keel_msrs_set_state);
+size_t keel_msrs_state_size(struct keel_vm *vm);
+VCPU_IOCTL(keel_mce_get_state);
+VCPU_IOCTL(keel_mce_set_state);
 void keel_msr_setup(void);		/* called by keel_cpuid_setup() */
 
 /* ------------------------------------------------------------------- pmu.c */
@@ -155,6 +163,9 @@ VCPU_IOCTL(keel_get_fpu);
 VCPU_IOCTL(keel_set_fpu);
 VCPU_IOCTL(keel_get_xsave);
 VCPU_IOCTL(keel_set_xsave);
+VCPU_IOCTL(keel_fpu_get_state);	/* a section of the state, of keel_fpu_state_size() bytes */
+VCPU_IOCTL(keel_fpu_set_state);
+size_t keel_fpu_state_size(struct keel_vm *vm);
 VCPU_IOCTL(keel_get_xcrs);
 VCPU_IOCTL(keel_set_xcrs);
 size_t keel_xsave_size(void);	/* KVM_CAP_XSAVE2's answer */
@@ -200,8 +211,14 @@ struct keel_rate {		/* of a TSC: ns = (cycles << shift) * mult >> 32, and mult h
 	s8 shift;
 };
 
+struct keel_axis {		/* where points in time are told from in a VM's state */
+	u64 tsc, ns, mono;	/* of the host: TSC, raw time, monotonic time */
+	u64 moment;		/* on the axis: when the state was taken that was set last */
+};
+
 struct keel_clock {		/* of the VM */
 	spinlock_t lock;	/* all below */
+	struct keel_axis axis;
 	s64 offset;		/* kvmclock = host's raw boot time + offset */
 	bool valid;		/* the line is up to date, or that there is none */
 	bool stable;		/* all vCPUs' clocks are one line, through the master pair */
@@ -283,6 +300,14 @@ VM_IOCTL(keel_vm_get_tsc_khz);
 VCPU_IOCTL(keel_set_tsc_khz);
 VCPU_IOCTL(keel_get_tsc_khz);
 VCPU_IOCTL(keel_kvmclock_ctrl);
+/* Sections of the state; the clock's moment anew; monotonic time where the axis begins. */
+VM_IOCTL(keel_clock_get_state);
+VM_IOCTL(keel_clock_set_state);
+VCPU_IOCTL(keel_tsc_get_state);
+VCPU_IOCTL(keel_tsc_set_state);
+void keel_clock_now(struct keel_vm *vm, struct keel_state_clock *s);
+u64 keel_clock_mono(struct keel_vm *vm);
+ktime_t keel_clock_expires(struct keel_vm *vm, u64 ns);	/* what is at @ns of the axis */
 /* KVM_{HAS,GET,SET}_DEVICE_ATTR on a vCPU: KVM_VCPU_TSC_CTRL. */
 VCPU_IOCTL(keel_vcpu_has_attr);
 VCPU_IOCTL(keel_vcpu_get_attr);

@@ -459,3 +459,129 @@ VCPU_IOCTL(keel_set_events)
 	keel_request(KEEL_REQ_EVENT, vcpu);
 	return 0;
 }
+
+/* ------------------------------------------------------------------ the state (snap/state.c) */
+
+static void event_to_state(struct keel_state_event *s, const struct keel_event *ev)
+{
+	if (ev->type == KEEL_EV_NONE)		/* what is left of one that is over is nothing */
+		return;
+	s->type = ev->type;
+	s->vector = ev->vector;
+	s->insn_len = ev->insn_len;
+	s->has_error = ev->has_error;
+	s->error = ev->error;
+	s->has_payload = ev->has_payload;
+	s->payload = ev->payload;
+}
+
+static bool state_event_valid(const struct keel_state_event *s, bool raised)
+{
+	bool exception = s->type == KEEL_EV_EXCEPTION || s->type == KEEL_EV_SOFT_EXC;
+
+	if (s->type > KEEL_EV_SOFT_EXC || s->has_error > 1 || s->has_payload > 1 || s->insn_len > 15)
+		return false;
+	if (s->type == KEEL_EV_NMI && s->vector != X86_TRAP_NMI)
+		return false;
+	if (exception && (s->vector > 31 || s->vector == X86_TRAP_NMI))
+		return false;
+	return s->type == KEEL_EV_NONE || exception || !raised;
+}
+
+static void event_from_state(struct keel_event *ev, const struct keel_state_event *s)
+{
+	*ev = (struct keel_event){
+		.type = s->type, .vector = s->vector, .insn_len = s->insn_len, .has_error = s->has_error,
+		.error = s->error, .has_payload = s->has_payload, .payload = s->payload,
+	};
+}
+
+#define PENDING(b, r)	{ KEEL_PENDING_##b, KEEL_REQ_##r }
+static const struct { u8 bit, req; } pending_exits[] = {
+	PENDING(SHUTDOWN, TRIPLE_FAULT), PENDING(DEBUG, DEBUG), PENDING(EOI, IOAPIC_EOI),
+};
+
+VCPU_IOCTL(keel_events_get_state)
+{
+	struct keel_state_events *s = buf;
+	struct keel_events *q = &vcpu->ev;
+	unsigned int i;
+
+	nmis_collect(vcpu);
+	event_to_state(&s->exception, &q->exception);
+	event_to_state(&s->injected, &q->injected);
+	s->mp_state = vcpu->mp_state;
+	s->mp_events = READ_ONCE(vcpu->mp_events);
+	s->user_vector = q->user_vector;
+	s->nmi_pending = q->nmi_pending;
+	s->nmi_masked = keel_call(get_nmi_mask, vcpu);
+	s->shadow = keel_call(get_shadow, vcpu);
+	s->smm = vcpu->smm;
+	s->smm_in_nmi = vcpu->smm_in_nmi;
+	s->smi_pending = READ_ONCE(vcpu->smi_pending);
+	s->sipi_vector = vcpu->sipi_vector;
+	for (i = 0; i < ARRAY_SIZE(pending_exits); i++)
+		if (test_bit(pending_exits[i].req, &vcpu->requests))
+			s->pending |= pending_exits[i].bit;
+	if (s->pending & KEEL_PENDING_DEBUG) {
+		s->debug_vector = vcpu->debug.exit_vector;
+		s->debug_dr6 = vcpu->debug.exit_dr6;
+	}
+	return 0;
+}
+
+static bool state_events_valid(struct keel_vcpu *vcpu, const struct keel_state_events *s)
+{
+	const u8 flags = s->nmi_masked | s->smm | s->smm_in_nmi | s->smi_pending;
+
+	if (!state_event_valid(&s->exception, true) || !state_event_valid(&s->injected, false))
+		return false;
+	if (s->user_vector < -1 || s->user_vector > 255 || s->nmi_pending > 2 || flags > 1 ||
+	    memchr_inv(s->reserved, 0, sizeof(s->reserved)) || s->shadow & ~(KVM_X86_SHADOW_INT_STI | KVM_X86_SHADOW_INT_MOV_SS) || s->mp_events & ~3U)
+		return false;
+	if (s->pending & ~(KEEL_PENDING_SHUTDOWN | KEEL_PENDING_DEBUG | (vcpu->apic ? KEEL_PENDING_EOI : 0)))
+		return false;
+	if (s->mp_state == KVM_MP_STATE_RUNNABLE && !s->mp_events)
+		return true;
+	return vcpu->apic && (s->mp_state == KVM_MP_STATE_RUNNABLE || s->mp_state == KVM_MP_STATE_UNINITIALIZED ||
+			      s->mp_state == KVM_MP_STATE_INIT_RECEIVED || s->mp_state == KVM_MP_STATE_HALTED);
+}
+
+VCPU_IOCTL(keel_events_set_state)
+{
+	const struct keel_state_events *s = buf;
+	struct keel_events *q = &vcpu->ev;
+	unsigned int i;
+
+	if (!state_events_valid(vcpu, s))
+		return -EINVAL;
+	if (vcpu->smm != s->smm)
+		keel_smm_set(vcpu, s->smm);
+	vcpu->smm_in_nmi = s->smm_in_nmi;
+	WRITE_ONCE(vcpu->smi_pending, s->smi_pending);
+	event_from_state(&q->exception, &s->exception);
+	event_from_state(&q->injected, &s->injected);
+	q->nmi_pending = s->nmi_pending;
+	atomic_set(&q->nmi_queued, 0);
+	q->again = false;
+	q->user_vector = s->user_vector;
+	keel_call(set_nmi_mask, vcpu, s->nmi_masked);
+	keel_call(set_shadow, vcpu, s->shadow);
+	vcpu->mp_state = s->mp_state;
+	xchg(&vcpu->mp_events, s->mp_events);	/* which others set bits of */
+	vcpu->sipi_vector = s->sipi_vector;
+	vcpu->debug.exit_vector = s->debug_vector;
+	vcpu->debug.exit_dr6 = s->debug_dr6;
+	for (i = 0; i < ARRAY_SIZE(pending_exits); i++) {
+		if (s->pending & pending_exits[i].bit)
+			keel_request(pending_exits[i].req, vcpu);
+		else
+			clear_bit(pending_exits[i].req, &vcpu->requests);
+	}
+	if (s->mp_events)
+		keel_request(KEEL_REQ_MP_EVENT, vcpu);
+	if (s->smi_pending)
+		keel_request(KEEL_REQ_SMI, vcpu);
+	keel_request(KEEL_REQ_EVENT, vcpu);
+	return 0;
+}

@@ -537,6 +537,51 @@ VCPU_IOCTL(keel_set_xsave)
 	return err;
 }
 
+/* ------------------------------------------------------------------ the state (snap/state.c) */
+
+/* All that XSAVE has ever written there; PKRU is apart. */
+static size_t area_size(void)
+{
+	return host.xsave ? keel_xstate_bytes(host.swapped, false) : LEGACY_BYTES;
+}
+
+size_t keel_fpu_state_size(struct keel_vm *vm)
+{
+	return sizeof(struct keel_state_fpu) + area_size();
+}
+
+/* As it is, with what XSAVE left out left out: that is exact. */
+VCPU_IOCTL(keel_fpu_get_state)
+{
+	struct keel_fpu *fpu = &vcpu->fpu;
+	struct keel_state_fpu *s = buf;
+
+	s->xcr0 = fpu->xcr0;
+	s->xss = fpu->xss;
+	s->pkru = fpu->pkru;
+	memcpy(s + 1, fpu->state, area_size());
+	return 0;
+}
+
+VCPU_IOCTL(keel_fpu_set_state)
+{
+	struct keel_fpu *fpu = &vcpu->fpu;
+	const struct keel_state_fpu *s = buf;
+	const struct xstate_header *h = (void *)(s + 1) + LEGACY_BYTES;
+
+	if (s->reserved || s->xss != fpu->xss || ((struct fxregs_state *)(s + 1))->mxcsr & ~host.mxcsr_mask)
+		return -EINVAL;
+	if (host.xsave && (!image_valid(s + 1) || h->xfeatures & XFEATURE_MASK_PKRU))
+		return -EINVAL;
+	if (s->xcr0 != fpu->xcr0 && keel_set_xcr0(vcpu, s->xcr0))
+		return -EINVAL;
+	fpu->pkru = s->pkru;
+	memcpy(fpu->state, s + 1, area_size());
+	return 0;
+}
+
+/* ------------------------------------------------------------------ XCR0, as the ioctls have it */
+
 VCPU_IOCTL(keel_get_xcrs)
 {
 	struct kvm_xcrs *out = buf;

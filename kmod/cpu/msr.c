@@ -23,6 +23,7 @@
 #define M_NEEDS		BIT(4)	/* not the guest's without CPUID feature .feature */
 #define M_PV		BIT(5)	/* needs KVM_FEATURE_* .feature where the VMM enforces them */
 #define M_PMU		BIT(6)	/* listed where guests may have this performance counter's */
+#define M_APART		BIT(7)	/* of the state, but of another section than the MSRs' */
 
 struct msr_access {
 	struct keel_vcpu *vcpu;
@@ -684,7 +685,7 @@ VCPU_IOCTL(keel_set_mce)
 #define CANONICAL(msr)									\
 	{ .first = msr, .count = 1, .flags = M_FAST | M_LIST, .get = get_backend, .set = set_canonical }
 #define PV(msr, f, name, by)								\
-	{ .first = msr, .count = 1, .flags = (f) | M_PV, .feature = KVM_FEATURE_##name,		\
+	{ .first = msr, .count = 1, .flags = (f) | M_PV | M_APART, .feature = KVM_FEATURE_##name,		\
 	  .get = get_##by, .set = set_##by }
 #define CONSTANT(msr, value)								\
 	{ .first = msr, .count = 1, .flags = M_FAST, .get = get_constant, .set = set_none, .valid = value }
@@ -694,11 +695,11 @@ VCPU_IOCTL(keel_set_mce)
 static const struct msr_row msr_rows[] = {
 	ONE(MSR_IA32_P5_MC_ADDR, M_FAST, get_zero, set_none),
 	ONE(MSR_IA32_P5_MC_TYPE, M_FAST, get_zero, set_none),
-	ONE(MSR_IA32_TSC, M_FAST | M_LIST, get_clock, set_clock),
+	ONE(MSR_IA32_TSC, M_FAST | M_LIST | M_APART, get_clock, set_clock),
 	PV(MSR_KVM_WALL_CLOCK, M_LIST, CLOCKSOURCE, clock),
 	PV(MSR_KVM_SYSTEM_TIME, M_LIST, CLOCKSOURCE, clock),
 	ONE(MSR_IA32_PLATFORM_ID, M_FAST, get_zero, set_none),
-	ONE(MSR_IA32_APICBASE, M_LIST, get_apic_base, set_apic_base),
+	ONE(MSR_IA32_APICBASE, M_LIST | M_APART, get_apic_base, set_apic_base),
 	ONE(MSR_IA32_EBL_CR_POWERON, M_FAST, get_zero, set_ignore),
 	/* A bus of 100 MHz: of the Pentium 4, of Core, and its ratio in what reports performance. */
 	CONSTANT(MSR_EBC_FREQUENCY_ID, 1 << 24),
@@ -733,11 +734,11 @@ static const struct msr_row msr_rows[] = {
 	  .offset = offsetof(struct keel_vcpu, msrs.mcg_cap) },
 	{ .first = MSR_IA32_FEAT_CTL, .count = 1, .flags = M_FAST | M_LIST, .get = get_feat_ctl, .set = set_feat_ctl,
 	  .offset = offsetof(struct keel_vcpu, msrs.feat_ctl), .valid = FEAT_CTL_LOCKED | FEAT_CTL_LMCE_ENABLED },
-	{ .first = MSR_IA32_MCG_EXT_CTL, .count = 1, .flags = M_FAST | M_LIST, .get = get_mcg_ext_ctl,
+	{ .first = MSR_IA32_MCG_EXT_CTL, .count = 1, .flags = M_FAST | M_LIST | M_APART, .get = get_mcg_ext_ctl,
 	  .set = set_mcg_ext_ctl, .offset = offsetof(struct keel_vcpu, msrs.mcg_ext_ctl), .valid = MCG_EXT_CTL_LMCE_EN },
-	MEM(MSR_IA32_MCG_STATUS, M_LIST, mcg_status,
+	MEM(MSR_IA32_MCG_STATUS, M_LIST | M_APART, mcg_status,
 	    MCG_STATUS_RIPV | MCG_STATUS_EIPV | MCG_STATUS_MCIP | MCG_STATUS_LMCES),
-	ONE(MSR_IA32_MCG_CTL, M_LIST | M_FAST, get_mcg_ctl, set_mcg_ctl),
+	ONE(MSR_IA32_MCG_CTL, M_LIST | M_FAST | M_APART, get_mcg_ctl, set_mcg_ctl),
 	RANGE(MSR_P6_EVNTSEL0, 8, M_FAST | M_LIST | M_PMU, get_pmu, set_pmu),
 	/* XNU divides by the ratio in bits 44:40. */
 	CONSTANT(MSR_IA32_PERF_STATUS, 4ULL << 40 | 1000),
@@ -770,22 +771,22 @@ static const struct msr_row msr_rows[] = {
 	ONE(MSR_DRAM_ENERGY_STATUS, M_FAST, get_zero, set_none),
 	ONE(MSR_PP0_ENERGY_STATUS, M_FAST, get_zero, set_none),
 	ONE(MSR_PP1_ENERGY_STATUS, M_FAST, get_zero, set_none),
-	ONE(MSR_IA32_TSC_DEADLINE, M_FAST | M_LIST, get_deadline, set_deadline),
+	ONE(MSR_IA32_TSC_DEADLINE, M_FAST | M_LIST | M_APART, get_deadline, set_deadline),
 	RANGE(0x800, 0x100, M_FAST, get_x2apic, set_x2apic),
 	{ .first = MSR_IA32_XSS, .count = 1, .flags = M_FAST | M_LIST | M_NEEDS, .feature = X86_FEATURE_XSAVES,
 	  .get = get_xss, .set = set_zero },
-	RANGE(HV_X64_MSR_GUEST_OS_ID, 2, M_LIST, get_hv, set_hv),	/* in this order */
-	RANGE(HV_X64_MSR_VP_INDEX, 2, M_LIST | M_FAST, get_hv, set_hv),
-	ONE(HV_X64_MSR_VP_RUNTIME, M_LIST | M_FAST, get_hv, set_hv),
-	RANGE(HV_X64_MSR_TIME_REF_COUNT, 4, M_LIST, get_hv, set_hv),
+	RANGE(HV_X64_MSR_GUEST_OS_ID, 2, M_LIST | M_APART, get_hv, set_hv),	/* in this order */
+	RANGE(HV_X64_MSR_VP_INDEX, 2, M_LIST | M_APART | M_FAST, get_hv, set_hv),
+	ONE(HV_X64_MSR_VP_RUNTIME, M_LIST | M_APART | M_FAST, get_hv, set_hv),
+	RANGE(HV_X64_MSR_TIME_REF_COUNT, 4, M_LIST | M_APART, get_hv, set_hv),
 	RANGE(HV_X64_MSR_EOI, 3, M_FAST, get_hv, set_hv),
-	ONE(HV_X64_MSR_VP_ASSIST_PAGE, M_LIST, get_hv, set_hv),
-	RANGE(HV_X64_MSR_SCONTROL, 4, M_LIST, get_hv, set_hv),
+	ONE(HV_X64_MSR_VP_ASSIST_PAGE, M_LIST | M_APART, get_hv, set_hv),
+	RANGE(HV_X64_MSR_SCONTROL, 4, M_LIST | M_APART, get_hv, set_hv),
 	ONE(HV_X64_MSR_EOM, M_FAST, get_hv, set_hv),
-	RANGE(HV_X64_MSR_SINT0, HV_SYNIC_SINT_COUNT, M_LIST | M_FAST, get_hv, set_hv),
-	RANGE(HV_X64_MSR_STIMER0_CONFIG, 2 * HV_SYNIC_STIMER_COUNT, M_LIST | M_FAST, get_hv, set_hv),
-	RANGE(HV_X64_MSR_CRASH_P0, HV_X64_MSR_CRASH_PARAMS + 1, M_LIST | M_FAST, get_hv, set_hv),
-	RANGE(HV_X64_MSR_REENLIGHTENMENT_CONTROL, 3, M_LIST | M_FAST, get_hv, set_hv),
+	RANGE(HV_X64_MSR_SINT0, HV_SYNIC_SINT_COUNT, M_LIST | M_APART | M_FAST, get_hv, set_hv),
+	RANGE(HV_X64_MSR_STIMER0_CONFIG, 2 * HV_SYNIC_STIMER_COUNT, M_LIST | M_APART | M_FAST, get_hv, set_hv),
+	RANGE(HV_X64_MSR_CRASH_P0, HV_X64_MSR_CRASH_PARAMS + 1, M_LIST | M_APART | M_FAST, get_hv, set_hv),
+	RANGE(HV_X64_MSR_REENLIGHTENMENT_CONTROL, 3, M_LIST | M_APART | M_FAST, get_hv, set_hv),
 	PV(MSR_KVM_WALL_CLOCK_NEW, M_LIST, CLOCKSOURCE2, clock),
 	PV(MSR_KVM_SYSTEM_TIME_NEW, M_LIST, CLOCKSOURCE2, clock),
 	/* The vector stands before what turns it on: that is the order a VMM restores them in. */
@@ -796,7 +797,7 @@ static const struct msr_row msr_rows[] = {
 	PV(MSR_KVM_PV_EOI_EN, M_LIST, PV_EOI, pv),
 	PV(MSR_KVM_POLL_CONTROL, M_LIST | M_FAST, POLL_CONTROL, pv),
 	PV(MSR_KVM_MIGRATION_CONTROL, M_FAST, MIGRATION_CONTROL, pv),
-	ONE(MSR_EFER, M_LIST, get_efer, set_efer),
+	ONE(MSR_EFER, M_LIST | M_APART, get_efer, set_efer),
 	BACKEND(MSR_STAR, 0, ~0ULL),
 	CANONICAL(MSR_LSTAR),
 	CANONICAL(MSR_CSTAR),
@@ -868,6 +869,9 @@ static __always_inline const struct msr_row *find(u32 *msr)
 	return NULL;
 }
 
+static bool in_state(const struct msr_row *row, u32 msr);
+static unsigned int nr_in_state __ro_after_init;	/* MSRs of a vCPU's state, at most */
+
 void keel_msr_setup(void)
 {
 	unsigned int r, w, i;
@@ -882,8 +886,10 @@ void keel_msr_setup(void)
 		if (WARN_ON(w == ARRAY_SIZE(windows) ||
 			    row->first - windows[w].first + row->count > windows[w].count))
 			continue;
-		for (i = 0; i < row->count; i++)
+		for (i = 0; i < row->count; i++) {
 			windows[w].row[row->first - windows[w].first + i] = r + 1;
+			nr_in_state += in_state(row, row->first + i);
+		}
 	}
 }
 
@@ -929,24 +935,6 @@ int keel_set_msr(struct keel_vcpu *vcpu, u32 msr, u64 val, bool host)
 	return a.row && may_access(&a) ? a.row->set(&a, val) : 1;
 }
 
-/* May the guest do so, by what the VMM said?  The x2APIC's registers are always the APIC's to judge. */
-static noinline bool filter_allows(struct keel_vcpu *vcpu, u32 msr, u32 access)
-{
-	const struct kvm_msr_filter *filter = vcpu->vm->msr_filter;
-	unsigned int i;
-
-	if (msr - 0x800 < 0x100)
-		return true;
-	for (i = 0; i < ARRAY_SIZE(filter->ranges); i++) {
-		const struct kvm_msr_filter_range *r = &filter->ranges[i];
-		u32 n = msr - r->base;
-
-		if (n < r->nmsrs && (r->flags & access))
-			return r->bitmap[array_index_nospec(n, r->nmsrs) / 8] & BIT(n % 8);
-	}
-	return !(filter->flags & KVM_MSR_FILTER_DEFAULT_DENY);
-}
-
 static noinline u32 why_refused(u32 msr, int r)
 {
 	if (r == -EAGAIN)
@@ -958,7 +946,7 @@ u32 keel_guest_rdmsr(struct keel_vcpu *vcpu, u32 msr, u64 *val)
 {
 	int r;
 
-	if (unlikely(vcpu->vm->msr_filter) && !filter_allows(vcpu, msr, KVM_MSR_FILTER_READ))
+	if (unlikely(vcpu->vm->msr_filter) && !keel_msr_filter_allows(vcpu, msr, KVM_MSR_FILTER_READ))
 		return KVM_MSR_EXIT_REASON_FILTER;
 	r = get_msr(vcpu, msr, val, false);
 	return r ? why_refused(msr, r) : 0;
@@ -972,7 +960,7 @@ u32 keel_guest_wrmsr(struct keel_vcpu *vcpu, u32 msr, u64 val)
 	/* No row is #GP, which needs no sleep either. */
 	if (vcpu->atomic && a.row && !(a.row->flags & M_FAST))
 		return KEEL_MSR_SLOW;
-	if (unlikely(vcpu->vm->msr_filter) && !filter_allows(vcpu, msr, KVM_MSR_FILTER_WRITE))
+	if (unlikely(vcpu->vm->msr_filter) && !keel_msr_filter_allows(vcpu, msr, KVM_MSR_FILTER_WRITE))
 		return KVM_MSR_EXIT_REASON_FILTER;
 	if (likely(a.row && may_access(&a) && !a.row->set(&a, val)))
 		return 0;
@@ -1115,67 +1103,77 @@ VCPU_IOCTL(keel_set_msrs)
 	return msrs_apply(vcpu, arg, vcpu_set_one, false);
 }
 
-/* ------------------------------------------------------------------ KVM_X86_SET_MSR_FILTER */
+/* ------------------------------------------------------------------ the state (snap/state.c) */
 
-void keel_msr_filter_free(struct kvm_msr_filter *filter)
+static bool in_state(const struct msr_row *row, u32 msr)
 {
-	unsigned int i;
-
-	for (i = 0; filter && i < ARRAY_SIZE(filter->ranges); i++)
-		kfree(filter->ranges[i].bitmap);
-	kfree(filter);
+	return listed(row, msr, M_LIST) && !(row->flags & M_APART);
 }
 
-/* The bitmap, which the argument points to, is copied; an empty range is none. */
-static int filter_copy_range(struct kvm_msr_filter_range *to, const struct kvm_msr_filter_range *from)
+size_t keel_msrs_state_size(struct keel_vm *vm)
 {
-	size_t bytes = DIV_ROUND_UP_ULL(from->nmsrs, 8);
-	u8 *bitmap;
-
-	if (!from->nmsrs)
-		return 0;
-	if (!from->flags || from->flags & ~(KVM_MSR_FILTER_READ | KVM_MSR_FILTER_WRITE) ||
-	    bytes > KVM_MSR_FILTER_MAX_BITMAP_SIZE)
-		return -EINVAL;
-	bitmap = memdup_user((const void __user *)(unsigned long)from->bitmap, bytes);
-	if (IS_ERR(bitmap))
-		return PTR_ERR(bitmap);
-	*to = *from;
-	to->bitmap = bitmap;
-	return 1;
+	return nr_in_state * sizeof(struct kvm_msr_entry);
 }
 
-VM_IOCTL(keel_set_msr_filter)
+VCPU_IOCTL(keel_msrs_get_state)
 {
-	const struct kvm_msr_filter *in = buf;
-	struct kvm_msr_filter *filter, *old;
-	unsigned int i, used = 0;
-	int r = 0;
+	struct kvm_msr_entry *e = buf;
+	const struct msr_row *row;
+	u32 msr;
 
-	if (in->flags & ~KVM_MSR_FILTER_DEFAULT_DENY)
-		return -EINVAL;
-	filter = kzalloc(sizeof(*filter), GFP_KERNEL_ACCOUNT);
-	if (!filter)
-		return -ENOMEM;
-	filter->flags = in->flags;
-	for (i = 0; r >= 0 && i < ARRAY_SIZE(filter->ranges); i++) {
-		r = filter_copy_range(&filter->ranges[i], &in->ranges[i]);
-		used += r > 0;
+	for (row = msr_rows; row < msr_rows + ARRAY_SIZE(msr_rows); row++)
+		for (msr = row->first; msr < row->first + row->count; msr++) {
+			if (!in_state(row, msr))
+				continue;
+			e->index = msr;
+			if (!keel_get_msr(vcpu, msr, &e->data, true))
+				e++;
+		}
+	return (void *)e - buf;
+}
+
+/* What is there already need not be set; nor could all of it be, by a VMM. */
+VCPU_IOCTL(keel_msrs_set_state)
+{
+	const struct kvm_msr_entry *e = buf, *end = buf + arg;
+	u64 now;
+
+	for (; e < end; e++) {
+		u32 msr = e->index;
+		const struct msr_row *row = find(&msr);
+
+		if (!row || !in_state(row, msr) || e->reserved || keel_get_msr(vcpu, msr, &now, true))
+			return -EINVAL;
+		if (now != e->data && keel_set_msr(vcpu, msr, e->data, true))
+			return -EINVAL;
 	}
-	/* Nothing but a default would be no filter; as a denial it is a mistake. */
-	if (r >= 0 && !used && filter->flags)
-		r = -EINVAL;
-	if (r < 0 || !used) {
-		keel_msr_filter_free(filter);
-		filter = NULL;
-	}
-	if (r < 0)
-		return r;
-	keel_vm_pause(vm);
-	old = vm->msr_filter;
-	vm->msr_filter = filter;
-	keel_request_all(vm, KEEL_REQ_INTERCEPTS, false);
-	keel_vm_resume(vm);
-	keel_msr_filter_free(old);
+	return 0;
+}
+
+/* Values that only the guest looks at; how many banks it finds is how the vCPU was set up. */
+VCPU_IOCTL(keel_mce_get_state)
+{
+	const struct keel_msrs *m = &vcpu->msrs;
+	struct keel_state_mce *s = buf;
+
+	BUILD_BUG_ON(sizeof(s->bank) != sizeof(m->mce) || sizeof(s->ctl2) != sizeof(m->mce_ctl2));
+	memcpy(s->bank, m->mce, sizeof(m->mce));
+	memcpy(s->ctl2, m->mce_ctl2, sizeof(m->mce_ctl2));
+	s->status = m->mcg_status;
+	s->ctl = m->mcg_ctl;
+	s->ext_ctl = m->mcg_ext_ctl;
+	return 0;
+}
+
+VCPU_IOCTL(keel_mce_set_state)
+{
+	const struct keel_state_mce *s = buf;
+	struct keel_msrs *m = &vcpu->msrs;
+
+	memcpy(m->mce, s->bank, sizeof(m->mce));
+	memcpy(m->mce_ctl2, s->ctl2, sizeof(m->mce_ctl2));
+	m->mcg_status = s->status;
+	m->mcg_ctl = s->ctl;
+	m->mcg_ext_ctl = s->ext_ctl;
 	return 0;
 }

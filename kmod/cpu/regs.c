@@ -384,7 +384,8 @@ static bool is_pae_paging(u64 cr0, u64 cr4, u64 efer)
 	return (cr0 & X86_CR0_PG) && (cr4 & X86_CR4_PAE) && !(efer & EFER_LMA);
 }
 
-int keel_put_sregs(struct keel_vcpu *vcpu, const struct kvm_sregs *s)
+/* All but what a PAE guest's page directory pointers are. */
+static int put_sregs(struct keel_vcpu *vcpu, const struct kvm_sregs *s)
 {
 	unsigned int i;
 	u64 cr0;
@@ -410,12 +411,19 @@ int keel_put_sregs(struct keel_vcpu *vcpu, const struct kvm_sregs *s)
 	if (keel_vcpu_is_bsp(vcpu) && keel_reg(vcpu, KEEL_RIP) == 0xfff0 && s->cs.selector == 0xf000 &&
 	    !(cr0 & X86_CR0_PE))
 		vcpu->mp_state = KVM_MP_STATE_RUNNABLE;
-	/* Where they cannot be read the guest faults later; it may not have its memory yet. */
-	if (is_pae_paging(s->cr0, s->cr4, s->efer))
-		(void)mmu_load_pdptrs(vcpu, s->cr3);
 	paging_changed(vcpu);
 	keel_request(KEEL_REQ_EVENT, vcpu);
 	return 0;
+}
+
+int keel_put_sregs(struct keel_vcpu *vcpu, const struct kvm_sregs *s)
+{
+	int err = put_sregs(vcpu, s);
+
+	/* Where they cannot be read the guest faults later; it may not have its memory yet. */
+	if (!err && is_pae_paging(s->cr0, s->cr4, s->efer))
+		(void)mmu_load_pdptrs(vcpu, s->cr3);
+	return err;
 }
 
 VCPU_IOCTL(keel_set_sregs)
@@ -449,9 +457,9 @@ VCPU_IOCTL(keel_get_sregs2)
 	return 0;
 }
 
-VCPU_IOCTL(keel_set_sregs2)
+static int put_sregs2(struct keel_vcpu *vcpu, const struct kvm_sregs2 *s,
+		      int (*put)(struct keel_vcpu *vcpu, const struct kvm_sregs *s))
 {
-	struct kvm_sregs2 *s = buf;
 	bool given = s->flags & KVM_SREGS2_FLAGS_PDPTRS_VALID;
 	int err;
 
@@ -459,7 +467,7 @@ VCPU_IOCTL(keel_set_sregs2)
 		return -EINVAL;
 	if (given && !is_pae_paging(s->cr0, s->cr4, s->efer))
 		return -EINVAL;
-	err = keel_put_sregs(vcpu, (struct kvm_sregs *)s);
+	err = put(vcpu, (const struct kvm_sregs *)s);
 	if (!err && given) {
 		/* Not what is in memory now, perhaps.  A CPU that walks from memory each time never knows. */
 		memcpy(vcpu->pdptrs, s->pdptrs, sizeof(s->pdptrs));
@@ -467,4 +475,15 @@ VCPU_IOCTL(keel_set_sregs2)
 		vcpu->dirty |= BIT(KEEL_LAZY_PDPTRS);
 	}
 	return err;
+}
+
+VCPU_IOCTL(keel_set_sregs2)
+{
+	return put_sregs2(vcpu, buf, keel_put_sregs);
+}
+
+/* The vCPU is none that may look at guest memory now, and the state has what would be read there. */
+VCPU_IOCTL(keel_sregs_set_state)
+{
+	return put_sregs2(vcpu, buf, put_sregs);
 }

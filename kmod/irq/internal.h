@@ -44,6 +44,10 @@ enum irq_chip { CHIP_PIC, CHIP_IOAPIC, CHIP_COUNT };
 
 /* Who holds a line up; the line is low when none does. */
 enum irq_source { SOURCE_USER, SOURCE_RESAMPLE, SOURCE_PIT };
+#define IRQ_STATE_SOURCES	(BIT(SOURCE_USER) | BIT(SOURCE_PIT))	/* of a VM's state */
+
+/* Who holds lines up, out of a state: false if that is not possible. */
+bool irq_sources_set(u8 *sources, const u8 *state, unsigned int n);
 
 /*
  * Set a GSI's level.  Below 0: nobody took it (masked, no route); 0: coalesced with one that is still
@@ -254,6 +258,8 @@ static inline void apic_timer_settle(struct keel_lapic *apic)
 }
 
 u64 apic_timer_deadline(struct keel_lapic *apic);
+void apic_timer_get_state(struct keel_lapic *apic, struct keel_state_lapic *s);
+void apic_timer_set_state(struct keel_lapic *apic, const struct keel_state_lapic *s);
 
 /* ------------------------------------------------------------- irqchip.c */
 struct irq_device;

@@ -417,6 +417,60 @@ static void ioapic_load(struct irq_device *device, unsigned int chip, const void
 	raw_spin_unlock_irqrestore(&io->lock, flags);
 }
 
+VM_IOCTL(irq_ioapic_get_state)
+{
+	struct irq_ioapic *io = vm->irq.ioapic;
+	struct keel_state_ioapic *s = buf;
+	unsigned long flags;
+	unsigned int pin;
+
+	BUILD_BUG_ON(sizeof(s->eois) != sizeof(io->eois));
+	raw_spin_lock_irqsave(&io->lock, flags);
+	s->state.base_address = IO_APIC_DEFAULT_PHYS_BASE;
+	s->state.ioregsel = io->select;
+	s->state.id = io->id;
+	s->state.irr = io->irr;
+	memcpy(s->state.redirtbl, io->pins, sizeof(io->pins));
+	s->moved = io->moved;
+	s->paused = io->paused;
+	if (io->paused)
+		s->paused_until = ktime_to_ns(hrtimer_get_expires(&io->storm)) - keel_clock_mono(vm);
+	memcpy(s->eois, io->eois, sizeof(s->eois));
+	for (pin = 0; pin < IRQ_IOAPIC_PINS; pin++)
+		s->sources[pin] = io->sources[pin] & IRQ_STATE_SOURCES;
+	raw_spin_unlock_irqrestore(&io->lock, flags);
+	return 0;
+}
+
+/* Unlike ioapic_load(), which has not seen what LAPICs have: nothing is sent. */
+VM_IOCTL(irq_ioapic_set_state)
+{
+	const u32 pins = GENMASK(IRQ_IOAPIC_PINS - 1, 0);
+	struct irq_ioapic *io = vm->irq.ioapic;
+	const struct keel_state_ioapic *s = buf;
+	unsigned long flags;
+	int err = -EINVAL;
+
+	hrtimer_cancel(&io->storm);
+	raw_spin_lock_irqsave(&io->lock, flags);
+	if (!((s->state.irr | s->moved | s->paused) & ~pins) &&
+	    irq_sources_set(io->sources, s->sources, IRQ_IOAPIC_PINS)) {
+		io->select = s->state.ioregsel & 0xff;
+		io->id = s->state.id & 0xf;
+		io->irr = s->state.irr;
+		io->moved = s->moved;
+		io->paused = s->paused;
+		memcpy(io->pins, s->state.redirtbl, sizeof(io->pins));
+		memcpy(io->eois, s->eois, sizeof(io->eois));
+		update_wants_eoi(io);
+		if (io->paused && !io->stopped)
+			hrtimer_start(&io->storm, keel_clock_expires(vm, s->paused_until), HRTIMER_MODE_ABS_HARD);
+		err = 0;
+	}
+	raw_spin_unlock_irqrestore(&io->lock, flags);
+	return err;
+}
+
 static const struct irq_range ioapic_ranges[] = {
 	IRQ_RANGE(irq_ioapic, dev, BUS_MMIO, IO_APIC_DEFAULT_PHYS_BASE, IOAPIC_SIZE),
 };

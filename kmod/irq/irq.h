@@ -220,4 +220,16 @@ VCPU_IOCTL(irq_set_vapic_addr);
 VCPU_IOCTL(irq_get_lapic);
 VCPU_IOCTL(irq_set_lapic);
 
+/* ------------------------------------------------------------- sections of the state (snap/state.c) */
+VCPU_IOCTL(irq_lapic_get_state);
+VCPU_IOCTL(irq_lapic_set_state);
+VM_IOCTL(irq_pic_get_state);
+VM_IOCTL(irq_pic_set_state);
+VM_IOCTL(irq_ioapic_get_state);
+VM_IOCTL(irq_ioapic_set_state);
+VM_IOCTL(irq_pit_get_state);
+VM_IOCTL(irq_pit_set_state);
+/* What was put off is delivered: nothing is on its way but what senders begin from here on.  May sleep. */
+void irq_vm_settle(struct keel_vm *vm);
+
 #endif

@@ -86,6 +86,23 @@ void irq_vm_stop(struct keel_vm *vm)
 	cancel_work_sync(&vm->irq.late);
 }
 
+void irq_vm_settle(struct keel_vm *vm)
+{
+	flush_work(&vm->irq.late);
+}
+
+bool irq_sources_set(u8 *sources, const u8 *state, unsigned int n)
+{
+	unsigned int i;
+
+	for (i = 0; i < n; i++)
+		if (state[i] & ~IRQ_STATE_SOURCES)
+			return false;
+	for (i = 0; i < n; i++)
+		sources[i] = state[i] | (sources[i] & ~IRQ_STATE_SOURCES);
+	return true;
+}
+
 /* Also after an irq_vm_init() that failed; vCPUs and their LAPICs are gone. */
 void irq_vm_destroy(struct keel_vm *vm)
 {

@@ -886,18 +886,10 @@ void irq_rebuild_copies(struct keel_lapic *apic)
 	apic_set_reg(apic, APIC_PROCPRI, apic->ppr);
 }
 
-VCPU_IOCTL(irq_set_lapic)
+/* All but the timer, which is stopped. */
+static void load_regs(struct keel_lapic *apic, const struct kvm_lapic_state *s)
 {
-	struct keel_lapic *apic = vcpu->apic;
-	const struct kvm_lapic_state *s = buf;
-	u32 id, count;
 	unsigned int i;
-
-	if (!apic)
-		return -EINVAL;
-	id = *(u32 *)(s->regs + APIC_ID);
-	if (apic_is_x2(apic) && vcpu->vm->irq.x2apic_32bit_ids && id != vcpu->id)
-		return -EINVAL;
 
 	apic_timer_stop(apic);
 	irq_inbox_discard(apic);
@@ -910,14 +902,71 @@ VCPU_IOCTL(irq_set_lapic)
 		apic_set_reg(apic, LVT_REG(i), apic_reg(apic, LVT_REG(i)) &
 			     (lvt_bits[i] | (i ? 0 : APIC_LVT_TIMER_TSCDEADLINE)));
 	apic_set_reg(apic, APIC_TDCR, apic_reg(apic, APIC_TDCR) & 0xb);
-	count = apic_reg(apic, APIC_TMCCT);
 	apic_set_reg(apic, APIC_TMCCT, 0);
 	apic->esr = 0;
 	irq_rebuild_copies(apic);
 	update_enabled(apic);
+}
+
+VCPU_IOCTL(irq_set_lapic)
+{
+	struct keel_lapic *apic = vcpu->apic;
+	const struct kvm_lapic_state *s = buf;
+	u32 id, count;
+
+	if (!apic)
+		return -EINVAL;
+	id = *(u32 *)(s->regs + APIC_ID);
+	if (apic_is_x2(apic) && vcpu->vm->irq.x2apic_32bit_ids && id != vcpu->id)
+		return -EINVAL;
+	count = *(u32 *)(s->regs + APIC_TMCCT);
+	load_regs(apic, s);
 	apic_timer_restore(apic, count);
 	irq_map_update(vcpu->vm);
 	keel_vcpu_kick(vcpu);
+	return 0;
+}
+
+/* ------------------------------------------------------------- the state (snap/state.c) */
+
+VCPU_IOCTL(irq_lapic_get_state)
+{
+	struct keel_lapic *apic = vcpu->apic;
+	struct keel_state_lapic *s = buf;
+
+	irq_inbox_look(apic);
+	memcpy(s->state.regs, apic->regs, sizeof(s->state.regs));
+	*(u32 *)(s->state.regs + APIC_TMCCT) = 0;
+	apic_timer_get_state(apic, s);
+	s->vapic_addr = apic->vapic_addr;
+	s->esr = READ_ONCE(apic->esr);
+	s->eoi_vector = apic->eoi_vector;
+	return 0;
+}
+
+/* What the map of LAPICs is made of: mode, by the APIC base, is set before. */
+static u64 map_key(const u8 *regs)
+{
+	return *(u32 *)(regs + APIC_ID) ^ (u64)*(u32 *)(regs + APIC_LDR) << 32 ^ (u64)*(u32 *)(regs + APIC_DFR) << 16;
+}
+
+/* The IDs of one in x2APIC mode are not the state's to choose; nor is anything offered, see keel_run(). */
+VCPU_IOCTL(irq_lapic_set_state)
+{
+	struct keel_lapic *apic = vcpu->apic;
+	const struct keel_state_lapic *s = buf;
+	u64 key = map_key(apic->regs);
+
+	if (s->due > 1 || s->esr & ~0xffU || memchr_inv(s->reserved, 0, sizeof(s->reserved)))
+		return -EINVAL;
+	load_regs(apic, &s->state);
+	apic->eoi_offer = EOI_NONE;
+	apic->vapic_addr = s->vapic_addr;
+	apic->esr = s->esr;
+	apic->eoi_vector = s->eoi_vector;
+	apic_timer_set_state(apic, s);
+	if (map_key(apic->regs) != key)
+		irq_map_update(vcpu->vm);
 	return 0;
 }
 

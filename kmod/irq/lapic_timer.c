@@ -289,3 +289,35 @@ void irq_lapic_timer_sync(struct keel_vcpu *vcpu)
 	apic_timer_stop(apic);
 	arm_deadline(apic);
 }
+
+/* ------------------------------------------------------------- the state (snap/state.c) */
+
+/* As long as it runs: one-shot, it has not been taken. */
+void apic_timer_get_state(struct keel_lapic *apic, struct keel_state_lapic *s)
+{
+	s->due = test_bit(INBOX_TIMER, &apic->inbox.news);
+	s->deadline = apic->deadline;
+	if (apic->period && READ_ONCE(apic->target))
+		s->expires = READ_ONCE(apic->target) - keel_clock_mono(apic->vcpu->vm);
+}
+
+/* Stopped before, and its registers are loaded.  What is due has no timer to wait for, but the next period's. */
+void apic_timer_set_state(struct keel_lapic *apic, const struct keel_state_lapic *s)
+{
+	WRITE_ONCE(apic->timer_mode, apic_reg(apic, APIC_LVTT) & MODE_MASK);
+	set_shift(apic, apic_reg(apic, APIC_TDCR));
+	WRITE_ONCE(apic->deadline, s->deadline);
+	WRITE_ONCE(apic->target, 0);
+	if (apic->timer_mode == APIC_LVT_TIMER_TSCDEADLINE)
+		WRITE_ONCE(apic->period, 0);
+	else
+		set_period(apic, apic_reg(apic, APIC_TMICT));
+	if (apic->period && s->expires)
+		WRITE_ONCE(apic->target, keel_clock_expires(apic->vcpu->vm, s->expires));
+	if (s->due)
+		set_due(apic);
+	else if (apic->timer_mode == APIC_LVT_TIMER_TSCDEADLINE)
+		arm_deadline(apic);
+	if (apic->target && (!s->due || apic->timer_mode == APIC_LVT_TIMER_PERIODIC))
+		hrtimer_start(&apic->timer, apic->target, HRTIMER_MODE_ABS_HARD);
+}

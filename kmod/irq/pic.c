@@ -341,20 +341,56 @@ static void pic_get(struct irq_device *device, unsigned int chip, void *state)
 	raw_spin_unlock_irqrestore(&pic->lock, flags);
 }
 
-static void pic_load(struct irq_device *device, unsigned int chip, const void *state)
+static void chip_load(struct kvm_pic_state *c, const struct kvm_pic_state *state)
 {
-	struct irq_pic *pic = container_of(device, struct irq_pic, device);
-	struct kvm_pic_state *c = &pic->chip[chip];
-	unsigned long flags;
-	u8 elcr_mask;
+	u8 elcr_mask = c->elcr_mask;
 
-	raw_spin_lock_irqsave(&pic->lock, flags);
-	elcr_mask = c->elcr_mask;
-	*c = *(const struct kvm_pic_state *)state;
+	*c = *state;
 	c->priority_add &= 7;
 	c->init_state &= 3;
 	c->elcr_mask = elcr_mask;
+}
+
+static void pic_load(struct irq_device *device, unsigned int chip, const void *state)
+{
+	struct irq_pic *pic = container_of(device, struct irq_pic, device);
+	unsigned long flags;
+
+	raw_spin_lock_irqsave(&pic->lock, flags);
+	chip_load(&pic->chip[chip], state);
 	pic_unlock(pic, flags, true);
+}
+
+VM_IOCTL(irq_pic_get_state)
+{
+	struct irq_pic *pic = vm->irq.pic;
+	struct keel_state_pic *s = buf;
+	unsigned long flags;
+	unsigned int i;
+
+	raw_spin_lock_irqsave(&pic->lock, flags);
+	memcpy(s->chip, pic->chip, sizeof(s->chip));
+	for (i = 0; i < IRQ_PIC_PINS; i++)
+		s->sources[i] = pic->sources[i] & IRQ_STATE_SOURCES;
+	raw_spin_unlock_irqrestore(&pic->lock, flags);
+	return 0;
+}
+
+VM_IOCTL(irq_pic_set_state)
+{
+	struct irq_pic *pic = vm->irq.pic;
+	const struct keel_state_pic *s = buf;
+	unsigned long flags;
+	bool valid;
+
+	raw_spin_lock_irqsave(&pic->lock, flags);
+	valid = irq_sources_set(pic->sources, s->sources, IRQ_PIC_PINS);
+	if (valid) {
+		chip_load(&pic->chip[MASTER], &s->chip[MASTER]);
+		chip_load(&pic->chip[SLAVE], &s->chip[SLAVE]);
+	}
+	pic_unlock(pic, flags, true);
+	return valid ? 0 : -EINVAL;
 }
 
 static const struct irq_range pic_ranges[] = {

@@ -554,6 +554,62 @@ VM_IOCTL(irq_set_pit2)
 	return pit_load(vm, s->channels, &flags);
 }
 
+/* The points in time at which counts were loaded are the VM's own. */
+VM_IOCTL(irq_pit_get_state)
+{
+	u64 mono = keel_clock_mono(vm);
+	struct keel_state_pit *s = buf;
+	struct irq_pit *pit = vm->irq.pit;
+	unsigned long flags;
+	unsigned int c;
+
+	raw_spin_lock_irqsave(&pit->lock, flags);
+	memcpy(s->state.channels, pit->ch, sizeof(s->state.channels));
+	for (c = 0; c < 3; c++)
+		s->state.channels[c].count_load_time -= mono;
+	s->state.flags = pit->flags;
+	s->armed = pit->armed;
+	if (pit->armed)
+		s->expires = ktime_to_ns(hrtimer_get_expires(&pit->timer)) - mono;
+	s->period = pit->period;
+	s->pending = pit->pending;
+	s->acked = pit->irq_acked;
+	s->reinject = pit->reinject;
+	raw_spin_unlock_irqrestore(&pit->lock, flags);
+	return 0;
+}
+
+VM_IOCTL(irq_pit_set_state)
+{
+	u64 mono = keel_clock_mono(vm);
+	const struct keel_state_pit *s = buf;
+	struct irq_pit *pit = vm->irq.pit;
+	unsigned long flags;
+	unsigned int c;
+
+	if (s->armed > 1 || s->acked > 1 || s->reinject > 1 || s->reserved || s->pending > MAX_PENDING ||
+	    (s->period && s->period < MIN_PERIOD_NS) || s->period > NSEC_PER_SEC ||
+	    s->state.flags & ~(KVM_PIT_FLAGS_HPET_LEGACY | KVM_PIT_FLAGS_SPEAKER_DATA_ON))
+		return -EINVAL;
+	raw_spin_lock_irqsave(&pit->lock, flags);
+	timer_disarm(pit);
+	pit->flags = s->state.flags;
+	for (c = 0; c < 3; c++) {
+		channel_from_user(&pit->ch[c], &s->state.channels[c]);
+		pit->ch[c].count_load_time += mono;
+	}
+	pit->period = s->period;
+	pit->pending = s->pending;
+	pit->irq_acked = s->acked;
+	pit->reinject = s->reinject;
+	if (s->armed && !pit->stopped) {
+		pit->armed = true;
+		hrtimer_start(&pit->timer, keel_clock_expires(vm, s->expires), HRTIMER_MODE_ABS_HARD);
+	}
+	raw_spin_unlock_irqrestore(&pit->lock, flags);
+	return 0;
+}
+
 VM_IOCTL(irq_reinject_control)
 {
 	struct kvm_reinject_control control;

@@ -4,12 +4,12 @@
  *
  * One hook, keel_first_write(), stands before the first write to a page since somebody began to watch it: the write
  * fault on a protected page comes there (mmu/tdp.c, mmu.lock held for read), keel's own writes to guest memory do
- * (guestmem.c), and where the CPU lists what it writes, the backend at each exit, afterwards, which is early enough for
- * the sinks there are.  There a page is protected by taking its dirty bit away (struct mmu_format, logged).
+ * (guestmem.c), and where the CPU lists what it writes, the backend at each exit, afterwards.  There a page is protected by
+ * taking its dirty bit away (struct mmu_format, logged), unless it is of a slot with a sink that has to know before.
  *
- * The sinks: one bitmap a slot, and the vCPU's ring.  Taking bits and protecting their pages again is one step under
- * mmu.lock held for write; TLBs are flushed once, before the ioctl returns, since only then may the VMM copy pages.
- * slots_lock keeps slot and bitmap.  Bits travel in pieces through a buffer of bounded size.
+ * The sinks: one bitmap a slot, the vCPU's ring, and a snapshot's store, which is the one that has to know before.  Taking
+ * bits and protecting their pages again is one step under mmu.lock held for write; TLBs are flushed once, before the ioctl
+ * returns, since only then may the VMM copy pages.  slots_lock keeps slot and bitmap.  Bits travel in pieces through a buffer of bounded size.
  *
  * With dirty rings the bitmap stays, and says which pages are listed in some vCPU's ring: one that is gets no second
  * entry, whoever writes it, until the VMM has given the first back.
@@ -71,10 +71,44 @@ static void ring_push(struct keel_vcpu *vcpu, u32 slot, u64 offset)
 int keel_tell_sinks(struct keel_vcpu *vcpu, struct keel_slot *slot, u64 gfn)
 {
 	u64 offset = gfn - slot->base_gfn;
+	int err;
 
-	if (!test_and_set_bit(offset, slot->dirty) && vcpu->ring.entries)
+	if (slot->kept) {
+		err = keel_keep(vcpu->vm, slot, gfn, !vcpu->atomic);
+		if (err)
+			return err;
+	}
+	if (slot->dirty && !test_and_set_bit(offset, slot->dirty) && vcpu->ring.entries)
 		ring_push(vcpu, slot->id, offset);
 	return 0;
+}
+
+unsigned long keel_rings_room(struct keel_vm *vm)
+{
+	u32 usable = vm->slots.ring_entries - ring_reserved();
+	struct keel_vcpu *vcpu;
+	unsigned long room = 0;
+	unsigned int i;
+
+	keel_for_each_vcpu(vcpu, i, vm)
+		room += usable - min(usable, ring_used(&vcpu->ring));
+	return room;
+}
+
+/* Nobody wrote it for a vCPU: whichever has room lists it. */
+void keel_log_restored(struct keel_vm *vm, struct keel_slot *slot, u64 gfn)
+{
+	struct keel_vcpu *vcpu;
+	unsigned int i;
+
+	if (test_and_set_bit(gfn - slot->base_gfn, slot->dirty) || !vm->slots.ring_entries)
+		return;
+	keel_for_each_vcpu(vcpu, i, vm) {
+		if (keel_ring_full(vcpu))
+			continue;
+		ring_push(vcpu, slot->id, gfn - slot->base_gfn);
+		return;
+	}
 }
 
 /* ------------------------------------------------------------- bitmaps */

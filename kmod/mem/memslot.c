@@ -118,6 +118,19 @@ static void count_logged(struct keel_vm *vm, bool was, bool is)
 		keel_request_all(vm, KEEL_REQ_INTERCEPTS, false);
 }
 
+/* VM paused. */
+static void slot_set_dirty(struct keel_slot *slot, unsigned long *dirty)
+{
+	slot->dirty = dirty;
+	slot->watched = slot->dirty || slot->kept;
+}
+
+void keel_slot_keep(struct keel_slot *slot, bool on)
+{
+	slot->kept = on;
+	slot->watched = slot->dirty || slot->kept;
+}
+
 static void slot_free(struct keel_slot *slot)
 {
 	kvfree(slot->dirty);
@@ -157,7 +170,7 @@ static int slot_create(struct keel_vm *vm, const struct kvm_userspace_memory_reg
 	slot->hva_node.last = slot->hva + mem->memory_size - 1;
 	err = -ENOMEM;
 	if (slot->flags & KVM_MEM_LOG_DIRTY_PAGES) {
-		slot->dirty = dirty_alloc(vm, slot->npages);
+		slot_set_dirty(slot, dirty_alloc(vm, slot->npages));
 		if (!slot->dirty)
 			goto free;
 	}
@@ -221,7 +234,7 @@ static int slot_change(struct keel_vm *vm, struct keel_slot *slot, u64 base_gfn,
 	}
 	slot->flags = flags;
 	count_logged(vm, logged, logging);
-	slot->dirty = logging ? dirty : NULL;
+	slot_set_dirty(slot, logging ? dirty : NULL);
 	slots_change_end(vm, start);
 
 	/*
@@ -230,7 +243,7 @@ static int slot_change(struct keel_vm *vm, struct keel_slot *slot, u64 base_gfn,
 	 */
 	if (logging && !logged && !moves && !initially_dirty(vm))
 		mmu_protect_slot(vm, slot);
-	if (logged && !logging && !moves)
+	if (logged && !logging && !moves && !slot->kept)
 		mmu_unprotect_slot(vm, slot);
 	if (!logging)
 		kvfree(dirty);
@@ -265,6 +278,9 @@ static int region_set(struct keel_vm *vm, const struct kvm_userspace_memory_regi
 	u64 base_gfn = mem->guest_phys_addr >> PAGE_SHIFT;
 	u64 npages = mem->memory_size >> PAGE_SHIFT;
 
+	/* What a snapshot has is of the memory there was. */
+	if (keel_has_snapshot(vm) && (!slot || slot->base_gfn != base_gfn || slot->npages != npages))
+		return -EBUSY;
 	if (!npages) {
 		if (!slot)
 			return -EINVAL;

@@ -25,6 +25,8 @@ struct keel_slot {
 	u32 flags;				/* KVM_MEM_* */
 	u32 id;
 	unsigned long *dirty;			/* one bit a page, with KVM_MEM_LOG_DIRTY_PAGES */
+	bool kept;				/* a snapshot wants to have pages as they were */
+	bool watched;				/* somebody wants to know of the first write to each: one of the two */
 };
 
 struct keel_memslots {
@@ -64,6 +66,8 @@ static inline unsigned int keel_slot_space(const struct keel_slot *slot)
 bool keel_slot_id_valid(u32 id);
 struct keel_slot *keel_slot_find(struct keel_vm *vm, unsigned int space, u64 gfn);	/* NULL: no memory there */
 struct keel_slot *keel_vcpu_slot(struct keel_vcpu *vcpu, u64 gfn);	/* the same, remembers the last ones */
+/* A snapshot begins or ends to keep what is in it.  VM paused, slots_lock held. */
+void keel_slot_keep(struct keel_slot *slot, bool on);
 void keel_memslots_init(struct keel_vm *vm);
 void keel_memslots_free(struct keel_vm *vm);
 VM_IOCTL(keel_set_memory_region);
@@ -76,7 +80,7 @@ long keel_enable_dirty_ring(struct keel_vm *vm, u64 bytes);
 /* Does somebody want to know of the first write to each page? */
 static inline bool keel_slot_watched(const struct keel_slot *slot)
 {
-	return slot->dirty;
+	return slot->watched;
 }
 
 /*
@@ -88,6 +92,13 @@ static __always_inline int keel_first_write(struct keel_vcpu *vcpu, struct keel_
 {
 	return unlikely(keel_slot_watched(slot)) ? keel_tell_sinks(vcpu, slot, gfn) : 0;
 }
+
+/*
+ * A page of a logged slot was put back by a reset; before that, how many there is room for in the rings.  VM stopped,
+ * slots_lock held.
+ */
+void keel_log_restored(struct keel_vm *vm, struct keel_slot *slot, u64 gfn);
+unsigned long keel_rings_room(struct keel_vm *vm);
 
 /* A vCPU's dirty ring; all of them are content with a VM that has none. */
 #define KEEL_DIRTY_RING_MAX	65536

@@ -124,6 +124,15 @@ void mmu_unprotect_slot(struct keel_vm *vm, struct keel_slot *slot);
  * for write, flushes.
  */
 bool mmu_protect_pages(struct keel_vm *vm, struct keel_slot *slot, u64 gfn, unsigned long mask);
+/*
+ * A page that is to be what it was, mapped for the guest to write it: where it is, for the kernel, as long as the caller
+ * holds lock for write.  NULL: it is not mapped that way, or no ordinary memory.  It loses the right to be written; or, with
+ * @leave, keeps it, and the mark by which the CPU notes writes in its entries (struct mmu_format, dirty) is taken away.
+ * Caller flushes.
+ */
+void *mmu_take_page(struct keel_vm *vm, struct keel_slot *slot, u64 gfn, bool leave);
+/* May a page left writable have been written since?  It may, if it is not mapped that way any more.  lock held for write. */
+bool mmu_page_written(struct keel_vm *vm, struct keel_slot *slot, u64 gfn);
 VM_IOCTL(mmu_set_nr_pages);		/* KVM_SET_NR_MMU_PAGES */
 VM_IOCTL(mmu_get_nr_pages);
 VCPU_IOCTL(mmu_translate);		/* KVM_TRANSLATE */

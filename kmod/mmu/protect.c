@@ -57,14 +57,14 @@ static u64 mmu_behind(u64 gfn, unsigned int level)
 /*
  * What an entry of @level lacks whose writes come here.  A large leaf is split by that, to tell of one page's alone.
  */
-static u64 protect_bit(unsigned int level)
+static u64 protect_bit(const struct keel_slot *slot, unsigned int level)
 {
-	return level == 1 ? keel_hw.mmu_fmt->logged : keel_hw.mmu_fmt->write;
+	return level == 1 ? mmu_watch_bit(keel_hw.mmu_fmt, slot) : keel_hw.mmu_fmt->write;
 }
 
-static bool protect_entry(u64 *ptep, unsigned int level)
+static bool protect_entry(const struct keel_slot *slot, u64 *ptep, unsigned int level)
 {
-	u64 bit = protect_bit(level), pte = READ_ONCE(*ptep);
+	u64 bit = protect_bit(slot, level), pte = READ_ONCE(*ptep);
 
 	if (!(pte & keel_hw.mmu_fmt->present) || !(pte & bit))
 		return false;
@@ -75,7 +75,7 @@ static bool protect_entry(u64 *ptep, unsigned int level)
 /*
  * @table covers guest pages from @base on.  At most two entries a level are gone into, others protected as they are.
  */
-static bool protect_table(u64 *table, unsigned int level, u64 base, u64 start, u64 end)
+static bool protect_table(const struct keel_slot *slot, u64 *table, unsigned int level, u64 base, u64 start, u64 end)
 {
 	const struct mmu_format *fmt = keel_hw.mmu_fmt;
 	u64 span = mmu_level_pages(level);
@@ -89,9 +89,9 @@ static bool protect_table(u64 *table, unsigned int level, u64 base, u64 start, u
 		if (mmu_is_table(fmt, pte, level) && (gfn < start || gfn + span > end)) {
 			/* Else no TLB knows a page below as one that can be written. */
 			if (pte & fmt->write)
-				found |= protect_table(mmu_pte_table(pte), level - 1, gfn, start, end);
+				found |= protect_table(slot, mmu_pte_table(pte), level - 1, gfn, start, end);
 		} else {
-			found |= protect_entry(ptep, level);
+			found |= protect_entry(slot, ptep, level);
 		}
 	}
 	return found;
@@ -106,7 +106,7 @@ static bool protect_range(struct keel_vm *vm, struct keel_slot *slot, u64 start,
 	lockdep_assert_held_write(&vm->mmu.lock);
 	mmu_for_each_view_of(view, vm, keel_slot_space(slot))
 		if (view->root)
-			found |= protect_table(view->root, keel_hw.root_levels, 0, start, end);
+			found |= protect_table(slot, view->root, keel_hw.root_levels, 0, start, end);
 	return found;
 }
 
@@ -139,10 +139,12 @@ void mmu_push_down(struct keel_vm *vm, struct mmu_view *view, u64 gfn)
 {
 	const struct mmu_format *fmt = keel_hw.mmu_fmt;
 	u64 *entry[MMU_MAX_LEVELS], *table;
+	const struct keel_slot *slot;
 	unsigned int level, n = 0, i;
 	bool flush = false;
 
 	write_lock(&vm->mmu.lock);
+	slot = keel_slot_find(vm, view->space, gfn);	/* all that is below such an entry is one slot's */
 	table = view->root;
 	for (level = keel_hw.root_levels; table && level > 1; level--) {
 		u64 *ptep = &table[mmu_index(gfn, level)], pte = READ_ONCE(*ptep);
@@ -154,7 +156,7 @@ void mmu_push_down(struct keel_vm *vm, struct mmu_view *view, u64 gfn)
 			continue;
 		entry[n++] = ptep;
 		for (i = 0; i < MMU_PTES; i++)
-			if (protect_entry(&table[i], level - 1) && level > 2)
+			if (protect_entry(slot, &table[i], level - 1) && level > 2)
 				flush = true;
 	}
 	/*
@@ -166,6 +168,53 @@ void mmu_push_down(struct keel_vm *vm, struct mmu_view *view, u64 gfn)
 	while (n)
 		atomic64_or(fmt->write, (atomic64_t *)entry[--n]);
 	write_unlock(&vm->mmu.lock);
+}
+
+/* -------------------------------------------------------------- told by the CPU */
+
+/* The leaf by which the CPU may write a page of 4K; NULL: there is none. */
+static u64 *writable_leaf(const struct mmu_view *view, u64 gfn)
+{
+	const struct mmu_format *fmt = keel_hw.mmu_fmt;
+	unsigned int level;
+	u64 *ptep = mmu_lookup(view, gfn, &level);
+
+	return ptep && level == 1 && READ_ONCE(*ptep) & fmt->present && READ_ONCE(*ptep) & fmt->write ? ptep : NULL;
+}
+
+void *mmu_take_page(struct keel_vm *vm, struct keel_slot *slot, u64 gfn, bool leave)
+{
+	const struct mmu_format *fmt = keel_hw.mmu_fmt;
+	struct mmu_view *view;
+	void *page = NULL;
+	u64 *ptep, pte;
+
+	lockdep_assert_held_write(&vm->mmu.lock);
+	mmu_for_each_view_of(view, vm, keel_slot_space(slot)) {
+		ptep = writable_leaf(view, gfn);
+		if (!ptep)
+			continue;
+		pte = READ_ONCE(*ptep);
+		atomic64_andnot(leave ? fmt->dirty : fmt->write, (atomic64_t *)ptep);
+		/* The host has not asked for it back, or it would not be here, and knows that it is written. */
+		if (!mmu_is_device(fmt, pte) && pfn_valid(mmu_pte_addr(pte) >> PAGE_SHIFT))
+			page = __va(mmu_pte_addr(pte));
+	}
+	return page;
+}
+
+bool mmu_page_written(struct keel_vm *vm, struct keel_slot *slot, u64 gfn)
+{
+	struct mmu_view *view;
+	bool written = false;
+	u64 *ptep;
+
+	lockdep_assert_held_write(&vm->mmu.lock);
+	mmu_for_each_view_of(view, vm, keel_slot_space(slot)) {
+		ptep = writable_leaf(view, gfn);
+		written |= !ptep || READ_ONCE(*ptep) & keel_hw.mmu_fmt->dirty;
+	}
+	return written;
 }
 
 /* -------------------------------------------------------------- and back */

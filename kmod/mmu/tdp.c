@@ -221,7 +221,7 @@ void mmu_zap_slot(struct keel_vm *vm, struct keel_slot *slot)
  * page, small ones can be watched each for itself, and each may be executed.  TLBs may keep what they have.
  * 0; -ENOMEM: no page cached.
  */
-static int mmu_split(struct keel_vcpu *vcpu, u64 *ptep, u64 old, unsigned int level)
+static int mmu_split(struct keel_vcpu *vcpu, const struct keel_slot *slot, u64 *ptep, u64 old, unsigned int level)
 {
 	const struct mmu_format *fmt = keel_hw.mmu_fmt;
 	u64 span = mmu_level_pages(level - 1) << PAGE_SHIFT;
@@ -234,7 +234,7 @@ static int mmu_split(struct keel_vcpu *vcpu, u64 *ptep, u64 old, unsigned int le
 	if (level == 2) {
 		pte = mmu_grant(fmt, pte & ~fmt->large, fmt->exec);
 		if (pte & fmt->host_write && !(pte & fmt->write))
-			pte = (pte | fmt->write) & ~fmt->logged;
+			pte = (pte | fmt->write) & ~mmu_watch_bit(fmt, slot);
 	}
 	for (i = 0; i < MMU_PTES; i++)
 		table[i] = pte + i * span;
@@ -275,7 +275,7 @@ static u64 mmu_leaf_pte(const struct mmu_view *view, const struct mem_page *map,
 		pte |= fmt->host_write | fmt->write | fmt->dirty;
 		/* Where writes are logged a read must not open the page for them. */
 		if (keel_slot_watched(map->slot) && !(map->access & MMU_ACC_WRITE))
-			pte &= ~fmt->logged;
+			pte &= ~mmu_watch_bit(fmt, map->slot);
 	}
 	return pte;
 }
@@ -392,7 +392,7 @@ static int mmu_install(struct keel_vcpu *vcpu, const struct mem_page *map)
 			if (mmu_set_leaf(vcpu, map->gfn, ptep, pte, mmu_leaf_pte(view, map, level), level))
 				return 0;
 		} else if (pte & fmt->present) {
-			err = mmu_split(vcpu, ptep, pte, level);
+			err = mmu_split(vcpu, map->slot, ptep, pte, level);
 		} else {
 			err = mmu_add_table(vcpu, ptep, pte);
 		}
@@ -527,6 +527,12 @@ int mmu_fault(struct keel_vcpu *vcpu, u64 gpa, u32 access)
 	map.slot = keel_vcpu_slot(vcpu, map.gfn);
 	if (!map.slot || (access & MMU_ACC_WRITE && map.slot->flags & KVM_MEM_READONLY))
 		return MMU_MMIO;
+	/* Where this can be waited for; under the lock it could not. */
+	if (unlikely(map.slot->kept) && access & MMU_ACC_WRITE && !vcpu->atomic) {
+		err = keel_keep_fault(vcpu->vm, map.slot, map.gfn);
+		if (err)
+			return mmu_fault_error(vcpu, &map, err);
+	}
 	if (access & MMU_ACC_PRESENT && mmu_fix_present(vcpu, &map))
 		return MMU_FIXED;
 	map.hva = keel_slot_hva(map.slot, map.gfn);

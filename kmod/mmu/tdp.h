@@ -40,6 +40,12 @@ u64 *mmu_lookup_held(const struct mmu_view *view, u64 gfn, unsigned int *level, 
 /* An entry above @gfn lacks the right to be written: the entries below it shall, in its place.  lock not held. */
 void mmu_push_down(struct keel_vm *vm, struct mmu_view *view, u64 gfn);
 
+/* What a level-1 leaf of the slot's lacks whose next write has to be known: where it must not go by, the right itself. */
+static inline u64 mmu_watch_bit(const struct mmu_format *fmt, const struct keel_slot *slot)
+{
+	return slot && !slot->kept ? fmt->logged : fmt->write;
+}
+
 /* Can a page of @level be mapped there?  Guest and user address alike below the size, and all of it in the slot. */
 static inline bool mmu_slot_has_large(const struct keel_slot *slot, u64 gfn, unsigned int level)
 {

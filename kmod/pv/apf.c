@@ -305,6 +305,32 @@ void keel_apf_off(struct keel_vcpu *vcpu)
 	spin_unlock(&apf->lock);
 }
 
+bool keel_apf_busy(struct keel_vcpu *vcpu)
+{
+	struct keel_apf *apf = vcpu->pv.apf;
+	struct apf_page *page;
+	bool busy;
+
+	if (!apf)
+		return false;
+	spin_lock(&apf->lock);
+	busy = !list_empty(&apf->there);
+	list_for_each_entry(page, &apf->awaited, node)
+		busy |= !page->forgotten;
+	spin_unlock(&apf->lock);
+	return busy;
+}
+
+bool keel_apf_wakes_all(struct keel_vcpu *vcpu)
+{
+	return vcpu->pv.apf && vcpu->pv.apf->wake_all;
+}
+
+void keel_apf_set_wakes_all(struct keel_vcpu *vcpu, bool on)
+{
+	vcpu->pv.apf->wake_all = on;
+}
+
 void keel_apf_free(struct keel_vcpu *vcpu)
 {
 	struct keel_apf *apf = vcpu->pv.apf_kept;

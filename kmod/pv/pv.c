@@ -268,3 +268,51 @@ void keel_pv_reset(struct keel_vcpu *vcpu)
 	*pv = (struct keel_pv){ .enforce = pv->enforce, .apf_kept = pv->apf_kept,
 				.poll_off = pv->poll_off, .migration_off = pv->migration_off };
 }
+
+/* ------------------------------------------------------------------ the state (snap/state.c) */
+
+VCPU_IOCTL(keel_pv_get_state)
+{
+	const struct keel_pv *pv = &vcpu->pv;
+	struct keel_state_pv *s = buf;
+
+	s->steal = pv->steal;
+	s->eoi = pv->eoi;
+	s->apf = pv->apf_en;
+	s->apf_vector = pv->apf_vector;
+	s->apf_wake_all = keel_apf_wakes_all(vcpu);
+	s->poll_off = pv->poll_off;
+	s->migration_off = pv->migration_off;
+	s->unhalted = READ_ONCE(pv->unhalted);
+	return 0;
+}
+
+/* Where the guest is told things is looked at when something is to be told, and no sooner. */
+VCPU_IOCTL(keel_pv_set_state)
+{
+	const struct keel_state_pv *s = buf;
+	struct keel_pv *pv = &vcpu->pv;
+	const u8 flags = s->apf_wake_all | s->poll_off | s->migration_off | s->unhalted;
+
+	if (flags > 1 || memchr_inv(s->reserved, 0, sizeof(s->reserved)) || s->steal & KVM_STEAL_RESERVED_MASK ||
+	    (s->steal && !sched_info_on()) || !IS_ALIGNED(s->eoi & ~(u64)KVM_MSR_ENABLED, 4) || s->apf & APF_RESERVED ||
+	    (s->apf && !vcpu->apic))
+		return -EINVAL;
+	keel_apf_off(vcpu);
+	if ((s->apf & APF_NEEDS) == APF_NEEDS) {
+		if (keel_apf_on(vcpu))
+			return -ENOMEM;
+		keel_apf_set_wakes_all(vcpu, s->apf_wake_all);
+	}
+	pv->apf_en = s->apf;
+	pv->apf_vector = s->apf_vector;
+	pv->eoi = s->eoi;
+	pv->poll_off = s->poll_off;
+	pv->migration_off = s->migration_off;
+	WRITE_ONCE(pv->unhalted, s->unhalted);
+	pv->steal = s->steal;
+	newly_stolen(vcpu);
+	if (s->steal & KVM_MSR_ENABLED)
+		keel_request(KEEL_REQ_STEAL, vcpu);
+	return 0;
+}

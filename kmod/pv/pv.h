@@ -49,6 +49,11 @@ void keel_apf_ready(struct keel_vcpu *vcpu);	/* KEEL_REQ_APF: tell of a page tha
 int keel_apf_on(struct keel_vcpu *vcpu);	/* 0 or -ENOMEM */
 void keel_apf_off(struct keel_vcpu *vcpu);
 void keel_apf_free(struct keel_vcpu *vcpu);
+bool keel_apf_busy(struct keel_vcpu *vcpu);	/* there is a page of which the guest will be told */
+bool keel_apf_wakes_all(struct keel_vcpu *vcpu);	/* it will be told that all are there */
+void keel_apf_set_wakes_all(struct keel_vcpu *vcpu, bool on);
+VCPU_IOCTL(keel_pv_get_state);			/* a section of the state */
+VCPU_IOCTL(keel_pv_set_state);
 void keel_apf_vm_free(struct keel_vm *vm);
 int keel_apf_setup(void);	/* module load / unload */
 void keel_apf_exit(void);

@@ -11,6 +11,7 @@
  * over a NOP is taken off.
  */
 #include "../lib/beside.h"
+#include <keel.h>
 
 #include <limits.h>
 #include <signal.h>
@@ -453,6 +454,202 @@ static void state_ioctls(void)
 	vm_free(vm);
 }
 
+/*
+ * A VM put back to where it was: by keel, or by the VMM as well as KVM lets it, which is a dirty ring, a copy of memory,
+ * and all the ioctls that set what a guest may have changed.
+ */
+#define RESET_PAGES	1000
+#define RESET_MEM	(N * 4096UL)
+
+static struct reset_bench {
+	struct vm *vm;
+	struct vcpu *v;
+	u8 *mem, *copy;
+	u32 id;				/* keel's snapshot; 0: there is none to be had */
+	struct kvm_dirty_gfn *ring;
+	u32 at;
+	struct kvm_regs regs;
+	struct kvm_sregs sregs;
+	struct kvm_xcrs xcrs;
+	struct kvm_debugregs debug;
+	struct kvm_vcpu_events events;
+	struct kvm_mp_state mp;
+	struct kvm_lapic_state lapic;
+	struct kvm_irqchip chip[3];
+	struct kvm_pit_state2 pit;
+	struct kvm_clock_data clock;
+	struct { struct kvm_msrs head; struct kvm_msr_entry e[250]; } msrs;
+	u8 xsave[4096];
+} rb;
+
+#define RING_PAGES	16
+#define RING_SIZE	(RING_PAGES * 4096 / sizeof(struct kvm_dirty_gfn))
+
+static void vmm_takes_msrs(void)
+{
+	struct { struct kvm_msr_list head; u32 index[500]; } list = { .head.nmsrs = 500 };
+	u32 i, n = 0;
+	u64 val;
+
+	must(ioctl(rb.vm->sys, KVM_GET_MSR_INDEX_LIST, &list));
+	for (i = 0; i < list.head.nmsrs && n < 250; i++) {
+		/* What is of no feature of this guest's cannot be set, and need not be */
+		if (vcpu_get_msr(rb.v, list.index[i], &val) != 1 || vcpu_set_msr(rb.v, list.index[i], val) != 1)
+			continue;
+		rb.msrs.e[n++] = (struct kvm_msr_entry){ .index = list.index[i], .data = val };
+	}
+	rb.msrs.head.nmsrs = n;
+}
+
+static void vmm_takes(void)
+{
+	int i;
+
+	memcpy(rb.copy, rb.mem, RESET_MEM);
+	must(ioctl(rb.v->fd, KVM_GET_REGS, &rb.regs));
+	must(ioctl(rb.v->fd, KVM_GET_SREGS, &rb.sregs));
+	must(ioctl(rb.v->fd, KVM_GET_XSAVE, rb.xsave));
+	must(ioctl(rb.v->fd, KVM_GET_XCRS, &rb.xcrs));
+	must(ioctl(rb.v->fd, KVM_GET_DEBUGREGS, &rb.debug));
+	must(ioctl(rb.v->fd, KVM_GET_VCPU_EVENTS, &rb.events));
+	must(ioctl(rb.v->fd, KVM_GET_MP_STATE, &rb.mp));
+	must(ioctl(rb.v->fd, KVM_GET_LAPIC, &rb.lapic));
+	must(ioctl(rb.vm->fd, KVM_GET_PIT2, &rb.pit));
+	must(ioctl(rb.vm->fd, KVM_GET_CLOCK, &rb.clock));
+	for (i = 0; i < 3; i++) {
+		rb.chip[i].chip_id = i;
+		must(ioctl(rb.vm->fd, KVM_GET_IRQCHIP, &rb.chip[i]));
+	}
+	vmm_takes_msrs();
+	rb.clock.flags = 0;
+}
+
+static void vmm_resets(void)
+{
+	struct kvm_dirty_gfn *e;
+	int i;
+
+	for (; e = &rb.ring[rb.at % RING_SIZE], __atomic_load_n(&e->flags, __ATOMIC_ACQUIRE) & KVM_DIRTY_GFN_F_DIRTY; rb.at++) {
+		if (e->slot == 1)
+			memcpy(rb.mem + e->offset * 4096, rb.copy + e->offset * 4096, 4096);
+		__atomic_store_n(&e->flags, KVM_DIRTY_GFN_F_RESET, __ATOMIC_RELEASE);
+	}
+	must(ioctl(rb.vm->fd, KVM_RESET_DIRTY_RINGS, 0));
+	must(ioctl(rb.v->fd, KVM_SET_SREGS, &rb.sregs));
+	must(ioctl(rb.v->fd, KVM_SET_REGS, &rb.regs));
+	must(ioctl(rb.v->fd, KVM_SET_XSAVE, rb.xsave));
+	must(ioctl(rb.v->fd, KVM_SET_XCRS, &rb.xcrs));
+	must(ioctl(rb.v->fd, KVM_SET_DEBUGREGS, &rb.debug));
+	must(ioctl(rb.v->fd, KVM_SET_LAPIC, &rb.lapic));
+	must(ioctl(rb.v->fd, KVM_SET_MSRS, &rb.msrs));
+	must(ioctl(rb.v->fd, KVM_SET_VCPU_EVENTS, &rb.events));
+	must(ioctl(rb.v->fd, KVM_SET_MP_STATE, &rb.mp));
+	for (i = 0; i < 3; i++)
+		must(ioctl(rb.vm->fd, KVM_SET_IRQCHIP, &rb.chip[i]));
+	must(ioctl(rb.vm->fd, KVM_SET_PIT2, &rb.pit));
+	must(ioctl(rb.vm->fd, KVM_SET_CLOCK, &rb.clock));
+}
+
+static void reset_take(void)
+{
+	struct keel_snapshot s = { 0 };
+
+	if (!ioctl(rb.vm->fd, KEEL_SNAPSHOT, &s))
+		rb.id = s.id;
+	else
+		vmm_takes();
+}
+
+static void reset_do(void)
+{
+	struct keel_reset r = { .id = rb.id };
+
+	if (rb.id)
+		must(ioctl(rb.vm->fd, KEEL_RESET, &r));
+	else
+		vmm_resets();
+}
+
+/* A run of the guest that writes RESET_PAGES pages, and the reset; less the same with a guest that writes none */
+static u64 reset_run(void)
+{
+	u64 start = rdtsc();
+
+	run_loop(rb.v);
+	reset_do();
+	return rdtsc() - start;
+}
+
+static void resets_of(const char *name, size_t size)
+{
+	struct keel_info info;
+	struct kvm_pit_config pit = { 0 };
+	u64 best = ~0UL, none = ~0UL, cost;
+	bool keel;
+	char row[64];
+	u64 start;
+	int i;
+
+	rb.vm = vm_new(VM_IRQCHIP);
+	keel = !ioctl(rb.vm->sys, KEEL_GET_INFO, &info);
+	must(ioctl(rb.vm->fd, KVM_CREATE_PIT2, &pit));
+	if (!keel)
+		must(vm_enable_cap(rb.vm, KVM_CAP_DIRTY_LOG_RING, RING_PAGES * 4096));
+	rb.mem = mem_alloc(size);
+	rb.copy = mem_alloc(RESET_MEM);
+	madvise(rb.mem, size, MADV_NOHUGEPAGE);
+	memset(rb.mem, 1, RESET_MEM);
+	memset(rb.copy, 1, RESET_MEM);
+	vm_slot(rb.vm, 1, FRESH_GPA, size, rb.mem, keel ? 0 : KVM_MEM_LOG_DIRTY_PAGES);
+	rb.v = loop_vcpu(rb.vm, touch_loop, code_size(touch_loop));
+	run_loop(rb.v);
+	loop_vcpu(rb.vm, touch_loop, code_size(touch_loop));
+	if (!keel) {
+		rb.ring = mmap(NULL, RING_PAGES * 4096, PROT_READ | PROT_WRITE, MAP_SHARED, rb.v->fd,
+			       KVM_DIRTY_LOG_PAGE_OFFSET * 4096);
+		if (rb.ring == MAP_FAILED)
+			die("no ring");
+	}
+	rb.id = 0;
+	rb.at = 0;
+	start = rdtsc();
+	reset_take();
+	snprintf(row, sizeof(row), "%s_take", name);
+	report(row, rdtsc() - start);
+	reset_do();
+	for (i = 0; i < 8; i++) {
+		start = rdtsc();
+		reset_do();
+		cost = rdtsc() - start;
+		if (cost < none)
+			none = cost;
+	}
+	snprintf(row, sizeof(row), "%s_fixed", name);
+	report(row, none);
+	snprintf(row, sizeof(row), "%s_page_first", name);
+	cost = reset_run();
+	report(row, (cost - none) / RESET_PAGES);
+	snprintf(row, sizeof(row), "%s_page_second", name);
+	cost = reset_run();
+	report(row, (cost - none) / RESET_PAGES);
+	for (i = 0; i < 8; i++) {
+		cost = reset_run();
+		if (cost < best)
+			best = cost;
+	}
+	snprintf(row, sizeof(row), "%s_page_each_run", name);
+	report(row, (best - none) / RESET_PAGES);
+	vm_free(rb.vm);
+	munmap(rb.mem, size);
+	munmap(rb.copy, RESET_MEM);
+}
+
+static void resets(void)
+{
+	resets_of("reset_64m", 64UL << 20);
+	resets_of("reset_512m", 512UL << 20);
+}
+
 /* KVM_RUN that does not get far: told to come back at once, and with all of the state in kvm_run, both ways */
 static void short_runs(void)
 {
@@ -805,7 +1002,7 @@ static const struct {
 } groups[] = {
 	{ "memory", idle_memory }, { "exits", simple_exits }, { "deadline", deadline_arm }, { "touches", touches },
 	{ "interrupts", interrupts }, { "state", state_ioctls }, { "runs", runs }, { "ioctls", vm_ioctls },
-	{ "steps", vm_steps }, { "halted", many_halted }, { "beside", beside },
+	{ "steps", vm_steps }, { "resets", resets }, { "halted", many_halted }, { "beside", beside },
 };
 
 #define NR_GROUPS	(sizeof(groups) / sizeof(groups[0]))

@@ -1,0 +1,958 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * A VM taken and put back (uapi/keel.h): its state, which is the same bit for bit
+ * when it is got again, and what the guest sees of that.
+ */
+#include "test.h"
+#include <keel.h>
+
+#define PAGE	4096UL
+
+struct blob {
+	u8 data[256 * 1024] __attribute__((aligned(8)));
+	u64 size;
+};
+
+static int state_get(struct vm *vm, struct blob *b, struct keel_state *arg)
+{
+	int r;
+
+	*arg = (struct keel_state){ .data = (u64)b->data, .size = sizeof(b->data) };
+	r = xioctl(vm->fd, KEEL_GET_STATE, arg);
+	b->size = arg->size;
+	return r;
+}
+
+static int state_set(struct vm *vm, const struct blob *b, u32 flags, struct keel_state *arg)
+{
+	*arg = (struct keel_state){ .data = (u64)b->data, .size = b->size, .flags = flags };
+	return xioctl(vm->fd, KEEL_SET_STATE, arg);
+}
+
+/* Data of a section; NULL: there is none */
+static void *section(struct blob *b, u32 id, u32 vcpu)
+{
+	struct keel_section *s = (void *)(b->data + sizeof(struct keel_state_head));
+
+	while ((u8 *)s < b->data + b->size) {
+		if (s->id == id && s->vcpu == vcpu)
+			return s + 1;
+		s = (void *)(s + 1) + (s->length + 7) / 8 * 8;
+	}
+	return NULL;
+}
+
+/* Where they differ: but for the moment at which each was taken.  Empty: nowhere */
+static const char *difference(const struct blob *a, const struct blob *b)
+{
+	static char text[128];
+	const struct keel_section *s = (void *)(a->data + sizeof(struct keel_state_head));
+	u64 at, i;
+
+	if (a->size != b->size)
+		return "size";
+	while ((u8 *)s < a->data + a->size) {
+		at = (u8 *)(s + 1) - a->data;
+		for (i = s->id == KEEL_SECTION_CLOCK ? 24 : 0; i < s->length; i++) {
+			if (a->data[at + i] == b->data[at + i])
+				continue;
+			i &= ~7UL;
+			snprintf(text, sizeof(text), "section %u of vCPU %d, byte %lu: %lx, %lx", s->id, (int)s->vcpu, i,
+				 *(u64 *)(a->data + at + i), *(u64 *)(b->data + at + i));
+			return text;
+		}
+		s = (void *)(s + 1) + (s->length + 7) / 8 * 8;
+	}
+	return "";
+}
+
+/* What an exit has begun is completed */
+static void settle(struct vcpu *v)
+{
+	v->run->immediate_exit = 1;
+	if (!ioctl(v->fd, KVM_RUN, 0) || errno != EINTR)
+		die("an exit is not completed");
+	v->run->immediate_exit = 0;
+}
+
+/* ---- a guest with two vCPUs and all that ticks ---- */
+
+#define TICK	0x50
+#define IPI	0x51
+#define PIT_IRQ	0x52
+#define ROOM	128		/* pages at HEAP_GPA that are written */
+
+static volatile u64 seeds[2], turns[2];
+static volatile u32 x2apic, quiet;
+
+static u64 next(u64 *seed)
+{
+	*seed = *seed * 6364136223846793005ULL + 1442695040888963407ULL;
+	return *seed >> 33;
+}
+
+static void __attribute__((target("sse2"))) touch_fpu(u64 v)
+{
+	asm volatile("movq %0,%%xmm3; fldpi; fstp %%st(0)" :: "r"(v));
+}
+
+static void busy_guest(u64 me)
+{
+	u64 seed = me + 1, i;
+
+	write_cr4(read_cr4() | X86_CR4_OSFXSR);
+	guest_on(TICK, guest_count_eoi);
+	guest_on(IPI, guest_count_eoi);
+	guest_on(PIT_IRQ, guest_count_eoi);
+	if (x2apic)
+		x2apic_on();
+	else
+		apic_on();
+	if (!quiet) {
+		apic_write(0x3e0, 0xb);			/* by one */
+		apic_write(0x320, TICK | 0x20000);	/* periodic */
+		apic_write(0x380, 50000000);
+	}
+	if (!quiet && !me) {
+		ioapic_entry(0, PIT_IRQ);
+		outb(0x43, 0x34);
+		outb(0x40, 0x00);
+		outb(0x40, 0x00);
+	}
+	wrmsr(0xc0000102, 0x1234500000 + me);	/* KERNEL_GS_BASE */
+	irq_on();
+	for (;;) {
+		for (i = 0; i < 40; i++) {
+			u64 page = next(&seed) % ROOM;
+
+			*(volatile u64 *)(HEAP_GPA + page * PAGE + 8 * (next(&seed) % 512)) = seed;
+		}
+		touch_fpu(seed);
+		seeds[me] = seed;
+		turns[me]++;
+		if (turns[me] % 3 == 0)
+			apic_icr(!me, IPI);
+		guest_sync(turns[me]);
+	}
+}
+
+FIXTURE(busy) {
+	struct vm *vm;
+	struct vcpu *v[2];
+	struct blob *a, *b, *c;
+	struct keel_state arg;
+};
+
+FIXTURE_VARIANT(busy) {
+	u32 x2apic;
+};
+
+FIXTURE_VARIANT_ADD(busy, xapic) { };
+FIXTURE_VARIANT_ADD(busy, x2apic) { .x2apic = 1 };
+
+FIXTURE_SETUP(busy)
+{
+	struct kvm_pit_config pit = { 0 };
+	int i;
+
+	self->vm = vm_new(VM_IRQCHIP);
+	must(ioctl(self->vm->fd, KVM_CREATE_PIT2, &pit));
+	for (i = 0; i < 2; i++) {
+		self->v[i] = vcpu_new(self->vm, i);
+		vcpu_long(self->v[i], busy_guest, i);
+	}
+	guest_var(self->vm, x2apic) = variant->x2apic;
+	self->a = calloc(1, sizeof(*self->a));
+	self->b = calloc(1, sizeof(*self->b));
+	self->c = calloc(1, sizeof(*self->c));
+}
+
+FIXTURE_TEARDOWN(busy)
+{
+	vm_free(self->vm);
+}
+
+/* The state is @want.  Timers go on: what has come to its time since it was set is no fault, but it does not each time */
+static const char *set_again(struct vm *vm, const struct blob *want, struct blob *is)
+{
+	const char *differs = "";
+	struct keel_state arg;
+	int i;
+
+	for (i = 0; i < 500; i++) {		/* a busy machine may take longer than a timer, now and then */
+		if (state_set(vm, want, 0, &arg) || state_get(vm, is, &arg))
+			return strerror(errno);
+		differs = difference(want, is);
+		if (!*differs)
+			break;
+	}
+	return differs;
+}
+
+static void run_turns(struct vcpu *v[2], int n)
+{
+	int i;
+
+	for (i = 0; i < n; i++) {
+		vcpu_sync(v[i & 1]);
+		settle(v[i & 1]);
+	}
+}
+
+#define SOON	10000000UL	/* ns */
+
+/* Is a timer so near to its time that it comes to it each time before somebody looks? */
+static bool ticks_soon(struct blob *b)
+{
+	const struct keel_state_clock *clock = section(b, KEEL_SECTION_CLOCK, -1);
+	const struct keel_state_pit *pit = section(b, KEEL_SECTION_PIT, -1);
+	int i;
+
+	if (pit->armed && pit->expires - clock->mono_ns < SOON)
+		return true;
+	for (i = 0; i < 2; i++) {
+		const struct keel_state_lapic *l = section(b, KEEL_SECTION_LAPIC, i);
+
+		if (l->due || (l->expires && l->expires - clock->mono_ns < SOON))
+			return true;
+	}
+	return false;
+}
+
+/* After at least @n turns */
+static void state_after(struct vm *vm, struct vcpu *v[2], int n, struct blob *b)
+{
+	struct keel_state arg;
+
+	do {
+		run_turns(v, n);
+		if (state_get(vm, b, &arg))
+			die("KEEL_GET_STATE: %s", strerror(errno));
+	} while (ticks_soon(b));
+}
+
+TEST_F(busy, same_again)
+{
+	int round;
+
+	for (round = 0; round < 6; round++) {
+		state_after(self->vm, self->v, 5, self->a);
+		state_after(self->vm, self->v, 4 + round, self->b);
+		EXPECT_STRNE("", difference(self->a, self->b));
+		ASSERT_STREQ("", set_again(self->vm, self->a, self->c));
+		/* And from another one back to the second */
+		ASSERT_STREQ("", set_again(self->vm, self->b, self->c));
+	}
+	/* All that ticks still does */
+	for (round = 0; round < 100 && !guest_var(self->vm, guest_irqs[PIT_IRQ]); round++) {
+		run_turns(self->v, 20);
+		sleep_ms(10);
+	}
+	EXPECT_NE(0, guest_var(self->vm, guest_irqs[TICK]));
+	EXPECT_NE(0, guest_var(self->vm, guest_irqs[IPI]));
+	EXPECT_NE(0, guest_var(self->vm, guest_irqs[PIT_IRQ]));
+}
+
+/* A look changes nothing; another one finds the same but for what time does */
+TEST_F(busy, look)
+{
+	run_turns(self->v, 5);
+	ASSERT_EQ(0, state_get(self->vm, self->a, &self->arg));
+	ASSERT_EQ(0, state_set(self->vm, self->a, KEEL_TIME_GOES_ON, &self->arg));
+	run_turns(self->v, 2);
+}
+
+/* Another VM set up the same goes on with it */
+TEST_F(busy, elsewhere)
+{
+	struct kvm_pit_config pit = { 0 };
+	struct vm *vm = vm_new(VM_IRQCHIP);
+	struct vcpu *v[2];
+	int i;
+
+	must(ioctl(vm->fd, KVM_CREATE_PIT2, &pit));
+	for (i = 0; i < 2; i++)
+		v[i] = vcpu_new(vm, i);
+	state_after(self->vm, self->v, 6, self->a);
+	memcpy(vm->mem, self->vm->mem, MEM_SIZE);
+	ASSERT_STREQ("", set_again(vm, self->a, self->b));
+	run_turns(v, 10);
+	EXPECT_EQ(guest_var(vm, turns[0]), guest_var(self->vm, turns[0]) + 5);
+	vm_free(vm);
+}
+
+TEST_F(busy, errors)
+{
+	struct keel_state *arg = &self->arg;
+	struct keel_state_events *e;
+	struct keel_state_pit *pit;
+	struct keel_section *s;
+	u64 was;
+
+	guest_var(self->vm, quiet) = 1;
+	run_turns(self->v, 5);
+	ASSERT_EQ(0, state_get(self->vm, self->a, arg));
+
+	arg->size = 100;
+	EXPECT_EQ(-E2BIG, xioctl(self->vm->fd, KEEL_GET_STATE, arg));
+	EXPECT_EQ(self->a->size, arg->size);
+	arg->data = 8;
+	EXPECT_EQ(-EFAULT, xioctl(self->vm->fd, KEEL_GET_STATE, arg));
+	arg->flags = KEEL_TIME_GOES_ON;
+	EXPECT_EQ(-EINVAL, xioctl(self->vm->fd, KEEL_GET_STATE, arg));
+	EXPECT_EQ(-EINVAL, state_set(self->vm, self->a, 2, arg));
+
+	run_turns(self->v, 3);
+	ASSERT_EQ(0, state_get(self->vm, self->b, arg));
+#define REFUSED(err, what, sec, cpu) do {						\
+	memcpy(self->c, self->a, sizeof(*self->a));					\
+	what;										\
+	EXPECT_EQ(err, state_set(self->vm, self->c, 0, arg));				\
+	EXPECT_EQ(sec, arg->section.id);						\
+	EXPECT_EQ(cpu, (int)arg->section.vcpu);						\
+	ASSERT_EQ(0, state_get(self->vm, self->c, arg));				\
+	EXPECT_STREQ("", difference(self->b, self->c));					\
+} while (0)
+#define IN(id, vcpu)	section(self->c, id, vcpu)
+	REFUSED(-EINVAL, self->c->data[0]++, 0, 0);
+	REFUSED(-EPROTO, self->c->data[8]++, 0, 0);
+	REFUSED(-EINVAL, self->c->size = 8, 0, 0);
+	REFUSED(-ENODEV, self->c->size = 16, KEEL_SECTION_CLOCK, -1);
+	REFUSED(-EINVAL, self->c->size -= 8, KEEL_SECTION_LAPIC, 1);
+	REFUSED(-EINVAL, self->c->data[12]++, 0, 0);
+	REFUSED(-EPROTO, (s = IN(KEEL_SECTION_PV, 1), s[-1].id = 4711), 4711, 1);
+	REFUSED(-ENODEV, (s = IN(KEEL_SECTION_PV, 1), s[-1].vcpu = 7), KEEL_SECTION_PV, 7);
+	REFUSED(-ENODEV, (s = IN(KEEL_SECTION_PV, 1), s[-1].id = KEEL_SECTION_MCE), KEEL_SECTION_MCE, 1);
+	REFUSED(-EINVAL, (s = IN(KEEL_SECTION_PV, 0), s[-1].length = 0xfffffff0), KEEL_SECTION_PV, 0);
+	REFUSED(-EINVAL, (s = IN(KEEL_SECTION_MSRS, 0), s[-1].length += 16), KEEL_SECTION_MSRS, 0);
+	/* Values, after others were set already */
+	REFUSED(-EINVAL, ((struct kvm_sregs2 *)IN(KEEL_SECTION_SREGS, 1))->cr4 = ~0ULL, KEEL_SECTION_SREGS, 1);
+	REFUSED(-EINVAL, ((struct kvm_msr_entry *)IN(KEEL_SECTION_MSRS, 1))->index = 0x10, KEEL_SECTION_MSRS, 1);
+	REFUSED(-EINVAL, (e = IN(KEEL_SECTION_EVENTS, 1), e->injected.type = 9), KEEL_SECTION_EVENTS, 1);
+	REFUSED(-EINVAL, (e = IN(KEEL_SECTION_EVENTS, 1), e->mp_state = 77), KEEL_SECTION_EVENTS, 1);
+	REFUSED(-EINVAL, (pit = IN(KEEL_SECTION_PIT, -1), pit->period = 1), KEEL_SECTION_PIT, -1);
+	REFUSED(-EINVAL, *(u64 *)(IN(KEEL_SECTION_FPU, 0) + sizeof(struct keel_state_fpu) + 520) = 1, KEEL_SECTION_FPU, 0);
+	was = guest_var(self->vm, turns[0]);
+	run_turns(self->v, 2);
+	EXPECT_LT(was, guest_var(self->vm, turns[0]));
+}
+
+/* ---- the TSC: as if no time had gone by, or all of it ---- */
+
+static void tsc_guest(u64 me)
+{
+	static volatile u64 tsc;
+
+	for (;;) {
+		tsc = rdtsc();
+		guest_sync(0);
+		guest_sync(tsc);
+		guest_sync(tsc >> 32);
+	}
+}
+
+static u64 guest_tsc(struct vcpu *v)
+{
+	u64 low;
+
+	vcpu_sync(v);
+	low = vcpu_sync(v);
+	low |= (u64)vcpu_sync(v) << 32;
+	settle(v);
+	return low;
+}
+
+TEST(time_moves)
+{
+	struct vm *vm = vm_new(VM_IRQCHIP);
+	struct vcpu *v = vcpu_new(vm, 0);
+	struct blob *b = calloc(1, sizeof(*b));
+	u64 first, then, back, khz;
+	struct keel_state arg;
+	int flag;
+
+	vcpu_long(v, tsc_guest, 0);
+	guest_tsc(v);
+	khz = must(ioctl(v->fd, KVM_GET_TSC_KHZ, 0));
+	for (flag = 0; flag < 2; flag++) {
+		first = guest_tsc(v);
+		ASSERT_EQ(0, state_get(vm, b, &arg));
+		sleep_ms(2000);
+		then = guest_tsc(v);
+		EXPECT_LT(first + khz * 1900, then);
+		ASSERT_EQ(0, state_set(vm, b, flag ? KEEL_TIME_GOES_ON : 0, &arg));
+		back = guest_tsc(v);
+		if (flag) {
+			EXPECT_LT(then, back);
+		} else {
+			EXPECT_LT(first, back);
+			EXPECT_LT(back, first + khz * 1000);
+		}
+	}
+	vm_free(vm);
+}
+
+TEST(info)
+{
+	struct vm *vm = vm_new(VM_PLAIN);
+	struct keel_info a = { .reserved[3] = 1 }, b;
+
+	ASSERT_EQ(0, xioctl(vm->sys, KEEL_GET_INFO, &a));
+	ASSERT_EQ(0, xioctl(vm->fd, KEEL_GET_INFO, &b));
+	EXPECT_EQ(0, memcmp(&a, &b, sizeof(a)));
+	EXPECT_EQ(0, a.reserved[3]);
+	EXPECT_EQ(KEEL_FEATURE_STATE, a.features & KEEL_FEATURE_STATE);
+	EXPECT_EQ(KEEL_STATE_VERSION, a.state_version);
+	vm_free(vm);
+}
+
+/* A vCPU's thread is in KVM_RUN, halted */
+static void halting_guest(u64 me)
+{
+	apic_on();
+	guest_on(IPI, guest_count_eoi);
+	for (;;) {
+		irq_halt();
+		guest_sync(me);
+	}
+}
+
+static void *runs(void *v)
+{
+	vcpu_sync(v);
+	return NULL;
+}
+
+TEST(busy_vcpu)
+{
+	struct kvm_msi msi = { .address_lo = 0xfee01000, .data = IPI };
+	struct vm *vm = vm_new(VM_IRQCHIP);
+	struct vcpu *v[2] = { vcpu_new(vm, 0), vcpu_new(vm, 1) };
+	struct blob *b = calloc(1, sizeof(*b));
+	struct keel_state arg;
+	pthread_t t;
+	int i;
+
+	vcpu_long(v[0], halting_guest, 0);
+	vcpu_long(v[1], halting_guest, 1);
+	must(ioctl(v[1]->fd, KVM_GET_TSC_KHZ, 0));
+	pthread_create(&t, NULL, runs, v[1]);
+	for (i = 0; i < 10000 && !vcpu_stat(v[1], "halt_exits"); i++)
+		sleep_ms(1);
+	EXPECT_EQ(-EBUSY, state_get(vm, b, &arg));
+	EXPECT_EQ(1, arg.section.vcpu);
+	must(ioctl(vm->fd, KVM_SIGNAL_MSI, &msi));
+	pthread_join(t, NULL);
+	settle(v[1]);
+	EXPECT_EQ(0, state_get(vm, b, &arg));
+	vm_free(vm);
+}
+
+/* One is in the midst of an exit */
+static void reading_guest(u64 me)
+{
+	guest_eq(mmio_read32(HOLE_GPA), 0x1234);
+	guest_sync(1);
+}
+
+TEST(unfinished)
+{
+	struct vm *vm = vm_new(VM_PLAIN);
+	struct vcpu *v = vcpu_new(vm, 0);
+	struct blob *b = calloc(1, sizeof(*b)), *back = calloc(1, sizeof(*b));
+	struct keel_snapshot snap = { 0 };
+	struct keel_state arg;
+	int i;
+
+	vcpu_long(v, reading_guest, 0);
+	ASSERT_EQ(0, state_get(vm, back, &arg));
+	for (i = 0; i < 2; i++) {
+		*(u32 *)vcpu_expect_mmio(v, false, HOLE_GPA, 4)->mmio.data = 0x1234;
+		EXPECT_EQ(-EINPROGRESS, state_get(vm, b, &arg));
+		EXPECT_EQ(0, arg.section.vcpu);
+		EXPECT_EQ(-EINPROGRESS, xioctl(vm->fd, KEEL_SNAPSHOT, &snap));
+		settle(v);
+		ASSERT_EQ(0, state_get(vm, b, &arg));
+		EXPECT_EQ(1, vcpu_sync(v));
+		settle(v);
+		ASSERT_EQ(0, state_set(vm, b, 0, &arg));
+		EXPECT_EQ(1, vcpu_sync(v));
+		settle(v);
+		ASSERT_EQ(0, state_set(vm, back, 0, &arg));
+	}
+	/* But a reset throws it away */
+	must(ioctl(vm->fd, KEEL_SNAPSHOT, &snap));
+	for (i = 0; i < 3; i++) {
+		struct keel_reset r = { .id = snap.id, .flags = KEEL_RESET_MEMORY };
+
+		*(u32 *)vcpu_expect_mmio(v, false, HOLE_GPA, 4)->mmio.data = 0x1234;
+		EXPECT_EQ(-EINPROGRESS, xioctl(vm->fd, KEEL_RESET, &r));
+		r.flags = 0;
+		ASSERT_EQ(0, xioctl(vm->fd, KEEL_RESET, &r));
+	}
+	*(u32 *)vcpu_expect_mmio(v, false, HOLE_GPA, 4)->mmio.data = 0x1234;
+	EXPECT_EQ(1, vcpu_sync(v));
+	vm_free(vm);
+}
+
+/* ------------------------------------------------------------------ snapshots */
+
+static u32 snapshot(struct vm *vm)
+{
+	struct keel_snapshot s = { 0 };
+
+	must(ioctl(vm->fd, KEEL_SNAPSHOT, &s));
+	return s.id;
+}
+
+static int reset_to(struct vm *vm, u32 id, u32 flags, u64 *pages)
+{
+	struct keel_reset r = { .id = id, .flags = flags };
+	int ret = xioctl(vm->fd, KEEL_RESET, &r);
+
+	if (pages)
+		*pages = r.pages;
+	return ret;
+}
+
+static u64 hash(const void *mem, u64 size)
+{
+	const u64 *p = mem;
+	u64 h = 1, i;
+
+	for (i = 0; i < size / 8; i++)
+		h = (h ^ p[i]) * 0x9e3779b97f4a7c15ULL + (h >> 29);
+	return h;
+}
+
+static int resets(void)
+{
+	const char *n = getenv("SNAPSHOT_RESETS");
+
+	return n ? atoi(n) : 150;
+}
+
+static void *one_turn(void *arg)
+{
+	vcpu_sync(arg);
+	settle(arg);
+	return NULL;
+}
+
+/* Memory and state are the same after each reset, whatever two vCPUs at once did between */
+TEST_F_TIMEOUT(busy, resets, 3600)
+{
+	struct vm *vm = self->vm;
+	u64 want, heap, pages, all = 0;
+	const char *differs;
+	int i, tries, n = resets();
+	pthread_t t[2];
+	u32 id;
+
+	do {
+		run_turns(self->v, 6);
+		id = snapshot(vm);
+		EXPECT_LT(0, id);
+		ASSERT_EQ(0, reset_to(vm, id, 0, NULL));
+		ASSERT_EQ(0, state_get(vm, self->a, &self->arg));
+		if (!ticks_soon(self->a))
+			break;
+		ASSERT_EQ(0, xioctl(vm->fd, KEEL_DROP, id));
+	} while (true);
+	want = hash(vm->mem, MEM_SIZE);
+	heap = hash(vm->mem + HEAP_GPA, ROOM * PAGE);
+	for (i = 0; i < n; i++) {
+		if (i % 8) {
+			run_turns(self->v, 1 + i % 5);
+		} else {
+			pthread_create(&t[0], NULL, one_turn, self->v[0]);
+			pthread_create(&t[1], NULL, one_turn, self->v[1]);
+			pthread_join(t[0], NULL);
+			pthread_join(t[1], NULL);
+		}
+		ASSERT_EQ(0, reset_to(vm, id, 0, &pages));
+		all += pages;
+		/* All of it takes the emulated machine longer than the rest */
+		if (i % 8 == 0 || i == n - 1) {
+			ASSERT_EQ(want, hash(vm->mem, MEM_SIZE)) TH_LOG("after %d resets", i);
+		}
+		ASSERT_EQ(heap, hash(vm->mem + HEAP_GPA, ROOM * PAGE)) TH_LOG("after %d resets", i);
+		for (tries = 0; tries < 500; tries++) {
+			ASSERT_EQ(0, state_get(vm, self->b, &self->arg));
+			differs = difference(self->a, self->b);
+			if (!*differs)
+				break;
+			ASSERT_EQ(0, reset_to(vm, id, 0, NULL));
+		}
+		ASSERT_STREQ("", differs);
+	}
+	EXPECT_LE(n * 20, all);
+	EXPECT_NE(0, fd_stat(vm->fd, "snapshot_pages"));
+	EXPECT_EQ(0, xioctl(vm->fd, KEEL_DROP, id));
+	EXPECT_EQ(0, fd_stat(vm->fd, "snapshot_pages"));
+	EXPECT_EQ(-ENOENT, reset_to(vm, id, 0, NULL));
+	run_turns(self->v, 6);
+}
+
+/* ---- what is in memory, without a guest's clock ---- */
+
+#define PAGES	256
+#define BASE	0x40000000UL
+
+struct order {
+	u64 page, value;
+};
+
+static volatile struct order orders[64];
+static volatile u32 nr_orders;
+
+/* Writes what it is told, and reads back the sum of all */
+static void obedient_guest(u64 me)
+{
+	u32 i;
+
+	for (;;) {
+		for (i = 0; i < nr_orders; i++)
+			*(volatile u64 *)(BASE + orders[i].page * PAGE + 8 * (orders[i].value % 512)) = orders[i].value;
+		guest_sync(0);
+	}
+}
+
+FIXTURE(tree) {
+	struct vm *vm;
+	struct vcpu *v;
+	u8 *mem;
+	u64 seed;
+};
+
+FIXTURE_VARIANT(tree) {
+	bool huge;
+	u32 flags;
+	u32 ring;
+};
+
+FIXTURE_VARIANT_ADD(tree, small) { };
+FIXTURE_VARIANT_ADD(tree, huge) { .huge = true };
+FIXTURE_VARIANT_ADD(tree, logged) { .flags = KVM_MEM_LOG_DIRTY_PAGES };
+FIXTURE_VARIANT_ADD(tree, ring) { .flags = KVM_MEM_LOG_DIRTY_PAGES, .ring = 1 };
+
+FIXTURE_SETUP(tree)
+{
+	u8 *p = mem_alloc(2 * PAGES * PAGE + 0x200000);
+
+	self->vm = vm_new(VM_PLAIN);
+	if (variant->ring)
+		must(vm_enable_cap(self->vm, KVM_CAP_DIRTY_LOG_RING, 16 * 4096));
+	self->v = vcpu_new(self->vm, 0);
+	vcpu_long(self->v, obedient_guest, 0);
+	p = (u8 *)(((u64)p + 0x1fffff) & ~0x1fffffUL);
+	madvise(p, 0x200000, variant->huge ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
+	memset(p, 1, PAGES * PAGE);
+	self->mem = p;
+	vm_slot(self->vm, 1, BASE, PAGES * PAGE, p, variant->flags);
+	self->seed = 77;
+}
+
+FIXTURE_TEARDOWN(tree)
+{
+	vm_free(self->vm);
+}
+
+static void write_some(FIXTURE_DATA(tree) *self, u32 n)
+{
+	struct vm *vm = self->vm;
+	u32 i;
+
+	for (i = 0; i < n; i++) {
+		guest_var(vm, orders[i].page) = next(&self->seed) % PAGES;
+		guest_var(vm, orders[i].value) = next(&self->seed);
+	}
+	guest_var(vm, nr_orders) = n;
+	vcpu_sync(self->v);
+	settle(self->v);
+}
+
+/* All pages that differ are in the log; taken out of it by this */
+static bool all_logged(struct vm *vm, const u8 *mem, const u8 *was)
+{
+	u64 bits[PAGES / 64];
+	struct kvm_dirty_log log = { .slot = 1, .dirty_bitmap = bits };
+	int i;
+
+	must(ioctl(vm->fd, KVM_GET_DIRTY_LOG, &log));
+	for (i = 0; i < PAGES; i++)
+		if (memcmp(mem + i * PAGE, was + i * PAGE, PAGE) && !(bits[i / 64] >> (i % 64) & 1))
+			return false;
+	return true;
+}
+
+/* What the VMM harvests of the ring, likewise */
+static bool all_in_ring(struct vcpu *v, struct kvm_dirty_gfn *ring, u32 *at, const u8 *mem, const u8 *was)
+{
+	u64 bits[PAGES / 64] = { 0 };
+	int i;
+
+	for (; ring[*at % 4096].flags & KVM_DIRTY_GFN_F_DIRTY; ++*at) {
+		if (ring[*at % 4096].slot == 1)
+			bits[ring[*at % 4096].offset / 64] |= 1UL << ring[*at % 4096].offset % 64;
+		ring[*at % 4096].flags = KVM_DIRTY_GFN_F_RESET;
+	}
+	must(ioctl(v->vm->fd, KVM_RESET_DIRTY_RINGS, 0));
+	for (i = 0; i < PAGES; i++)
+		if (memcmp(mem + i * PAGE, was + i * PAGE, PAGE) && !(bits[i / 64] >> (i % 64) & 1))
+			return false;
+	return true;
+}
+
+#define NODES	24
+
+/* Any walk in a tree that grows and shrinks finds each as it was, and the dirty log knows of all that changed */
+TEST_F_TIMEOUT(tree, walk, 400)
+{
+	struct node {
+		u32 id;
+		int parent, children;
+		u64 hash;
+	} node[NODES] = { 0 };
+	struct kvm_dirty_gfn *ring = NULL;
+	u8 *was = malloc(PAGES * PAGE);
+	int i, at = -1, to, rounds = 200;
+	u32 ring_at = 0;
+	u64 pages;
+
+	if (variant->ring) {
+		ring = mmap(NULL, 16 * 4096, PROT_READ | PROT_WRITE, MAP_SHARED, self->v->fd, KVM_DIRTY_LOG_PAGE_OFFSET * PAGE);
+		ASSERT_NE(MAP_FAILED, ring);
+	}
+	memcpy(was, self->mem, PAGES * PAGE);
+	for (i = 0; i < rounds; i++) {
+		write_some(self, next(&self->seed) % 24);
+		to = next(&self->seed) % NODES;
+		if (at < 0 || !node[to].id) {
+			node[to] = (struct node){ .id = snapshot(self->vm), .parent = at, .hash = hash(self->mem, PAGES * PAGE) };
+			if (at >= 0)
+				node[at].children++;
+			at = to;
+		} else if (next(&self->seed) % 4 == 0 && !node[to].children && node[to].parent >= 0) {
+			u64 before = hash(self->mem, PAGES * PAGE);
+
+			ASSERT_EQ(0, xioctl(self->vm->fd, KEEL_DROP, node[to].id));
+			ASSERT_EQ(before, hash(self->mem, PAGES * PAGE));
+			node[node[to].parent].children--;
+			if (at == to)
+				at = node[to].parent;
+			node[to].id = 0;
+		} else {
+			if (node[to].children) {
+				EXPECT_EQ(-ENOTEMPTY, xioctl(self->vm->fd, KEEL_DROP, node[to].id));
+			}
+			/* Often, so that pages get hot */
+			if (next(&self->seed) % 2)
+				to = at;
+			ASSERT_EQ(0, reset_to(self->vm, node[to].id, KEEL_RESET_MEMORY, &pages));
+			ASSERT_EQ(node[to].hash, hash(self->mem, PAGES * PAGE)) TH_LOG("round %d", i);
+			at = to;
+		}
+		if (variant->ring) {
+			ASSERT_TRUE(all_in_ring(self->v, ring, &ring_at, self->mem, was));
+		} else if (variant->flags) {
+			ASSERT_TRUE(all_logged(self->vm, self->mem, was));
+		}
+		memcpy(was, self->mem, PAGES * PAGE);
+	}
+	free(was);
+}
+
+/* Pages that each run writes cost no exit any more, and are put back all the same */
+TEST_F(tree, hot)
+{
+	struct keel_info info;
+	u64 want, faults = 0, pages, value = 3, i, first = 0, last = 0;
+	u32 id;
+
+	must(ioctl(self->vm->fd, KEEL_GET_INFO, &info));
+	id = snapshot(self->vm);
+	want = hash(self->mem, PAGES * PAGE);
+	for (i = 0; i < 24; i++) {
+		u32 n;
+
+		/* All 32 now and then; fewer for a while, and others */
+		guest_var(self->vm, nr_orders) = 32;
+		for (n = 0; n < 32; n++) {
+			guest_var(self->vm, orders[n].page) = i < 16 ? 3 * n : 100 + n;
+			guest_var(self->vm, orders[n].value) = value++;
+		}
+		faults = vcpu_stat(self->v, "page_faults");
+		vcpu_sync(self->v);
+		settle(self->v);
+		faults = vcpu_stat(self->v, "page_faults") - faults;
+		if (i == 1)
+			first = faults;
+		if (i == 14)
+			last = faults;
+		ASSERT_NE(want, hash(self->mem, PAGES * PAGE));
+		ASSERT_EQ(0, reset_to(self->vm, id, 0, &pages));
+		EXPECT_LE(32, pages);
+		ASSERT_EQ(want, hash(self->mem, PAGES * PAGE)) TH_LOG("run %lu", (unsigned long)i);
+	}
+	EXPECT_LE(32, first);
+	if (info.features & KEEL_FEATURE_WORKING_SET && !variant->flags) {
+		EXPECT_GT(8, last);
+	} else {
+		EXPECT_LE(32, last);
+	}
+}
+
+/* A page that is not there any more in the host's tables has been written, for all that is known */
+TEST_F(tree, hot_and_gone)
+{
+	u64 want, i;
+	u32 id;
+
+	id = snapshot(self->vm);
+	want = hash(self->mem, PAGES * PAGE);
+	for (i = 0; i < 12; i++) {
+		guest_var(self->vm, nr_orders) = 1;
+		guest_var(self->vm, orders[0].page) = 5;
+		guest_var(self->vm, orders[0].value) = i;
+		vcpu_sync(self->v);
+		settle(self->v);
+		if (i >= 8) {
+			/* Out of keel's tables, with what the CPU noted there */
+			must(mprotect(self->mem, PAGES * PAGE, PROT_READ));
+			must(mprotect(self->mem, PAGES * PAGE, PROT_READ | PROT_WRITE));
+		}
+		ASSERT_EQ(0, reset_to(self->vm, id, 0, NULL));
+		ASSERT_EQ(want, hash(self->mem, PAGES * PAGE)) TH_LOG("run %lu", (unsigned long)i);
+	}
+}
+
+static int mark(struct vm *vm, u64 gpa, u64 size)
+{
+	struct keel_range r = { .gpa = gpa, .size = size };
+
+	return xioctl(vm->fd, KEEL_MARK_DIRTY, &r);
+}
+
+/* The VMM's own writes: undone if it said so before, kept if after */
+TEST_F(tree, marked)
+{
+	struct keel_range bad = { .gpa = BASE, .size = 1, .flags = 1 };
+	u32 id;
+
+	EXPECT_EQ(0, mark(self->vm, BASE, PAGES * PAGE));	/* for nobody */
+	id = snapshot(self->vm);
+	EXPECT_EQ(0, mark(self->vm, BASE + 10, 2 * PAGE));
+	self->mem[0] = self->mem[2 * PAGE] = self->mem[3 * PAGE] = 9;
+	EXPECT_EQ(0, mark(self->vm, BASE + 3 * PAGE, 1));
+	ASSERT_EQ(0, reset_to(self->vm, id, 0, NULL));
+	EXPECT_EQ(1, self->mem[0]);
+	EXPECT_EQ(1, self->mem[2 * PAGE]);
+	EXPECT_EQ(9, self->mem[3 * PAGE]);
+	EXPECT_EQ(0, mark(self->vm, BASE, 0));
+	EXPECT_EQ(-ENOENT, mark(self->vm, BASE, (PAGES + 1) * PAGE));
+	EXPECT_EQ(-ENOENT, mark(self->vm, ~0UL, 1));
+	EXPECT_EQ(-EINVAL, mark(self->vm, ~0UL, 2));
+	EXPECT_EQ(-EINVAL, xioctl(self->vm->fd, KEEL_MARK_DIRTY, &bad));
+	bad = (struct keel_range){ .gpa = BASE, .size = 1, .space = 2 };
+	EXPECT_EQ(-EINVAL, xioctl(self->vm->fd, KEEL_MARK_DIRTY, &bad));
+}
+
+/* Memslots stay as they are */
+TEST_F(tree, slots)
+{
+	void *more = mem_alloc(PAGE);
+	u32 id = snapshot(self->vm);
+
+	EXPECT_EQ(-EBUSY, vm_try_slot(self->vm, 2, 2 * BASE, PAGE, more, 0));
+	EXPECT_EQ(-EBUSY, vm_try_slot(self->vm, 1, BASE, 0, self->mem, 0));
+	EXPECT_EQ(-EBUSY, vm_try_slot(self->vm, 1, 2 * BASE, PAGES * PAGE, self->mem, variant->flags));
+	EXPECT_EQ(0, vm_try_slot(self->vm, 1, BASE, PAGES * PAGE, self->mem, KVM_MEM_LOG_DIRTY_PAGES));
+	EXPECT_EQ(0, vm_try_slot(self->vm, 1, BASE, PAGES * PAGE, self->mem, 0));
+	write_some(self, 20);
+	EXPECT_EQ(0, reset_to(self->vm, id, 0, NULL));
+	EXPECT_EQ(1, self->mem[8]);
+	EXPECT_EQ(0, xioctl(self->vm->fd, KEEL_DROP, id));
+	EXPECT_EQ(0, vm_try_slot(self->vm, 2, 2 * BASE, PAGE, more, 0));
+	EXPECT_EQ(0, vm_try_slot(self->vm, 1, BASE, 0, self->mem, 0));
+}
+
+/* Memory that stands in two places */
+TEST_F(tree, aliased)
+{
+	u64 want, i;
+	u32 id;
+
+	vm_slot(self->vm, 2, BASE + 0x10000000, PAGES * PAGE, self->mem, 0);
+	id = snapshot(self->vm);
+	want = hash(self->mem, PAGES * PAGE);
+	for (i = 0; i < 12; i++) {
+		u32 n;
+
+		for (n = 0; n < 16; n++) {
+			guest_var(self->vm, orders[n].page) = n / 2 + (n % 2 ? 0x10000 : 0);
+			guest_var(self->vm, orders[n].value) = 17 * i + n;
+		}
+		guest_var(self->vm, nr_orders) = 16;
+		vcpu_sync(self->v);
+		settle(self->v);
+		ASSERT_NE(want, hash(self->mem, PAGES * PAGE));
+		ASSERT_EQ(0, reset_to(self->vm, id, 0, NULL));
+		ASSERT_EQ(want, hash(self->mem, PAGES * PAGE)) TH_LOG("run %lu", (unsigned long)i);
+	}
+}
+
+TEST_F(tree, limits)
+{
+	struct keel_snapshot s = { 0 };
+	struct keel_reset r = { 0 };
+	struct keel_info info;
+	u32 i, id[300];
+
+	must(ioctl(self->vm->fd, KEEL_GET_INFO, &info));
+	ASSERT_LE(256, info.max_snapshots);
+	ASSERT_LE(64, info.max_depth);
+	EXPECT_EQ(-ENOENT, reset_to(self->vm, 1, 0, NULL));
+	EXPECT_EQ(-ENOENT, xioctl(self->vm->fd, KEEL_DROP, 1));
+	s.flags = 1;
+	EXPECT_EQ(-EINVAL, xioctl(self->vm->fd, KEEL_SNAPSHOT, &s));
+	for (i = 0; i < info.max_depth; i++)
+		id[i] = snapshot(self->vm);
+	s.flags = 0;
+	EXPECT_EQ(-E2BIG, xioctl(self->vm->fd, KEEL_SNAPSHOT, &s));
+	ASSERT_EQ(0, reset_to(self->vm, id[0], 0, NULL));
+	for (; i < info.max_snapshots; i++) {
+		id[i] = snapshot(self->vm);
+		ASSERT_EQ(0, reset_to(self->vm, id[0], 0, NULL));
+	}
+	EXPECT_EQ(-E2BIG, xioctl(self->vm->fd, KEEL_SNAPSHOT, &s));
+	r.id = id[3];
+	r.flags = 4;
+	EXPECT_EQ(-EINVAL, xioctl(self->vm->fd, KEEL_RESET, &r));
+	r.flags = 0;
+	r.reserved[1] = 1;
+	EXPECT_EQ(-EINVAL, xioctl(self->vm->fd, KEEL_RESET, &r));
+	EXPECT_EQ(0, reset_to(self->vm, id[63], 0, NULL));
+	EXPECT_EQ(-ENOTEMPTY, xioctl(self->vm->fd, KEEL_DROP, id[3]));
+	EXPECT_EQ(-ENOENT, xioctl(self->vm->fd, KEEL_DROP, id[3] | 1UL << 32));
+	EXPECT_EQ(0, xioctl(self->vm->fd, KEEL_DROP, id[100]));
+	EXPECT_EQ(-ENOENT, xioctl(self->vm->fd, KEEL_DROP, id[100]));
+	ASSERT_EQ(0, reset_to(self->vm, id[63], 0, NULL));
+	EXPECT_EQ(-E2BIG, xioctl(self->vm->fd, KEEL_SNAPSHOT, &s));	/* as deep as it gets */
+}
+
+/* A VM set up otherwise is not what the snapshot is of */
+TEST(another_vcpu)
+{
+	struct vm *vm = vm_new(VM_PLAIN);
+	u32 id;
+
+	vcpu_new(vm, 0);
+	id = snapshot(vm);
+	vcpu_new(vm, 1);
+	EXPECT_EQ(-ENODEV, reset_to(vm, id, 0, NULL));
+	EXPECT_EQ(0, reset_to(vm, id, KEEL_RESET_MEMORY, NULL));
+	vm_free(vm);
+}
+
+TEST_HARNESS_MAIN
