@@ -54,11 +54,16 @@ static enum emul_result translate(struct emul *e, u64 linear, unsigned int acces
 	return r == -EAGAIN ? need_slow(in) : EMUL_OK;
 }
 
+static struct insn_io *insn_write(struct keel_insn *in, unsigned int nr)
+{
+	return &in->io[INSN_IO_MAX - 1 - nr];
+}
+
 /* A device read of up to 8 bytes: replayed, answered in the kernel, or asked of userspace. */
 static enum emul_result device_read(struct keel_insn *in, u64 gpa, void *buf, unsigned int len)
 {
 	struct keel_vcpu *vcpu = in->vcpu;
-	struct insn_io *io = &in->replay[in->cursor];
+	struct insn_io *io = &in->io[in->cursor];
 
 	if (in->cursor < in->nr_replay) {
 		if (io->addr == gpa && io->len == len) {
@@ -68,7 +73,7 @@ static enum emul_result device_read(struct keel_insn *in, u64 gpa, void *buf, un
 		}
 		in->nr_replay = in->cursor;	/* the instruction, or its registers, were changed meanwhile */
 	}
-	if (in->nr_replay == REPLAY_MAX)
+	if (in->nr_replay == INSN_IO_MAX)
 		return EMUL_UNHANDLEABLE;
 	if (in->nr_writes)
 		return EMUL_USER;		/* those go out first; this comes again */
@@ -91,7 +96,7 @@ static enum emul_result device_read(struct keel_insn *in, u64 gpa, void *buf, un
 static enum emul_result device_write(struct keel_insn *in, u64 gpa, const void *buf, unsigned int len)
 {
 	struct keel_vcpu *vcpu = in->vcpu;
-	struct insn_io *io = &in->writes[in->nr_writes];
+	struct insn_io *io = insn_write(in, in->nr_writes);
 	u8 data[8] = {};
 
 	vcpu->stat.mmio++;
@@ -100,7 +105,7 @@ static enum emul_result device_write(struct keel_insn *in, u64 gpa, const void *
 	if (irq_lapic_mmio(vcpu, gpa, len, data, true) ||
 	    !irq_bus_write(vcpu, BUS_MMIO, gpa, len, data))
 		return EMUL_OK;
-	if (in->nr_writes == WRITES_MAX)
+	if (in->nr_replay + in->nr_writes == INSN_IO_MAX)
 		return EMUL_UNHANDLEABLE;
 	io->addr = gpa;
 	io->len = len;
@@ -814,7 +819,7 @@ static int complete_mmio_write(struct keel_vcpu *vcpu);
 int keel_insn_exit_write(struct keel_vcpu *vcpu)
 {
 	struct keel_insn *in = vcpu->insn;
-	struct insn_io *io = &in->writes[in->write_pos++];
+	struct insn_io *io = insn_write(in, in->write_pos++);
 	struct kvm_run *run = vcpu->run;
 
 	vcpu->stat.mmio_user++;
@@ -837,7 +842,7 @@ static int complete_mmio_write(struct keel_vcpu *vcpu)
 static int complete_mmio_read(struct keel_vcpu *vcpu)
 {
 	struct keel_insn *in = vcpu->insn;
-	struct insn_io *io = &in->replay[in->nr_replay];
+	struct insn_io *io = &in->io[in->nr_replay];
 
 	if (!in->want_read)
 		return KEEL_RESUME;	/* forgotten: new registers were set */
@@ -868,7 +873,7 @@ static int exit_to_user(struct keel_vcpu *vcpu)
 	if (in->want_msr)
 		return KEEL_USER;	/* kvm_run is filled */
 	if (in->want_read) {
-		struct insn_io *io = &in->replay[in->nr_replay];
+		struct insn_io *io = &in->io[in->nr_replay];
 
 		vcpu->stat.mmio_user++;
 		run->exit_reason = KVM_EXIT_MMIO;

@@ -7,8 +7,8 @@
 
 #include "emul/emul.h"
 
-#define REPLAY_MAX	66	/* device reads of one instruction, up to 8 bytes each: an FXRSTOR across two pages */
-#define WRITES_MAX	66
+/* Accesses to devices of one instruction, up to 8 bytes each, of which either way is an FXRSTOR's or FXSAVE's across two pages. */
+#define INSN_IO_MAX	72
 
 struct insn_io {
 	u64 addr;
@@ -22,11 +22,10 @@ struct keel_insn {
 	u64 rsp;			/* before the instruction */
 	u64 gpa;			/* where the exit says its memory operand is, or NO_GPA */
 	bool gpa_write;			/* and that it was to be written */
-	struct insn_io replay[REPLAY_MAX];
+	struct insn_io io[INSN_IO_MAX];	/* reads from its start, writes from its end */
 	unsigned int nr_replay, cursor;
-	struct insn_io writes[WRITES_MAX];
 	unsigned int nr_writes, write_pos;
-	bool want_read;			/* replay[nr_replay] was asked of userspace */
+	bool want_read;			/* io[nr_replay] was asked of userspace */
 	bool need_slow;			/* stopped because the fast loop must not sleep */
 	bool halted;
 	bool changed;			/* the registers are not those it was decoded with */

@@ -202,8 +202,6 @@ static enum emul_result add_carry(struct emul *e, u64 flag)
 	enum emul_result r;
 	u64 val, a, sum;
 
-	if (e->insn.vex)
-		return emul_ud(e);
 	r = emul_load_rm(e, &val, n, 0);
 	if (r)
 		return r;

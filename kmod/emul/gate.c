@@ -32,8 +32,7 @@ static bool out_of_reach(const struct emul *e, const struct emul_desc *d)
 static enum emul_result read_gate(struct emul *e, const struct emul_desc *d, struct gate *g)
 {
 	enum emul_result r;
-	u64 high, addr;
-	struct emul_desc second;
+	u64 high;
 
 	g->own = d->seg.selector & ~3;
 	g->sel = d->raw >> 16;
@@ -45,17 +44,10 @@ static enum emul_result read_gate(struct emul *e, const struct emul_desc *d, str
 			g->offset &= 0xffff;
 		return EMUL_OK;
 	}
-	/* Two entries of the table; the second has no type. */
-	r = emul_desc_read(e, d->seg.selector + 8, &second);
-	if (r == EMUL_FAULT && e->fault.vector == EMUL_VEC_GP)
-		return emul_gp(e, g->own);
+	r = emul_desc_high(e, d->seg.selector, &high);
 	if (r)
 		return r;
-	high = second.raw;
-	addr = g->offset | high << 32;
-	if (high >> 40 & 0x1f)
-		return emul_gp(e, g->own);
-	g->offset = addr;
+	g->offset |= high << 32;
 	g->bytes = 8;
 	g->params = 0;
 	return EMUL_OK;

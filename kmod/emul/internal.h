@@ -210,6 +210,7 @@ struct emul_desc {
 #define EMUL_DESC_BUSY	0x0000020000000000ull	/* of a TSS, as raw has it */
 
 enum emul_result emul_desc_read(struct emul *e, u16 sel, struct emul_desc *d);
+enum emul_result emul_desc_high(struct emul *e, u16 sel, u64 *high);
 enum emul_result emul_desc_change(struct emul *e, const struct emul_desc *d, u64 new);
 enum emul_result emul_desc_mark(struct emul *e, const struct emul_desc *d);
 void emul_null_seg(struct emul_seg *s, u16 sel);

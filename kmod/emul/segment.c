@@ -92,6 +92,20 @@ enum emul_result emul_desc_read(struct emul *e, u16 sel, struct emul_desc *d)
 	return read_at(e, addr, sel, d);
 }
 
+/* The second half of one that takes two entries of its table; it has no type. */
+enum emul_result emul_desc_high(struct emul *e, u16 sel, u64 *high)
+{
+	enum emul_result r;
+	u64 addr;
+
+	if (!desc_address(e, sel, 16, &addr))
+		return emul_gp(e, sel & ~3);
+	r = e->ops->read(e, emul_system_addr(e, addr + 8), high, 8, EMUL_ACC_SYSTEM);
+	if (r)
+		return r;
+	return *high >> 40 & 0x1f ? emul_gp(e, sel & ~3) : EMUL_OK;
+}
+
 /* Write a descriptor that has been read, if it is to be another. */
 enum emul_result emul_desc_change(struct emul *e, const struct emul_desc *d, u64 new)
 {
@@ -302,15 +316,12 @@ static enum emul_result read_system_desc(struct emul *e, u16 sel, struct emul_de
 	if (sel & 4 || !desc_address(e, sel, e->lma ? 16 : 8, &addr))
 		return emul_gp(e, sel & ~3);
 	r = read_at(e, addr, sel, d);
+	if (!r && e->lma)
+		r = emul_desc_high(e, sel, &high);
 	if (r || !e->lma)
 		return r;
-	r = e->ops->read(e, emul_system_addr(e, addr + 8), &high, 8, EMUL_ACC_SYSTEM);
-	if (r)
-		return r;
 	d->seg.base |= high << 32;
-	if ((high >> 32) & 0x1f00 || !emul_canonical(e, d->seg.base))
-		return emul_gp(e, sel & ~3);
-	return EMUL_OK;
+	return emul_canonical(e, d->seg.base) ? EMUL_OK : emul_gp(e, sel & ~3);
 }
 
 enum emul_result emul_op_lldt(struct emul *e)

@@ -378,17 +378,3 @@ enum emul_result emul_op_swapgs(struct emul *e)
 	e->ops->set_seg(e, EMUL_SEG_GS, &gs);
 	return EMUL_OK;
 }
-
-/* Waits for nothing here: x87 exceptions pending in the guest are not modelled. */
-enum emul_result emul_op_fwait(struct emul *e)
-{
-	enum emul_result r;
-	u64 cr0;
-
-	r = e->ops->get_cr(e, 0, &cr0);
-	if (r)
-		return r;
-	if (!(~cr0 & (X86_CR0_MP | X86_CR0_TS)))
-		return emul_raise(e, EMUL_VEC_NM, false, 0);
-	return EMUL_OK;
-}

@@ -128,8 +128,14 @@ static enum emul_result probe_writes(struct emul *e, const struct switching *t)
 	unsigned int first = t->old_lay->eip, last = saved_end(t->old_lay);
 	const unsigned int acc = EMUL_ACC_SYSTEM | EMUL_ACC_WRITE;
 	enum emul_result r;
+	u64 cr0;
 
-	r = e->ops->probe(e, emul_system_addr(e, t->old.base + first), 2, acc);
+	/* CR0 as it is: nothing is begun where its change, later, would have to wait. */
+	r = e->ops->get_cr(e, 0, &cr0);
+	if (!r)
+		r = e->ops->set_cr(e, 0, cr0);
+	if (!r)
+		r = e->ops->probe(e, emul_system_addr(e, t->old.base + first), 2, acc);
 	if (!r)
 		r = e->ops->probe(e, emul_system_addr(e, t->old.base + last - 1), 2, acc);
 	if (!r && t->task->why != EMUL_SWITCH_IRET)
@@ -194,7 +200,8 @@ static enum emul_result leave_old(struct emul *e, struct switching *t)
 
 /*
  * Selectors first, empty: what is loaded of them until the first fault is what its handler finds. CS cannot be empty,
- * but a conforming one runs at the level of SS: the outermost, so that nobody counts on the stack.
+ * but a conforming one runs at the level of SS: the outermost, so that nobody counts on the stack. Those of a virtual-8086
+ * task need no descriptor.
  */
 static void empty_segs(struct emul *e, const struct switching *t)
 {
@@ -202,6 +209,10 @@ static void empty_segs(struct emul *e, const struct switching *t)
 	unsigned int k;
 
 	for (k = 0; k <= EMUL_SEG_GS; k++) {
+		if (e->new_flags & X86_EFLAGS_VM) {
+			emul_vm86_seg(e, k, image_seg(t, k));
+			continue;
+		}
 		emul_null_seg(&s, image_seg(t, k));
 		if (k == EMUL_SEG_SS)
 			s.attr |= EMUL_ATTR_DPL;
@@ -211,7 +222,8 @@ static void empty_segs(struct emul *e, const struct switching *t)
 	cs.selector = image_seg(t, EMUL_SEG_CS);
 	cs.attr = (cs.attr & ~EMUL_ATTR_DPL) | 0xf | EMUL_ATTR_S | EMUL_ATTR_P |
 		  (u32)(cs.selector & 3) << EMUL_ATTR_DPL_SHIFT;
-	e->ops->set_seg(e, EMUL_SEG_CS, &cs);
+	if (!(e->new_flags & X86_EFLAGS_VM))
+		e->ops->set_seg(e, EMUL_SEG_CS, &cs);
 	emul_null_seg(&s, image_int(t, t->new_lay->ldt, 2));
 	e->ops->set_seg(e, EMUL_SEG_LDTR, &s);
 	e->cpl = 3;
@@ -266,11 +278,8 @@ static enum emul_result load_segs(struct emul *e, const struct switching *t)
 	enum emul_result r;
 	unsigned int k;
 
-	if (e->new_flags & X86_EFLAGS_VM) {
-		for (k = 0; k <= EMUL_SEG_GS; k++)
-			emul_vm86_seg(e, k, image_seg(t, k));
+	if (e->new_flags & X86_EFLAGS_VM)
 		return EMUL_OK;
-	}
 	/* The two that say what the privilege is change together. */
 	e->ops->get_seg(e, EMUL_SEG_CS, &outer);
 	r = load_one(e, EMUL_SEG_CS, image_seg(t, EMUL_SEG_CS), cpl);
@@ -340,9 +349,9 @@ static enum emul_result load_new(struct emul *e, struct switching *t)
 
 	t->new.seg.attr |= 2;
 	e->ops->set_seg(e, EMUL_SEG_TR, &t->new.seg);
-	empty_segs(e, t);
 	e->next_rip = image_reg(t, 0);
 	e->new_flags = (image_reg(t, 1) & TASK_FLAGS) | X86_EFLAGS_FIXED;
+	empty_segs(e, t);
 	if (t->task->why == EMUL_SWITCH_CALL || t->task->why == EMUL_SWITCH_GATE)
 		e->new_flags |= X86_EFLAGS_NT;
 	sp = image_reg(t, 2 + EMUL_RSP);
@@ -379,7 +388,7 @@ static enum emul_result switch_task(struct emul *e, const struct emul_task *task
 	e->ops->get_seg(e, EMUL_SEG_TR, &t.old);
 	t.old_lay = layout_of(&t.old);
 	r = find_tss(e, &t);
-	if (!r && t.old.limit <= saved_end(t.old_lay))
+	if (!r && t.old.limit < saved_end(t.old_lay))
 		r = emul_raise(e, EMUL_VEC_TS, true, t.old.selector & ~3);
 	if (!r)
 		r = read_image(e, &t);

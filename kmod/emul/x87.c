@@ -62,16 +62,36 @@ static enum emul_result no_device(struct emul *e)
 	return cr0 & (X86_CR0_EM | X86_CR0_TS) ? emul_raise(e, EMUL_VEC_NM, false, 0) : EMUL_OK;
 }
 
-/* Enabled, and no exception of an instruction before waits to be reported. */
+/* The exception of an instruction before, if one waits. */
+static enum emul_result reported(struct emul *e, const struct emul_fx *fx)
+{
+	return fx->sw & SW_ES ? emul_raise(e, EMUL_VEC_MF, false, 0) : EMUL_OK;
+}
+
+/* Enabled, and nothing waits to be reported. */
 static enum emul_result ready(struct emul *e, struct emul_fx **fx)
 {
 	enum emul_result r = no_device(e);
 
 	if (!r)
 		r = state(e, fx);
+	return r ? r : reported(e, *fx);
+}
+
+/* Nothing but the wait; whether the unit is another task's counts only with MP. */
+enum emul_result emul_op_fwait(struct emul *e)
+{
+	struct emul_fx *fx;
+	enum emul_result r;
+	u64 cr0;
+
+	r = e->ops->get_cr(e, 0, &cr0);
 	if (r)
 		return r;
-	return (*fx)->sw & SW_ES ? emul_raise(e, EMUL_VEC_MF, false, 0) : EMUL_OK;
+	if (!(~cr0 & (X86_CR0_MP | X86_CR0_TS)))
+		return emul_raise(e, EMUL_VEC_NM, false, 0);
+	r = state(e, &fx);
+	return r ? r : reported(e, fx);
 }
 
 static unsigned int top(const struct emul_fx *fx)
@@ -560,8 +580,6 @@ static enum emul_result mmx_ready(struct emul *e, struct emul_fx **fx)
 	enum emul_result r;
 	u64 cr0;
 
-	if (e->insn.vex)
-		return emul_ud(e);
 	r = e->ops->get_cr(e, 0, &cr0);
 	if (r)
 		return r;
@@ -706,7 +724,7 @@ static enum emul_result fx_extent(struct emul *e, unsigned int *bytes)
 
 static enum emul_result fx_begin(struct emul *e, struct emul_fx **fx, unsigned int *bytes, unsigned int access)
 {
-	enum emul_result r = e->insn.vex ? emul_ud(e) : no_device(e);
+	enum emul_result r = no_device(e);
 	u64 linear;
 
 	if (!r)
