@@ -66,15 +66,6 @@ static const char *difference(const struct blob *a, const struct blob *b)
 	return "";
 }
 
-/* What an exit has begun is completed */
-static void settle(struct vcpu *v)
-{
-	v->run->immediate_exit = 1;
-	if (!ioctl(v->fd, KVM_RUN, 0) || errno != EINTR)
-		die("an exit is not completed");
-	v->run->immediate_exit = 0;
-}
-
 /* ---- a guest with two vCPUs and all that ticks ---- */
 
 #define TICK	0x50
@@ -195,7 +186,7 @@ static void run_turns(struct vcpu *v[2], int n)
 
 	for (i = 0; i < n; i++) {
 		vcpu_sync(v[i & 1]);
-		settle(v[i & 1]);
+		vcpu_settle(v[i & 1]);
 	}
 }
 
@@ -256,8 +247,16 @@ TEST_F(busy, same_again)
 /* A look changes nothing; another one finds the same but for what time does */
 TEST_F(busy, look)
 {
-	run_turns(self->v, 5);
-	ASSERT_EQ(0, state_get(self->vm, self->a, &self->arg));
+	const char *differs = "never looked";
+	int i;
+
+	/* A timer may come in between */
+	for (i = 0; *differs && i < 500; i++) {
+		state_after(self->vm, self->v, 5, self->a);
+		ASSERT_EQ(0, state_get(self->vm, self->b, &self->arg));
+		differs = difference(self->a, self->b);
+	}
+	ASSERT_STREQ("", differs);
 	ASSERT_EQ(0, state_set(self->vm, self->a, KEEL_TIME_GOES_ON, &self->arg));
 	run_turns(self->v, 2);
 }
@@ -358,7 +357,7 @@ static u64 guest_tsc(struct vcpu *v)
 	vcpu_sync(v);
 	low = vcpu_sync(v);
 	low |= (u64)vcpu_sync(v) << 32;
-	settle(v);
+	vcpu_settle(v);
 	return low;
 }
 
@@ -386,7 +385,7 @@ TEST(time_moves)
 			EXPECT_LT(then, back);
 		} else {
 			EXPECT_LT(first, back);
-			EXPECT_LT(back, first + khz * 1000);
+			EXPECT_LT(back, then);
 		}
 	}
 	vm_free(vm);
@@ -435,7 +434,6 @@ TEST(busy_vcpu)
 
 	vcpu_long(v[0], halting_guest, 0);
 	vcpu_long(v[1], halting_guest, 1);
-	must(ioctl(v[1]->fd, KVM_GET_TSC_KHZ, 0));
 	pthread_create(&t, NULL, runs, v[1]);
 	for (i = 0; i < 10000 && !vcpu_stat(v[1], "halt_exits"); i++)
 		sleep_ms(1);
@@ -443,7 +441,7 @@ TEST(busy_vcpu)
 	EXPECT_EQ(1, arg.section.vcpu);
 	must(ioctl(vm->fd, KVM_SIGNAL_MSI, &msi));
 	pthread_join(t, NULL);
-	settle(v[1]);
+	vcpu_settle(v[1]);
 	EXPECT_EQ(0, state_get(vm, b, &arg));
 	vm_free(vm);
 }
@@ -471,13 +469,13 @@ TEST(unfinished)
 		EXPECT_EQ(-EINPROGRESS, state_get(vm, b, &arg));
 		EXPECT_EQ(0, arg.section.vcpu);
 		EXPECT_EQ(-EINPROGRESS, xioctl(vm->fd, KEEL_SNAPSHOT, &snap));
-		settle(v);
+		vcpu_settle(v);
 		ASSERT_EQ(0, state_get(vm, b, &arg));
 		EXPECT_EQ(1, vcpu_sync(v));
-		settle(v);
+		vcpu_settle(v);
 		ASSERT_EQ(0, state_set(vm, b, 0, &arg));
 		EXPECT_EQ(1, vcpu_sync(v));
-		settle(v);
+		vcpu_settle(v);
 		ASSERT_EQ(0, state_set(vm, back, 0, &arg));
 	}
 	/* But a reset throws it away */
@@ -535,7 +533,7 @@ static int resets(void)
 static void *one_turn(void *arg)
 {
 	vcpu_sync(arg);
-	settle(arg);
+	vcpu_settle(arg);
 	return NULL;
 }
 
@@ -669,7 +667,7 @@ static void write_some(FIXTURE_DATA(tree) *self, u32 n)
 	}
 	guest_var(vm, nr_orders) = n;
 	vcpu_sync(self->v);
-	settle(self->v);
+	vcpu_settle(self->v);
 }
 
 /* All pages that differ are in the log; taken out of it by this */
@@ -784,7 +782,7 @@ TEST_F(tree, hot)
 		}
 		faults = vcpu_stat(self->v, "page_faults");
 		vcpu_sync(self->v);
-		settle(self->v);
+		vcpu_settle(self->v);
 		faults = vcpu_stat(self->v, "page_faults") - faults;
 		if (i == 1)
 			first = faults;
@@ -816,7 +814,7 @@ TEST_F(tree, hot_and_gone)
 		guest_var(self->vm, orders[0].page) = 5;
 		guest_var(self->vm, orders[0].value) = i;
 		vcpu_sync(self->v);
-		settle(self->v);
+		vcpu_settle(self->v);
 		if (i >= 8) {
 			/* Out of keel's tables, with what the CPU noted there */
 			must(mprotect(self->mem, PAGES * PAGE, PROT_READ));
@@ -895,7 +893,7 @@ TEST_F(tree, aliased)
 		}
 		guest_var(self->vm, nr_orders) = 16;
 		vcpu_sync(self->v);
-		settle(self->v);
+		vcpu_settle(self->v);
 		ASSERT_NE(want, hash(self->mem, PAGES * PAGE));
 		ASSERT_EQ(0, reset_to(self->vm, id, 0, NULL));
 		ASSERT_EQ(want, hash(self->mem, PAGES * PAGE)) TH_LOG("run %lu", (unsigned long)i);

@@ -278,6 +278,7 @@ struct irq_device_ops {
 	void (*get)(struct irq_device *dev, unsigned int chip, void *state);
 	void (*set)(struct irq_device *dev, unsigned int chip, const void *state);
 	void (*stop)(struct irq_device *dev);	/* no timer of it reaches a vCPU any more; NULL: it has none */
+	void (*still)(struct irq_device *dev);	/* likewise, until it is set to a state (VM_SECTION) */
 	void (*leave)(struct irq_device *dev);	/* nobody finds it any more */
 };
 

@@ -363,6 +363,11 @@ static void ioapic_stop(struct irq_device *device)
 	hrtimer_cancel(&io->storm);
 }
 
+static void ioapic_still(struct irq_device *device)
+{
+	hrtimer_cancel(&to_ioapic(device)->storm);
+}
+
 static void ioapic_leave(struct irq_device *device)
 {
 	device->vm->irq.ioapic = NULL;
@@ -451,7 +456,6 @@ VM_IOCTL(irq_ioapic_set_state)
 	unsigned long flags;
 	int err = -EINVAL;
 
-	hrtimer_cancel(&io->storm);
 	raw_spin_lock_irqsave(&io->lock, flags);
 	if (!((s->state.irr | s->moved | s->paused) & ~pins) &&
 	    irq_sources_set(io->sources, s->sources, IRQ_IOAPIC_PINS)) {
@@ -481,6 +485,7 @@ static const struct irq_device_ops ioapic_device = {
 	.get	= ioapic_get,
 	.set	= ioapic_load,
 	.stop	= ioapic_stop,
+	.still	= ioapic_still,
 	.leave	= ioapic_leave,
 };
 

@@ -231,5 +231,10 @@ VM_IOCTL(irq_pit_get_state);
 VM_IOCTL(irq_pit_set_state);
 /* What was put off is delivered: nothing is on its way but what senders begin from here on.  May sleep. */
 void irq_vm_settle(struct keel_vm *vm);
+/*
+ * Before all of them are set to another state, the VM stopped: no timer of a device runs, and nothing is on its way to a
+ * LAPIC.  What arrives from here on is the new state's: of timers that it makes fire, and of senders from outside.
+ */
+void irq_vm_still(struct keel_vm *vm);
 
 #endif

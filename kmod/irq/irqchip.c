@@ -91,6 +91,20 @@ void irq_vm_settle(struct keel_vm *vm)
 	flush_work(&vm->irq.late);
 }
 
+void irq_vm_still(struct keel_vm *vm)
+{
+	struct irq_device *dev;
+	struct keel_vcpu *vcpu;
+	unsigned int i;
+
+	list_for_each_entry(dev, &vm->irq.devices, link)
+		if (dev->ops->still)
+			dev->ops->still(dev);
+	keel_for_each_vcpu(vcpu, i, vm)
+		if (vcpu->apic)
+			irq_inbox_discard(vcpu->apic);
+}
+
 bool irq_sources_set(u8 *sources, const u8 *state, unsigned int n)
 {
 	unsigned int i;

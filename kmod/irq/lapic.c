@@ -886,13 +886,12 @@ void irq_rebuild_copies(struct keel_lapic *apic)
 	apic_set_reg(apic, APIC_PROCPRI, apic->ppr);
 }
 
-/* All but the timer, which is stopped. */
+/* All but the timer, which is stopped, and what is on its way. */
 static void load_regs(struct keel_lapic *apic, const struct kvm_lapic_state *s)
 {
 	unsigned int i;
 
 	apic_timer_stop(apic);
-	irq_inbox_discard(apic);
 	memcpy(apic->regs, s->regs, sizeof(s->regs));
 	set_version(apic);
 	if (apic_is_x2(apic))
@@ -920,6 +919,7 @@ VCPU_IOCTL(irq_set_lapic)
 	if (apic_is_x2(apic) && vcpu->vm->irq.x2apic_32bit_ids && id != vcpu->id)
 		return -EINVAL;
 	count = *(u32 *)(s->regs + APIC_TMCCT);
+	irq_inbox_discard(apic);
 	load_regs(apic, s);
 	apic_timer_restore(apic, count);
 	irq_map_update(vcpu->vm);

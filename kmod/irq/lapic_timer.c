@@ -295,10 +295,14 @@ void irq_lapic_timer_sync(struct keel_vcpu *vcpu)
 /* As long as it runs: one-shot, it has not been taken. */
 void apic_timer_get_state(struct keel_lapic *apic, struct keel_state_lapic *s)
 {
+	ktime_t target = READ_ONCE(apic->target);
+
+	/* A tick that comes between is in both, rather than in neither. */
+	smp_rmb();
 	s->due = test_bit(INBOX_TIMER, &apic->inbox.news);
 	s->deadline = apic->deadline;
-	if (apic->period && READ_ONCE(apic->target))
-		s->expires = READ_ONCE(apic->target) - keel_clock_mono(apic->vcpu->vm);
+	if (apic->period && target)
+		s->expires = target - keel_clock_mono(apic->vcpu->vm);
 }
 
 /* Stopped before, and its registers are loaded.  What is due has no timer to wait for, but the next period's. */

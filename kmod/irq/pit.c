@@ -400,6 +400,17 @@ static void pit_stop(struct irq_device *device)
 	hrtimer_cancel(&pit->timer);
 }
 
+static void pit_still(struct irq_device *device)
+{
+	struct irq_pit *pit = container_of(device, struct irq_pit, device);
+	unsigned long flags;
+
+	raw_spin_lock_irqsave(&pit->lock, flags);
+	timer_disarm(pit);
+	raw_spin_unlock_irqrestore(&pit->lock, flags);
+	hrtimer_cancel(&pit->timer);
+}
+
 static void pit_leave(struct irq_device *device)
 {
 	irq_ack_leave(device->vm, &container_of(device, struct irq_pit, device)->acker);
@@ -414,6 +425,7 @@ static const struct irq_range pit_ranges[] = {
 static const struct irq_device_ops pit_device = {
 	.ranges	= pit_ranges,
 	.stop	= pit_stop,
+	.still	= pit_still,
 	.leave	= pit_leave,
 };
 
@@ -592,7 +604,6 @@ VM_IOCTL(irq_pit_set_state)
 	    s->state.flags & ~(KVM_PIT_FLAGS_HPET_LEGACY | KVM_PIT_FLAGS_SPEAKER_DATA_ON))
 		return -EINVAL;
 	raw_spin_lock_irqsave(&pit->lock, flags);
-	timer_disarm(pit);
 	pit->flags = s->state.flags;
 	for (c = 0; c < 3; c++) {
 		channel_from_user(&pit->ch[c], &s->state.channels[c]);

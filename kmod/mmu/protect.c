@@ -195,10 +195,11 @@ void *mmu_take_page(struct keel_vm *vm, struct keel_slot *slot, u64 gfn, bool le
 		if (!ptep)
 			continue;
 		pte = READ_ONCE(*ptep);
+		if (mmu_is_device(fmt, pte) || !pfn_valid(mmu_pte_addr(pte) >> PAGE_SHIFT))
+			continue;
 		atomic64_andnot(leave ? fmt->dirty : fmt->write, (atomic64_t *)ptep);
 		/* The host has not asked for it back, or it would not be here, and knows that it is written. */
-		if (!mmu_is_device(fmt, pte) && pfn_valid(mmu_pte_addr(pte) >> PAGE_SHIFT))
-			page = __va(mmu_pte_addr(pte));
+		page = __va(mmu_pte_addr(pte));
 	}
 	return page;
 }

@@ -377,7 +377,7 @@ static int mmu_install(struct keel_vcpu *vcpu, const struct mem_page *map)
 
 	if (map->access & MMU_ACC_WRITE) {
 		need = fmt->write;
-		err = keel_first_write(vcpu, map->slot, map->gfn);
+		err = keel_first_write_locked(vcpu, map->slot, map->gfn);
 	}
 	while (!err) {
 		u64 *ptep = &table[mmu_index(map->gfn, level)];
@@ -420,7 +420,7 @@ static unsigned int mmu_map_level(const struct mmu_view *view, const struct mem_
 static int mmu_open_page(struct keel_vcpu *vcpu, const struct mem_page *map, u64 *ptep, u64 pte)
 {
 	const struct mmu_format *fmt = keel_hw.mmu_fmt;
-	int err = keel_first_write(vcpu, map->slot, map->gfn);
+	int err = keel_first_write_locked(vcpu, map->slot, map->gfn);
 
 	/* If it has changed meanwhile the guest faults again. */
 	if (!err)
@@ -530,7 +530,8 @@ int mmu_fault(struct keel_vcpu *vcpu, u64 gpa, u32 access)
 	/* Where this can be waited for; under the lock it could not. */
 	if (unlikely(map.slot->kept) && access & MMU_ACC_WRITE && !vcpu->atomic) {
 		err = keel_keep_fault(vcpu->vm, map.slot, map.gfn);
-		if (err)
+		/* What else is wrong with the page shows below. */
+		if (err == -ENOMEM || err == -EINTR)
 			return mmu_fault_error(vcpu, &map, err);
 	}
 	if (access & MMU_ACC_PRESENT && mmu_fix_present(vcpu, &map))
@@ -573,6 +574,8 @@ int mmu_fault(struct keel_vcpu *vcpu, u64 gpa, u32 access)
 
 	if (unlikely(err == -EBUSY))
 		mmu_push_down(vcpu->vm, vcpu->mmu.view, map.gfn);	/* and the guest faults again */
+	else if (unlikely(err == -EAGAIN && !vcpu->atomic))
+		stale = true;		/* it is another page than the one that was kept */
 	else if (err)
 		return vcpu->atomic ? MMU_SLOW : err;
 	if (stale) {

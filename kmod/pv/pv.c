@@ -57,10 +57,11 @@ static u64 newly_stolen(struct keel_vcpu *vcpu)
 {
 	struct keel_pv *pv = &vcpu->pv;
 	u64 now = keel_run_delay(), stolen = 0;
+	pid_t thread = task_pid_nr(current);	/* whose delay that is; an ioctl of the VM's may come from any */
 
-	if (pv->delay_of == vcpu->thread && now > pv->run_delay)
+	if (pv->delay_of == thread && now > pv->run_delay)
 		stolen = now - pv->run_delay;
-	pv->delay_of = vcpu->thread;
+	pv->delay_of = thread;
 	pv->run_delay = now;
 	return stolen;
 }

@@ -115,8 +115,14 @@ static bool is_device(struct keel_vm *vm, unsigned long hva)
 	return (e.flags & (_PAGE_PRESENT | _PAGE_SPECIAL)) == (_PAGE_PRESENT | _PAGE_SPECIAL) && !is_zero_pfn(e.pfn);
 }
 
-/* A page that the user has to wait for is waited for as a guest's fault is: signals end it. */
-static int page_read(struct keel_vm *vm, struct snap_page *page, bool may_sleep)
+/*
+ * How long a page that is not at hand is waited for: not at all; as a guest's fault waits, until there is a signal; or as
+ * a write of the kernel's, which follows and would wait for it.
+ */
+enum patience { KEEP_NOW, KEEP_FAULT, KEEP_WAIT };
+
+/* 0, 1: a device's; -EFAULT, -EINTR */
+static int page_read(struct keel_vm *vm, struct snap_page *page, enum patience patience)
 {
 	unsigned long left;
 	int err;
@@ -124,18 +130,24 @@ static int page_read(struct keel_vm *vm, struct snap_page *page, bool may_sleep)
 	pagefault_disable();
 	left = __copy_from_user_inatomic(page->data, (void __user *)page->hva, PAGE_SIZE);
 	pagefault_enable();
-	if (!left || !may_sleep)
+	if (!left || patience == KEEP_NOW)
 		return left ? -EFAULT : 0;
 	err = mem_touch(vm->mm, page->hva, false, true);
+	if (err == -EINTR && patience == KEEP_WAIT)
+		err = 0;
+	/* What it is is known from here on. */
+	if (!err && is_device(vm, page->hva))
+		return 1;
 	if (!err && copy_from_user(page->data, (void __user *)page->hva, PAGE_SIZE))
 		err = -EFAULT;
 	return err;
 }
 
 /* Into the store as it is now, if nobody was faster.  0, 1: not to be kept; -ENOMEM, -EFAULT, -EINTR. */
-static int page_keep(struct keel_vm *vm, struct snapshot *snap, unsigned long hva, bool may_sleep, struct snap_page **kept)
+static int page_keep(struct keel_vm *vm, struct snapshot *snap, unsigned long hva, enum patience patience,
+		     struct snap_page **kept)
 {
-	gfp_t gfp = may_sleep ? GFP_KEEP : GFP_KEEP_NOW;
+	gfp_t gfp = patience == KEEP_NOW ? GFP_KEEP_NOW : GFP_KEEP;
 	unsigned long index = hva >> PAGE_SHIFT;
 	struct snap_page *page;
 	int err;
@@ -146,8 +158,8 @@ static int page_keep(struct keel_vm *vm, struct snapshot *snap, unsigned long hv
 	if (!page)
 		return -ENOMEM;
 	page->hva = hva;
-	err = page_read(vm, page, may_sleep);
-	if (!err && may_sleep)
+	err = page_read(vm, page, patience);
+	if (!err && patience != KEEP_NOW)
 		err = xa_reserve(&snap->pages, index, gfp);
 	if (err)
 		goto free;
@@ -166,13 +178,13 @@ free:
 	return err;
 }
 
-static int keep(struct keel_vm *vm, struct snapshot *snap, unsigned long hva, bool may_sleep)
+static int keep(struct keel_vm *vm, struct snapshot *snap, unsigned long hva, enum patience patience)
 {
 	struct snap_page *page = xa_load(&snap->pages, hva >> PAGE_SHIFT);
 	int err = 0;
 
 	if (unlikely(!page))
-		err = page_keep(vm, snap, hva, may_sleep, &page);
+		err = page_keep(vm, snap, hva, patience, &page);
 	if (!err)
 		page_listed(snap, page);
 	return min(err, 0);
@@ -181,21 +193,23 @@ static int keep(struct keel_vm *vm, struct snapshot *snap, unsigned long hva, bo
 int keel_keep(struct keel_vm *vm, struct keel_slot *slot, u64 gfn, bool may_sleep)
 {
 	struct snapshot *snap = vm->snaps->current_one, *s;
-	int err = keep(vm, snap, keel_slot_hva(slot, gfn), may_sleep);
+	int err = keep(vm, snap, keel_slot_hva(slot, gfn), may_sleep ? KEEP_WAIT : KEEP_NOW);
 
 	if (likely(!err))
 		return 0;
 	if (!may_sleep)
 		return -EAGAIN;
-	/* Where the user has no memory nothing will be written either. */
-	for (s = snap; err == -ENOMEM && s; s = s->parent)
+	/* Where the user has no memory nothing is written, either. */
+	if (err != -ENOMEM)
+		return err;
+	for (s = snap; s; s = s->parent)
 		WRITE_ONCE(s->broken, true);
 	return 0;
 }
 
 int keel_keep_fault(struct keel_vm *vm, struct keel_slot *slot, u64 gfn)
 {
-	return keep(vm, vm->snaps->current_one, keel_slot_hva(slot, gfn), true);
+	return keep(vm, vm->snaps->current_one, keel_slot_hva(slot, gfn), KEEP_FAULT);
 }
 
 static void snapshot_free(struct keel_vm *vm, struct snapshot *snap)
@@ -359,10 +373,10 @@ static void undo_look_at_hot(struct undo *u)
 
 	list_for_each_entry_safe(page, next, &u->snap->hot, hot) {
 		u->slot = slot_of(u->vm, page->hva, u->slot);
-		if (!may_be_hot(u, u->slot) || page->cold >= COLD_AFTER || test_bit(PAGE_DIRTY, &page->flags)) {
+		if (!may_be_hot(u, u->slot) || page->cold >= COLD_AFTER) {
 			page_listed(u->snap, page);
 			cool(page);
-		} else if (mmu_page_written(u->vm, u->slot, gfn_of(u->slot, page->hva))) {
+		} else if (test_bit(PAGE_DIRTY, &page->flags) || mmu_page_written(u->vm, u->slot, gfn_of(u->slot, page->hva))) {
 			page->cold = 0;
 			page_listed(u->snap, page);
 		} else {
@@ -535,22 +549,25 @@ static int path_intact(struct snapshot *from, struct snapshot *to, struct snapsh
 /* Pages that will be written; which is known but for what hot ones tell. */
 static bool rings_have_room(struct keel_vm *vm, struct snapshot *from, struct snapshot *to, struct snapshot *above)
 {
-	unsigned long n = 0;
+	unsigned long n = 0, room;
 	struct llist_node *node;
 	struct list_head *hot;
 	struct snapshot *s;
 
-	if (!vm->slots.ring_entries)
+	if (!vm->slots.ring_entries || !vm->slots.logged)
 		return true;
+	room = keel_rings_room(vm);
 	llist_for_each(node, READ_ONCE(from->dirty.first))
-		n++;
+		if (++n > room)
+			return false;
 	for (s = from; s != above; s = s->parent)
 		n += s->nr_delta;
 	for (s = to; s != above; s = s->parent)
 		n += s->nr_delta;
 	list_for_each(hot, &from->hot)
-		n++;
-	return n <= keel_rings_room(vm);
+		if (++n > room)
+			return false;
+	return n <= room;
 }
 
 /* All that can fail with nothing changed. */
@@ -627,6 +644,13 @@ static void slots_protect(struct keel_vm *vm)
 		mmu_protect_slot(vm, slot);
 }
 
+/* There may be millions. */
+static void breathe(unsigned long n)
+{
+	if (n % 1024 == 0)
+		cond_resched();
+}
+
 /* What was written since @snap, and is going to be what a child of it has otherwise.  Hot pages may have been. */
 static int take_delta(struct snapshot *snap, struct snapshot *child)
 {
@@ -635,7 +659,7 @@ static int take_delta(struct snapshot *snap, struct snapshot *child)
 	unsigned long n = 0;
 
 	llist_for_each_entry(page, first, node)
-		n++;
+		breathe(++n);
 	list_for_each_entry(page, &snap->hot, hot)
 		n += !test_bit(PAGE_DIRTY, &page->flags);
 	if (!n)
@@ -650,6 +674,7 @@ static int take_delta(struct snapshot *snap, struct snapshot *child)
 	llist_for_each_entry(page, llist_del_all(&snap->dirty), node) {
 		clear_bit(PAGE_DIRTY, &page->flags);
 		child->delta[child->nr_delta++] = page->hva >> PAGE_SHIFT;
+		breathe(child->nr_delta);
 	}
 	return 0;
 }
@@ -807,13 +832,15 @@ static int merge_up(struct snapshot *snap)
 	struct snapshot *parent = snap->parent;
 	struct snap_page *page, *next;
 	struct llist_node *first = READ_ONCE(snap->dirty.first);
-	unsigned long i;
+	unsigned long i, n = 0;
 
 	/* Reserved, a place is as good as empty. */
-	llist_for_each_entry(page, first, node)
+	llist_for_each_entry(page, first, node) {
 		if (!xa_load(&parent->pages, page->hva >> PAGE_SHIFT) &&
 		    xa_reserve(&parent->pages, page->hva >> PAGE_SHIFT, GFP_KEEP))
 			return -ENOMEM;
+		breathe(++n);
+	}
 	list_for_each_entry(page, &snap->hot, hot)
 		if (!xa_load(&parent->pages, page->hva >> PAGE_SHIFT) &&
 		    xa_reserve(&parent->pages, page->hva >> PAGE_SHIFT, GFP_KEEP))
@@ -822,8 +849,10 @@ static int merge_up(struct snapshot *snap)
 		page_listed(snap, page);
 		cool(page);
 	}
-	for (i = 0; i < snap->nr_delta; i++)
+	for (i = 0; i < snap->nr_delta; i++) {
 		page_listed(parent, xa_load(&parent->pages, snap->delta[i]));
+		breathe(i);
+	}
 	for (first = llist_del_all(&snap->dirty); first; ) {
 		unsigned long index;
 		struct snap_page *is;
@@ -839,6 +868,7 @@ static int merge_up(struct snapshot *snap)
 			is = page;
 		}
 		page_listed(parent, is);
+		breathe(++n);
 	}
 	parent->broken |= snap->broken;
 	return 0;
@@ -912,7 +942,7 @@ static long mark_pages(struct keel_vm *vm, unsigned int space, u64 gfn, u64 end)
 			slot = keel_slot_find(vm, space, gfn);
 		if (!slot)
 			return -ENOENT;
-		err = keel_keep_fault(vm, slot, gfn);
+		err = keep(vm, vm->snaps->current_one, keel_slot_hva(slot, gfn), KEEP_WAIT);
 		if (err)
 			return err;
 		if (fatal_signal_pending(current))

@@ -92,11 +92,12 @@ struct walk {
 	unsigned int next;		/* in the table */
 	unsigned int idx;		/* of the vCPU; those of the VM come before */
 	bool of_vcpus;
+	bool looks;			/* at no vCPU's state: none is loaded */
 };
 
 static void walk_end(struct walk *w)
 {
-	if (w->vcpu)
+	if (w->vcpu && !w->looks)
 		keel_vcpu_put(w->vcpu);
 	w->vcpu = NULL;
 }
@@ -113,7 +114,8 @@ static bool walk_next(struct walk *w)
 				w->vcpu = keel_vcpu_by_idx(w->vm, w->idx);
 				if (!w->vcpu)
 					return false;
-				keel_vcpu_load(w->vcpu);
+				if (!w->looks)
+					keel_vcpu_load(w->vcpu);
 			}
 			w->next = 0;
 		}
@@ -200,7 +202,7 @@ int snap_state_fits(struct keel_vm *vm, const struct snap_state *state, struct k
 {
 	const struct keel_state_head *head = state->data;
 	size_t left = state->size;
-	struct walk w = { .vm = vm };
+	struct walk w = { .vm = vm, .looks = true };
 	unsigned int n = 0;
 	const void *at;
 	int err = 0;
@@ -257,6 +259,7 @@ int snap_state_apply(struct keel_vm *vm, const struct snap_state *state, bool ti
 	struct walk w = { .vm = vm };
 	struct keel_vcpu *vcpu = NULL;
 
+	irq_vm_still(vm);
 	while (walk_next(&w)) {
 		const struct keel_section *section = at;
 		struct keel_state_clock clock;
@@ -314,13 +317,15 @@ int snap_stop(struct keel_vm *vm, bool forget, struct keel_section *bad)
 	unsigned int i;
 	int err = 0;
 
-	/* It has no reader and no writer yet. */
-	if (vm->hv)
-		return -EOPNOTSUPP;
 	vcpu = keel_vm_stop(vm);
 	if (vcpu) {
 		bad->vcpu = vcpu->id;
 		return -EBUSY;
+	}
+	/* It has no reader and no writer yet. */
+	if (vm->hv) {
+		keel_vm_resume(vm);
+		return -EOPNOTSUPP;
 	}
 	irq_vm_settle(vm);
 	for (i = 0; !forget && (vcpu = keel_vcpu_by_idx(vm, i)) != NULL; i++) {

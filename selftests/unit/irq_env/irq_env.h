@@ -226,6 +226,7 @@ struct irq_device_ops {
 	void (*get)(struct irq_device *dev, unsigned int chip, void *state);
 	void (*set)(struct irq_device *dev, unsigned int chip, const void *state);
 	void (*stop)(struct irq_device *dev);
+	void (*still)(struct irq_device *dev);
 	void (*leave)(struct irq_device *dev);
 };
 
