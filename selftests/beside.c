@@ -15,15 +15,6 @@
 #include <sys/utsname.h>
 #include <sys/wait.h>
 
-static void stay_on(int tid, int cpu)
-{
-	cpu_set_t set;
-
-	CPU_ZERO(&set);
-	CPU_SET(cpu, &set);
-	must(sched_setaffinity(tid, sizeof(set), &set));
-}
-
 FIXTURE(beside) {
 	int sys;
 	cpu_set_t cpus;
@@ -32,7 +23,7 @@ FIXTURE(beside) {
 FIXTURE_SETUP(beside)
 {
 	if (strcmp(node_path(), KEEL_NODE) || !kvm_load())
-		SKIP(return, "wants keel, and a kvm module to be loaded");
+		SKIP_FIXTURE("wants keel, and a kvm module to be loaded");
 	self->sys = node_open();
 	must(sched_getaffinity(0, sizeof(self->cpus), &self->cpus));
 }
@@ -66,156 +57,6 @@ static u64 runs(struct vm *vm)
 
 	vcpu_long(v, nothing, 42);
 	return vcpu_done(v);
-}
-
-/* ------------------------------------------------------------- handing it over */
-
-static int as_nobody(int sys)
-{
-	int status;
-	pid_t pid = fork();
-
-	if (!pid) {
-		if (setuid(65534))
-			_exit(255);
-		_exit(-xioctl(sys, KEEL_BESIDE_KVM, -1));
-	}
-	if (pid < 0 || waitpid(pid, &status, 0) != pid || !WIFEXITED(status))
-		die("fork");
-	return -WEXITSTATUS(status);
-}
-
-TEST_F(beside, token)
-{
-	int vm = kvm_vm(), kvm = open("/dev/kvm", O_RDWR), other = eventfd(0, 0), vcpu;
-	struct vm *own;
-
-	ASSERT_LE(0, vm);
-	ASSERT_LE(0, kvm);
-	vcpu = must(ioctl(vm, KVM_CREATE_VCPU, 0));
-	EXPECT_EQ(-EBADF, xioctl(self->sys, KEEL_BESIDE_KVM, 999));
-	EXPECT_EQ(-EBADF, xioctl(self->sys, KEEL_BESIDE_KVM, -2));
-	EXPECT_EQ(-EINVAL, xioctl(self->sys, KEEL_BESIDE_KVM, other));
-	EXPECT_EQ(-EINVAL, xioctl(self->sys, KEEL_BESIDE_KVM, kvm));
-	EXPECT_EQ(-EINVAL, xioctl(self->sys, KEEL_BESIDE_KVM, vcpu));
-	EXPECT_EQ(-EINVAL, xioctl(self->sys, KEEL_BESIDE_KVM, self->sys));
-	EXPECT_EQ(0, xioctl(self->sys, KEEL_BESIDE_KVM, -1));
-	EXPECT_TRUE(state_is("token", "0"));
-	EXPECT_EQ(0, xioctl(self->sys, KEEL_BESIDE_KVM, vm));
-	EXPECT_EQ(0, xioctl(self->sys, KEEL_BESIDE_KVM, vm));
-	EXPECT_EQ(0, hand_over(self->sys));
-	EXPECT_TRUE(state_is("token", "1"));
-	EXPECT_TRUE(state_is("mode", "off"));
-	EXPECT_EQ(-EPERM, as_nobody(self->sys));
-	/* Its maker has nothing to do with it any more */
-	close(vcpu);
-	close(vm);
-	close(kvm);
-	close(other);
-	EXPECT_EQ(-EWOULDBLOCK, module_delete(vendor_module()));
-
-	own = vm_new(VM_PLAIN);
-	EXPECT_TRUE(state_is("mode", "shared"));
-	EXPECT_EQ(-EINVAL, xioctl(self->sys, KEEL_BESIDE_KVM, own->fd));
-	EXPECT_EQ(42, runs(own));
-	EXPECT_EQ(-EBUSY, xioctl(self->sys, KEEL_BESIDE_KVM, -1));
-	EXPECT_EQ(-EWOULDBLOCK, module_delete(vendor_module()));
-	vm_free(own);
-	EXPECT_TRUE(state_is("mode", "off"));
-	EXPECT_TRUE(state_is("token", "1"));
-	EXPECT_EQ(0, xioctl(self->sys, KEEL_BESIDE_KVM, -1));
-	EXPECT_TRUE(state_is("token", "0"));
-}
-
-/* kvm has the CPUs, and nobody has said how to share them: refused, until somebody does */
-TEST_F(beside, taken)
-{
-	struct vm *own, *theirs = kvm_vm_new(VM_PLAIN);
-
-	EXPECT_EQ(-EBUSY, xioctl(self->sys, KVM_CREATE_VM, 0));
-	EXPECT_TRUE(state_is("mode", "off"));
-	EXPECT_EQ(0, hand_over(self->sys));
-	own = vm_new(VM_IRQCHIP);
-	EXPECT_TRUE(state_is("mode", "shared"));
-	EXPECT_EQ(42, runs(own));
-	EXPECT_EQ(42, runs(theirs));
-	vm_free(theirs);
-	vm_free(own);
-}
-
-/* What the kernel's log has behind what @fd has read of it */
-static bool log_says(int fd, const char *what)
-{
-	char line[8192];
-	ssize_t n;
-
-	while ((n = read(fd, line, sizeof(line) - 1)) > 0) {
-		line[n] = 0;
-		if (strstr(line, what))
-			return true;
-	}
-	return false;
-}
-
-/* A CPU on which the owner has not done what it should have: no VM, and the log says why; then it has */
-TEST_F(beside, not_on)
-{
-	static const struct {
-		u32 msr;
-		u64 clear;
-		const char *says;
-	} cases[] = {
-		{ MSR_VM_HSAVE_PA, ~0UL, "keel: no VM: kvm_amd has no host save area" },
-		{ MSR_EFER, 1UL << 12, "keel: no VM: kvm_amd's VM was handed over, but EFER.SVME is clear" },
-	};
-	int i, msr, log = open("/dev/kmsg", O_RDONLY | O_NONBLOCK), vm;
-	u64 val, less;
-
-	if (!guest_is_amd() || system("modprobe -q msr") || (msr = open("/dev/cpu/0/msr", O_RDWR)) < 0)
-		SKIP(return, "SVM's MSRs, and the module msr, are not here");
-	lseek(log, 0, SEEK_END);
-	EXPECT_EQ(0, hand_over(self->sys));
-	for (i = 0; i < 2; i++) {
-		ASSERT_EQ(8, pread(msr, &val, 8, cases[i].msr));
-		less = val & ~cases[i].clear;
-		ASSERT_EQ(8, pwrite(msr, &less, 8, cases[i].msr));
-		EXPECT_EQ(-EBUSY, xioctl(self->sys, KVM_CREATE_VM, 0));
-		ASSERT_EQ(8, pwrite(msr, &val, 8, cases[i].msr));
-		EXPECT_TRUE(log_says(log, cases[i].says));
-		vm = xioctl(self->sys, KVM_CREATE_VM, 0);
-		EXPECT_LE(0, vm);
-		close(vm);
-	}
-	close(msr);
-	close(log);
-}
-
-/* From one mode to the other, with nothing left behind, over and over */
-TEST_F(beside, modes)
-{
-	struct vm *own, *theirs;
-	int i;
-
-	if (!guest_is_amd() && kernel_at_least(6, 19))
-		SKIP(return, "this kernel lets only its own module turn VMX on");
-	for (i = 0; i < 10; i++) {
-		EXPECT_EQ(0, hand_over(self->sys));
-		own = vm_new(VM_PLAIN);
-		EXPECT_TRUE(state_is("mode", "shared"));
-		EXPECT_EQ(42, runs(own));
-		vm_free(own);
-		EXPECT_EQ(0, xioctl(self->sys, KEEL_BESIDE_KVM, -1));
-		ASSERT_EQ(0, module_delete(vendor_module()));
-
-		own = vm_new(VM_PLAIN);
-		EXPECT_TRUE(state_is("mode", "own"));
-		EXPECT_EQ(42, runs(own));
-		vm_free(own);
-		ASSERT_TRUE(kvm_load());
-		theirs = kvm_vm_new(VM_PLAIN);
-		EXPECT_EQ(42, runs(theirs));
-		vm_free(theirs);
-	}
 }
 
 /* ------------------------------------------------------------- guests of both kinds */
@@ -412,6 +253,17 @@ static unsigned int seconds(void)
 	return atoi(getenv("BESIDE_SECONDS") ?: "3");
 }
 
+/* So long, and until each has done that much */
+static void go_on(struct vcpu **v, int nr, u64 least)
+{
+	int i;
+
+	sleep_ms(1000 * seconds());
+	for (i = 0; i < nr; i++)
+		while (guest_var(v[i]->vm, rounds) <= least)
+			sleep_ms(10);
+}
+
 /* All on one CPU, that is in the other kind's guest most of the time that it is not in one's own */
 TEST_F_TIMEOUT(beside, together, 900)
 {
@@ -423,7 +275,7 @@ TEST_F_TIMEOUT(beside, together, 900)
 	for (i = 0; i < 2 * NR; i++)
 		v[i] = start(i & 1 ? kvm_vm_new(VM_IRQCHIP) : vm_new(VM_IRQCHIP), i + 1, 0);
 	EXPECT_TRUE(state_is("mode", "shared"));
-	sleep_ms(1000 * seconds());
+	go_on(v, 2 * NR, 10);
 	for (i = 0; i < 2 * NR; i++) {
 		n = end(v[i]);
 		least = n < least ? n : least;
@@ -450,7 +302,7 @@ TEST_F_TIMEOUT(beside, all_asids, 900)
 	/* The first is the host's */
 	for (i = 0; i < nr; i++)
 		v[i] = start(i ? kvm_vm_new(VM_IRQCHIP) : vm_new(VM_IRQCHIP), i, 0);
-	sleep_ms(1000 * seconds());
+	go_on(v, nr, 3);
 	for (i = 0; i < nr; i++)
 		EXPECT_LT(3, end(v[i]));
 }
@@ -466,7 +318,7 @@ TEST_F_TIMEOUT(beside, churn, 900)
 	ASSERT_EQ(0, hand_over(self->sys));
 	own = start(vm_new(VM_IRQCHIP), 1, 0);
 	theirs = start(kvm_vm_new(VM_IRQCHIP), 2, 0);
-	while (now_ns() < until) {
+	while (now_ns() < until || guest_var(own->vm, rounds) <= 10 || guest_var(theirs->vm, rounds) <= 10) {
 		stay_on(0, made % nr);
 		vm = kvm_vm_new(VM_IRQCHIP);
 		EXPECT_EQ(42, runs(vm));
@@ -478,6 +330,157 @@ TEST_F_TIMEOUT(beside, churn, 900)
 	TH_LOG("%d VMs", made);
 	EXPECT_LT(10, end(theirs));
 	EXPECT_LT(10, end(own));
+}
+
+/* ------------------------------------------------------------- handing it over */
+/* After the others, which are to find CPUs that keel has never had alone */
+
+static int as_nobody(int sys)
+{
+	int status;
+	pid_t pid = fork();
+
+	if (!pid) {
+		if (setuid(65534))
+			_exit(255);
+		_exit(-xioctl(sys, KEEL_BESIDE_KVM, -1));
+	}
+	if (pid < 0 || waitpid(pid, &status, 0) != pid || !WIFEXITED(status))
+		die("fork");
+	return -WEXITSTATUS(status);
+}
+
+TEST_F(beside, token)
+{
+	int vm = kvm_vm(), kvm = open("/dev/kvm", O_RDWR), other = eventfd(0, 0), vcpu;
+	struct vm *own;
+
+	ASSERT_LE(0, vm);
+	ASSERT_LE(0, kvm);
+	vcpu = must(ioctl(vm, KVM_CREATE_VCPU, 0));
+	EXPECT_EQ(-EBADF, xioctl(self->sys, KEEL_BESIDE_KVM, 999));
+	EXPECT_EQ(-EBADF, xioctl(self->sys, KEEL_BESIDE_KVM, -2));
+	EXPECT_EQ(-EINVAL, xioctl(self->sys, KEEL_BESIDE_KVM, other));
+	EXPECT_EQ(-EINVAL, xioctl(self->sys, KEEL_BESIDE_KVM, kvm));
+	EXPECT_EQ(-EINVAL, xioctl(self->sys, KEEL_BESIDE_KVM, vcpu));
+	EXPECT_EQ(-EINVAL, xioctl(self->sys, KEEL_BESIDE_KVM, self->sys));
+	EXPECT_EQ(0, xioctl(self->sys, KEEL_BESIDE_KVM, -1));
+	EXPECT_TRUE(state_is("token", "0"));
+	EXPECT_EQ(0, xioctl(self->sys, KEEL_BESIDE_KVM, vm));
+	EXPECT_EQ(0, xioctl(self->sys, KEEL_BESIDE_KVM, vm));
+	EXPECT_EQ(0, hand_over(self->sys));
+	EXPECT_TRUE(state_is("token", "1"));
+	EXPECT_TRUE(state_is("mode", "off"));
+	EXPECT_EQ(-EPERM, as_nobody(self->sys));
+	/* Its maker has nothing to do with it any more */
+	close(vcpu);
+	close(vm);
+	close(kvm);
+	close(other);
+	EXPECT_EQ(-EWOULDBLOCK, module_delete(vendor_module()));
+
+	own = vm_new(VM_PLAIN);
+	EXPECT_TRUE(state_is("mode", "shared"));
+	EXPECT_EQ(-EINVAL, xioctl(self->sys, KEEL_BESIDE_KVM, own->fd));
+	EXPECT_EQ(42, runs(own));
+	EXPECT_EQ(-EBUSY, xioctl(self->sys, KEEL_BESIDE_KVM, -1));
+	EXPECT_EQ(-EWOULDBLOCK, module_delete(vendor_module()));
+	vm_free(own);
+	EXPECT_TRUE(state_is("mode", "off"));
+	EXPECT_TRUE(state_is("token", "1"));
+	EXPECT_EQ(0, xioctl(self->sys, KEEL_BESIDE_KVM, -1));
+	EXPECT_TRUE(state_is("token", "0"));
+}
+
+/* kvm has the CPUs, and nobody has said how to share them: refused, until somebody does */
+TEST_F(beside, taken)
+{
+	struct vm *own, *theirs = kvm_vm_new(VM_PLAIN);
+
+	EXPECT_EQ(-EBUSY, xioctl(self->sys, KVM_CREATE_VM, 0));
+	EXPECT_TRUE(state_is("mode", "off"));
+	EXPECT_EQ(0, hand_over(self->sys));
+	own = vm_new(VM_IRQCHIP);
+	EXPECT_TRUE(state_is("mode", "shared"));
+	EXPECT_EQ(42, runs(own));
+	EXPECT_EQ(42, runs(theirs));
+	vm_free(theirs);
+	vm_free(own);
+}
+
+/* What the kernel's log has behind what @fd has read of it */
+static bool log_says(int fd, const char *what)
+{
+	char line[8192];
+	ssize_t n;
+
+	while ((n = read(fd, line, sizeof(line) - 1)) > 0) {
+		line[n] = 0;
+		if (strstr(line, what))
+			return true;
+	}
+	return false;
+}
+
+/* A CPU on which the owner has not done what it should have: no VM, and the log says why; then it has */
+TEST_F(beside, not_on)
+{
+	static const struct {
+		u32 msr;
+		u64 clear;
+		const char *says;
+	} cases[] = {
+		{ MSR_VM_HSAVE_PA, ~0UL, "keel: no VM: kvm_amd has no host save area" },
+		{ MSR_EFER, 1UL << 12, "keel: no VM: kvm_amd's VM was handed over, but EFER.SVME is clear" },
+	};
+	int i, msr, log = open("/dev/kmsg", O_RDONLY | O_NONBLOCK), vm;
+	u64 val, less;
+
+	if (!guest_is_amd() || system("modprobe -q msr") || (msr = open("/dev/cpu/0/msr", O_RDWR)) < 0)
+		SKIP(return, "SVM's MSRs, and the module msr, are not here");
+	lseek(log, 0, SEEK_END);
+	EXPECT_EQ(0, hand_over(self->sys));
+	for (i = 0; i < 2; i++) {
+		ASSERT_EQ(8, pread(msr, &val, 8, cases[i].msr));
+		less = val & ~cases[i].clear;
+		ASSERT_EQ(8, pwrite(msr, &less, 8, cases[i].msr));
+		EXPECT_EQ(-EBUSY, xioctl(self->sys, KVM_CREATE_VM, 0));
+		ASSERT_EQ(8, pwrite(msr, &val, 8, cases[i].msr));
+		EXPECT_TRUE(log_says(log, cases[i].says));
+		vm = xioctl(self->sys, KVM_CREATE_VM, 0);
+		EXPECT_LE(0, vm);
+		close(vm);
+	}
+	close(msr);
+	close(log);
+}
+
+/* From one mode to the other, with nothing left behind, over and over */
+TEST_F(beside, modes)
+{
+	struct vm *own, *theirs;
+	int i;
+
+	if (!guest_is_amd() && kernel_at_least(6, 19))
+		SKIP(return, "this kernel lets only its own module turn VMX on");
+	for (i = 0; i < 10; i++) {
+		EXPECT_EQ(0, hand_over(self->sys));
+		own = vm_new(VM_PLAIN);
+		EXPECT_TRUE(state_is("mode", "shared"));
+		EXPECT_EQ(42, runs(own));
+		vm_free(own);
+		EXPECT_EQ(0, xioctl(self->sys, KEEL_BESIDE_KVM, -1));
+		ASSERT_EQ(0, module_delete(vendor_module()));
+
+		own = vm_new(VM_PLAIN);
+		EXPECT_TRUE(state_is("mode", "own"));
+		EXPECT_EQ(42, runs(own));
+		vm_free(own);
+		ASSERT_TRUE(kvm_load());
+		theirs = kvm_vm_new(VM_PLAIN);
+		EXPECT_EQ(42, runs(theirs));
+		vm_free(theirs);
+	}
 }
 
 TEST_HARNESS_MAIN

@@ -120,6 +120,7 @@ static const char *svm_cpu_borrow(struct svm_cpu *sc, u64 efer)
 		return "kvm_amd has no host save area (MSR_VM_HSAVE_PA is 0)";
 	svm_make_flusher(sc->hsave);
 	sc->tsc_ratio = sc->tsc_found = 0;
+	svm_restart_asids();	/* a generation that is not a vCPU's "none" */
 	return NULL;
 }
 
