@@ -246,6 +246,7 @@ TEST_F(mitigate, l1d_cond)
 
 	/* memory that the VMM has, and the guest has not touched yet */
 	begin(self, touch_guest, TURNS);
+	madvise(gpa_hva(self->vm, HEAP_GPA), TURNS * 4096, MADV_NOHUGEPAGE);
 	memset(gpa_hva(self->vm, HEAP_GPA), 1, TURNS * 4096);
 	n = vcpu_stat(self->v, "page_faults");
 	before = count(N_FLUSH_CMD);
