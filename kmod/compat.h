@@ -318,7 +318,7 @@ static inline int keel_l1tf_choice(void)
 #endif
 }
 
-/* Does the kernel clear data of devices (MMIO stale data) by hand before entries?  No VMX, no such CPU, on those that don't tell. */
+/* Does the kernel clear data of devices (MMIO stale data) by hand before entries?  Where it does not tell, it does if it does anything. */
 static inline bool keel_mmio_stale_choice(void)
 {
 #ifdef KEEL_HAS_MMIO_STALE_DATA_CLEAR

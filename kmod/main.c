@@ -14,7 +14,7 @@
 #include "cpu/mitigate.h"
 
 #if !KEEL_MAY_SET_CR4
-#pragma message("this kernel keeps CR4.VMXE to kvm.ko: keel.ko will run on AMD SVM, not on Intel VMX")
+#pragma message("this kernel keeps CR4.VMXE to kvm.ko: on Intel keel.ko will run VMs beside kvm_intel only")
 #endif
 
 /* KVM_CHECK_EXTENSION: what is not in the table is not there, and answers 0. */

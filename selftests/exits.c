@@ -422,15 +422,6 @@ static void idle_guest(u64 arg)
 }
 
 /* A state no CPU has: Intel's refuses to enter with it, AMD's may not look. It is the VMM's to put right. */
-/* What the exit was for is over with a call that does not get as far as the guest. */
-static void end_exit(struct vcpu *v)
-{
-	v->run->immediate_exit = 1;
-	if (xioctl(v->fd, KVM_RUN, 0) != -EINTR)
-		die("KVM_RUN with immediate_exit went on");
-	v->run->immediate_exit = 0;
-}
-
 TEST_F(exits, refused_entry)
 {
 	struct kvm_run *run = self->v->run;
@@ -438,7 +429,7 @@ TEST_F(exits, refused_entry)
 
 	vcpu_long(self->v, idle_guest, 0);
 	vcpu_sync(self->v);
-	end_exit(self->v);
+	vcpu_settle(self->v);
 	vcpu_get_regs(self->v, &r);
 	r.rflags |= 1UL << 40;
 	vcpu_set_regs(self->v, &r);
@@ -514,7 +505,7 @@ TEST_F(exits, interrupted_after_refusal)
 	sigaction(SIGALRM, &alarmed, NULL);
 	vcpu_long(self->v, deaf_guest, 0);
 	vcpu_sync(self->v);
-	end_exit(self->v);
+	vcpu_settle(self->v);
 	vcpu_get_regs(self->v, &r);
 	vcpu_get_sregs(self->v, &s);
 	s.cr3 |= 1UL << 51;		/* there is no such memory: what both vendors' CPUs look at */
@@ -591,7 +582,7 @@ TEST_F(exits, out_rip)
 	r.rip += 2;				/* by the VMM itself, then */
 	vcpu_set_regs(v, &r);
 	EXPECT_EQ(3, *vcpu_expect_io(v, 1, 0x10, 1, 1));
-	end_exit(v);
+	vcpu_settle(v);
 	EXPECT_EQ(0x04b8, opcode_at_rip(v, &r));
 	/* one port is another matter, unless the VMM says that it is not */
 	EXPECT_EQ(4, *vcpu_expect_io(v, 1, 0x7e, 1, 1));

@@ -58,15 +58,6 @@ static int last_cpu(void)
 	return cpu;
 }
 
-static void bind_to(int cpu)
-{
-	cpu_set_t set;
-
-	CPU_ZERO(&set);
-	CPU_SET(cpu, &set);
-	must(sched_setaffinity(0, sizeof(set), &set));
-}
-
 static volatile u32 turns;
 
 static void spinning_guest(u64 arg)
@@ -96,7 +87,7 @@ TEST(kills_the_vmm)
 	if (!pid) {
 		struct vcpu *v = spinning_vcpu();
 
-		bind_to(cpu);
+		stay_on(0, cpu);
 		must(write(ready[1], "", 1));
 		ioctl(v->fd, KVM_RUN, 0);
 		_exit(1);
@@ -161,7 +152,7 @@ TEST(vmm_that_catches_it)
 	sigaction(SIGALRM, &alrm, NULL);
 	v = spinning_vcpu();
 	ASSERT_EQ(0, pthread_create(&t, NULL, ask, &a));
-	bind_to(a.cpu);
+	stay_on(0, a.cpu);
 	EXPECT_EQ(-EINTR, xioctl(v->fd, KVM_RUN, 0));
 	EXPECT_EQ(1, caught);
 	pthread_join(t, NULL);

@@ -125,22 +125,12 @@ FIXTURE_TEARDOWN(power)
 	vm_free(self->theirs);
 }
 
-static bool write_text(const char *file, const char *text)
-{
-	int fd = open(file, O_WRONLY), len = strlen(text);
-	bool ok = fd >= 0 && write(fd, text, len) == len;
-
-	if (fd >= 0)
-		close(fd);
-	return ok;
-}
-
 static bool cpu_online(int cpu, bool on)
 {
 	char file[64];
 
 	snprintf(file, sizeof(file), "/sys/devices/system/cpu/cpu%d/online", cpu);
-	return write_text(file, on ? "1" : "0");
+	return file_write(file, on ? "1" : "0");
 }
 
 static bool has_word(const char *file, const char *word)
@@ -153,15 +143,6 @@ static bool has_word(const char *file, const char *word)
 	if (fd >= 0)
 		close(fd);
 	return strstr(text, word);
-}
-
-static void stay_on(int tid, int cpu)
-{
-	cpu_set_t set;
-
-	CPU_ZERO(&set);
-	CPU_SET(cpu, &set);
-	must(sched_setaffinity(tid, sizeof(set), &set));
 }
 
 /* All of them computed, and had their timer's interrupt, since @before */
@@ -265,13 +246,13 @@ static u64 host_sleeps(void)
 {
 	struct timespec a, b;
 
-	write_text("/sys/module/suspend/parameters/pm_test_delay", "1");
-	write_text("/sys/power/mem_sleep", "deep");
+	file_write("/sys/module/suspend/parameters/pm_test_delay", "1");
+	file_write("/sys/power/mem_sleep", "deep");
 	clock_gettime(CLOCK_BOOTTIME, &a);
-	if (!write_text("/sys/power/pm_test", "core") || !write_text("/sys/power/state", "mem"))
+	if (!file_write("/sys/power/pm_test", "core") || !file_write("/sys/power/state", "mem"))
 		return 0;
 	clock_gettime(CLOCK_BOOTTIME, &b);
-	write_text("/sys/power/pm_test", "none");
+	file_write("/sys/power/pm_test", "none");
 	return (b.tv_sec - a.tv_sec) * SECOND + b.tv_nsec - a.tv_nsec;
 }
 
@@ -300,7 +281,7 @@ TEST_F_TIMEOUT(power, suspend, 600)
 	start(self->vm, self->v, self->nr);
 	ASSERT_TRUE(go_on(self->vm, self->nr, 30000));
 	for (i = 0; i < 2; i++) {
-		ASSERT_TRUE(write_text(FAKE "tsc", tsc[i]));
+		ASSERT_TRUE(file_write(FAKE "tsc", tsc[i]));
 		before = vm_clock(self->vm);
 		slept = host_sleeps();
 		ASSERT_NE(0, slept);
@@ -310,7 +291,7 @@ TEST_F_TIMEOUT(power, suspend, 600)
 		EXPECT_LE(before, vm_clock(self->vm));
 		EXPECT_GT(before + slept + 60 * SECOND, vm_clock(self->vm));
 	}
-	write_text(FAKE "tsc", "0");
+	file_write(FAKE "tsc", "0");
 	end(self->vm, self->v, self->nr);
 	if (guest_var(self->vm, seen)[0].stable)
 		EXPECT_FORWARD(self->vm, self->nr, 60 * SECOND);
@@ -329,12 +310,12 @@ TEST_F_TIMEOUT(power, suspend_lost, 300)
 	vcpu_long(self->v[0], guest, 0);
 	guest_var(self->vm, stop) = 1;
 	vcpu_done(self->v[0]);
-	ASSERT_TRUE(write_text(FAKE "taken", "1"));
+	ASSERT_TRUE(file_write(FAKE "taken", "1"));
 	ASSERT_NE(0, host_sleeps());
 	EXPECT_EQ(-EIO, xioctl(self->v[0]->fd, KVM_RUN, 0));
 	EXPECT_EQ(-EBUSY, xioctl(self->vm->sys, KVM_CREATE_VM, 0));
 	vm_free(self->vm);
-	ASSERT_TRUE(write_text(FAKE "taken", "0"));
+	ASSERT_TRUE(file_write(FAKE "taken", "0"));
 	self->vm = vm_new(VM_IRQCHIP);
 	self->v[0] = vcpu_new(self->vm, 0);
 	vcpu_long(self->v[0], guest, 0);

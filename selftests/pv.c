@@ -281,9 +281,7 @@ static pthread_t share_cpu(void)
 	must(sched_getaffinity(0, sizeof(set), &set));
 	for (cpu = 0; !CPU_ISSET(cpu, &set); cpu++)
 		;
-	CPU_ZERO(&set);
-	CPU_SET(cpu, &set);
-	must(sched_setaffinity(0, sizeof(set), &set));
+	stay_on(0, cpu);
 	stop = 0;
 	if (pthread_create(&t, NULL, burn, (void *)cpu))
 		die("pthread_create");

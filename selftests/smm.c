@@ -40,7 +40,7 @@ FIXTURE_SETUP(smm)
 {
 	self->vm = vm_new(VM_IRQCHIP);
 	if (!vm_cap(self->vm, KVM_CAP_X86_SMM))
-		SKIP(return, "no KVM_CAP_X86_SMM");
+		SKIP_FIXTURE("no KVM_CAP_X86_SMM");
 	self->smram = mem_alloc(SMRAM_SIZE);
 	vm_slot(self->vm, SPACE1(0), 0, SMRAM_GPA, self->vm->mem, 0);
 	vm_slot(self->vm, SPACE1(1), SMRAM_GPA, SMRAM_SIZE, self->smram, 0);

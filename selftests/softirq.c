@@ -49,15 +49,6 @@ FIXTURE_VARIANT(softirq) {
 FIXTURE_VARIANT_ADD(softirq, computes) { .guest = spin };
 FIXTURE_VARIANT_ADD(softirq, exits) { .guest = spin_exits };
 
-static void stay_on(int tid, int cpu)
-{
-	cpu_set_t set;
-
-	CPU_ZERO(&set);
-	CPU_SET(cpu, &set);
-	must(sched_setaffinity(tid, sizeof(set), &set));
-}
-
 static bool write_rps(u32 mask)
 {
 	char text[16];

@@ -135,17 +135,23 @@ static int make_vm(int node)
  */
 static int try_node(void)
 {
-	int fd = open(NODE, O_RDWR | O_CLOEXEC), err;
+	int fd = open(NODE, O_RDWR | O_CLOEXEC), err, share = 0;
 	const char *holder;
 
 	if (fd < 0)
 		return node_error(errno), EXIT_EXEC;
 	err = make_vm(fd);
-	if (err == -EBUSY && !share_hand_over())
-		err = make_vm(fd);
+	if (err == -EBUSY) {
+		share = share_hand_over();
+		if (!share)
+			err = make_vm(fd);
+	}
 	close(fd);
 	if (!err)
 		return 0;
+	/* Nobody says that it was kvm's. */
+	if (share && share != -EOPNOTSUPP && share != -EBUSY)
+		return share_error(share), EXIT_EXEC;
 	if (err != -EBUSY)
 		return complain(EXIT_EXEC, "no VM can be made: %s", strerror(-err));
 	holder = virt_holder_now();

@@ -5,7 +5,7 @@
  *
  * Posted interrupts: while a guest runs, an interrupt of its CPU with one certain vector is none for the host.  The CPU
  * takes what is in the LAPIC's inbox and goes on.  There are no vectors for modules; the one used is the kernel's for
- * kvm.ko, which has VMX when keel has not.  If it comes when no guest runs, the kernel's handler counts it (as "PIN" in
+ * kvm.ko.  Beside that either's may meet the other's guest, which finds nothing in its inbox.  If it comes when no guest runs, the kernel's handler counts it (as "PIN" in
  * /proc/interrupts); its sender had set ON before it looked whether one does, and each entry looks at ON.
  *
  * A CPU that is to do so has to take all interrupts that end the guest off the interrupt controller as well

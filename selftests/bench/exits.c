@@ -461,6 +461,8 @@ static void state_ioctls(void)
 #define RESET_PAGES	1000
 #define RESET_MEM	(N * 4096UL)
 
+#define ARRAY_SIZE(a)	(sizeof(a) / sizeof((a)[0]))
+
 static struct reset_bench {
 	struct vm *vm;
 	struct vcpu *v;
@@ -501,26 +503,31 @@ static void vmm_takes_msrs(void)
 	rb.msrs.head.nmsrs = n;
 }
 
+/* In the order in which they are set */
+static const struct { unsigned long get, set; void *state; } vcpu_parts[] = {
+	{ KVM_GET_SREGS, KVM_SET_SREGS, &rb.sregs }, { KVM_GET_REGS, KVM_SET_REGS, &rb.regs },
+	{ KVM_GET_XSAVE, KVM_SET_XSAVE, rb.xsave }, { KVM_GET_XCRS, KVM_SET_XCRS, &rb.xcrs },
+	{ KVM_GET_DEBUGREGS, KVM_SET_DEBUGREGS, &rb.debug }, { KVM_GET_LAPIC, KVM_SET_LAPIC, &rb.lapic },
+	{ KVM_GET_MSRS, KVM_SET_MSRS, &rb.msrs }, { KVM_GET_VCPU_EVENTS, KVM_SET_VCPU_EVENTS, &rb.events },
+	{ KVM_GET_MP_STATE, KVM_SET_MP_STATE, &rb.mp },
+}, vm_parts[] = {
+	{ KVM_GET_IRQCHIP, KVM_SET_IRQCHIP, &rb.chip[0] }, { KVM_GET_IRQCHIP, KVM_SET_IRQCHIP, &rb.chip[1] },
+	{ KVM_GET_IRQCHIP, KVM_SET_IRQCHIP, &rb.chip[2] }, { KVM_GET_PIT2, KVM_SET_PIT2, &rb.pit },
+	{ KVM_GET_CLOCK, KVM_SET_CLOCK, &rb.clock },
+};
+
 static void vmm_takes(void)
 {
 	int i;
 
 	memcpy(rb.copy, rb.mem, RESET_MEM);
-	must(ioctl(rb.v->fd, KVM_GET_REGS, &rb.regs));
-	must(ioctl(rb.v->fd, KVM_GET_SREGS, &rb.sregs));
-	must(ioctl(rb.v->fd, KVM_GET_XSAVE, rb.xsave));
-	must(ioctl(rb.v->fd, KVM_GET_XCRS, &rb.xcrs));
-	must(ioctl(rb.v->fd, KVM_GET_DEBUGREGS, &rb.debug));
-	must(ioctl(rb.v->fd, KVM_GET_VCPU_EVENTS, &rb.events));
-	must(ioctl(rb.v->fd, KVM_GET_MP_STATE, &rb.mp));
-	must(ioctl(rb.v->fd, KVM_GET_LAPIC, &rb.lapic));
-	must(ioctl(rb.vm->fd, KVM_GET_PIT2, &rb.pit));
-	must(ioctl(rb.vm->fd, KVM_GET_CLOCK, &rb.clock));
-	for (i = 0; i < 3; i++) {
-		rb.chip[i].chip_id = i;
-		must(ioctl(rb.vm->fd, KVM_GET_IRQCHIP, &rb.chip[i]));
-	}
 	vmm_takes_msrs();
+	for (i = 0; i < ARRAY_SIZE(vcpu_parts); i++)
+		must(ioctl(rb.v->fd, vcpu_parts[i].get, vcpu_parts[i].state));
+	for (i = 0; i < 3; i++)
+		rb.chip[i].chip_id = i;
+	for (i = 0; i < ARRAY_SIZE(vm_parts); i++)
+		must(ioctl(rb.vm->fd, vm_parts[i].get, vm_parts[i].state));
 	rb.clock.flags = 0;
 }
 
@@ -535,19 +542,10 @@ static void vmm_resets(void)
 		__atomic_store_n(&e->flags, KVM_DIRTY_GFN_F_RESET, __ATOMIC_RELEASE);
 	}
 	must(ioctl(rb.vm->fd, KVM_RESET_DIRTY_RINGS, 0));
-	must(ioctl(rb.v->fd, KVM_SET_SREGS, &rb.sregs));
-	must(ioctl(rb.v->fd, KVM_SET_REGS, &rb.regs));
-	must(ioctl(rb.v->fd, KVM_SET_XSAVE, rb.xsave));
-	must(ioctl(rb.v->fd, KVM_SET_XCRS, &rb.xcrs));
-	must(ioctl(rb.v->fd, KVM_SET_DEBUGREGS, &rb.debug));
-	must(ioctl(rb.v->fd, KVM_SET_LAPIC, &rb.lapic));
-	must(ioctl(rb.v->fd, KVM_SET_MSRS, &rb.msrs));
-	must(ioctl(rb.v->fd, KVM_SET_VCPU_EVENTS, &rb.events));
-	must(ioctl(rb.v->fd, KVM_SET_MP_STATE, &rb.mp));
-	for (i = 0; i < 3; i++)
-		must(ioctl(rb.vm->fd, KVM_SET_IRQCHIP, &rb.chip[i]));
-	must(ioctl(rb.vm->fd, KVM_SET_PIT2, &rb.pit));
-	must(ioctl(rb.vm->fd, KVM_SET_CLOCK, &rb.clock));
+	for (i = 0; i < ARRAY_SIZE(vcpu_parts); i++)
+		must(ioctl(rb.v->fd, vcpu_parts[i].set, vcpu_parts[i].state));
+	for (i = 0; i < ARRAY_SIZE(vm_parts); i++)
+		must(ioctl(rb.vm->fd, vm_parts[i].set, vm_parts[i].state));
 }
 
 static void reset_take(void)

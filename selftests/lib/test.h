@@ -30,6 +30,9 @@ static inline unsigned int scaled_alarm(unsigned int seconds)
 #include <asm/msr-index.h>
 #include "guest.h"
 
+/* In a FIXTURE_SETUP, from where the harness goes on with the test whatever SKIP() said: end with what it knows a skip by */
+#define SKIP_FIXTURE(fmt, ...)	SKIP(_exit(255), fmt, ##__VA_ARGS__)
+
 /* Skip a test where an extension is not offered */
 #define NEED_CAP(vm, cap)						\
 	if (!vm_cap(vm, cap))						\

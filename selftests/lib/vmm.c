@@ -5,6 +5,7 @@
 #define _GNU_SOURCE
 #include "guest.h"
 
+#include <sched.h>
 #include <stdarg.h>
 #include <sys/syscall.h>
 #include <time.h>
@@ -678,4 +679,21 @@ u64 vcpu_join(struct vcpu *v)
 	pthread_join(v->thread, NULL);
 	v->tid = 0;
 	return v->result;
+}
+
+void vcpu_settle(struct vcpu *v)
+{
+	v->run->immediate_exit = 1;
+	if (!ioctl(v->fd, KVM_RUN, 0) || errno != EINTR)
+		die("an exit is not completed");
+	v->run->immediate_exit = 0;
+}
+
+void stay_on(int tid, int cpu)
+{
+	cpu_set_t set;
+
+	CPU_ZERO(&set);
+	CPU_SET(cpu, &set);
+	must(sched_setaffinity(tid, sizeof(set), &set));
 }

@@ -159,6 +159,7 @@ u64 vcpu_stat(struct vcpu *v, const char *name);	/* and it must be there */
 
 /* Run to the next exit that is not a guest's report of failure */
 u32 vcpu_run(struct vcpu *v);
+void vcpu_settle(struct vcpu *v);	/* what an exit has begun is completed, by a KVM_RUN that does not get as far as the guest */
 /* Run, and it must be: */
 u64 vcpu_done(struct vcpu *v);			/* guest_done(): its value */
 u32 vcpu_sync(struct vcpu *v);			/* guest_sync(): its value */
@@ -172,6 +173,7 @@ u64 vcpu_join(struct vcpu *v);
 const char *exit_name(u32 reason);
 bool on_tcg(void);		/* are we under QEMU's emulator? */
 u64 now_ns(void);
+void stay_on(int tid, int cpu);
 bool file_write(const char *path, const char *text);	/* all of it, in place of what it has */
 void sleep_ms(unsigned int ms);
 bool wait_for(volatile u32 *p, u32 val, unsigned int ms);
