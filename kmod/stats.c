@@ -208,6 +208,7 @@ static int vms_show(struct seq_file *m, void *at)
 	seq_printf(m, "vm %llu\nowner %d\nmemory_pages %llu\n", vm->serial, vm->owner, READ_ONCE(vm->slots.pages[0]));
 	for (i = 0; i < NR_VM; i++)
 		seq_printf(m, "%s %llu\n", vm_names[i], READ_ONCE(vm_counters(vm)[i]));
+	keel_snaps_show(m, vm);
 	keel_for_each_vcpu(vcpu, i, vm)
 		show_vcpu(m, vcpu);
 	return 0;

@@ -20,7 +20,7 @@
 #define KEEL_VM_STATS(S)							\
 	S(pages_4k) S(pages_2m) S(pages_1g) S(table_pages) S(snapshot_pages) S(notifier_invalidations)	\
 	S(remote_tlb_flushes) S(memslot_changes) S(memslot_stood_ns)	\
-	S(irqfd_signals) S(ioeventfd_signals) S(resets) S(reset_pages)
+	S(irqfd_signals) S(ioeventfd_signals) S(resets) S(reset_pages) S(reset_bytes) S(reset_ns)
 
 /* Exits of one kind, by the time from the exit until the guest is entered again. */
 #define KEEL_LATENCY_BUCKETS	32

@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include "test.h"
+#include <keel.h>
 
 #define DIR	"/sys/kernel/debug/keel/"
 
@@ -132,6 +133,90 @@ TEST(vms_tell_what_is_there)
 	EXPECT_NE(NULL, strstr(first, "\nstate userspace\n"));
 	EXPECT_NE(NULL, strstr(second, "\nstate offline\n"));
 	vcpu_free(v);
+	vm_free(vm);
+}
+
+/* Writes as many pages as it is told */
+static volatile u32 pages_to_write;
+
+static void writing_guest(u64 me)
+{
+	for (;;) {
+		u32 i;
+
+		for (i = 0; i < pages_to_write; i++)
+			*(volatile u64 *)(HEAP_GPA + i * 4096) += 1;
+		guest_sync(0);
+	}
+}
+
+/* One line of the tree; false: there is none */
+static bool tree_line(const char *mine, u32 id, u32 *parent, u32 *children, long *pages, long *delta, char *rest)
+{
+	char name[32];
+	const char *at;
+	long state;
+
+	snprintf(name, sizeof(name), "\nsnapshot %u ", id);
+	at = strstr(mine, name);
+	*rest = 0;
+	return at && sscanf(at + strlen(name), "parent %u children %u pages %ld delta %ld state %ld%31[^\n]", parent, children, pages,
+			    delta, &state, rest) >= 5 && state > 0;
+}
+
+TEST(snapshots_are_shown)
+{
+	u32 parent, children, id[3], i;
+	struct keel_snapshot snap = { 0 };
+	struct keel_reset r = { 0 };
+	long pages, delta, before;
+	struct vcpu *v;
+	char rest[32];
+	struct vm *vm;
+
+	NEED_DEBUGFS();
+	vm = vm_new(VM_PLAIN);
+	v = vcpu_new(vm, 0);
+	vcpu_long(v, writing_guest, 0);
+	memset(gpa_hva(vm, HEAP_GPA), 1, 100 * 4096);
+	for (i = 0; i < 3; i++) {
+		snap.id = 0;
+		must(ioctl(vm->fd, KEEL_SNAPSHOT, &snap));
+		id[i] = snap.id;
+		guest_var(vm, pages_to_write) = 20 + 20 * i;
+		vcpu_sync(v);
+		vcpu_settle(v);
+	}
+	read_vms();
+	ASSERT_TRUE(tree_line(my_vm(0), id[0], &parent, &children, &pages, &delta, rest));
+	EXPECT_EQ(0, parent);
+	EXPECT_EQ(1, children);
+	EXPECT_LE(20, pages);
+	EXPECT_EQ(0, delta);
+	EXPECT_STREQ("", rest);
+	before = pages;
+	ASSERT_TRUE(tree_line(my_vm(0), id[1], &parent, &children, &pages, &delta, rest));
+	EXPECT_EQ(id[0], parent);
+	EXPECT_EQ(before, delta);
+	ASSERT_TRUE(tree_line(my_vm(0), id[2], &parent, &children, &pages, &delta, rest));
+	EXPECT_EQ(0, children);
+	EXPECT_LE(60, pages);
+	EXPECT_STREQ(" current", rest);
+
+	EXPECT_EQ(0, number(my_vm(0), "reset_ns"));
+	r.id = id[2];
+	must(ioctl(vm->fd, KEEL_RESET, &r));
+	read_vms();
+	EXPECT_EQ(1, number(my_vm(0), "resets"));
+	EXPECT_EQ((long)r.pages, number(my_vm(0), "reset_pages"));
+	EXPECT_LT((long)r.pages * 4096, number(my_vm(0), "reset_bytes"));
+	EXPECT_LT(0, number(my_vm(0), "reset_ns"));
+	EXPECT_EQ((u64)number(my_vm(0), "reset_ns"), fd_stat(vm->fd, "reset_ns"));
+	must(ioctl(vm->fd, KEEL_DROP, id[2]));
+	read_vms();
+	EXPECT_FALSE(tree_line(my_vm(0), id[2], &parent, &children, &pages, &delta, rest));
+	ASSERT_TRUE(tree_line(my_vm(0), id[1], &parent, &children, &pages, &delta, rest));
+	EXPECT_STREQ(" current", rest);
 	vm_free(vm);
 }
 

@@ -8,6 +8,7 @@
 
 struct keel_snaps;
 struct keel_slot;
+struct seq_file;
 
 VM_IOCTL(keel_get_info);	/* also of no VM */
 VM_IOCTL(keel_get_state);
@@ -27,6 +28,7 @@ int keel_keep(struct keel_vm *vm, struct keel_slot *slot, u64 gfn, bool may_slee
 /* The same for a guest's write, on its way to being allowed: 0, -ENOMEM, -EFAULT, -EINTR.  May sleep. */
 int keel_keep_fault(struct keel_vm *vm, struct keel_slot *slot, u64 gfn);
 void keel_snaps_free(struct keel_vm *vm);
+void keel_snaps_show(struct seq_file *m, struct keel_vm *vm);	/* a line each; keel_hw_lock held */
 int keel_snaps_init(void);	/* module load, unload */
 void keel_snaps_exit(void);
 

@@ -22,8 +22,11 @@
  */
 #include <linux/llist.h>
 #include <linux/mm.h>
+#include <linux/rcupdate.h>
 #include <linux/sched/signal.h>
+#include <linux/seq_file.h>
 #include <linux/slab.h>
+#include <linux/timekeeping.h>
 #include <linux/uaccess.h>
 #include "ops.h"
 #include "mem/hostpage.h"
@@ -56,11 +59,13 @@ struct snapshot {
 	bool broken;			/* something was written and not kept */
 	struct snapshot *parent;
 	struct xarray pages;		/* struct snap_page by page number of the user's address */
+	atomic_long_t nr_pages;
 	struct llist_head dirty;
 	struct list_head hot;
 	unsigned long *delta;		/* page numbers */
 	unsigned long nr_delta;
 	struct snap_state state;
+	struct rcu_head rcu;		/* who shows the tree comes without a lock */
 };
 
 struct keel_snaps {
@@ -73,8 +78,9 @@ struct keel_snaps {
 
 static struct kmem_cache *page_cache;
 
-static void count_pages(struct keel_vm *vm, long n)
+static void count_pages(struct keel_vm *vm, struct snapshot *snap, long n)
 {
+	atomic_long_add(n, &snap->nr_pages);
 	atomic64_add(n, (atomic64_t *)&vm->stat.snapshot_pages);
 }
 
@@ -171,7 +177,7 @@ static int page_keep(struct keel_vm *vm, struct snapshot *snap, unsigned long hv
 	if (*kept || err)
 		goto free;
 	*kept = page;
-	count_pages(vm, 1);
+	count_pages(vm, snap, 1);
 	return 0;
 free:
 	page_free(page);
@@ -215,19 +221,18 @@ int keel_keep_fault(struct keel_vm *vm, struct keel_slot *slot, u64 gfn)
 static void snapshot_free(struct keel_vm *vm, struct snapshot *snap)
 {
 	struct snap_page *page;
-	unsigned long index;
-	long n = 0;
+	unsigned long index, n = 0;
 
 	xa_for_each(&snap->pages, index, page) {
 		page_free(page);
 		if (++n % 1024 == 0)
 			cond_resched();
 	}
-	count_pages(vm, -n);
+	count_pages(vm, snap, -n);
 	xa_destroy(&snap->pages);
 	kvfree(snap->delta);
 	snap_state_free(&snap->state);
-	kfree(snap);
+	kfree_rcu(snap, rcu);
 }
 
 bool keel_has_snapshot(struct keel_vm *vm)
@@ -476,7 +481,7 @@ static int step_up(struct keel_vm *vm, struct snapshot *snap, struct list_head *
 			}
 			/* Reserved, so it cannot fail. */
 			xa_store(&snap->pages, index, page, GFP_KEEP);
-			count_pages(vm, 1);
+			count_pages(vm, snap, 1);
 		}
 		err = page_restore(vm, was);
 		if (err)
@@ -738,7 +743,7 @@ static int snaps_make(struct keel_vm *vm)
 		return -ENOMEM;
 	xa_init_flags(&snaps->by_id, XA_FLAGS_ACCOUNT);
 	mutex_lock(&vm->slots_lock);		/* for keel_has_snapshot() */
-	vm->snaps = snaps;
+	smp_store_release(&vm->snaps, snaps);	/* and for keel_snaps_show() */
 	mutex_unlock(&vm->slots_lock);
 	return 0;
 }
@@ -783,6 +788,7 @@ VM_IOCTL(keel_snapshot)
 static int reset_to(struct keel_vm *vm, struct snapshot *snap, struct keel_reset *r)
 {
 	bool state = !(r->flags & KEEL_RESET_MEMORY);
+	u64 start = ktime_get_ns();
 	struct keel_section bad;
 	int err;
 
@@ -798,6 +804,8 @@ static int reset_to(struct keel_vm *vm, struct snapshot *snap, struct keel_reset
 		return err;
 	vm->stat.resets++;
 	vm->stat.reset_pages += r->pages;
+	vm->stat.reset_bytes += (r->pages << PAGE_SHIFT) + (state ? snap->state.size : 0);
+	vm->stat.reset_ns += ktime_get_ns() - start;
 	return 0;
 }
 
@@ -865,6 +873,8 @@ static int merge_up(struct snapshot *snap)
 			xa_erase(&snap->pages, index);
 			clear_bit(PAGE_DIRTY, &page->flags);
 			xa_store(&parent->pages, index, page, GFP_KEEP);
+			atomic_long_dec(&snap->nr_pages);
+			atomic_long_inc(&parent->nr_pages);
 			is = page;
 		}
 		page_listed(parent, is);
@@ -980,6 +990,30 @@ VM_IOCTL(keel_get_info)
 	info->max_snapshots = MAX_SNAPSHOTS;
 	info->max_depth = MAX_DEPTH;
 	return 0;
+}
+
+/* ------------------------------------------------------------- to be seen */
+
+/*
+ * No lock: whoever resets a VM has them for as long as its memory takes to be there.  The VM, and so its tree, stays as long as
+ * keel_hw_lock is held, each snapshot for a grace period, and so do those above it, which go later.
+ */
+void keel_snaps_show(struct seq_file *m, struct keel_vm *vm)
+{
+	struct keel_snaps *snaps = READ_ONCE(vm->snaps);
+	const struct snapshot *snap, *current_one;
+	unsigned long id;
+
+	if (!snaps)
+		return;
+	rcu_read_lock();
+	current_one = READ_ONCE(snaps->current_one);
+	xa_for_each(&snaps->by_id, id, snap)
+		seq_printf(m, "snapshot %u parent %u children %u pages %ld delta %lu state %zu%s%s\n", snap->id,
+			   snap->parent ? snap->parent->id : 0, READ_ONCE(snap->children),
+			   atomic_long_read(&snap->nr_pages), snap->nr_delta, snap->state.size,
+			   snap == current_one ? " current" : "", READ_ONCE(snap->broken) ? " broken" : "");
+	rcu_read_unlock();
 }
 
 int keel_snaps_init(void)
