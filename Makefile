@@ -10,7 +10,7 @@
 # make boots            the lab machine twenty times in a row, each with its own layout in memory (KASLR)
 # make kvm-selftests    the kernel's own tests of KVM, on its module and on keel
 # make shell            a shell in the lab machine, keel loaded
-# make tools            the command keel, in build/tools
+# make tools            the command keel and the library libkeel, in build/tools and build/libkeel
 # make deb              Debian packages, in build/deb
 # make package-test     installs, uses, upgrades and purges them in a Debian of their own
 # make libvirt-test     libvirt on keel, and live migration between two hosts
@@ -56,6 +56,7 @@ clean:
 
 tools:
 	+@$(MAKE) -s -C tools
+	+@$(MAKE) -s -C libkeel
 
 docs: $(patsubst %.dot,%.svg,$(wildcard docs/img/*.dot))
 %.svg: %.dot
