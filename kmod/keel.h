@@ -297,8 +297,7 @@ struct keel_vm {
 	unsigned int flushes;		/* times that all TLBs were flushed */
 	wait_queue_head_t pausers, paused;
 	bool dead;			/* after a host error: nothing runs any more */
-	bool exception_payload;
-	bool triple_fault_event;
+	u32 event_flags;		/* KVM_VCPUEVENT_VALID_*: what KVM_SET_VCPU_EVENTS may have here */
 	bool no_platform_info;		/* the guest's reads of it raise #GP */
 	bool exit_on_emulation_failure;	/* always, and without #UD */
 	u32 quirks_off;			/* KVM_X86_QUIRK_* */

@@ -137,15 +137,20 @@ static long vm_cap_max_vcpu_id(struct keel_vm *vm, u64 arg)
 	return 0;
 }
 
+static void vm_set_event_flag(struct keel_vm *vm, u32 flag, bool on)
+{
+	vm->event_flags = on ? vm->event_flags | flag : vm->event_flags & ~flag;
+}
+
 static long vm_cap_exception_payload(struct keel_vm *vm, u64 arg)
 {
-	vm->exception_payload = arg;
+	vm_set_event_flag(vm, KVM_VCPUEVENT_VALID_PAYLOAD, arg);
 	return 0;
 }
 
 static long vm_cap_triple_fault_event(struct keel_vm *vm, u64 arg)
 {
-	vm->triple_fault_event = arg;
+	vm_set_event_flag(vm, KVM_VCPUEVENT_VALID_TRIPLE_FAULT, arg);
 	return 0;
 }
 
@@ -342,6 +347,8 @@ static struct keel_vm *vm_alloc(void)
 	xa_init_flags(&vm->vcpus, XA_FLAGS_ACCOUNT);
 	xa_init_flags(&vm->vcpus_by_id, XA_FLAGS_ACCOUNT);
 	INIT_LIST_HEAD(&vm->list);
+	vm->event_flags = KVM_VCPUEVENT_VALID_NMI_PENDING | KVM_VCPUEVENT_VALID_SIPI_VECTOR | KVM_VCPUEVENT_VALID_SHADOW |
+			  KVM_VCPUEVENT_VALID_SMM;
 	keel_memslots_init(vm);
 	keel_clock_vm_init(vm);
 	return vm;

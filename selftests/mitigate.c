@@ -389,7 +389,9 @@ TEST_F(mitigate, beside_reduce)
 	begin_beside(self, &theirs);
 	before = count(N_BP_CFG);
 	vcpu_expect(self->v, KVM_EXIT_IO);
-	EXPECT_EQ(before + 2, count(N_BP_CFG));
+	/* There and back, and again if the host had something to do between. */
+	EXPECT_LE(before + 2, count(N_BP_CFG));
+	EXPECT_EQ(before & 1, count(N_BP_CFG) & 1);
 	EXPECT_EQ(0, host_msr(BP_CFG) & BP_SPEC_REDUCE);
 	vcpu_expect(theirs.v, KVM_EXIT_IO);
 	EXPECT_EQ(BP_SPEC_REDUCE, host_msr(BP_CFG) & BP_SPEC_REDUCE);

@@ -285,7 +285,7 @@ VCPU_IOCTL(keel_ioctl_interrupt)
  * Without an in-kernel LAPIC one interrupt at most is on its way, in one of two places.  What was in delivery waits for its
  * turn again where one that was never begun does, so it need not be told which it is.
  */
-void keel_set_user_irq(struct keel_vcpu *vcpu, int vector)
+static void set_user_irq(struct keel_vcpu *vcpu, int vector)
 {
 	struct keel_events *q = &vcpu->ev;
 
@@ -296,6 +296,11 @@ void keel_set_user_irq(struct keel_vcpu *vcpu, int vector)
 	} else if (vector >= 0 && !q->injected.type) {
 		q->injected = (struct keel_event){ .type = KEEL_EV_INTR, .vector = vector };
 	}
+}
+
+void keel_set_user_irq(struct keel_vcpu *vcpu, int vector)
+{
+	set_user_irq(vcpu, vector);
 	keel_request(KEEL_REQ_EVENT, vcpu);
 }
 
@@ -307,7 +312,7 @@ VCPU_IOCTL(keel_ioctl_nmi)
 
 static noinline void events_get_exception(struct keel_vcpu *vcpu, struct kvm_vcpu_events *e, struct keel_event *exc)
 {
-	bool payload_cap = vcpu->vm->exception_payload;
+	bool payload_cap = vcpu->vm->event_flags & KVM_VCPUEVENT_VALID_PAYLOAD;
 	bool in_delivery = exc == &vcpu->ev.injected;
 
 	/* A VMM that does not know payloads finds them where they end up. */
@@ -332,7 +337,6 @@ VCPU_IOCTL(keel_get_events)
 {
 	struct kvm_vcpu_events *e = buf;
 	struct keel_events *q = &vcpu->ev;
-	u32 flags = KVM_VCPUEVENT_VALID_NMI_PENDING | KVM_VCPUEVENT_VALID_SHADOW | KVM_VCPUEVENT_VALID_SMM;
 	unsigned int i;
 
 	nmis_collect(vcpu);
@@ -344,8 +348,6 @@ VCPU_IOCTL(keel_get_events)
 		events_get_exception(vcpu, e, &q->injected);
 	else if (q->exception.type)
 		events_get_exception(vcpu, e, &q->exception);
-	if (vcpu->vm->exception_payload)
-		flags |= KVM_VCPUEVENT_VALID_PAYLOAD;
 	if (q->injected.type == KEEL_EV_INTR) {
 		e->interrupt.injected = 1;
 		e->interrupt.nr = q->injected.vector;
@@ -362,11 +364,9 @@ VCPU_IOCTL(keel_get_events)
 	e->smi.pending = READ_ONCE(vcpu->smi_pending);
 	e->smi.smm_inside_nmi = vcpu->smm_in_nmi;
 	e->smi.latched_init = vcpu->apic && test_bit(KEEL_MP_INIT, &vcpu->mp_events);
-	if (vcpu->vm->triple_fault_event) {
+	e->flags = vcpu->vm->event_flags & ~KVM_VCPUEVENT_VALID_SIPI_VECTOR;
+	if (e->flags & KVM_VCPUEVENT_VALID_TRIPLE_FAULT)
 		e->triple_fault.pending = test_bit(KEEL_REQ_TRIPLE_FAULT, &vcpu->requests);
-		flags |= KVM_VCPUEVENT_VALID_TRIPLE_FAULT;
-	}
-	e->flags = flags;
 	return 0;
 }
 
@@ -392,18 +392,11 @@ VCPU_IOCTL(keel_set_events)
 {
 	const struct kvm_vcpu_events *e = buf;
 	struct keel_events *q = &vcpu->ev;
-	u32 known = KVM_VCPUEVENT_VALID_NMI_PENDING | KVM_VCPUEVENT_VALID_SIPI_VECTOR |
-		    KVM_VCPUEVENT_VALID_SHADOW | KVM_VCPUEVENT_VALID_SMM | KVM_VCPUEVENT_VALID_PAYLOAD |
-		    KVM_VCPUEVENT_VALID_TRIPLE_FAULT;
 	bool payload = e->flags & KVM_VCPUEVENT_VALID_PAYLOAD;
 	bool pending = payload && e->exception.pending;
 	bool injected = e->exception.injected;
 
-	if (e->flags & ~known)
-		return -EINVAL;
-	if (payload && !vcpu->vm->exception_payload)
-		return -EINVAL;
-	if ((e->flags & KVM_VCPUEVENT_VALID_TRIPLE_FAULT) && !vcpu->vm->triple_fault_event)
+	if (e->flags & ~vcpu->vm->event_flags)
 		return -EINVAL;
 	if ((injected || pending) && (e->exception.nr > 31 || e->exception.nr == X86_TRAP_NMI))
 		return -EINVAL;
@@ -436,7 +429,7 @@ VCPU_IOCTL(keel_set_events)
 		q->injected = (struct keel_event){
 			.type = KEEL_EV_SOFT_INTR, .vector = e->interrupt.nr, .insn_len = 2 };
 	else
-		keel_set_user_irq(vcpu, e->interrupt.injected && !e->interrupt.soft ? e->interrupt.nr : -1);
+		set_user_irq(vcpu, e->interrupt.injected && !e->interrupt.soft ? e->interrupt.nr : -1);
 	if (e->flags & KVM_VCPUEVENT_VALID_SHADOW)
 		keel_call(set_shadow, vcpu, e->interrupt.shadow);
 	if (e->nmi.injected && !q->injected.type)
