@@ -82,6 +82,20 @@ static int load_error(int err, int log)
 	return complain(EXIT_FAILED, "%s; the kernel's log may say more (dmesg)", strerror(err));
 }
 
+/* What the kernel decided about L1TF, which from Linux 6.19 on it tells kvm_intel alone */
+static const char *l1d_flush_choice(void)
+{
+	static const char *const choices[] = { "never", "cond", "always" };
+	char choice[32] = "";
+	unsigned int i;
+
+	read_line(choice, sizeof(choice), "/sys/module/kvm_intel/parameters/vmentry_l1d_flush");
+	for (i = 0; i < sizeof(choices) / sizeof(choices[0]); i++)
+		if (!strcmp(choice, choices[i]))
+			return choices[i];
+	return NULL;
+}
+
 /* What else would keep the first VM from starting */
 static int share_with_others(void)
 {
@@ -100,10 +114,10 @@ static int share_with_others(void)
 
 int cmd_load(int argc, char **argv)
 {
-	const char *file = NULL;
+	const char *file = NULL, *l1d_flush = l1d_flush_choice();
 	struct kmod_module *mod;
 	struct kmod_ctx *ctx;
-	char options[512] = "", version[64];
+	char given[512] = "", options[sizeof(given) + 32], version[64];
 	int i, err, log;
 
 	for (i = 1; i < argc; i++) {
@@ -113,13 +127,15 @@ int cmd_load(int argc, char **argv)
 		}
 		if (argv[i][0] == '-' || !strchr(argv[i], '='))
 			return usage_of("load");
-		if (strlen(options) + strlen(argv[i]) + 2 > sizeof(options))
+		if (strlen(given) + strlen(argv[i]) + 2 > sizeof(given))
 			return complain(EXIT_USAGE, "too many parameters");
-		strcat(strcat(options, options[0] ? " " : ""), argv[i]);
+		strcat(strcat(given, given[0] ? " " : ""), argv[i]);
 	}
+	/* What comes later counts. */
+	snprintf(options, sizeof(options), "%s%s %s", l1d_flush ? "l1d_flush=" : "", l1d_flush ?: "", given);
 	if (module_loaded("keel")) {
 		printf("keel is loaded already\n");
-		return options[0] || file ? complain(EXIT_BUSY, "keel unload comes first") : share_with_others();
+		return given[0] || file ? complain(EXIT_BUSY, "keel unload comes first") : share_with_others();
 	}
 	ctx = need(kmod_new(NULL, NULL));
 	log = log_open();

@@ -7,7 +7,9 @@
  */
 #include <linux/cpu.h>
 #include <linux/gfp.h>
+#include <linux/moduleparam.h>
 #include <linux/percpu.h>
+#include <linux/string.h>
 #include <asm/bugs.h>
 #include <asm/cpufeature.h>
 #include <asm/msr.h>
@@ -24,6 +26,15 @@ const u16 keel_verw_sel = __KERNEL_DS;
 DEFINE_STATIC_KEY_FALSE(keel_entry_flushes);
 DEFINE_PER_CPU(bool, keel_l1d_filled);
 static enum keel_l1d l1d_mode __ro_after_init;
+
+/* Newer kernels tell kvm_intel alone what l1tf= was; whoever loads keel may have looked there. */
+static char *l1d_choice = "auto";
+module_param_named(l1d_flush, l1d_choice, charp, 0444);
+MODULE_PARM_DESC(l1d_flush, "Flush the L1D before entries: never, cond, always, or as the kernel says (auto)");
+static const char *const l1d_choices[] = {
+	[KEEL_L1D_NEVER] = "never", [KEEL_L1D_COND] = "cond", [KEEL_L1D_ALWAYS] = "always",
+};
+
 static bool device_data_leaks __ro_after_init;
 
 /* For CPUs whose microcode has no command to flush L1D: reading this replaces all of it (32 KB, twice for good measure). */
@@ -43,9 +54,15 @@ static u64 arch_capabilities(void)
 
 int __init keel_mitigate_setup(void)
 {
+	int flush = match_string(l1d_choices, ARRAY_SIZE(l1d_choices), l1d_choice);
+
+	if (flush < 0 && strcmp(l1d_choice, "auto")) {
+		pr_err("keel: not loaded: l1d_flush=%s is neither never nor cond nor always nor auto\n", l1d_choice);
+		return -EINVAL;
+	}
 	device_data_leaks = keel_mmio_stale_choice() && !boot_cpu_has(X86_FEATURE_CLEAR_CPU_BUF);
 	if (boot_cpu_has_bug(X86_BUG_L1TF) && !(arch_capabilities() & ARCH_CAP_SKIP_VMENTRY_L1DFLUSH))
-		l1d_mode = keel_l1tf_choice();
+		l1d_mode = flush < 0 ? keel_l1tf_choice() : flush;
 	if (l1d_mode != KEEL_L1D_NEVER && !boot_cpu_has(X86_FEATURE_FLUSH_L1D)) {
 		l1d_pages = __get_free_pages(GFP_KERNEL | __GFP_ZERO, L1D_ORDER);
 		if (!l1d_pages)
