@@ -883,7 +883,7 @@ void keel_msr_setup(void)
 		for (w = 0; w < ARRAY_SIZE(windows); w++)
 			if (row->first - windows[w].first < windows[w].count)
 				break;
-		if (WARN_ON(w == ARRAY_SIZE(windows) ||
+		if (WARN_ON(hweight16(row->flags & (M_HOST | M_NEEDS | M_PV)) > 1 || w == ARRAY_SIZE(windows) ||
 			    row->first - windows[w].first + row->count > windows[w].count))
 			continue;
 		for (i = 0; i < row->count; i++) {
@@ -901,17 +901,16 @@ unsigned int keel_msr_map(struct keel_vcpu *vcpu)
 	       (vcpu->vm->exits_off & KVM_X86_DISABLE_EXITS_CSTATE ? KEEL_MSRS_CSTATES : 0);
 }
 
+/* The three exclude each other. */
 static __always_inline bool may_access(const struct msr_access *a)
 {
-	if (likely(!(a->row->flags & (M_HOST | M_NEEDS | M_PV))))
+	u16 condition = a->row->flags & (M_HOST | M_NEEDS | M_PV);
+
+	if (likely(!condition))
 		return true;
-	if (a->row->flags & M_PV)
+	if (condition == M_PV)
 		return keel_pv_has(a->vcpu, a->row->feature);
-	if (a->host)
-		return true;
-	if (a->row->flags & M_HOST)
-		return false;
-	return !(a->row->flags & M_NEEDS) || keel_guest_has(a->vcpu, a->row->feature);
+	return a->host || (condition == M_NEEDS && keel_guest_has(a->vcpu, a->row->feature));
 }
 
 static __always_inline int get_msr(struct keel_vcpu *vcpu, u32 msr, u64 *val, bool host)
@@ -958,7 +957,7 @@ u32 keel_guest_wrmsr(struct keel_vcpu *vcpu, u32 msr, u64 val)
 
 	a.row = find(&a.msr);
 	/* No row is #GP, which needs no sleep either. */
-	if (vcpu->atomic && a.row && !(a.row->flags & M_FAST))
+	if (likely(a.row) && vcpu->atomic && !(a.row->flags & M_FAST))
 		return KEEL_MSR_SLOW;
 	if (unlikely(vcpu->vm->msr_filter) && !keel_msr_filter_allows(vcpu, msr, KVM_MSR_FILTER_WRITE))
 		return KVM_MSR_EXIT_REASON_FILTER;
