@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * notifier.c - the host's memory manager takes pages back: whatever it unmaps, write-protects or moves in the
- * user's page tables leaves the guest's first.
+ * notifier.c - the host's memory manager takes pages back: whatever it unmaps or moves in the user's page tables leaves
+ * the guest's first.  What it only write-protects stays there to be read: fork(2) does that to all memory of a VMM's, and
+ * a guest that reads is not to pay for it page by page.
  *
  * A fault looks a page up in the user's tables without our lock.  That it may map what it found it knows from
  * notifier_seq, which it read before, and which moves with every invalidation of a slot's memory that ends; and from
@@ -54,6 +55,24 @@ static void zap_user_range(struct keel_vm *vm, unsigned long start, unsigned lon
 	}
 }
 
+/* True if TLBs have to hear of it.  lock held for write. */
+static bool protect_user_range(struct keel_vm *vm, unsigned long start, unsigned long end)
+{
+	struct interval_tree_node *node;
+	bool found = false;
+
+	for_each_slot_in(node, vm, start, end) {
+		struct mmu_view *view;
+		unsigned int space;
+		u64 first, behind;
+
+		space = slot_gfns(node, start, end, &first, &behind);
+		mmu_for_each_view_of(view, vm, space)
+			found |= mmu_host_protects(vm, view, first, behind);
+	}
+	return found;
+}
+
 /* Is there a slot with memory in the range?  lock not held. */
 static bool notifier_concerns(struct keel_vm *vm, const struct mmu_notifier_range *range)
 {
@@ -86,7 +105,11 @@ static int notifier_start(struct mmu_notifier *mn, const struct mmu_notifier_ran
 		return 0;
 
 	write_lock(&mmu->lock);
-	zap_user_range(vm, range->start, range->end, &zap);
+	/* The pages stay what they are, and where. */
+	if (range->event == MMU_NOTIFY_PROTECTION_PAGE)
+		zap.flush = protect_user_range(vm, range->start, range->end);
+	else
+		zap_user_range(vm, range->start, range->end, &zap);
 	if (zap.flush)
 		vm->stat.notifier_invalidations++;
 	mmu_zap_flush(vm, &zap);

@@ -9,6 +9,9 @@
  * is pushed down where a write comes: the entries below lose the right, and the one above gets it back.  Until then an
  * entry may seem to grant what it does not: who asks for rights asks mmu_lookup_held().
  *
+ * The host takes the right from a range in the same way when it makes pages copy-on-write (fork(2)), or wants to know of
+ * their next write; then what is pushed down is also that its word is to be asked for each of them (host_write, pte.h).
+ *
  * All this with mmu.lock held for write: a push half done, beside another fault that goes on where it is done already,
  * would take a right back that was given anew, with TLBs that know of it.
  */
@@ -30,7 +33,7 @@ static __always_inline u64 *lookup(const struct mmu_view *view, u64 gfn, unsigne
 		if (!mmu_is_table(fmt, pte, *level))
 			return ptep;
 		if (held)
-			*held &= mmu_rights(fmt, pte);
+			*held &= mmu_rights(fmt, pte) | (fmt->host_write & ~pte);
 		table = mmu_pte_table(pte);
 	}
 }
@@ -72,8 +75,33 @@ static bool protect_entry(const struct keel_slot *slot, u64 *ptep, unsigned int 
 	return true;
 }
 
+/* By the host: what it grants is to be asked anew. */
+static bool host_protect_entry(u64 *ptep, unsigned int level)
+{
+	const struct mmu_format *fmt = keel_hw.mmu_fmt;
+	u64 pte = READ_ONCE(*ptep);
+
+	if (!(pte & fmt->present))
+		return false;
+	if (mmu_is_table(fmt, pte, level))
+		atomic64_or(fmt->host_write, (atomic64_t *)ptep);
+	else
+		atomic64_andnot(fmt->host_write, (atomic64_t *)ptep);
+	if (!(pte & fmt->write))
+		return false;
+	atomic64_andnot(fmt->write, (atomic64_t *)ptep);
+	return true;
+}
+
+/* The host has taken it from all that is below? */
+static bool host_has_taken(u64 pte)
+{
+	return pte & keel_hw.mmu_fmt->host_write;
+}
+
 /*
- * @table covers guest pages from @base on.  At most two entries a level are gone into, others protected as they are.
+ * @table covers guest pages from @base on.  At most two entries a level are gone into, others protected as they are: of
+ * what is @slot's, or by the host where that is NULL.
  */
 static bool protect_table(const struct keel_slot *slot, u64 *table, unsigned int level, u64 base, u64 start, u64 end)
 {
@@ -88,10 +116,10 @@ static bool protect_table(const struct keel_slot *slot, u64 *table, unsigned int
 
 		if (mmu_is_table(fmt, pte, level) && (gfn < start || gfn + span > end)) {
 			/* Else no TLB knows a page below as one that can be written. */
-			if (pte & fmt->write)
+			if (pte & fmt->write || (!slot && !host_has_taken(pte)))
 				found |= protect_table(slot, mmu_pte_table(pte), level - 1, gfn, start, end);
 		} else {
-			found |= protect_entry(slot, ptep, level);
+			found |= slot ? protect_entry(slot, ptep, level) : host_protect_entry(ptep, level);
 		}
 	}
 	return found;
@@ -108,6 +136,12 @@ static bool protect_range(struct keel_vm *vm, struct keel_slot *slot, u64 start,
 		if (view->root)
 			found |= protect_table(slot, view->root, keel_hw.root_levels, 0, start, end);
 	return found;
+}
+
+bool mmu_host_protects(struct keel_vm *vm, struct mmu_view *view, u64 start, u64 end)
+{
+	lockdep_assert_held_write(&vm->mmu.lock);
+	return view->root && protect_table(NULL, view->root, keel_hw.root_levels, 0, start, end);
 }
 
 bool mmu_protect_pages(struct keel_vm *vm, struct keel_slot *slot, u64 gfn, unsigned long mask)
@@ -135,12 +169,39 @@ void mmu_protect_slot(struct keel_vm *vm, struct keel_slot *slot)
 	write_unlock(&vm->mmu.lock);
 }
 
+/* What an entry lacks that points to a table of @level, the entries there shall.  True if TLBs may know better. */
+static bool push_entry(const struct keel_slot *slot, u64 pte, unsigned int level)
+{
+	u64 *table = mmu_pte_table(pte);
+	bool found = false;
+	unsigned int i;
+
+	for (i = 0; i < MMU_PTES; i++) {
+		found |= protect_entry(slot, &table[i], level);
+		if (host_has_taken(pte))
+			found |= host_protect_entry(&table[i], level);
+	}
+	/*
+	 * No TLB has a page from below with more rights than the way there had.  But a CPU may know entries of tables
+	 * each for itself, and is not to put those as they were behind one above as it is now.
+	 */
+	return found && level > 1;
+}
+
+static void entry_pushed(u64 *ptep)
+{
+	const struct mmu_format *fmt = keel_hw.mmu_fmt;
+
+	atomic64_andnot(fmt->host_write, (atomic64_t *)ptep);
+	atomic64_or(fmt->write, (atomic64_t *)ptep);
+}
+
 void mmu_push_down(struct keel_vm *vm, struct mmu_view *view, u64 gfn)
 {
 	const struct mmu_format *fmt = keel_hw.mmu_fmt;
 	u64 *entry[MMU_MAX_LEVELS], *table;
 	const struct keel_slot *slot;
-	unsigned int level, n = 0, i;
+	unsigned int level, n = 0;
 	bool flush = false;
 
 	write_lock(&vm->mmu.lock);
@@ -155,18 +216,12 @@ void mmu_push_down(struct keel_vm *vm, struct mmu_view *view, u64 gfn)
 		if (pte & fmt->write)
 			continue;
 		entry[n++] = ptep;
-		for (i = 0; i < MMU_PTES; i++)
-			if (protect_entry(slot, &table[i], level - 1) && level > 2)
-				flush = true;
+		flush |= push_entry(slot, pte, level - 1);
 	}
-	/*
-	 * No TLB has a page from below with more rights than the way there had.  But a CPU may know entries of tables
-	 * each for itself, and is not to put those as they were behind one above as it is now.
-	 */
 	if (flush)
 		keel_flush_tlbs(vm);
 	while (n)
-		atomic64_or(fmt->write, (atomic64_t *)entry[--n]);
+		entry_pushed(entry[--n]);
 	write_unlock(&vm->mmu.lock);
 }
 
@@ -177,9 +232,9 @@ static u64 *writable_leaf(const struct mmu_view *view, u64 gfn)
 {
 	const struct mmu_format *fmt = keel_hw.mmu_fmt;
 	unsigned int level;
-	u64 *ptep = mmu_lookup(view, gfn, &level);
+	u64 held, *ptep = mmu_lookup_held(view, gfn, &level, &held);
 
-	return ptep && level == 1 && READ_ONCE(*ptep) & fmt->present && READ_ONCE(*ptep) & fmt->write ? ptep : NULL;
+	return ptep && level == 1 && READ_ONCE(*ptep) & fmt->present && READ_ONCE(*ptep) & held & fmt->write ? ptep : NULL;
 }
 
 void *mmu_take_page(struct keel_vm *vm, struct keel_slot *slot, u64 gfn, bool leave)
@@ -251,8 +306,11 @@ static u64 unprotect_step(struct keel_vm *vm, struct mmu_view *view, struct keel
 			mmu_zap_range(vm, view, gfn, gfn + mmu_level_pages(level), zap);
 			return mmu_behind(gfn, level);
 		}
+		/* What the host has taken it has to give. */
+		if (host_has_taken(pte) && push_entry(slot, pte, level - 1))
+			keel_flush_tlbs(vm);
 		if (!(pte & fmt->write))
-			atomic64_or(fmt->write, (atomic64_t *)ptep);
+			entry_pushed(ptep);
 		table = mmu_pte_table(pte);
 	}
 	end = min(mmu_behind(gfn, 2), slot->base_gfn + slot->npages);

@@ -26,7 +26,11 @@ struct mmu_format {
 	u64 dirty;
 	/* A level-1 leaf without it makes its next write known: write, or dirty if the CPU logs it. */
 	u64 logged;
-	u64 host_write;	/* ours: the user may write the page, so write needs no look at the host's tables */
+	/*
+	 * Ours: the user may write the page, so write needs no look at the host's tables.  In an entry that points to a table,
+	 * and lacks write: the host has taken that from all below it, where the bit says what was before.
+	 */
+	u64 host_write;
 };
 
 static inline unsigned int mmu_shift(unsigned int level)	/* of gfn */

@@ -450,7 +450,7 @@ again:
 	if (!mmu_is_leaf(fmt, pte, level))
 		goto out;
 	lacks = mmu_rights_needed(fmt, map->access) & ~(held & mmu_rights(fmt, pte));
-	map->writable = pte & fmt->host_write;
+	map->writable = pte & held & fmt->host_write;
 	if (!lacks) {
 		fixed = true;
 	} else if (level == 1 && lacks == fmt->write && held & fmt->write && map->writable) {

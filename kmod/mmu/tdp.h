@@ -33,12 +33,18 @@ void mmu_zap_free(struct keel_vm *vm, struct mmu_zap *zap, bool may_sleep);
 
 /*
  * protect.c.  The entry that decides about @gfn: a leaf, or where a leaf or table is missing.  lock held.  The second
- * also tells which rights the way there grants: the entry's own are only worth that much.
+ * also tells which rights the way there grants, and whether host_write is true: the entry's own are only worth that much.
  */
 u64 *mmu_lookup(const struct mmu_view *view, u64 gfn, unsigned int *level);
 u64 *mmu_lookup_held(const struct mmu_view *view, u64 gfn, unsigned int *level, u64 *held);
 /* An entry above @gfn lacks the right to be written: the entries below it shall, in its place.  lock not held. */
 void mmu_push_down(struct keel_vm *vm, struct mmu_view *view, u64 gfn);
+
+/*
+ * The host takes the right to write from gfns [start, end), which are one slot's; what is there else stays.  As cheap as
+ * to protect a slot.  True if TLBs may know better.  lock held for write.
+ */
+bool mmu_host_protects(struct keel_vm *vm, struct mmu_view *view, u64 start, u64 end);
 
 /* What a level-1 leaf of the slot's lacks whose next write has to be known: where it must not go by, the right itself. */
 static inline u64 mmu_watch_bit(const struct mmu_format *fmt, const struct keel_slot *slot)
