@@ -87,9 +87,15 @@ static inline bool keel_ioctl_is_raw(const struct keel_ioctl *row)
 long keel_ioctl_copied(const struct keel_ioctl *row, void *object, unsigned long arg);
 
 int keel_check_extension(u32 cap);
+struct file *keel_vm_file(void);	/* a new VM's, which it is the private_data of */
 long keel_create_vm(unsigned long type);
+/* vm->lock held.  The second: those in which it differs from a new one, how many; NULL: only count. */
+long keel_vm_enable_cap(struct keel_vm *vm, u32 cap, u64 arg);
+unsigned int keel_vm_caps(const struct keel_vm *vm, struct keel_setup_cap *caps);
 extern struct keel_ioctls keel_vcpu_ioctls;
 long keel_create_vcpu(struct keel_vm *vm, u32 id);
+/* One that KVM_CREATE_VCPU gives the file of later.  vm->lock held. */
+struct keel_vcpu *keel_vcpu_add(struct keel_vm *vm, u32 id);
 void keel_vcpu_free(struct keel_vcpu *vcpu);
 int keel_objects_init(void);	/* caches of vm.c and vcpu.c */
 void keel_objects_exit(void);

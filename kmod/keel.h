@@ -237,6 +237,7 @@ struct keel_vcpu {
 	unsigned int flushes;		/* vm->flushes when it came off the list */
 	struct list_head active;
 	bool has_run;
+	bool opened;			/* there is a file of it, or was */
 	bool arrived;			/* beside kvm.ko: on the CPU it is loaded on a guest may be entered, or was */
 	struct task_struct *preempted;	/* this thread was, and waits for a CPU; to be looked at under RCU */
 	u32 mp_state;			/* KVM_MP_STATE_* */

@@ -186,6 +186,7 @@ static const struct keel_ioctl sys_ioctls[] = {
 	SYS_ENTRY(KVM_X86_GET_MCE_CAP_SUPPORTED, LOCK_NONE, keel_get_mce_cap_supported),
 	SYS_ENTRY(KEEL_BESIDE_KVM, LOCK_NONE | ARG_RAW, keel_beside_kvm),
 	SYS_ENTRY(KEEL_GET_INFO, LOCK_NONE, sys_get_info),
+	SYS_ENTRY(KEEL_CREATE_VM_FROM, LOCK_NONE | ARG_RAW, keel_create_vm_from),
 };
 
 static KEEL_IOCTLS(sys_table, sys_ioctls);

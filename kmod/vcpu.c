@@ -755,21 +755,30 @@ static int vcpu_init(struct keel_vcpu *vcpu)
 	return err;
 }
 
-/* vm->lock is held. */
-long keel_create_vcpu(struct keel_vm *vm, u32 id)
+static void vcpu_discard(struct keel_vcpu *vcpu)
+{
+	struct keel_vm *vm = vcpu->vm;
+
+	xa_release(&vm->vcpus, vcpu->idx);
+	if (vcpu->id != vcpu->idx)
+		xa_release(&vm->vcpus_by_id, vcpu->id);
+	keel_vcpu_free(vcpu);
+}
+
+/* vm->lock is held.  Nobody finds it yet. */
+static struct keel_vcpu *vcpu_make(struct keel_vm *vm, u32 id)
 {
 	struct keel_vcpu *vcpu;
-	struct file *file;
-	int fd, err;
+	int err;
 
 	lockdep_assert_held(&vm->lock);
 	if (id >= (vm->max_vcpu_id ?: KEEL_MAX_VCPU_ID) || vm->nr_vcpus >= KEEL_MAX_VCPUS)
-		return -EINVAL;
+		return ERR_PTR(-EINVAL);
 	if (keel_vcpu_by_id(vm, id))
-		return -EEXIST;
+		return ERR_PTR(-EEXIST);
 	vcpu = kmem_cache_zalloc(keel_vcpu_cache, GFP_KERNEL_ACCOUNT);
 	if (!vcpu)
-		return -ENOMEM;
+		return ERR_PTR(-ENOMEM);
 	vcpu->vm = vm;
 	vcpu->id = id;
 	vcpu->idx = vm->nr_vcpus;
@@ -797,13 +806,55 @@ long keel_create_vcpu(struct keel_vm *vm, u32 id)
 	err = xa_reserve(&vm->vcpus, vcpu->idx, GFP_KERNEL_ACCOUNT);
 	if (!err && id != vcpu->idx)
 		err = xa_reserve(&vm->vcpus_by_id, id, GFP_KERNEL_ACCOUNT);
-	if (err)
-		goto release;
+	if (err) {
+		vcpu_discard(vcpu);
+		return ERR_PTR(err);
+	}
+	keel_clock_vcpu_init(vcpu);
+	return vcpu;
+free:
+	keel_vcpu_free(vcpu);
+	return ERR_PTR(err);
+}
+
+/* Its places are reserved: nothing can fail. */
+static void vcpu_publish(struct keel_vcpu *vcpu)
+{
+	struct keel_vm *vm = vcpu->vm;
+
+	xa_store(&vm->vcpus, vcpu->idx, vcpu, GFP_KERNEL_ACCOUNT);
+	if (vcpu->id != vcpu->idx)
+		xa_store(&vm->vcpus_by_id, vcpu->id, vcpu, GFP_KERNEL_ACCOUNT);
+	smp_store_release(&vm->nr_vcpus, vcpu->idx + 1);
+	keel_clock_vcpu_joins(vcpu);
+}
+
+struct keel_vcpu *keel_vcpu_add(struct keel_vm *vm, u32 id)
+{
+	struct keel_vcpu *vcpu = vcpu_make(vm, id);
+
+	if (!IS_ERR(vcpu))
+		vcpu_publish(vcpu);
+	return vcpu;
+}
+
+/* vm->lock is held.  It is there already, and has no file, if the VM was made from a state. */
+long keel_create_vcpu(struct keel_vm *vm, u32 id)
+{
+	struct keel_vcpu *there = keel_vcpu_by_id(vm, id), *vcpu = there;
+	struct file *file;
+	int fd, err;
+
+	if (there && there->opened)
+		return -EEXIST;
+	if (!there)
+		vcpu = vcpu_make(vm, id);
+	if (IS_ERR(vcpu))
+		return PTR_ERR(vcpu);
 	err = get_unused_fd_flags(O_CLOEXEC);
 	if (err < 0)
-		goto release;
+		goto discard;
 	fd = err;
-	keel_clock_vcpu_init(vcpu);
 	/* The file's release drops it: taken before the fd can be seen. */
 	keel_vm_get(vm);
 	file = anon_inode_getfile("keel-vcpu", &vcpu_fops, vcpu, O_RDWR);
@@ -811,21 +862,16 @@ long keel_create_vcpu(struct keel_vm *vm, u32 id)
 		err = PTR_ERR(file);
 		goto no_file;
 	}
-	xa_store(&vm->vcpus, vcpu->idx, vcpu, GFP_KERNEL_ACCOUNT);	/* reserved: cannot fail */
-	if (id != vcpu->idx)
-		xa_store(&vm->vcpus_by_id, id, vcpu, GFP_KERNEL_ACCOUNT);
-	smp_store_release(&vm->nr_vcpus, vcpu->idx + 1);
-	keel_clock_vcpu_joins(vcpu);
+	vcpu->opened = true;
+	if (!there)
+		vcpu_publish(vcpu);
 	fd_install(fd, file);
 	return fd;
 no_file:
 	put_unused_fd(fd);
 	keel_vm_put(vm);
-release:
-	xa_release(&vm->vcpus, vcpu->idx);
-	if (id != vcpu->idx)
-		xa_release(&vm->vcpus_by_id, id);
-free:
-	keel_vcpu_free(vcpu);
+discard:
+	if (!there)
+		vcpu_discard(vcpu);
 	return err;
 }

@@ -203,37 +203,81 @@ static long vm_cap_exit_on_emulation_failure(struct keel_vm *vm, u64 arg)
 	return 0;
 }
 
+/* Was it enabled, with what argument?  In the VM's set-up, if it makes a difference. */
+#define VM_CAP_WAS(name, differs, value)				\
+static bool vm_cap_was_##name(const struct keel_vm *vm, u64 *arg)	\
+{									\
+	*arg = value;							\
+	return differs;							\
+}
+VM_CAP_WAS(split, vm->irq.mode == IRQCHIP_SPLIT, vm->irq.split_pins)
+VM_CAP_WAS(max_vcpu_id, *arg, vm->max_vcpu_id)
+VM_CAP_WAS(x2apic_api, *arg, irq_x2apic_api(vm))
+VM_CAP_WAS(exits, *arg, vm->exits_off)
+VM_CAP_WAS(platform_info, vm->no_platform_info, 0)
+VM_CAP_WAS(exception_payload, *arg, !!(vm->event_flags & KVM_VCPUEVENT_VALID_PAYLOAD))
+VM_CAP_WAS(dirty_log, *arg, vm->slots.dirty_log_caps)
+VM_CAP_WAS(msr_exits, *arg, vm->msr_exits)
+VM_CAP_WAS(dirty_ring, *arg, vm->slots.ring_entries * sizeof(struct kvm_dirty_gfn))
+VM_CAP_WAS(hypercalls, *arg, vm->exit_hypercalls)
+VM_CAP_WAS(emulation_failure, *arg, vm->exit_on_emulation_failure)
+VM_CAP_WAS(quirks, *arg, vm->quirks_off)
+VM_CAP_WAS(triple_fault, *arg, !!(vm->event_flags & KVM_VCPUEVENT_VALID_TRIPLE_FAULT))
+VM_CAP_WAS(pmu, vm->no_pmu, KVM_PMU_CAP_DISABLE)
+
 static const struct vm_cap {
 	u32 cap;
 	long (*enable)(struct keel_vm *vm, u64 arg);	/* vm->lock is held */
+	bool (*was)(const struct keel_vm *vm, u64 *arg);	/* NULL: another row tells */
 } vm_caps[] = {
 	{ KVM_CAP_DISABLE_QUIRKS, vm_cap_disable_quirks },
-	{ KVM_CAP_SPLIT_IRQCHIP, irq_enable_split },
-	{ KVM_CAP_MAX_VCPU_ID, vm_cap_max_vcpu_id },
-	{ KVM_CAP_X2APIC_API, irq_enable_x2apic_api },
-	{ KVM_CAP_X86_DISABLE_EXITS, vm_cap_disable_exits },
-	{ KVM_CAP_MSR_PLATFORM_INFO, vm_cap_platform_info },
-	{ KVM_CAP_EXCEPTION_PAYLOAD, vm_cap_exception_payload },
-	{ KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2, keel_enable_dirty_log_caps },
-	{ KVM_CAP_X86_USER_SPACE_MSR, vm_cap_user_space_msr },
-	{ KVM_CAP_DIRTY_LOG_RING, keel_enable_dirty_ring },
-	{ KVM_CAP_EXIT_HYPERCALL, vm_cap_exit_hypercall },
-	{ KVM_CAP_EXIT_ON_EMULATION_FAILURE, vm_cap_exit_on_emulation_failure },
-	{ KVM_CAP_DISABLE_QUIRKS2, vm_cap_disable_quirks2 },
-	{ KVM_CAP_X86_TRIPLE_FAULT_EVENT, vm_cap_triple_fault_event },
+	{ KVM_CAP_SPLIT_IRQCHIP, irq_enable_split, vm_cap_was_split },
+	{ KVM_CAP_MAX_VCPU_ID, vm_cap_max_vcpu_id, vm_cap_was_max_vcpu_id },
+	{ KVM_CAP_X2APIC_API, irq_enable_x2apic_api, vm_cap_was_x2apic_api },
+	{ KVM_CAP_X86_DISABLE_EXITS, vm_cap_disable_exits, vm_cap_was_exits },
+	{ KVM_CAP_MSR_PLATFORM_INFO, vm_cap_platform_info, vm_cap_was_platform_info },
+	{ KVM_CAP_EXCEPTION_PAYLOAD, vm_cap_exception_payload, vm_cap_was_exception_payload },
+	{ KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2, keel_enable_dirty_log_caps, vm_cap_was_dirty_log },
+	{ KVM_CAP_X86_USER_SPACE_MSR, vm_cap_user_space_msr, vm_cap_was_msr_exits },
+	{ KVM_CAP_DIRTY_LOG_RING, keel_enable_dirty_ring, vm_cap_was_dirty_ring },
+	{ KVM_CAP_EXIT_HYPERCALL, vm_cap_exit_hypercall, vm_cap_was_hypercalls },
+	{ KVM_CAP_EXIT_ON_EMULATION_FAILURE, vm_cap_exit_on_emulation_failure, vm_cap_was_emulation_failure },
+	{ KVM_CAP_DISABLE_QUIRKS2, vm_cap_disable_quirks2, vm_cap_was_quirks },
+	{ KVM_CAP_X86_TRIPLE_FAULT_EVENT, vm_cap_triple_fault_event, vm_cap_was_triple_fault },
 	{ KVM_CAP_DIRTY_LOG_RING_ACQ_REL, keel_enable_dirty_ring },
-	{ KVM_CAP_PMU_CAPABILITY, keel_pmu_enable_cap },
+	{ KVM_CAP_PMU_CAPABILITY, keel_pmu_enable_cap, vm_cap_was_pmu },
 };
+
+long keel_vm_enable_cap(struct keel_vm *vm, u32 cap, u64 arg)
+{
+	unsigned int i;
+
+	for (i = 0; i < ARRAY_SIZE(vm_caps); i++)
+		if (vm_caps[i].cap == cap)
+			return vm_caps[i].enable(vm, arg);
+	return -EINVAL;
+}
+
+unsigned int keel_vm_caps(const struct keel_vm *vm, struct keel_setup_cap *caps)
+{
+	unsigned int i, n = 0;
+	u64 arg;
+
+	for (i = 0; i < ARRAY_SIZE(vm_caps); i++) {
+		if (!vm_caps[i].was || !vm_caps[i].was(vm, &arg))
+			continue;
+		if (caps)
+			caps[n] = (struct keel_setup_cap){ .cap = vm_caps[i].cap, .arg = arg };
+		n++;
+	}
+	return n;
+}
 
 static VM_IOCTL(vm_enable_cap)
 {
 	const struct kvm_enable_cap *cap = buf;
-	unsigned int i;
 
-	for (i = 0; !cap->flags && i < ARRAY_SIZE(vm_caps); i++)
-		if (vm_caps[i].cap == cap->cap)
-			return vm_caps[i].enable(vm, cap->args[0]);
-	return -EINVAL;
+	return cap->flags ? -EINVAL : keel_vm_enable_cap(vm, cap->cap, cap->args[0]);
 }
 
 static const struct keel_ioctl vm_ioctls[] = {
@@ -354,21 +398,15 @@ static struct keel_vm *vm_alloc(void)
 	return vm;
 }
 
-long keel_create_vm(unsigned long type)
+struct file *keel_vm_file(void)
 {
 	struct keel_vm *vm;
 	struct file *file;
-	int fd, err;
+	int err;
 
-	if (type)
-		return -EINVAL;
-	fd = get_unused_fd_flags(O_CLOEXEC);
-	if (fd < 0)
-		return fd;
-	err = -ENOMEM;
 	vm = vm_alloc();
 	if (!vm)
-		goto no_vm;
+		return ERR_PTR(-ENOMEM);
 	err = keel_hw_get(vm);
 	if (err)
 		goto no_hw;
@@ -387,11 +425,8 @@ long keel_create_vm(unsigned long type)
 	if (IS_ERR(file)) {
 		irq_vm_release(vm);
 		keel_vm_put(vm);
-		err = PTR_ERR(file);
-		goto no_vm;
 	}
-	fd_install(fd, file);
-	return fd;
+	return file;
 no_mmu:
 	irq_vm_release(vm);
 	irq_vm_destroy(vm);
@@ -401,9 +436,26 @@ no_backend:
 	keel_hw_put(vm);
 no_hw:
 	keel_vm_free(vm);
-no_vm:
-	put_unused_fd(fd);
-	return err;
+	return ERR_PTR(err);
+}
+
+long keel_create_vm(unsigned long type)
+{
+	struct file *file;
+	int fd;
+
+	if (type)
+		return -EINVAL;
+	fd = get_unused_fd_flags(O_CLOEXEC);
+	if (fd < 0)
+		return fd;
+	file = keel_vm_file();
+	if (IS_ERR(file)) {
+		put_unused_fd(fd);
+		return PTR_ERR(file);
+	}
+	fd_install(fd, file);
+	return fd;
 }
 
 int __init keel_objects_init(void)

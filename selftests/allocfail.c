@@ -189,6 +189,27 @@ static long set_state(struct place *p)
 	return state(p, KEEL_SET_STATE);
 }
 
+/* With how the VM is set up, and another VM made of it, that has the same memory */
+static long create_from(struct place *p)
+{
+	static u8 data[65536] __attribute__((aligned(8)));
+	struct keel_state s = { .data = (u64)data, .size = sizeof(data), .flags = KEEL_WITH_SETUP };
+	long ret = ioctl(p->vm, KEEL_GET_STATE, &s);
+	int vm;
+
+	if (ret)
+		return ret;
+	s.flags = KEEL_WITH_MEMSLOTS;
+	vm = ioctl(p->sys, KEEL_CREATE_VM_FROM, &s);
+	if (vm < 0)
+		return vm;
+	ret = ioctl(vm, KVM_CREATE_VCPU, 0);
+	if (ret >= 0)
+		close(ret);
+	close(vm);
+	return ret < 0 ? ret : 0;
+}
+
 static long snapshot(struct place *p, int n)
 {
 	struct keel_snapshot s = { 0 };
@@ -305,7 +326,8 @@ static const struct step steps[] = {
 static const struct step snap_steps[] = {
 	{ "KVM_CREATE_VM", create_vm }, { "KVM_CREATE_IRQCHIP", create_irqchip }, { "KVM_CREATE_PIT2", create_pit },
 	{ "KVM_SET_USER_MEMORY_REGION", add_slot }, { "KVM_CREATE_VCPU", create_vcpu }, { "KVM_SET_CPUID2", set_cpuid },
-	{ "KEEL_GET_STATE", get_state }, { "KEEL_SET_STATE", set_state }, { "KEEL_SNAPSHOT", first_snapshot },
+	{ "KEEL_GET_STATE", get_state }, { "KEEL_SET_STATE", set_state }, { "KEEL_CREATE_VM_FROM", create_from },
+	{ "KEEL_SNAPSHOT", first_snapshot },
 	{ "KVM_RUN, a page to be kept", first_write }, { "KEEL_SNAPSHOT again", second_snapshot },
 	{ "KVM_RUN, once more", second_write }, { "KEEL_MARK_DIRTY", mark_dirty }, { "KEEL_RESET", second_reset },
 	{ "KEEL_RESET to the parent", first_reset }, { "KEEL_RESET to the child", second_reset },

@@ -606,6 +606,30 @@ static void some_state(struct worker *w, u64 *s)
 	ioctl(below(s, 4) ? f->fd : pick_fd(s, VM)->fd, KEEL_SET_STATE, &state);
 }
 
+/* A VM made of that, with how it was set up: it lives for a moment */
+static void some_vm(struct worker *w, u64 *s)
+{
+	static u8 bufs[THREADS][65536] __attribute__((aligned(8)));
+	struct keel_state state = { .data = (u64)bufs[w->nr], .size = sizeof(bufs[0]), .flags = KEEL_WITH_SETUP };
+	unsigned int n = below(s, 4);
+	int vm, vcpu;
+
+	if (ioctl(pick_fd(s, VM)->fd, KEEL_GET_STATE, &state))
+		return;
+	while (n--)
+		change(s, bufs[w->nr], state.size);
+	if (!below(s, 8))
+		state.size = below(s, state.size + 1);
+	state.flags = below(s, 4) ? 0 : KEEL_WITH_MEMSLOTS;
+	vm = ioctl(pick_fd(s, SYS)->fd, KEEL_CREATE_VM_FROM, &state);
+	if (vm < 0)
+		return;
+	vcpu = ioctl(vm, KVM_CREATE_VCPU, below(s, 3));
+	if (vcpu >= 0)
+		close(vcpu);
+	close(vm);
+}
+
 /* Another process has our files, and no right to them, for a while */
 static void other_process(struct worker *w, u64 *s)
 {
@@ -674,7 +698,10 @@ static void one_op(struct worker *w, u64 op)
 			other_process(w, &s);
 		break;
 	case 32 ... 33:
-		some_state(w, &s);
+		if (below(&s, 4))
+			some_state(w, &s);
+		else
+			some_vm(w, &s);
 		break;
 	case 31:
 		add_fd(&s, eventfd(0, EFD_NONBLOCK | (below(&s, 2) ? EFD_SEMAPHORE : 0)), EVENT, 0);

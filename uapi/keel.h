@@ -47,6 +47,7 @@ struct keel_info {
 #define KEEL_FEATURE_STATE	(1ULL << 0)	/* KEEL_GET_STATE, KEEL_SET_STATE */
 #define KEEL_FEATURE_SNAPSHOT	(1ULL << 1)	/* KEEL_SNAPSHOT, KEEL_RESET, KEEL_DROP, KEEL_MARK_DIRTY */
 #define KEEL_FEATURE_WORKING_SET (1ULL << 2)	/* pages that each run writes cost no exit */
+#define KEEL_FEATURE_CREATE_FROM (1ULL << 8)	/* KEEL_WITH_SETUP, KEEL_CREATE_VM_FROM: templates, and fork(2) */
 
 #define KEEL_GET_INFO		_IOR(KEEL_IOC, 0x01, struct keel_info)
 
@@ -54,7 +55,8 @@ struct keel_info {
  *
  * KEEL_GET_STATE and KEEL_SET_STATE, on a VM: what the machine is in the midst of, of the VM and all its vCPUs, in one
  * piece: what KVM's ioctls get and set, and what they lose.  Not memory, and not how the machine was set up (memslots,
- * routes, CPUID, capabilities, filters, eventfds): a state goes to a VM set up as the one that it was taken of.
+ * routes, CPUID, capabilities, filters, eventfds): a state goes to a VM set up as the one that it was taken of.  With
+ * KEEL_WITH_SETUP KEEL_GET_STATE puts the set-up before it: for KEEL_CREATE_VM_FROM, below, and KEEL_SET_STATE refuses it.
  *
  * It consists of a struct keel_state_head and sections, each a struct keel_section and its data, padded to 8 bytes; first
  * those of the VM, then those of each vCPU in the order in which they were created.  Which there are, and in which order,
@@ -104,12 +106,13 @@ struct keel_state_head {
 struct keel_state {
 	__u64 data;		/* its address */
 	__u64 size;		/* bytes there; KEEL_GET_STATE: out, bytes of the state */
-	__u32 flags;		/* KEEL_SET_STATE: KEEL_TIME_GOES_ON; else 0 */
+	__u32 flags;		/* KEEL_GET_STATE: KEEL_WITH_SETUP; KEEL_SET_STATE: KEEL_TIME_GOES_ON; else 0 */
 	__u32 reserved;		/* 0 */
 	struct keel_section section;	/* out, where an error is about one */
 };
 
 #define KEEL_TIME_GOES_ON	(1U << 0)
+#define KEEL_WITH_SETUP		(1U << 2)
 
 #define KEEL_GET_STATE		_IOWR(KEEL_IOC, 0x02, struct keel_state)
 #define KEEL_SET_STATE		_IOWR(KEEL_IOC, 0x03, struct keel_state)
@@ -243,6 +246,89 @@ struct keel_state_lapic {
 	__u8 due;		/* the timer has come to its time, and is no interrupt yet */
 	__u8 eoi_vector;	/* of KVM_EXIT_IOAPIC_EOI */
 	__u8 reserved[2];
+};
+
+/* ------------------------------------------------------------------ a VM made from a state (kmod/snap/setup.c)
+ *
+ * KEEL_CREATE_VM_FROM, on the node: a VM that is set up as the one whose state was taken with KEEL_WITH_SETUP, and is in that
+ * state, as after KEEL_SET_STATE without flags.  Returns its file descriptor, as KVM_CREATE_VM does.  @data and @size of struct
+ * keel_state say where the state is, 64 MiB at most; @section is written with an error, when that is about one.
+ *
+ * It has the vCPUs, in the order in which they were created.  KVM_CREATE_VCPU for the id of each, once, gives its file
+ * descriptor; others may be added as to any VM.  It has the interrupt controllers, the PIT, and all else that the sections
+ * below say.  It has no eventfds (KVM_IRQFD, KVM_IOEVENTFD), zones of coalesced I/O, signal masks, dirty logs' content or
+ * snapshots; those are made anew, before the first KVM_RUN.
+ *
+ * Memory:
+ *
+ *	From a template.  Without flags there are no memslots: the VMM makes them, with what was in memory when the state was
+ *	taken behind them.  A memory file, sealed and mapped MAP_PRIVATE, is shared by all VMs made of it until they write.
+ *
+ *	By fork(2).  With KEEL_WITH_MEMSLOTS the memslots are made as they were, at the same addresses of the caller's.  A VMM
+ *	gets the state and calls fork(2); the child opens the node and makes its VM of the state, which fork(2) has copied with
+ *	all the rest.  For both to be of one moment no vCPU may be in KVM_RUN, nor anything else write guest memory, from
+ *	KEEL_GET_STATE until fork(2) has returned; then the parent's may go on.  It is not stopped by what the child does, and
+ *	may end before it.  Of private memory the child has a copy (on write); memory mapped MAP_SHARED it shares, and memory
+ *	with MADV_DONTFORK it lacks.  The parent's files, which it inherits, are of no use to it: EIO, as with KVM; it closes
+ *	them, and unmaps their kvm_run, which it shares.
+ *
+ * Each section has the effect of the ioctl that it is named after, in the order in which they stand; what is not there is
+ * as it is in a new VM.  All or nothing.  Errors, beside those of KVM_CREATE_VM and of KEEL_SET_STATE, which name the section:
+ *	EINVAL		flags, reserved not zero; no state, or a section cannot be what it is
+ *	E2BIG		more than 64 MiB; or as the ioctl says
+ *	EPROTO		another version, or a section that is not known
+ *	ENODEV		the state is none of a VM so set up
+ *	EOPNOTSUPP	the guest would have Hyper-V's interface
+ *	EEXIST		a vCPU is there already, or memslots overlap
+ *	EMFILE, ENFILE, EBUSY, ENOMEM, EFAULT, EINTR (deadly signal)
+ */
+#define KEEL_WITH_MEMSLOTS	(1U << 3)
+
+#define KEEL_CREATE_VM_FROM	_IOWR(KEEL_IOC, 0x10, struct keel_state)
+
+/* The VM's: */
+#define KEEL_SECTION_CAPS	64	/* struct keel_setup_cap, as many as there are */
+#define KEEL_SECTION_MACHINE	65	/* struct keel_setup_vm */
+#define KEEL_SECTION_ROUTES	66	/* struct kvm_irq_routing_entry, likewise */
+#define KEEL_SECTION_MSR_FILTER	67	/* struct keel_setup_msr_filter and its bitmaps */
+#define KEEL_SECTION_PMU_FILTER	68	/* struct kvm_pmu_event_filter and its events */
+#define KEEL_SECTION_MEMSLOTS	69	/* struct kvm_userspace_memory_region, likewise */
+/* A vCPU's, the first of which makes it: */
+#define KEEL_SECTION_VCPU	80	/* struct keel_setup_vcpu */
+#define KEEL_SECTION_CPUID	81	/* struct kvm_cpuid_entry2, likewise */
+
+struct keel_setup_cap {		/* KVM_ENABLE_CAP on the VM */
+	__u32 cap;
+	__u32 reserved;		/* 0 */
+	__u64 arg;		/* args[0] */
+};
+
+struct keel_setup_vm {
+	__u32 irqchip;		/* 1: KVM_CREATE_IRQCHIP; 0: not, or split, which is a capability */
+	__u32 pit;		/* 1: KVM_CREATE_PIT2, with @pit_flags */
+	__u32 pit_flags;
+	__u32 boot_cpu;		/* KVM_SET_BOOT_CPU_ID */
+	__u32 tsc_khz;		/* KVM_SET_TSC_KHZ on the VM */
+	__u32 mmu_pages;	/* KVM_SET_NR_MMU_PAGES; 0: not */
+};
+
+struct keel_setup_msr_filter {	/* KVM_X86_SET_MSR_FILTER */
+	__u32 flags;		/* KVM_MSR_FILTER_DEFAULT_* */
+	__u32 reserved;		/* 0 */
+	struct {
+		__u32 flags;	/* KVM_MSR_FILTER_* */
+		__u32 nmsrs;	/* 0: no range */
+		__u32 base;
+		__u32 reserved;	/* 0 */
+	} range[16];
+	/* and of each range its bitmap, (nmsrs + 7) / 8 bytes, one right behind the other */
+};
+
+struct keel_setup_vcpu {
+	__u64 mcg_cap;		/* KVM_X86_SETUP_MCE */
+	__u32 enforce_pv;	/* KVM_CAP_ENFORCE_PV_FEATURE_CPUID */
+	__u32 reserved;		/* 0 */
+	struct kvm_guest_debug debug;	/* KVM_SET_GUEST_DEBUG; control 0: not */
 };
 
 /* ------------------------------------------------------------------ snapshots (kmod/snap/snapshot.c)

@@ -42,6 +42,7 @@ SYS_IOCTL(keel_get_supported_cpuid);
 SYS_IOCTL(keel_get_emulated_cpuid);
 VCPU_IOCTL(keel_set_cpuid);
 VCPU_IOCTL(keel_set_cpuid2);
+int keel_cpuid_set(struct keel_vcpu *vcpu, const struct kvm_cpuid_entry2 *entries, unsigned int n);	/* are copied */
 VCPU_IOCTL(keel_get_cpuid2);
 u64 keel_supported_xcr0(void);
 SYS_IOCTL(keel_sys_has_attr);		/* KVM_{HAS,GET}_DEVICE_ATTR on the node: KVM_X86_XCOMP_GUEST_SUPP */
@@ -94,6 +95,9 @@ unsigned int keel_msr_map(struct keel_vcpu *vcpu);
 bool keel_msr_filter_allows(struct keel_vcpu *vcpu, u32 msr, u32 access);
 VM_IOCTL(keel_set_msr_filter);
 void keel_msr_filter_free(struct kvm_msr_filter *filter);
+/* As a section of the set-up (snap/setup.c): how large, 0: there is none; NULL: only that.  And set from one. */
+size_t keel_msr_filter_setup(const struct keel_vm *vm, void *buf);
+long keel_msr_filter_from(struct keel_vm *vm, const void *buf, size_t size);
 void keel_msrs_reset(struct keel_vcpu *vcpu, bool init);
 SYS_IOCTL(keel_get_msr_index_list);
 SYS_IOCTL(keel_get_msr_feature_index_list);
@@ -129,6 +133,8 @@ int keel_rdpmc(struct keel_vcpu *vcpu, u32 ecx, u64 *val);
 int keel_pmu_caps(void);		/* KVM_CAP_PMU_CAPABILITY */
 long keel_pmu_enable_cap(struct keel_vm *vm, u64 arg);
 VM_IOCTL(keel_set_pmu_event_filter);
+size_t keel_pmu_filter_setup(const struct keel_vm *vm, void *buf);	/* as those of the MSR filter */
+long keel_pmu_filter_from(struct keel_vm *vm, const void *buf, size_t size);
 
 /* ------------------------------------------------------------------- fpu.c */
 struct keel_fpu {

@@ -747,6 +747,19 @@ discard:
 	return err;
 }
 
+int keel_cpuid_set(struct keel_vcpu *vcpu, const struct kvm_cpuid_entry2 *entries, unsigned int n)
+{
+	struct kvm_cpuid_entry2 *copy;
+
+	if (n > CPUID_MAX_ENTRIES)
+		return -E2BIG;
+	copy = kvmalloc_array(n, sizeof(*copy), GFP_KERNEL_ACCOUNT);
+	if (!copy)
+		return -ENOMEM;
+	memcpy(copy, entries, n * sizeof(*copy));
+	return install(vcpu, copy, n);
+}
+
 VCPU_IOCTL(keel_set_cpuid2)
 {
 	struct kvm_cpuid2 __user *user = (void __user *)arg;

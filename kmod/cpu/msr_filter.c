@@ -36,8 +36,8 @@ void keel_msr_filter_free(struct kvm_msr_filter *filter)
 	kfree(filter);
 }
 
-/* The bitmap, which the argument points to, is copied; an empty range is none. */
-static int filter_copy_range(struct kvm_msr_filter_range *to, const struct kvm_msr_filter_range *from)
+/* The bitmap, the user's or the kernel's, is copied; an empty range is none. */
+static int filter_copy_range(struct kvm_msr_filter_range *to, const struct kvm_msr_filter_range *from, bool user)
 {
 	size_t bytes = DIV_ROUND_UP_ULL(from->nmsrs, 8);
 	u8 *bitmap;
@@ -47,7 +47,8 @@ static int filter_copy_range(struct kvm_msr_filter_range *to, const struct kvm_m
 	if (!from->flags || from->flags & ~(KVM_MSR_FILTER_READ | KVM_MSR_FILTER_WRITE) ||
 	    bytes > KVM_MSR_FILTER_MAX_BITMAP_SIZE)
 		return -EINVAL;
-	bitmap = memdup_user((const void __user *)(unsigned long)from->bitmap, bytes);
+	bitmap = user ? memdup_user((const void __user *)(unsigned long)from->bitmap, bytes) :
+			kmemdup(from->bitmap, bytes, GFP_KERNEL_ACCOUNT) ?: ERR_PTR(-ENOMEM);
 	if (IS_ERR(bitmap))
 		return PTR_ERR(bitmap);
 	*to = *from;
@@ -55,9 +56,8 @@ static int filter_copy_range(struct kvm_msr_filter_range *to, const struct kvm_m
 	return 1;
 }
 
-VM_IOCTL(keel_set_msr_filter)
+static long filter_set(struct keel_vm *vm, const struct kvm_msr_filter *in, bool user)
 {
-	const struct kvm_msr_filter *in = buf;
 	struct kvm_msr_filter *filter, *old;
 	unsigned int i, used = 0;
 	int r = 0;
@@ -69,7 +69,7 @@ VM_IOCTL(keel_set_msr_filter)
 		return -ENOMEM;
 	filter->flags = in->flags;
 	for (i = 0; r >= 0 && i < ARRAY_SIZE(filter->ranges); i++) {
-		r = filter_copy_range(&filter->ranges[i], &in->ranges[i]);
+		r = filter_copy_range(&filter->ranges[i], &in->ranges[i], user);
 		used += r > 0;
 	}
 	/* Nothing but a default would be no filter; as a denial it is a mistake. */
@@ -88,4 +88,62 @@ VM_IOCTL(keel_set_msr_filter)
 	keel_vm_resume(vm);
 	keel_msr_filter_free(old);
 	return 0;
+}
+
+VM_IOCTL(keel_set_msr_filter)
+{
+	return filter_set(vm, buf, true);
+}
+
+/* ------------------------------------------------------------- in the set-up */
+
+size_t keel_msr_filter_setup(const struct keel_vm *vm, void *buf)
+{
+	const struct kvm_msr_filter *filter = vm->msr_filter;
+	struct keel_setup_msr_filter *s = buf;
+	size_t size = sizeof(*s);
+	unsigned int i;
+
+	BUILD_BUG_ON(ARRAY_SIZE(s->range) != ARRAY_SIZE(filter->ranges));
+	if (!filter)
+		return 0;
+	if (s)
+		s->flags = filter->flags;
+	for (i = 0; i < ARRAY_SIZE(filter->ranges); i++) {
+		const struct kvm_msr_filter_range *r = &filter->ranges[i];
+		size_t bytes = DIV_ROUND_UP_ULL(r->nmsrs, 8);
+
+		if (s) {
+			s->range[i].flags = r->flags;
+			s->range[i].nmsrs = r->nmsrs;
+			s->range[i].base = r->base;
+			memcpy(buf + size, r->bitmap, bytes);
+		}
+		size += bytes;
+	}
+	return size;
+}
+
+long keel_msr_filter_from(struct keel_vm *vm, const void *buf, size_t size)
+{
+	const struct keel_setup_msr_filter *s = buf;
+	struct kvm_msr_filter filter = {};
+	size_t at = sizeof(*s);
+	unsigned int i;
+
+	if (size < at || s->reserved)
+		return -EINVAL;
+	filter.flags = s->flags;
+	for (i = 0; i < ARRAY_SIZE(filter.ranges); i++) {
+		size_t bytes = DIV_ROUND_UP_ULL(s->range[i].nmsrs, 8);
+
+		if (bytes > size - at || s->range[i].reserved)
+			return -EINVAL;
+		filter.ranges[i] = (struct kvm_msr_filter_range){
+			.flags = s->range[i].flags, .nmsrs = s->range[i].nmsrs, .base = s->range[i].base,
+			.bitmap = (u8 *)buf + at,
+		};
+		at += bytes;
+	}
+	return at == size ? filter_set(vm, &filter, false) : -EINVAL;
 }

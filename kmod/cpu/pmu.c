@@ -415,26 +415,13 @@ long keel_pmu_enable_cap(struct keel_vm *vm, u64 arg)
 	return 0;
 }
 
-VM_IOCTL(keel_set_pmu_event_filter)
+/* It is the VM's from here on. */
+static void filter_install(struct keel_vm *vm, struct kvm_pmu_event_filter *filter)
 {
-	struct kvm_pmu_event_filter __user *user = (void __user *)arg;
-	const struct kvm_pmu_event_filter *in = buf;
-	struct kvm_pmu_event_filter *filter, *old;
+	struct kvm_pmu_event_filter *old;
 	struct keel_vcpu *vcpu;
 	unsigned int i;
 
-	if (in->action > KVM_PMU_EVENT_DENY || in->flags)
-		return -EINVAL;
-	if (in->nevents > FILTER_EVENTS)
-		return -E2BIG;
-	filter = kmalloc(struct_size(filter, events, in->nevents), GFP_KERNEL_ACCOUNT);
-	if (!filter)
-		return -ENOMEM;
-	*filter = *in;
-	if (copy_from_user(filter->events, user->events, flex_array_size(filter, events, in->nevents))) {
-		kfree(filter);
-		return -EFAULT;
-	}
 	keel_vm_pause(vm);
 	old = vm->pmu_filter;
 	vm->pmu_filter = filter;
@@ -443,5 +430,61 @@ VM_IOCTL(keel_set_pmu_event_filter)
 			keel_pmu_follow(vcpu->pmu, vcpu->pmu->all);
 	keel_vm_resume(vm);
 	kfree(old);
+}
+
+static int filter_check(const struct kvm_pmu_event_filter *in)
+{
+	if (in->action > KVM_PMU_EVENT_DENY || in->flags)
+		return -EINVAL;
+	return in->nevents > FILTER_EVENTS ? -E2BIG : 0;
+}
+
+size_t keel_pmu_filter_setup(const struct keel_vm *vm, void *buf)
+{
+	size_t size = vm->pmu_filter ? struct_size(vm->pmu_filter, events, vm->pmu_filter->nevents) : 0;
+
+	if (buf)
+		memcpy(buf, vm->pmu_filter, size);
+	return size;
+}
+
+long keel_pmu_filter_from(struct keel_vm *vm, const void *buf, size_t size)
+{
+	const struct kvm_pmu_event_filter *in = buf;
+	struct kvm_pmu_event_filter *filter;
+	int err;
+
+	if (size < sizeof(*in))
+		return -EINVAL;
+	err = filter_check(in);
+	if (err)
+		return err;
+	if (size != struct_size(in, events, in->nevents))
+		return -EINVAL;
+	filter = kmemdup(in, size, GFP_KERNEL_ACCOUNT);
+	if (!filter)
+		return -ENOMEM;
+	filter_install(vm, filter);
+	return 0;
+}
+
+VM_IOCTL(keel_set_pmu_event_filter)
+{
+	struct kvm_pmu_event_filter __user *user = (void __user *)arg;
+	const struct kvm_pmu_event_filter *in = buf;
+	struct kvm_pmu_event_filter *filter;
+	int err = filter_check(in);
+
+	if (err)
+		return err;
+	filter = kmalloc(struct_size(filter, events, in->nevents), GFP_KERNEL_ACCOUNT);
+	if (!filter)
+		return -ENOMEM;
+	*filter = *in;
+	if (copy_from_user(filter->events, user->events, flex_array_size(filter, events, in->nevents))) {
+		kfree(filter);
+		return -EFAULT;
+	}
+	filter_install(vm, filter);
 	return 0;
 }

@@ -134,9 +134,11 @@ void irq_vm_destroy(struct keel_vm *vm);
 VM_IOCTL(irq_create_irqchip);		/* vm->lock held */
 long irq_enable_split(struct keel_vm *vm, u64 pins);	/* KVM_CAP_SPLIT_IRQCHIP; vm->lock held */
 long irq_enable_x2apic_api(struct keel_vm *vm, u64 flags);
+u64 irq_x2apic_api(const struct keel_vm *vm);		/* the flags it was enabled with */
 #define IRQ_X2APIC_API_FLAGS	(KVM_X2APIC_API_USE_32BIT_IDS | KVM_X2APIC_API_DISABLE_BROADCAST_QUIRK |	\
 				 KVM_X2APIC_ENABLE_SUPPRESS_EOI_BROADCAST | KVM_X2APIC_DISABLE_SUPPRESS_EOI_BROADCAST)
 VM_IOCTL(irq_create_pit2);
+bool irq_pit_config(struct keel_vm *vm, struct kvm_pit_config *config);	/* as it was created; false: there is none */
 VM_IOCTL(irq_create_pit);
 VM_IOCTL(irq_get_pit);
 VM_IOCTL(irq_set_pit);		/* uses arg: its number says the wrong direction or none */
@@ -148,6 +150,9 @@ VM_IOCTL(irq_set_irqchip);	/* uses arg: its number says the wrong direction or n
 VM_IOCTL(irq_line);			/* KVM_IRQ_LINE */
 VM_IOCTL(irq_line_status);		/* KVM_IRQ_LINE_STATUS */
 VM_IOCTL(irq_set_routing);		/* variable size: uses arg */
+/* The same of the kernel's memory; how they are now, how many: NULL: only count.  vm->lock held. */
+int irq_routes_set(struct keel_vm *vm, const struct kvm_irq_routing_entry *entries, u32 nr);
+u32 irq_routes_get(struct keel_vm *vm, struct kvm_irq_routing_entry *entries);
 VM_IOCTL(irq_signal_msi);
 VM_IOCTL(irq_irqfd);
 VM_IOCTL(irq_ioeventfd);

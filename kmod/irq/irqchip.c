@@ -191,6 +191,14 @@ long irq_enable_x2apic_api(struct keel_vm *vm, u64 flags)
 	return 0;
 }
 
+u64 irq_x2apic_api(const struct keel_vm *vm)
+{
+	return (vm->irq.x2apic_32bit_ids ? KVM_X2APIC_API_USE_32BIT_IDS : 0) |
+	       (vm->irq.x2apic_no_bcast_quirk ? KVM_X2APIC_API_DISABLE_BROADCAST_QUIRK : 0) |
+	       (vm->irq.eoi_suppress == SUPPRESS_ON ? KVM_X2APIC_ENABLE_SUPPRESS_EOI_BROADCAST : 0) |
+	       (vm->irq.eoi_suppress == SUPPRESS_OFF ? KVM_X2APIC_DISABLE_SUPPRESS_EOI_BROADCAST : 0);
+}
+
 static struct irq_device *device_of(struct keel_vm *vm, u32 chip)
 {
 	struct irq_device *dev;

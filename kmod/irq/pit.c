@@ -479,6 +479,18 @@ VM_IOCTL(irq_create_pit2)
 	return ret;
 }
 
+bool irq_pit_config(struct keel_vm *vm, struct kvm_pit_config *config)
+{
+	const struct irq_pit *pit = vm->irq.pit;
+
+	if (!pit)
+		return false;
+	*config = (struct kvm_pit_config){
+		.flags = pit->device.nr_ranges == ARRAY_SIZE(pit_ranges) ? KVM_PIT_SPEAKER_DUMMY : 0,
+	};
+	return true;
+}
+
 VM_IOCTL(irq_create_pit)
 {
 	struct kvm_pit_config config = { .flags = KVM_PIT_SPEAKER_DUMMY };

@@ -321,15 +321,39 @@ static void routes_publish(struct keel_vm *vm, struct irq_routes *t)
 	irq_ioapic_rescan(vm);
 }
 
+int irq_routes_set(struct keel_vm *vm, const struct kvm_irq_routing_entry *entries, u32 nr)
+{
+	struct irq_route *list;
+	struct irq_routes *t;
+	int ret = 0;
+	u32 i;
+
+	if (vm->irq.mode == IRQCHIP_NONE || nr > IRQ_MAX_GSI)
+		return -EINVAL;
+	list = kvcalloc(nr + 1, sizeof(*list), GFP_KERNEL_ACCOUNT);
+	if (!list)
+		return -ENOMEM;
+	for (i = 0; !ret && i < nr; i++)
+		ret = route_from_user(vm, &list[i], &entries[i]);
+	if (!ret) {
+		t = routes_build(list, nr);
+		ret = PTR_ERR_OR_ZERO(t);
+	}
+	if (!ret) {
+		mutex_lock(&vm->irq.lock);
+		routes_publish(vm, t);
+		mutex_unlock(&vm->irq.lock);
+	}
+	kvfree(list);
+	return ret;
+}
+
 VM_IOCTL(irq_set_routing)
 {
 	const struct kvm_irq_routing __user *uarg = (void __user *)arg;
 	struct kvm_irq_routing_entry *entries = NULL;
 	struct kvm_irq_routing head;
-	struct irq_route *list;
-	struct irq_routes *t;
-	int ret = 0;
-	u32 i;
+	int ret;
 
 	if (copy_from_user(&head, uarg, sizeof(head)))
 		return -EFAULT;
@@ -340,23 +364,50 @@ VM_IOCTL(irq_set_routing)
 		if (IS_ERR(entries))
 			return PTR_ERR(entries);
 	}
-	list = kvcalloc(head.nr + 1, sizeof(*list), GFP_KERNEL_ACCOUNT);
-	if (!list)
-		ret = -ENOMEM;
-	for (i = 0; !ret && i < head.nr; i++)
-		ret = route_from_user(vm, &list[i], &entries[i]);
-	if (!ret) {
-		t = routes_build(list, head.nr);
-		ret = PTR_ERR_OR_ZERO(t);
-	}
-	if (!ret) {
-		mutex_lock(&vm->irq.lock);
-		routes_publish(vm, t);
-		mutex_unlock(&vm->irq.lock);
-	}
-	kvfree(list);
+	ret = irq_routes_set(vm, entries, head.nr);
 	kvfree(entries);
 	return ret;
+}
+
+static struct kvm_irq_routing_entry route_to_user(const struct irq_route *e)
+{
+	struct kvm_irq_routing_entry u = { .gsi = e->gsi };
+
+	switch (e->type) {
+	case ROUTE_PIC:
+		u.type = KVM_IRQ_ROUTING_IRQCHIP;
+		u.u.irqchip.irqchip = e->pin < 8 ? KVM_IRQCHIP_PIC_MASTER : KVM_IRQCHIP_PIC_SLAVE;
+		u.u.irqchip.pin = e->pin % 8;
+		break;
+	case ROUTE_IOAPIC:
+		u.type = KVM_IRQ_ROUTING_IRQCHIP;
+		u.u.irqchip.irqchip = KVM_IRQCHIP_IOAPIC;
+		u.u.irqchip.pin = e->pin;
+		break;
+	case ROUTE_MSI:
+		u.type = KVM_IRQ_ROUTING_MSI;
+		u.u.msi.address_lo = e->msi.address_lo;
+		u.u.msi.address_hi = e->msi.address_hi;
+		u.u.msi.data = e->msi.data;
+		break;
+	case ROUTE_SINT:
+		u.type = KVM_IRQ_ROUTING_HV_SINT;
+		u.u.hv_sint.vcpu = e->sint.vp_index;
+		u.u.hv_sint.sint = e->sint.nr;
+		break;
+	}
+	return u;
+}
+
+u32 irq_routes_get(struct keel_vm *vm, struct kvm_irq_routing_entry *entries)
+{
+	/* Only ioctls that hold vm->lock exchange it. */
+	const struct irq_routes *t = rcu_dereference_protected(vm->irq.routes, lockdep_is_held(&vm->lock));
+	u32 i;
+
+	for (i = 0; t && entries && i < t->nr; i++)
+		entries[i] = route_to_user(&t->route[i]);
+	return t ? t->nr : 0;
 }
 
 int irq_empty_routes(struct keel_vm *vm)

@@ -317,6 +317,24 @@ VM_IOCTL(keel_set_memory_region)
 	return err;
 }
 
+u32 keel_memslots_list(struct keel_vm *vm, struct kvm_userspace_memory_region *regions)
+{
+	struct keel_slot *slot;
+	unsigned long id;
+	u32 n = 0;
+
+	lockdep_assert_held(&vm->slots_lock);
+	if (!regions)
+		return vm->slots.count;
+	xa_for_each(&vm->slots.by_id, id, slot) {
+		regions[n++] = (struct kvm_userspace_memory_region){
+			.slot = slot->id, .flags = slot->flags, .guest_phys_addr = slot->base_gfn << PAGE_SHIFT,
+			.memory_size = slot->npages << PAGE_SHIFT, .userspace_addr = slot->hva,
+		};
+	}
+	return n;
+}
+
 void keel_memslots_init(struct keel_vm *vm)
 {
 	memset(vm->slots.by_gfn, 0, sizeof(vm->slots.by_gfn));

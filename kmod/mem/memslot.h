@@ -71,6 +71,8 @@ void keel_slot_keep(struct keel_slot *slot, bool on);
 void keel_memslots_init(struct keel_vm *vm);
 void keel_memslots_free(struct keel_vm *vm);
 VM_IOCTL(keel_set_memory_region);
+/* How many there are, and which; NULL: only count.  slots_lock held. */
+u32 keel_memslots_list(struct keel_vm *vm, struct kvm_userspace_memory_region *regions);
 VM_IOCTL(keel_get_dirty_log);
 VM_IOCTL(keel_clear_dirty_log);
 VM_IOCTL(keel_reset_dirty_rings);

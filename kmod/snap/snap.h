@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * snap.h - a whole VM taken and put back (uapi/keel.h): its state, in one piece (state.c), and snapshots of it and of its
- * memory (snapshot.c).
+ * snap.h - a whole VM taken and put back (uapi/keel.h): its state, in one piece (state.c), how it is set up, and VMs made
+ * of that (setup.c), and snapshots of it and of its memory (snapshot.c).
  */
 #ifndef KEEL_SNAP_H
 #define KEEL_SNAP_H
@@ -11,6 +11,7 @@ struct keel_slot;
 struct seq_file;
 
 VM_IOCTL(keel_get_info);	/* also of no VM */
+SYS_IOCTL(keel_create_vm_from);
 VM_IOCTL(keel_get_state);
 VM_IOCTL(keel_set_state);
 VM_IOCTL(keel_snapshot);

@@ -983,7 +983,7 @@ VM_IOCTL(keel_get_info)
 {
 	struct keel_info *info = buf;
 
-	info->features = KEEL_FEATURE_STATE | KEEL_FEATURE_SNAPSHOT;
+	info->features = KEEL_FEATURE_STATE | KEEL_FEATURE_SNAPSHOT | KEEL_FEATURE_CREATE_FROM;
 	if (keel_hw.two_dim && keel_hw.mmu_fmt->dirty)
 		info->features |= KEEL_FEATURE_WORKING_SET;
 	info->state_version = KEEL_STATE_VERSION;

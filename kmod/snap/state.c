@@ -134,11 +134,6 @@ static struct keel_section walk_section(const struct walk *w)
 	};
 }
 
-static size_t section_bytes(size_t length)
-{
-	return sizeof(struct keel_section) + ALIGN(length, 8);
-}
-
 /* ------------------------------------------------------------- get */
 
 /* At most. */
@@ -150,24 +145,26 @@ static size_t state_size(struct keel_vm *vm)
 	for (s = sections; s < sections + ARRAY_SIZE(sections); s++) {
 		if (s->has && !s->has(vm))
 			continue;
-		*(s->flags & OF_VM ? &of_vm : &of_vcpu) += section_bytes(s->size_of ? s->size_of(vm) : s->size);
+		*(s->flags & OF_VM ? &of_vm : &of_vcpu) += snap_section_bytes(s->size_of ? s->size_of(vm) : s->size);
 	}
 	return of_vm + of_vcpu * vm->nr_vcpus;
 }
 
-int snap_state_get(struct keel_vm *vm, struct snap_state *state, struct keel_section *bad)
+static int state_get(struct keel_vm *vm, struct snap_state *state, bool with_setup, struct keel_section *bad)
 {
 	struct keel_state_head *head;
 	struct walk w = { .vm = vm };
 	void *at;
 
-	state->data = kvzalloc(state_size(vm), GFP_KERNEL_ACCOUNT);
+	state->data = kvzalloc(state_size(vm) + (with_setup ? snap_setup_size(vm) : 0), GFP_KERNEL_ACCOUNT);
 	if (!state->data)
 		return -ENOMEM;
 	head = state->data;
 	head->magic = KEEL_STATE_MAGIC;
 	head->version = KEEL_STATE_VERSION;
 	at = head + 1;
+	if (with_setup)
+		at = snap_setup_get(vm, at, &head->sections);
 	while (walk_next(&w)) {
 		struct keel_section *section = at;
 		long r;
@@ -182,11 +179,16 @@ int snap_state_get(struct keel_vm *vm, struct snap_state *state, struct keel_sec
 		}
 		if (w.s->flags & UP_TO)
 			section->length = r;
-		at += section_bytes(section->length);
+		at += snap_section_bytes(section->length);
 		head->sections++;
 	}
 	state->size = at - state->data;
 	return 0;
+}
+
+int snap_state_get(struct keel_vm *vm, struct snap_state *state, struct keel_section *bad)
+{
+	return state_get(vm, state, false, bad);
 }
 
 void snap_state_free(struct snap_state *state)
@@ -228,11 +230,11 @@ int snap_state_fits(struct keel_vm *vm, const struct snap_state *state, struct k
 		*bad = *is;
 		if (is->id != want.id || is->vcpu != want.vcpu)
 			err = is->id && is->id <= KEEL_SECTION_LAPIC ? -ENODEV : -EPROTO;
-		else if (!fits || is->reserved || left < section_bytes(is->length))
+		else if (!fits || is->reserved || left < snap_section_bytes(is->length))
 			err = -EINVAL;
 		else
-			left -= section_bytes(is->length);
-		at += section_bytes(is->length);
+			left -= snap_section_bytes(is->length);
+		at += snap_section_bytes(is->length);
 	}
 	walk_end(&w);
 	if (err)
@@ -280,7 +282,7 @@ int snap_state_apply(struct keel_vm *vm, const struct snap_state *state, bool ti
 			walk_end(&w);
 			return r;
 		}
-		at += section_bytes(section->length);
+		at += snap_section_bytes(section->length);
 	}
 	return 0;
 }
@@ -344,13 +346,15 @@ static long get_state(struct keel_vm *vm, struct keel_state *arg)
 	struct snap_state state;
 	long err;
 
-	if (arg->flags || arg->reserved)
+	if (arg->flags & ~KEEL_WITH_SETUP || arg->reserved)
 		return -EINVAL;
+	mutex_lock(&vm->slots_lock);
 	err = snap_stop(vm, false, &arg->section);
-	if (err)
-		return err;
-	err = snap_state_get(vm, &state, &arg->section);
-	keel_vm_resume(vm);
+	if (!err) {
+		err = state_get(vm, &state, arg->flags & KEEL_WITH_SETUP, &arg->section);
+		keel_vm_resume(vm);
+	}
+	mutex_unlock(&vm->slots_lock);
 	if (err)
 		return err;
 	if (arg->size < state.size)

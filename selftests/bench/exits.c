@@ -64,6 +64,19 @@ static void report(const char *name, long cost)
 	fflush(stdout);
 }
 
+static int compare(const void *a, const void *b)
+{
+	u64 x = *(u64 *)a, y = *(u64 *)b;
+
+	return x < y ? -1 : x > y;
+}
+
+static u64 median(u64 *cost, int n)
+{
+	qsort(cost, n, sizeof(u64), compare);
+	return cost[n / 2];
+}
+
 /* A VM with a vCPU about to run @code */
 static struct vcpu *loop_vcpu(struct vm *vm, const u8 *code, size_t size)
 {
@@ -648,6 +661,104 @@ static void resets(void)
 	resets_of("reset_512m", 512UL << 20);
 }
 
+/* ---- fork(2) of a VMM with a VM of a GiB, and the VM in its child ---- */
+
+#define FORK_MEM	(1UL << 30)		/* where there is so much */
+#define FORKS		9
+
+/* 1000 steps of a MiB */
+LOOP(stride_loop, "mov $0x2000000,%edi", "movb $1,(%rdi); add $0x100000,%edi");
+CODE16(end_code, "out %al,$0xf0");
+
+enum { FORK_STATE, FORK_FORK, FORK_CREATE, FORK_VCPU, FORK_FIRST_RUN, FORK_ALONE, NR_FORK };
+
+/* What the parent pays, and what its child; which then is gone */
+static void fork_once(struct vm *vm, u64 *cost, struct keel_state *state)
+{
+	struct keel_state arg = *state;
+	struct vcpu *v;
+	u64 t = rdtsc();
+	pid_t pid;
+
+	if (cost) {
+		must(ioctl(vm->fd, KEEL_GET_STATE, &arg));
+		cost[FORK_STATE] = rdtsc() - t;
+	}
+	t = rdtsc();
+	pid = must(fork());
+	if (pid) {
+		u64 spent = rdtsc() - t;
+
+		waitpid(pid, NULL, 0);
+		if (cost)
+			cost[FORK_FORK] = spent;
+		else
+			state->flags = spent;
+		return;
+	}
+	if (!cost)
+		_exit(0);
+	v = vm->vcpu[0];
+	vm->sys = node_open();
+	arg.flags = KEEL_WITH_MEMSLOTS;
+	t = rdtsc();
+	vm->fd = must(ioctl(vm->sys, KEEL_CREATE_VM_FROM, &arg));
+	cost[FORK_CREATE] = rdtsc() - t;
+	t = rdtsc();
+	v->fd = must(ioctl(vm->fd, KVM_CREATE_VCPU, 0));
+	cost[FORK_VCPU] = rdtsc() - t;
+	v->run = mmap(NULL, vm->run_size, PROT_READ | PROT_WRITE, MAP_SHARED, v->fd, 0);
+	t = rdtsc();
+	run_loop(v);
+	cost[FORK_FIRST_RUN] = rdtsc() - t;
+	_exit(0);
+}
+
+static void forks(void)
+{
+	static const char *name[] = { "fork_get_state", "fork_fork", "fork_create_vm_from", "fork_vcpu_fd", "fork_first_run" };
+	u64 (*cost)[NR_FORK] = mmap(NULL, FORKS * sizeof(*cost), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	static u8 data[65536] __attribute__((aligned(8)));
+	struct keel_state state = { .data = (u64)data, .size = sizeof(data), .flags = KEEL_WITH_SETUP };
+	struct keel_info info = { 0 };
+	struct vm *vm = vm_new(VM_IRQCHIP);
+	u64 one[FORKS];
+	size_t size = FORK_MEM;
+	u8 *all, *mem;
+	int i, s;
+
+	if (ioctl(vm->sys, KEEL_GET_INFO, &info) || !(info.features & KEEL_FEATURE_CREATE_FROM)) {
+		vm_free(vm);
+		return;
+	}
+	while (size * 2 > sysconf(_SC_AVPHYS_PAGES) * 4096UL)
+		size /= 2;
+	report("fork_memory_mib", size >> 20);
+	all = mem_alloc(FORK_MEM + (2 << 20));
+	mem = all + (-(u64)all & ((2 << 20) - 1));
+	madvise(mem, size, MADV_HUGEPAGE);
+	memset(mem, 1, size);
+	for (i = 0; i < FORK_MEM; i += size)	/* over and over */
+		vm_slot(vm, 1 + i / size, FRESH_GPA + i, size, mem, 0);
+	run_loop(loop_vcpu(vm, stride_loop, code_size(stride_loop)));
+	loop_vcpu(vm, end_code, code_size(end_code));
+	for (i = 0; i < FORKS; i++)
+		fork_once(vm, cost[i], &state);
+	for (s = 0; s < FORK_ALONE; s++) {
+		for (i = 0; i < FORKS; i++)
+			one[i] = cost[i][s];
+		report(name[s], median(one, FORKS));
+	}
+	/* The same memory without a VM: what of fork(2) is not keel's */
+	vm_free(vm);
+	for (i = 0; i < FORKS; i++) {
+		fork_once(NULL, NULL, &state);
+		one[i] = state.flags;
+	}
+	report("fork_without_vm", median(one, FORKS));
+	munmap(all, FORK_MEM + (2 << 20));
+}
+
 /* KVM_RUN that does not get far: told to come back at once, and with all of the state in kvm_run, both ways */
 static void short_runs(void)
 {
@@ -737,8 +848,6 @@ static void *spinner_thread(void *arg)
 	die("KVM_RUN of one that spins: %s", strerror(errno));
 }
 
-static u64 median(u64 *cost, int n);
-
 /*
  * Memslots come and go: @n halted vCPUs, which have nothing to do with it, are to cost nothing.  On one CPU the vCPU that
  * spins has lost it to us, and so left the guest; what else it may cost to have it come out of there is not in this.
@@ -813,21 +922,6 @@ static const char *const step_name[NR_STEPS] = {
 	[FIRST_RUN] = "first_run", [SLOT_ADD] = "memslot_add",
 	[SLOT_DEL] = "memslot_delete", [DESTROY] = "destroy_vm",
 };
-
-static int compare(const void *a, const void *b)
-{
-	u64 x = *(u64 *)a, y = *(u64 *)b;
-
-	return x < y ? -1 : x > y;
-}
-
-static u64 median(u64 *cost, int n)
-{
-	qsort(cost, n, sizeof(u64), compare);
-	return cost[n / 2];
-}
-
-CODE16(end_code, "out %al,$0xf0");
 
 static void vm_steps(void)
 {
@@ -1000,7 +1094,7 @@ static const struct {
 } groups[] = {
 	{ "memory", idle_memory }, { "exits", simple_exits }, { "deadline", deadline_arm }, { "touches", touches },
 	{ "interrupts", interrupts }, { "state", state_ioctls }, { "runs", runs }, { "ioctls", vm_ioctls },
-	{ "steps", vm_steps }, { "resets", resets }, { "halted", many_halted }, { "beside", beside },
+	{ "steps", vm_steps }, { "resets", resets }, { "forks", forks }, { "halted", many_halted }, { "beside", beside },
 };
 
 #define NR_GROUPS	(sizeof(groups) / sizeof(groups[0]))
