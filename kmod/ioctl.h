@@ -13,6 +13,7 @@ enum keel_ioctl_flags {
 	LOCK_NONE,		/* the handler takes what it needs */
 	LOCK_VM,		/* vm->lock */
 	LOCK_VCPU,		/* vcpu->mutex, vCPU loaded, VM's tables readable (keel_vcpu_begin) */
+	LOCK_RESET_VCPU,	/* the same, after the VM was reset as the argument says; the handler's is 0 */
 	LOCK_MASK = 0xf,
 	ARG_RAW = 0x10,		/* not copied: variable size, or a number */
 	ARG_FILLED = 0x20,	/* the handler writes every byte of its answer; else it is cleared first */

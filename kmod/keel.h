@@ -104,6 +104,8 @@ struct keel_vcpu;
 	SLOW(HALT, 0, run_seen)											\
 	/* leave the run loop until the VM is resumed; who sleeps has left it already */			\
 	SLOW(PAUSE, 0, run_pause)										\
+	/* come out of a sleep to where the VM's being paused is seen, and give the state out of hand there */	\
+	SLOW(REST, KEEL_RQ_WAKES | KEEL_RQ_BEFORE_SIPI, run_seen)						\
 	/* exit with KVM_EXIT_DIRTY_RING_FULL for as long as it is */						\
 	SLOW(RING_FULL, KEEL_RQ_WAKES, run_ring_full)								\
 	/* INIT or SIPI latched in vcpu->mp_events */								\
@@ -234,6 +236,7 @@ struct keel_vcpu {
 	bool listed;			/* on vm->active */
 	bool awaited;			/* counted in vm->nr_awaited */
 	bool owned;			/* one of its ioctls has its state; changes inside the run loop only */
+	bool resting;			/* and has it out of hand; set outside the loop, taken back inside */
 	unsigned int flushes;		/* vm->flushes when it came off the list */
 	struct list_head active;
 	bool has_run;
@@ -297,6 +300,7 @@ struct keel_vm {
 	unsigned int nr_awaited;	/* found in the run loop by those who pause, and not yet out of it */
 	unsigned int flushes;		/* times that all TLBs were flushed */
 	wait_queue_head_t pausers, paused;
+	bool want_rest;			/* who is paused in KVM_RUN is to rest */
 	bool dead;			/* after a host error: nothing runs any more */
 	u32 event_flags;		/* KVM_VCPUEVENT_VALID_*: what KVM_SET_VCPU_EVENTS may have here */
 	bool no_platform_info;		/* the guest's reads of it raise #GP */
@@ -369,6 +373,14 @@ void keel_vm_resume(struct keel_vm *vm);
  * NULL; or the vCPU that is in the midst of an ioctl, and nothing has happened.  vm->lock is held.  Ended by resuming.
  */
 struct keel_vcpu *keel_vm_stop(struct keel_vm *vm);
+/*
+ * The same, and those whose threads are in KVM_RUN are made to rest; the caller's own does already.  0; -EINTR: a signal
+ * came first, and nothing has happened.
+ */
+int keel_vm_stop_all(struct keel_vm *vm);
+/* For a thread in KVM_RUN, between begin and end: its vCPU's state is out of its hands from here on / again its own. */
+void keel_vcpu_rest(struct keel_vcpu *vcpu);
+void keel_vcpu_rested(struct keel_vcpu *vcpu);
 void keel_vcpu_load(struct keel_vcpu *vcpu);
 void keel_vcpu_put(struct keel_vcpu *vcpu);
 /* The calling thread uses @vcpu and the VM's tables from here / no more.  May sleep (pause). */

@@ -543,6 +543,7 @@ static long run_locked(struct keel_vcpu *vcpu)
 			return -EINTR;
 		r = run_sleep(vcpu);
 		keel_take_mp_events(vcpu);
+		keel_take_request(KEEL_REQ_REST, vcpu);
 		if (signal_pending(current)) {
 			run->exit_reason = KVM_EXIT_INTR;
 			vcpu->stat.signal_exits++;

@@ -243,7 +243,7 @@ static noinline void vcpu_came_out(struct keel_vcpu *vcpu)
 		smp_store_release(&vm->nr_awaited, vm->nr_awaited - 1);
 	}
 	spin_unlock(&vm->pause_lock);
-	if (last)
+	if (last || READ_ONCE(vm->want_rest))
 		wake_up_all(&vm->pausers);
 }
 
@@ -254,6 +254,22 @@ void keel_vcpu_end(struct keel_vcpu *vcpu)
 		vcpu_came_out(vcpu);
 }
 
+/*
+ * Resting.  A vCPU's thread that is in KVM_RUN, but out of the loop, gives the vCPU's state out of its hands for whoever stops
+ * the VM, and takes it back inside the loop, where there is no pause.
+ */
+static void vcpu_rests(struct keel_vcpu *vcpu)
+{
+	vcpu_put(vcpu);
+	smp_store_release(&vcpu->resting, true);	/* with keel_vm_stop_all() */
+	wake_up_all(&vcpu->vm->pausers);
+}
+
+static bool vcpu_should_rest(struct keel_vcpu *vcpu)
+{
+	return READ_ONCE(vcpu->vm->want_rest) && vcpu->owned && !vcpu->resting;
+}
+
 static noinline int vcpu_begin_slow(struct keel_vcpu *vcpu)
 {
 	struct keel_vm *vm = vcpu->vm;
@@ -262,12 +278,34 @@ static noinline int vcpu_begin_slow(struct keel_vcpu *vcpu)
 		if (!READ_ONCE(vcpu->listed))
 			vcpu_list(vcpu);
 		if (!atomic_read(&vm->pause))
-			return 0;
+			break;
 		keel_vcpu_end(vcpu);
-		if (wait_event_killable(vm->paused, !atomic_read(&vm->pause)))
+		if (vcpu_should_rest(vcpu))
+			vcpu_rests(vcpu);
+		/* Whose state is in other hands has none to return with: it waits, for no longer than a reset takes. */
+		if (vcpu->resting)
+			wait_event(vm->paused, !atomic_read(&vm->pause));
+		else if (wait_event_killable(vm->paused, !atomic_read(&vm->pause) || vcpu_should_rest(vcpu)))
 			return -EINTR;
 		smp_store_mb(vcpu->in_loop, true);
 	}
+	if (unlikely(vcpu->resting)) {
+		WRITE_ONCE(vcpu->resting, false);
+		vcpu_load(vcpu);
+	}
+	return 0;
+}
+
+void keel_vcpu_rest(struct keel_vcpu *vcpu)
+{
+	keel_vcpu_end(vcpu);
+	vcpu_rests(vcpu);
+}
+
+void keel_vcpu_rested(struct keel_vcpu *vcpu)
+{
+	smp_store_mb(vcpu->in_loop, true);
+	vcpu_begin_slow(vcpu);		/* cannot fail: it rests */
 }
 
 int keel_vcpu_begin(struct keel_vcpu *vcpu)
@@ -296,6 +334,41 @@ struct keel_vcpu *keel_vm_stop(struct keel_vm *vm)
 		return vcpu;
 	}
 	return NULL;
+}
+
+static bool vcpus_rest(struct keel_vm *vm)
+{
+	struct keel_vcpu *vcpu;
+	unsigned int i;
+
+	keel_for_each_vcpu(vcpu, i, vm)
+		if (smp_load_acquire(&vcpu->owned) && !smp_load_acquire(&vcpu->resting))
+			return false;
+	return true;
+}
+
+int keel_vm_stop_all(struct keel_vm *vm)
+{
+	struct keel_vcpu *vcpu;
+	unsigned int i;
+	int err;
+
+	lockdep_assert_held(&vm->lock);
+	WRITE_ONCE(vm->want_rest, true);
+	keel_vm_pause(vm);
+	/* Those that sleep come out of it for that, and those that wait for the end of another pause. */
+	keel_for_each_vcpu(vcpu, i, vm) {
+		if (!smp_load_acquire(&vcpu->owned) || smp_load_acquire(&vcpu->resting))
+			continue;
+		keel_request(KEEL_REQ_REST, vcpu);
+		keel_vcpu_kick(vcpu);
+	}
+	wake_up_all(&vm->paused);
+	err = wait_event_interruptible(vm->pausers, vcpus_rest(vm)) ? -EINTR : 0;
+	WRITE_ONCE(vm->want_rest, false);
+	if (err)
+		keel_vm_resume(vm);
+	return err;
 }
 
 /* Those that are not on the list see to it when they come back to it. */
@@ -549,6 +622,7 @@ static const struct keel_ioctl vcpu_ioctls[] = {
 	VCPU_ENTRY(KVM_SET_SIGNAL_MASK, LOCK_VCPU | ARG_RAW, vcpu_set_signal_mask),
 	VCPU_ENTRY(KVM_ENABLE_CAP, LOCK_VCPU, vcpu_enable_cap),
 	VCPU_ENTRY(KVM_GET_STATS_FD, LOCK_NONE, keel_vcpu_stats_fd),
+	VCPU_ENTRY(KEEL_RESET_RUN, LOCK_RESET_VCPU | ARG_RAW, vcpu_run),
 };
 
 KEEL_IOCTLS(keel_vcpu_ioctls, vcpu_ioctls);
@@ -631,8 +705,14 @@ static long vcpu_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
 	row = keel_ioctl_find(&keel_vcpu_ioctls, cmd);
 	if (!row)
 		return -EINVAL;
-	if ((row->flags & LOCK_MASK) != LOCK_VCPU)
-		return vcpu_call(row, vcpu, arg);
+	if (unlikely((row->flags & LOCK_MASK) != LOCK_VCPU)) {
+		if ((row->flags & LOCK_MASK) != LOCK_RESET_VCPU)
+			return vcpu_call(row, vcpu, arg);
+		ret = keel_reset_first(vcpu->vm, arg);
+		if (ret)
+			return ret;
+		arg = 0;
+	}
 
 	if (mutex_lock_killable(&vcpu->mutex))
 		return -EINTR;

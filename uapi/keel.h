@@ -47,6 +47,8 @@ struct keel_info {
 #define KEEL_FEATURE_STATE	(1ULL << 0)	/* KEEL_GET_STATE, KEEL_SET_STATE */
 #define KEEL_FEATURE_SNAPSHOT	(1ULL << 1)	/* KEEL_SNAPSHOT, KEEL_RESET, KEEL_DROP, KEEL_MARK_DIRTY */
 #define KEEL_FEATURE_WORKING_SET (1ULL << 2)	/* pages that each run writes cost no exit */
+#define KEEL_FEATURE_RESET_RUN	(1ULL << 3)	/* KEEL_RESET_RUN */
+#define KEEL_FEATURE_ALLOW_RESET (1ULL << 4)	/* KEEL_ALLOW_RESET, KEEL_HC_RESET */
 #define KEEL_FEATURE_CREATE_FROM (1ULL << 8)	/* KEEL_WITH_SETUP, KEEL_CREATE_VM_FROM: templates, and fork(2) */
 
 #define KEEL_GET_INFO		_IOR(KEEL_IOC, 0x01, struct keel_info)
@@ -401,5 +403,36 @@ struct keel_range {
 #define KEEL_RESET		_IOWR(KEEL_IOC, 0x05, struct keel_reset)
 #define KEEL_DROP		_IO(KEEL_IOC, 0x06)
 #define KEEL_MARK_DIRTY		_IOW(KEEL_IOC, 0x07, struct keel_range)
+
+/*
+ * KEEL_RESET_RUN, on a vCPU: KEEL_RESET of its VM, and KVM_RUN of the vCPU, in one call.  Once the VM was reset @id is 0 and
+ * @pages says how many pages that were, and all errors from there on are KVM_RUN's; as long as @id is not 0 they are KEEL_RESET's,
+ * and the vCPU has not run.  With 0 for @id it is KVM_RUN, and nothing else of the structure is looked at: a call that a signal
+ * ended can be made again as it is.  EFAULT: the structure cannot be read, nothing has happened; or not written, and the
+ * VM was reset.  What kvm_run asks for at KVM_RUN (immediate_exit, registers to be set) comes after the reset.
+ */
+#define KEEL_RESET_RUN		_IOWR(KEEL_IOC, 0x08, struct keel_reset)
+
+/*
+ * KEEL_ALLOW_RESET: the guest may have the VM reset to snapshot @id, by hypercall KEEL_HC_RESET, until the snapshot is dropped or this
+ * is called with 0 for @id.  Unless told so it gets -KVM_ENOSYS, as for any number that there is not.  The VMM is not told when it
+ * happens (the VM's counter "resets" is); devices and threads of its own are its affair.
+ *	ENOENT		there is no such snapshot
+ *	EINVAL		other flags, or @reserved is not 0
+ *
+ * The hypercall has no arguments, and like KVM's is the kernel's to make (-KVM_EPERM above CPL 0).  It does not return:
+ * that vCPU and all others are where they were when the snapshot was taken.  Those in KVM_RUN go on there from the new state,
+ * by no exit.  The thread of the vCPU that asks does the work, and waits for those of the others to come out of the guest; a signal
+ * ends the wait, KVM_RUN returns with EINTR, and the hypercall is made anew by the next one.  What else KEEL_RESET could
+ * answer ENODEV, ENODATA, ENOSPC, ENOMEM, EOPNOTSUPP or EIO for is KVM_RUN's errno, with the hypercall not done, either.
+ */
+struct keel_allow_reset {
+	__u32 id;
+	__u32 flags;		/* KEEL_TIME_GOES_ON */
+	__u64 reserved[3];	/* 0 */
+};
+
+#define KEEL_ALLOW_RESET	_IOW(KEEL_IOC, 0x09, struct keel_allow_reset)
+#define KEEL_HC_RESET		0x4b45454c	/* in RAX; none of KVM's, which are small numbers, nor of Xen's or Hyper-V's */
 
 #endif

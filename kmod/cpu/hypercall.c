@@ -138,6 +138,9 @@ int keel_emulate_hypercall(struct keel_vcpu *vcpu)
 		return r;
 	if (keel_cpl(vcpu)) {
 		ret = -KVM_EPERM;
+	} else if (unlikely(nr == KEEL_HC_RESET && keel_reset_allowed(vcpu->vm))) {
+		/* Nothing follows: registers and what else is the vCPU's are those of the snapshot. */
+		return vcpu->atomic ? KEEL_SLOW : keel_guest_reset(vcpu);
 	} else if (nr != KVM_HC_VAPIC_POLL_IRQ) {	/* of which the exit itself is all the guest wanted */
 		r = hypercall(vcpu, nr, is64, &ret);
 		if (r != KEEL_RESUME)

@@ -28,5 +28,7 @@ size_t snap_setup_size(struct keel_vm *vm);
 void *snap_setup_get(struct keel_vm *vm, void *at, u32 *sections);
 /* Stop it: as KEEL_GET_STATE and KEEL_SET_STATE have it; or with @forget, what vCPUs are in the midst of is no matter. */
 int snap_stop(struct keel_vm *vm, bool forget, struct keel_section *bad);
+/* The same for a vCPU's thread that rests: others that are in KVM_RUN are stopped there, and forget. */
+int snap_stop_all(struct keel_vm *vm);
 
 #endif

@@ -18,6 +18,13 @@ VM_IOCTL(keel_snapshot);
 VM_IOCTL(keel_reset);
 VM_IOCTL(keel_drop);
 VM_IOCTL(keel_mark_dirty);
+VM_IOCTL(keel_allow_reset);
+
+/* KEEL_RESET_RUN, on the way to KVM_RUN: 0, or why it does not come to that. */
+long keel_reset_first(struct keel_vm *vm, unsigned long uarg);
+/* May guests ask for it by hypercall?  Then one does, in the slow loop: KEEL_RESUME, or KVM_RUN's -errno, nothing done. */
+bool keel_reset_allowed(struct keel_vm *vm);
+int keel_guest_reset(struct keel_vcpu *vcpu);
 
 /* Does the VM have a snapshot?  slots_lock held. */
 bool keel_has_snapshot(struct keel_vm *vm);

@@ -74,6 +74,8 @@ struct keel_snaps {
 	u32 last_id;
 	struct snapshot *current_one;	/* NULL: there is none */
 	bool aliased;			/* some memory stands in two slots */
+	u32 guests;			/* the snapshot that guests may ask for; 0: none */
+	u32 guests_flags;
 };
 
 static struct kmem_cache *page_cache;
@@ -809,9 +811,8 @@ static int reset_to(struct keel_vm *vm, struct snapshot *snap, struct keel_reset
 	return 0;
 }
 
-VM_IOCTL(keel_reset)
+static long reset_checked(struct keel_vm *vm, struct keel_reset *r)
 {
-	struct keel_reset *r = buf;
 	struct keel_section bad = {};
 	struct snapshot *snap;
 	int err;
@@ -829,6 +830,94 @@ VM_IOCTL(keel_reset)
 	}
 	mutex_unlock(&vm->slots_lock);
 	return err;
+}
+
+VM_IOCTL(keel_reset)
+{
+	return reset_checked(vm, buf);
+}
+
+long keel_reset_first(struct keel_vm *vm, unsigned long uarg)
+{
+	struct keel_reset __user *user = (void __user *)uarg;
+	struct keel_reset r;
+	long err;
+
+	if (copy_from_user(&r, user, sizeof(r)))
+		return -EFAULT;
+	if (!r.id)
+		return 0;
+	mutex_lock(&vm->lock);
+	err = reset_checked(vm, &r);
+	mutex_unlock(&vm->lock);
+	if (err)
+		return err;
+	/* What KVM_RUN says from here on is its own. */
+	r.id = 0;
+	return copy_to_user(user, &r, sizeof(r)) ? -EFAULT : 0;
+}
+
+/* ------------------------------------------------------------- asked for by the guest */
+
+VM_IOCTL(keel_allow_reset)
+{
+	const struct keel_allow_reset *a = buf;
+
+	if (a->flags & ~KEEL_TIME_GOES_ON || memchr_inv(a->reserved, 0, sizeof(a->reserved)))
+		return -EINVAL;
+	if (a->id && !snapshot_find(vm, a->id))
+		return -ENOENT;
+	if (!vm->snaps)
+		return 0;
+	vm->snaps->guests_flags = a->flags;
+	WRITE_ONCE(vm->snaps->guests, a->id);
+	return 0;
+}
+
+bool keel_reset_allowed(struct keel_vm *vm)
+{
+	struct keel_snaps *snaps = READ_ONCE(vm->snaps);
+
+	return snaps && READ_ONCE(snaps->guests);
+}
+
+/* vm->lock held. */
+static int guest_reset(struct keel_vm *vm)
+{
+	struct keel_reset r = { .id = vm->snaps->guests, .flags = vm->snaps->guests_flags };
+	struct snapshot *snap = snapshot_find(vm, r.id);
+	int err;
+
+	/* Not allowed any more: the guest asks again, and hears of it. */
+	if (!snap)
+		return 0;
+	mutex_lock(&vm->slots_lock);
+	err = snap_stop_all(vm);
+	if (!err) {
+		err = reset_to(vm, snap, &r);
+		keel_vm_resume(vm);
+	}
+	mutex_unlock(&vm->slots_lock);
+	return err;
+}
+
+int keel_guest_reset(struct keel_vcpu *vcpu)
+{
+	struct keel_vm *vm = vcpu->vm;
+	u64 resets = vm->stat.resets;		/* there are none while this thread is in the loop */
+	int err;
+
+	/* Out of the loop, and its vCPU at rest, it is what others that ask for the same may wait for. */
+	keel_vcpu_rest(vcpu);
+	err = mutex_lock_killable(&vm->lock);
+	if (!err) {
+		/* If another vCPU's came first this one has not asked yet. */
+		if (vm->stat.resets == resets)
+			err = guest_reset(vm);
+		mutex_unlock(&vm->lock);
+	}
+	keel_vcpu_rested(vcpu);
+	return err ?: KEEL_RESUME;
 }
 
 /*
@@ -933,6 +1022,8 @@ VM_IOCTL(keel_drop)
 	mutex_unlock(&vm->slots_lock);
 	if (err)
 		return err;
+	if (vm->snaps->guests == snap->id)
+		WRITE_ONCE(vm->snaps->guests, 0);
 	if (snap->parent)
 		snap->parent->children--;
 	xa_erase(&vm->snaps->by_id, snap->id);
@@ -983,7 +1074,8 @@ VM_IOCTL(keel_get_info)
 {
 	struct keel_info *info = buf;
 
-	info->features = KEEL_FEATURE_STATE | KEEL_FEATURE_SNAPSHOT | KEEL_FEATURE_CREATE_FROM;
+	info->features = KEEL_FEATURE_STATE | KEEL_FEATURE_SNAPSHOT | KEEL_FEATURE_RESET_RUN | KEEL_FEATURE_ALLOW_RESET |
+			 KEEL_FEATURE_CREATE_FROM;
 	if (keel_hw.two_dim && keel_hw.mmu_fmt->dirty)
 		info->features |= KEEL_FEATURE_WORKING_SET;
 	info->state_version = KEEL_STATE_VERSION;

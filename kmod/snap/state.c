@@ -313,23 +313,37 @@ static int state_set(struct keel_vm *vm, const struct snap_state *state, bool ti
 
 /* ------------------------------------------------------------- ioctls */
 
-int snap_stop(struct keel_vm *vm, bool forget, struct keel_section *bad)
+/* Stopped as it is, does it have all that a state has?  Else it goes on. */
+static int stopped(struct keel_vm *vm)
 {
-	struct keel_vcpu *vcpu;
-	unsigned int i;
-	int err = 0;
-
-	vcpu = keel_vm_stop(vm);
-	if (vcpu) {
-		bad->vcpu = vcpu->id;
-		return -EBUSY;
-	}
 	/* It has no reader and no writer yet. */
 	if (vm->hv) {
 		keel_vm_resume(vm);
 		return -EOPNOTSUPP;
 	}
 	irq_vm_settle(vm);
+	return 0;
+}
+
+int snap_stop_all(struct keel_vm *vm)
+{
+	return keel_vm_stop_all(vm) ?: stopped(vm);
+}
+
+int snap_stop(struct keel_vm *vm, bool forget, struct keel_section *bad)
+{
+	struct keel_vcpu *vcpu;
+	unsigned int i;
+	int err;
+
+	vcpu = keel_vm_stop(vm);
+	if (vcpu) {
+		bad->vcpu = vcpu->id;
+		return -EBUSY;
+	}
+	err = stopped(vm);
+	if (err)
+		return err;
 	for (i = 0; !forget && (vcpu = keel_vcpu_by_idx(vm, i)) != NULL; i++) {
 		err = vcpu->complete ? -EINPROGRESS : keel_apf_busy(vcpu) ? -EAGAIN : 0;
 		if (!err)

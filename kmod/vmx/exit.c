@@ -238,9 +238,9 @@ static void vmx_iret_undone(struct vmx_vcpu *vmx, bool unblocked)
 /* One that the guest's own alignment check cannot be the reason of is the host's, which watches for split locks. */
 static int vmx_ac(struct keel_vcpu *vcpu)
 {
+	u64 resets = vcpu->vm->stat.resets, rip;
 	struct kvm_run *run = vcpu->run;
 	bool again;
-	u64 rip;
 
 	if (likely(vmx_cpl(vcpu) == 3 && keel_cr0(vcpu) & X86_CR0_AM && keel_rflags(vcpu) & X86_EFLAGS_AC)) {
 		keel_raise_error(vcpu, X86_TRAP_AC, vmcs_read(VM_EXIT_INTR_ERROR_CODE));
@@ -254,8 +254,8 @@ static int vmx_ac(struct keel_vcpu *vcpu)
 	again = keel_guest_split_lock(rip);
 	if (keel_vcpu_begin(vcpu))
 		return -EINTR;
-	if (again)
-		return KEEL_RESUME;		/* the guest does it again */
+	if (again || vcpu->vm->stat.resets != resets)
+		return KEEL_RESUME;		/* the guest does it again, or never did */
 	run->exit_reason = KVM_EXIT_EXCEPTION;
 	run->ex.exception = X86_TRAP_AC;
 	run->ex.error_code = 0;
