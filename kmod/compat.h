@@ -651,6 +651,18 @@ static inline int keel_guest_mode_work(void)
 #define KEEL_POSTED_VECTOR	0
 #endif
 
+#ifndef KVM_CAP_PRE_FAULT_MEMORY	/* 6.10: Documentation/virt/kvm/api.rst 4.143, include/uapi/linux/kvm.h */
+#define KVM_CAP_PRE_FAULT_MEMORY	236
+#define KVM_PRE_FAULT_MEMORY		_IOWR(KVMIO, 0xd5, struct kvm_pre_fault_memory)
+
+struct kvm_pre_fault_memory {
+	__u64 gpa;
+	__u64 size;
+	__u64 flags;
+	__u64 padding[5];
+};
+#endif
+
 #ifndef KVM_X2APIC_ENABLE_SUPPRESS_EOI_BROADCAST		/* 7.0 */
 #define KVM_X2APIC_ENABLE_SUPPRESS_EOI_BROADCAST	(1ULL << 2)
 #define KVM_X2APIC_DISABLE_SUPPRESS_EOI_BROADCAST	(1ULL << 3)

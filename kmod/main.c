@@ -135,6 +135,8 @@ int keel_check_extension(u32 cap)
 		return !!(keel_pv_features() & BIT(KVM_FEATURE_STEAL_TIME));
 	case KVM_CAP_PMU_CAPABILITY:
 		return keel_pmu_caps();
+	case KVM_CAP_PRE_FAULT_MEMORY:
+		return keel_hw.two_dim;
 	case KVM_CAP_TSC_CONTROL:
 	case KVM_CAP_VM_TSC_CONTROL:
 		return keel_hw.tsc_scaling;

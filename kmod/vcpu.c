@@ -617,6 +617,7 @@ static const struct keel_ioctl vcpu_ioctls[] = {
 	VCPU_ENTRY(KVM_HAS_DEVICE_ATTR, LOCK_VCPU, keel_vcpu_has_attr),
 	VCPU_ENTRY(KVM_GET_DEVICE_ATTR, LOCK_VCPU, keel_vcpu_get_attr),
 	VCPU_ENTRY(KVM_SET_DEVICE_ATTR, LOCK_VCPU, keel_vcpu_set_attr),
+	VCPU_ENTRY(KVM_PRE_FAULT_MEMORY, LOCK_VCPU, mmu_pre_fault),
 	VCPU_ENTRY(KVM_TRANSLATE, LOCK_VCPU, mmu_translate),
 	VCPU_ENTRY(KVM_GET_SUPPORTED_HV_CPUID, LOCK_VCPU | ARG_RAW, keel_vcpu_get_supported_hv_cpuid),
 	VCPU_ENTRY(KVM_SET_SIGNAL_MASK, LOCK_VCPU | ARG_RAW, vcpu_set_signal_mask),

@@ -326,6 +326,7 @@ static const struct keel_ioctl vm_ioctls[] = {
 	VM_ENTRY(KEEL_RESET, LOCK_VM, keel_reset),
 	VM_ENTRY(KEEL_DROP, LOCK_VM, keel_drop),
 	VM_ENTRY(KEEL_ALLOW_RESET, LOCK_VM, keel_allow_reset),
+	VM_ENTRY(KEEL_WORKING_SET, LOCK_NONE, mmu_working_set),
 	VM_ENTRY(KEEL_MARK_DIRTY, LOCK_NONE, keel_mark_dirty),
 };
 

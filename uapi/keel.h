@@ -49,6 +49,7 @@ struct keel_info {
 #define KEEL_FEATURE_WORKING_SET (1ULL << 2)	/* pages that each run writes cost no exit */
 #define KEEL_FEATURE_RESET_RUN	(1ULL << 3)	/* KEEL_RESET_RUN */
 #define KEEL_FEATURE_ALLOW_RESET (1ULL << 4)	/* KEEL_ALLOW_RESET, KEEL_HC_RESET */
+#define KEEL_FEATURE_ACCESSED	(1ULL << 5)	/* KEEL_WORKING_SET: the CPU marks what it accesses */
 #define KEEL_FEATURE_CREATE_FROM (1ULL << 8)	/* KEEL_WITH_SETUP, KEEL_CREATE_VM_FROM: templates, and fork(2) */
 
 #define KEEL_GET_INFO		_IOR(KEEL_IOC, 0x01, struct keel_info)
@@ -434,5 +435,39 @@ struct keel_allow_reset {
 
 #define KEEL_ALLOW_RESET	_IOW(KEEL_IOC, 0x09, struct keel_allow_reset)
 #define KEEL_HC_RESET		0x4b45454c	/* in RAX; none of KVM's, which are small numbers, nor of Xen's or Hyper-V's */
+
+/* ------------------------------------------------------------------ what a guest uses (kmod/mmu/ahead.c)
+ *
+ * KEEL_WORKING_SET, on a VM: which guest memory its vCPUs accessed since this was last asked, from @gpa on, as ranges of whole
+ * pages in order.  To have a VM, or a clone of it, run without faults that it is known to have, each range goes to
+ * KVM_PRE_FAULT_MEMORY of one of its vCPUs first.  Accesses are those of the CPU, its page walks included, not keel's own on the
+ * guest's behalf.  What is mapped in large pages is told as these.  A page may be missing that the host took back meanwhile, or
+ * looked at the age of; so it is good for what comes sooner, not for what must not be missed.
+ *
+ * What is listed is not listed again until the CPU accesses it anew, unless @flags has KEEL_WORKING_SET_KEEP.  With no @room
+ * nothing is listed, and all is looked at anew from then on.  Stops where @room is full: @gpa and @size say then what is left, for the
+ * next call; of a size of ~0 (rounded to pages) too.  No more is written than @room entries, 16 bytes each.
+ *	EOPNOTSUPP	the CPU does not mark pages (KEEL_FEATURE_ACCESSED): nothing has happened
+ *	EINVAL		@gpa or @size are no multiple of 4096 or more than there are addresses, @space, @flags, @count or @reserved
+ *	EFAULT		@ranges cannot be written: pages that were not are not taken to be listed
+ *	EINTR		a deadly signal;  ENOMEM
+ */
+struct keel_gpa_range {
+	__u64 gpa, size;	/* bytes */
+};
+
+struct keel_working_set {
+	__u64 gpa, size;	/* what to look at; out: what is left */
+	__u64 ranges;		/* address of struct keel_gpa_range[@room] */
+	__u32 room;
+	__u32 count;		/* 0; out: as many are listed */
+	__u32 space;		/* address space: 0, or 1 for that of system management mode */
+	__u32 flags;		/* KEEL_WORKING_SET_KEEP */
+	__u64 reserved;		/* 0 */
+};
+
+#define KEEL_WORKING_SET_KEEP	(1U << 0)
+
+#define KEEL_WORKING_SET	_IOWR(KEEL_IOC, 0x0a, struct keel_working_set)
 
 #endif

@@ -133,6 +133,10 @@ bool mmu_protect_pages(struct keel_vm *vm, struct keel_slot *slot, u64 gfn, unsi
 void *mmu_take_page(struct keel_vm *vm, struct keel_slot *slot, u64 gfn, bool leave);
 /* May a page left writable have been written since?  It may, if it is not mapped that way any more.  lock held for write. */
 bool mmu_page_written(struct keel_vm *vm, struct keel_slot *slot, u64 gfn);
+/* Does the CPU mark the pages it accesses in the tables that it walks for guests? */
+bool mmu_tells_accessed(void);
+VM_IOCTL(mmu_working_set);		/* KEEL_WORKING_SET */
+VCPU_IOCTL(mmu_pre_fault);		/* KVM_PRE_FAULT_MEMORY */
 VM_IOCTL(mmu_set_nr_pages);		/* KVM_SET_NR_MMU_PAGES */
 VM_IOCTL(mmu_get_nr_pages);
 VCPU_IOCTL(mmu_translate);		/* KVM_TRANSLATE */

@@ -268,6 +268,8 @@ static u64 mmu_leaf_pte(const struct mmu_view *view, const struct mem_page *map,
 	u64 pfn = round_down(map->pfn, mmu_level_pages(level));
 	u64 pte = PFN_PHYS(pfn) | map->memory | fmt->inverted | fmt->accessed;
 
+	if (map->access & MMU_ACC_AHEAD)
+		pte &= ~fmt->accessed;
 	pte = mmu_grant(fmt, pte, fmt->read | (fmt->exec & ~(level > 1 ? view->large_lacks : 0)));
 	if (level > 1)
 		pte |= fmt->large;
@@ -478,13 +480,16 @@ static int mmu_fault_error(struct keel_vcpu *vcpu, const struct mem_page *map, i
 {
 	switch (err) {
 	case -EHWPOISON:
+		if (map->access & MMU_ACC_AHEAD)
+			return err;
 		/* The memory is broken: the VMM learns it by signal, and KVM_RUN returns for that. */
 		send_sig_mceerr(BUS_MCEERR_AR, (void __user *)map->hva, PAGE_SHIFT, current);
 		return MMU_FIXED;
 	case -EAGAIN:
 		return MMU_TOLD;
 	case -EINTR:
-		vcpu->run->exit_reason = KVM_EXIT_INTR;
+		if (!(map->access & MMU_ACC_AHEAD))
+			vcpu->run->exit_reason = KVM_EXIT_INTR;
 		return -EINTR;
 	default:
 		return err;
@@ -498,7 +503,7 @@ static int mmu_find_slow(struct keel_vcpu *vcpu, struct mem_page *map)
 	int err;
 
 	/* Where the thread would have to wait, a guest that has asked for it goes on with something else. */
-	if (vcpu->pv.apf && !vcpu->smm) {
+	if (vcpu->pv.apf && !vcpu->smm && !(map->access & MMU_ACC_AHEAD)) {
 		err = mem_touch(mm, map->hva, write, false);
 		if (err == -EAGAIN && keel_apf_start(vcpu, map->gfn, map->hva, write))
 			return err;
@@ -550,7 +555,8 @@ int mmu_fault(struct keel_vcpu *vcpu, u64 gpa, u32 access)
 	if (!near) {
 		if (vcpu->atomic)
 			return MMU_SLOW;
-		vcpu->mmu.fresh_gfn = map.gfn + 1;
+		if (!(access & MMU_ACC_AHEAD))
+			vcpu->mmu.fresh_gfn = map.gfn + 1;
 		err = mmu_find_slow(vcpu, &map);
 		if (err)
 			return mmu_fault_error(vcpu, &map, err);

@@ -1078,6 +1078,8 @@ VM_IOCTL(keel_get_info)
 			 KEEL_FEATURE_CREATE_FROM;
 	if (keel_hw.two_dim && keel_hw.mmu_fmt->dirty)
 		info->features |= KEEL_FEATURE_WORKING_SET;
+	if (mmu_tells_accessed())
+		info->features |= KEEL_FEATURE_ACCESSED;
 	info->state_version = KEEL_STATE_VERSION;
 	info->max_snapshots = MAX_SNAPSHOTS;
 	info->max_depth = MAX_DEPTH;
