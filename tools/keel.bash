@@ -5,7 +5,7 @@ _keel()
 	local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]} words=''
 	COMPREPLY=()
 	if [ "$COMP_CWORD" -eq 1 ]; then
-		mapfile -t COMPREPLY < <(compgen -W "status load unload share exec stat selftest help --version" -- "$cur")
+		mapfile -t COMPREPLY < <(compgen -W "status load unload share exec stat snapshot selftest help --version" -- "$cur")
 		return
 	fi
 	case ${COMP_WORDS[1]} in
@@ -26,6 +26,7 @@ _keel()
 		fi
 		words="--"
 		;;
+	snapshot) words="--vm" ;;
 	stat)
 		case $prev in
 		--by|-b) words="reason vm vcpu vm,reason vcpu,reason" ;;

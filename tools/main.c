@@ -20,6 +20,7 @@ static const struct command {
 	{ "exec", cmd_exec, "[--] COMMAND [ARG...]", "run a VMM that finds keel at /dev/kvm" },
 	{ "stat", cmd_stat, "[--once] [--csv] [--by KEYS] [--sort KEY] [--vm N] [--latency] [-i SECONDS] [-n COUNT]",
 	  "exits, live: how many, why, how long" },
+	{ "snapshot", cmd_snapshot, "[--vm N]", "the snapshots that VMs have, and what they keep" },
 	{ "selftest", cmd_selftest, "", "run a tiny guest and say what works" },
 };
 

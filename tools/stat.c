@@ -2,7 +2,7 @@
 /*
  * stat.c - keel stat: the exits of all VMs as a table that lives, or once, or as CSV.
  *
- * Two snapshots make rows: what happened between them, added up by the keys that were asked for (VM, vCPU, reason).
+ * Two samples make rows: what happened between them, added up by the keys that were asked for (VM, vCPU, reason).
  * Exits are timed as long as we hold debugfs keel/latency open; however we end, that ends too.
  */
 #include <errno.h>
@@ -166,14 +166,14 @@ static void add_vcpu(struct table *t, unsigned int by, const struct vm *vm, cons
 	}
 }
 
-static void make_table(struct table *t, const struct snapshot *before, const struct snapshot *after)
+static void make_table(struct table *t, const struct sample *before, const struct sample *after)
 {
 	unsigned int by = groupings[view.grouping].by, i, j;
 
 	memset(t, 0, sizeof(*t));
 	t->seconds = (after->ns - before->ns) / 1e9;
 	for (i = 0; i < after->nr_vms; i++) {
-		const struct vm *vm = &after->vm[i], *was = snapshot_vm(before, vm->serial);
+		const struct vm *vm = &after->vm[i], *was = sample_vm(before, vm->serial);
 
 		if (view.vm && vm->serial != view.vm)
 			continue;
@@ -485,7 +485,7 @@ static void draw(const struct table *t, const char *said)
 	fflush(stdout);
 }
 
-static void next_vm(const struct snapshot *s)
+static void next_vm(const struct sample *s)
 {
 	unsigned int i;
 
@@ -497,7 +497,7 @@ static void next_vm(const struct snapshot *s)
 	view.vm = 0;
 }
 
-static const char *on_key(char key, const struct snapshot *s)
+static const char *on_key(char key, const struct sample *s)
 {
 	int err;
 
@@ -547,7 +547,7 @@ static const char *on_key(char key, const struct snapshot *s)
 }
 
 /* Wait for the interval's end; a key is answered at once, with the numbers there are. */
-static void live_wait(const struct snapshot *before, const struct snapshot *after)
+static void live_wait(const struct sample *before, const struct sample *after)
 {
 	u64 until = now_ns() + view.interval * 1e9;
 	const char *said = NULL;
@@ -575,34 +575,34 @@ static void live_wait(const struct snapshot *before, const struct snapshot *afte
 	}
 }
 
-static int live(struct snapshot *before)
+static int live(struct sample *before)
 {
 	struct timespec first = { .tv_nsec = 200000000 };
-	struct snapshot after;
+	struct sample after;
 	int err;
 
 	nanosleep(&first, NULL);
-	err = snapshot_take(&after);
+	err = sample_take(&after);
 	if (err)
-		return snapshot_error(err);
+		return sample_error(err);
 	screen_on();
 	while (!ended) {
 		live_wait(before, &after);
 		if (ended)
 			break;
-		snapshot_free(before);
+		sample_free(before);
 		*before = after;
-		err = snapshot_take(&after);
+		err = sample_take(&after);
 		if (err)
 			break;
 	}
 	screen_off();
-	return err ? snapshot_error(err) : EXIT_OK;
+	return err ? sample_error(err) : EXIT_OK;
 }
 
 /* ---------------------------------------------------------------- one after the other */
 
-static int plain(struct snapshot *before, bool csv, unsigned int times)
+static int plain(struct sample *before, bool csv, unsigned int times)
 {
 	unsigned int i;
 
@@ -613,14 +613,14 @@ static int plain(struct snapshot *before, bool csv, unsigned int times)
 		struct timespec ts = {
 			.tv_sec = view.interval, .tv_nsec = (view.interval - (long)view.interval) * 1e9,
 		};
-		struct snapshot after;
+		struct sample after;
 		struct table t;
 		int err;
 
 		nanosleep(&ts, NULL);
-		err = snapshot_take(&after);
+		err = sample_take(&after);
 		if (err)
-			return snapshot_error(err);
+			return sample_error(err);
 		make_table(&t, before, &after);
 		if (csv) {
 			put_csv(&t);
@@ -632,7 +632,7 @@ static int plain(struct snapshot *before, bool csv, unsigned int times)
 		}
 		fflush(stdout);
 		free(t.row);
-		snapshot_free(before);
+		sample_free(before);
 		*before = after;
 	}
 	return EXIT_OK;
@@ -673,7 +673,7 @@ int cmd_stat(int argc, char **argv)
 	};
 	bool once = false, csv = false, by = false, latency = false;
 	unsigned int times = 0;
-	struct snapshot before;
+	struct sample before;
 	int c, err;
 
 	setlocale(LC_CTYPE, "");
@@ -717,9 +717,9 @@ int cmd_stat(int argc, char **argv)
 		return usage_of("stat");
 	if (csv && !by)
 		view.grouping = ARRAY_SIZE(groupings) - 1;
-	err = snapshot_take(&before);
+	err = sample_take(&before);
 	if (err)
-		return snapshot_error(err);
+		return sample_error(err);
 	if (latency) {
 		err = latency_on();
 		if (err)
@@ -730,6 +730,6 @@ int cmd_stat(int argc, char **argv)
 	else
 		err = live(&before);
 	latency_off();
-	snapshot_free(&before);
+	sample_free(&before);
 	return err;
 }

@@ -273,8 +273,31 @@ static void show_holder(const struct host *h, const struct processes *p)
 
 /* ---------------------------------------------------------------- VMs */
 
-static void show_vm(const struct vm *vm, double rate)
+/* Since @was; of a VM that was not there then, since it was made */
+static void show_snapshots(const struct vm *vm, const struct vm *was, double seconds)
 {
+	double resets = vm->resets - (was ? was->resets : 0), bytes = vm_snapshot_bytes(vm);
+	double pages = vm->reset_pages - (was ? was->reset_pages : 0), ns = vm->reset_ns - (was ? was->reset_ns : 0);
+
+	if (json) {
+		json_number("snapshots", vm->nr_snapshots);
+		json_number("snapshot_pages", vm->snapshot_pages);
+		json_number("snapshot_bytes", bytes);
+		json_number("resets", vm->resets);
+		json_number("resets_per_second", (long)(resets / seconds));
+		return;
+	}
+	if (!vm->nr_snapshots)
+		return;
+	printf("       %u snapshot%s: %.1f MB kept", vm->nr_snapshots, vm->nr_snapshots == 1 ? "" : "s", bytes / 1048576);
+	if (resets)
+		printf("; %.0f resets/s, each %.1f pages and %.1f us", resets / seconds, pages / resets, ns / resets / 1000);
+	putchar('\n');
+}
+
+static void show_vm(const struct vm *vm, const struct vm *was, double seconds)
+{
+	double rate = (vm_exits(vm) - vm_exits(was)) / seconds;
 	char name[64], user[64];
 
 	process_name(vm->owner, name, sizeof(name));
@@ -290,25 +313,27 @@ static void show_vm(const struct vm *vm, double rate)
 		json_number("mapped_bytes", vm_mapped_bytes(vm));
 		json_number("exits", vm_exits(vm));
 		json_number("exits_per_second", (long)rate);
+		show_snapshots(vm, was, seconds);
 		json_close('}');
 		return;
 	}
 	printf("  %4llu %8d  %-20.20s %-12.12s %5u %8.0f %8.0f %10.0f\n", (unsigned long long)vm->serial, vm->owner, name, user,
 	       vm->nr_vcpus, vm->memory_pages / 256.0, vm_mapped_bytes(vm) / 1048576.0, rate);
+	show_snapshots(vm, was, seconds);
 }
 
 /* Root reads the counters; others see which of their processes have VMs. */
 static void show_vms(const struct processes *p)
 {
 	const struct timespec sample = { .tv_nsec = SAMPLE_MS * 1000000 };
-	struct snapshot before, after;
-	int err = snapshot_take(&before);
+	struct sample before, after;
+	int err = sample_take(&before);
 	unsigned int i, n = 0;
 
 	if (!err) {
 		if (before.nr_vms)
 			nanosleep(&sample, NULL);
-		err = snapshot_take(&after);
+		err = sample_take(&after);
 	}
 	for (i = 0; i < p->n; i++)
 		n += p->list[i].keel_vms;
@@ -321,11 +346,8 @@ static void show_vms(const struct processes *p)
 	else
 		printf("VMs%s\n    VM      PID  NAME                 USER         VCPUS   MEM MB   MAPPED    EXITS/S\n",
 		       err ? "          those of processes you may see; root sees how they do" : "");
-	for (i = 0; !err && i < after.nr_vms; i++) {
-		const struct vm *vm = &after.vm[i], *was = snapshot_vm(&before, vm->serial);
-
-		show_vm(vm, (vm_exits(vm) - vm_exits(was)) * 1e9 / (after.ns - before.ns));
-	}
+	for (i = 0; !err && i < after.nr_vms; i++)
+		show_vm(&after.vm[i], sample_vm(&before, after.vm[i].serial), (after.ns - before.ns) / 1e9);
 	for (i = 0; err && i < p->n; i++) {
 		char name[64], user[64];
 
@@ -346,8 +368,8 @@ static void show_vms(const struct processes *p)
 	if (json)
 		json_close(']');
 	if (!err) {
-		snapshot_free(&before);
-		snapshot_free(&after);
+		sample_free(&before);
+		sample_free(&after);
 	}
 }
 

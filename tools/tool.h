@@ -41,6 +41,7 @@ int cmd_unload(int argc, char **argv);
 int cmd_share(int argc, char **argv);
 int cmd_exec(int argc, char **argv);
 int cmd_stat(int argc, char **argv);
+int cmd_snapshot(int argc, char **argv);
 int cmd_selftest(int argc, char **argv);
 
 /* "keel: ..." on standard error; answers @status, so that it can be returned */
@@ -114,27 +115,39 @@ struct vcpu {
 	unsigned int nr_exits;
 };
 
+struct snapshot {
+	u64 id, parent;			/* 0: none */
+	u64 pages;			/* in its store */
+	u64 delta;			/* by which it differs from its parent */
+	u64 state;			/* bytes */
+	bool current, broken;
+};
+
 struct vm {
 	u64 serial;
 	pid_t owner;
 	u64 memory_pages, pages_4k, pages_2m, pages_1g, table_pages;
+	u64 snapshot_pages, resets, reset_pages, reset_ns;
+	struct snapshot *snapshot;
+	unsigned int nr_snapshots;
 	struct vcpu *vcpu;
 	unsigned int nr_vcpus;
 };
 
-struct snapshot {
+struct sample {
 	u64 ns;
 	struct vm *vm;
 	unsigned int nr_vms;
 };
 
-int snapshot_take(struct snapshot *s);		/* 0, or -errno */
-void snapshot_free(struct snapshot *s);
-const struct vm *snapshot_vm(const struct snapshot *s, u64 serial);
+int sample_take(struct sample *s);		/* 0, or -errno */
+void sample_free(struct sample *s);
+const struct vm *sample_vm(const struct sample *s, u64 serial);
 const struct vcpu *vm_vcpu(const struct vm *vm, unsigned int id);
 const struct exit_count *vcpu_exit(const struct vcpu *v, unsigned int slot);
 u64 vm_exits(const struct vm *vm);
 u64 vm_mapped_bytes(const struct vm *vm);
-int snapshot_error(int err);			/* as a complaint; answers the exit status */
+u64 vm_snapshot_bytes(const struct vm *vm);	/* that all of them keep */
+int sample_error(int err);			/* as a complaint; answers the exit status */
 
 #endif

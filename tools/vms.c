@@ -18,6 +18,7 @@ struct field {
 static const struct field vm_fields[] = {
 #define F(name)	{ #name, offsetof(struct vm, name) }
 	F(memory_pages), F(pages_4k), F(pages_2m), F(pages_1g), F(table_pages),
+	F(snapshot_pages), F(resets), F(reset_pages), F(reset_ns),
 #undef F
 };
 
@@ -68,7 +69,26 @@ static void parse_exit(struct vcpu *v, char *word, const char *rest)
 	}
 }
 
-static void parse_line(struct snapshot *s, char *line)
+/* "snapshot ID parent ID children N pages N delta N state N", and words */
+static void parse_snapshot(struct vm *vm, const char *rest)
+{
+	struct snapshot s = { 0 };
+	unsigned long long id, parent, pages, delta, state;
+
+	if (sscanf(rest, "%llu parent %llu children %*u pages %llu delta %llu state %llu", &id, &parent, &pages, &delta, &state) != 5)
+		return;
+	s.id = id;
+	s.parent = parent;
+	s.pages = pages;
+	s.delta = delta;
+	s.state = state;
+	s.current = strstr(rest, " current");
+	s.broken = strstr(rest, " broken");
+	vm->snapshot = need(realloc(vm->snapshot, (vm->nr_snapshots + 1) * sizeof(s)));
+	vm->snapshot[vm->nr_snapshots++] = s;
+}
+
+static void parse_line(struct sample *s, char *line)
 {
 	struct vm *vm = s->nr_vms ? &s->vm[s->nr_vms - 1] : NULL;
 	struct vcpu *v = vm && vm->nr_vcpus ? &vm->vcpu[vm->nr_vcpus - 1] : NULL;
@@ -86,6 +106,8 @@ static void parse_line(struct snapshot *s, char *line)
 		return;
 	} else if (!strcmp(line, "owner")) {
 		vm->owner = atoi(rest);
+	} else if (!strcmp(line, "snapshot")) {
+		parse_snapshot(vm, rest);
 	} else if (!strcmp(line, "vcpu")) {
 		vm->vcpu = need(realloc(vm->vcpu, (vm->nr_vcpus + 1) * sizeof(*v)));
 		v = &vm->vcpu[vm->nr_vcpus++];
@@ -106,7 +128,7 @@ static void parse_line(struct snapshot *s, char *line)
 	}
 }
 
-int snapshot_take(struct snapshot *s)
+int sample_take(struct sample *s)
 {
 	char line[1024];
 	FILE *f;
@@ -124,7 +146,7 @@ int snapshot_take(struct snapshot *s)
 	return 0;
 }
 
-void snapshot_free(struct snapshot *s)
+void sample_free(struct sample *s)
 {
 	unsigned int i, j;
 
@@ -132,12 +154,13 @@ void snapshot_free(struct snapshot *s)
 		for (j = 0; j < s->vm[i].nr_vcpus; j++)
 			free(s->vm[i].vcpu[j].exit);
 		free(s->vm[i].vcpu);
+		free(s->vm[i].snapshot);
 	}
 	free(s->vm);
 	memset(s, 0, sizeof(*s));
 }
 
-const struct vm *snapshot_vm(const struct snapshot *s, u64 serial)
+const struct vm *sample_vm(const struct sample *s, u64 serial)
 {
 	unsigned int i;
 
@@ -182,7 +205,7 @@ u64 vm_mapped_bytes(const struct vm *vm)
 	return (vm->pages_4k << 12) + (vm->pages_2m << 21) + (vm->pages_1g << 30);
 }
 
-int snapshot_error(int err)
+int sample_error(int err)
 {
 	if (!module_loaded("keel"))
 		return complain(EXIT_NOT_LOADED, "the module is not loaded: keel load, as root");
