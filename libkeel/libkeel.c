@@ -49,9 +49,9 @@ int keel_beside(int node, int kvm_vm)
 	return call(node, KEEL_BESIDE_KVM, (void *)(long)kvm_vm);
 }
 
-int keel_get_state(int vm, void **state, size_t *size, struct keel_section *bad)
+int keel_get_state(int vm, uint32_t flags, void **state, size_t *size, struct keel_section *bad)
 {
-	struct keel_state arg = { .size = STATE_ROOM };
+	struct keel_state arg = { .size = STATE_ROOM, .flags = flags };
 	void *buf = NULL, *larger;
 	uint64_t room;
 	int r;
@@ -80,14 +80,24 @@ int keel_get_state(int vm, void **state, size_t *size, struct keel_section *bad)
 	return 0;
 }
 
-int keel_set_state(int vm, const void *state, size_t size, uint32_t flags, struct keel_section *bad)
+static int from_state(int fd, unsigned long request, const void *state, size_t size, uint32_t flags, struct keel_section *bad)
 {
 	struct keel_state arg = { .data = (uintptr_t)state, .size = size, .flags = flags };
-	int r = call(vm, KEEL_SET_STATE, &arg);
+	int r = call(fd, request, &arg);
 
 	if (bad)
 		*bad = arg.section;
 	return r;
+}
+
+int keel_set_state(int vm, const void *state, size_t size, uint32_t flags, struct keel_section *bad)
+{
+	return from_state(vm, KEEL_SET_STATE, state, size, flags, bad);
+}
+
+int keel_create_vm_from(int node, const void *state, size_t size, uint32_t flags, struct keel_section *bad)
+{
+	return from_state(node, KEEL_CREATE_VM_FROM, state, size, flags, bad);
 }
 
 int keel_snapshot(int vm, uint32_t flags, uint32_t *id)
@@ -113,6 +123,39 @@ int keel_reset(int vm, uint32_t id, uint32_t flags, uint64_t *pages)
 int keel_drop(int vm, uint32_t id)
 {
 	return call(vm, KEEL_DROP, (void *)(unsigned long)id);
+}
+
+int keel_reset_run(int vcpu, uint32_t *id, uint32_t flags, uint64_t *pages)
+{
+	struct keel_reset arg = { .id = *id, .flags = flags };
+	int r = call(vcpu, KEEL_RESET_RUN, &arg);
+
+	if (*id && !arg.id && pages)
+		*pages = arg.pages;
+	*id = arg.id;
+	return r;
+}
+
+int keel_allow_reset(int vm, uint32_t id, uint32_t flags)
+{
+	struct keel_allow_reset arg = { .id = id, .flags = flags };
+
+	return call(vm, KEEL_ALLOW_RESET, &arg);
+}
+
+int keel_working_set(int vm, uint64_t *gpa, uint64_t *size, uint32_t space, uint32_t flags,
+		     struct keel_gpa_range *ranges, uint32_t room)
+{
+	struct keel_working_set arg = {
+		.gpa = *gpa, .size = *size, .ranges = (uintptr_t)ranges, .room = room, .space = space, .flags = flags,
+	};
+	int r = call(vm, KEEL_WORKING_SET, &arg);
+
+	if (r)
+		return r;
+	*gpa = arg.gpa;
+	*size = arg.size;
+	return arg.count;
 }
 
 int keel_mark_dirty(int vm, uint64_t gpa, uint64_t size, uint32_t space)

@@ -78,14 +78,14 @@ TEST_F(libkeel, state)
 	int i;
 
 	n = turn(self->v);
-	ASSERT_EQ(0, keel_get_state(self->vm->fd, &state, &size, &bad));
+	ASSERT_EQ(0, keel_get_state(self->vm->fd, 0, &state, &size, &bad));
 	EXPECT_EQ(0, bad.id);
 	EXPECT_EQ(KEEL_STATE_MAGIC, *(u64 *)state);
 	/* With so many vCPUs it is more than the library thinks at first */
 	for (i = 1; i < 16; i++)
 		vcpu_new(self->vm, i);
 	errno = UNTOUCHED;
-	ASSERT_EQ(0, keel_get_state(self->vm->fd, &more, &larger, NULL));
+	ASSERT_EQ(0, keel_get_state(self->vm->fd, 0, &more, &larger, NULL));
 	EXPECT_LT(32768, larger);
 	EXPECT_LT(size, larger);
 	/* That of a VM with one is not this one's now */
@@ -106,7 +106,7 @@ TEST_F(libkeel, state)
 
 	state = self;
 	size = UNTOUCHED;
-	EXPECT_EQ(-EBADF, keel_get_state(-1, &state, &size, NULL));
+	EXPECT_EQ(-EBADF, keel_get_state(-1, 0, &state, &size, NULL));
 	EXPECT_EQ((void *)self, state);
 	EXPECT_EQ(UNTOUCHED, size);
 }
@@ -154,6 +154,85 @@ TEST_F(libkeel, snapshot)
 	EXPECT_EQ(-EINVAL, keel_reset(self->vm->fd, first, 1U << 31, &pages));
 	EXPECT_EQ(0, keel_drop(self->vm->fd, first));
 	EXPECT_EQ(-ENOENT, keel_drop(self->vm->fd, first));
+}
+
+TEST_F(libkeel, reset_and_run)
+{
+	u32 id = 0, was;
+	u64 pages = UNTOUCHED, n;
+
+	n = turn(self->v);
+	ASSERT_EQ(0, keel_snapshot(self->vm->fd, 0, &id));
+	was = id;
+	turn(self->v);
+	EXPECT_EQ(-EINVAL, keel_reset_run(self->v->fd, &id, 1U << 31, &pages));
+	EXPECT_EQ(was, id);
+	EXPECT_EQ(UNTOUCHED, pages);
+	ASSERT_EQ(0, keel_reset_run(self->v->fd, &id, 0, &pages));
+	EXPECT_EQ(0, id);
+	EXPECT_LE(1, pages);
+	EXPECT_GT(UNTOUCHED, pages);
+	EXPECT_EQ(n + 1, *self->page);
+	/* And KVM_RUN alone */
+	vcpu_settle(self->v);
+	errno = UNTOUCHED;
+	ASSERT_EQ(0, keel_reset_run(self->v->fd, &id, 0, &pages));
+	EXPECT_EQ(n + 2, *self->page);
+	vcpu_settle(self->v);
+	errno = UNTOUCHED;
+
+	EXPECT_EQ(-ENOENT, keel_allow_reset(self->vm->fd, was + 1, 0));
+	EXPECT_EQ(-EINVAL, keel_allow_reset(self->vm->fd, was, 1U << 31));
+	EXPECT_EQ(0, keel_allow_reset(self->vm->fd, was, 0));
+	EXPECT_EQ(0, keel_allow_reset(self->vm->fd, 0, 0));
+}
+
+TEST_F(libkeel, made_of_a_state)
+{
+	struct keel_section bad;
+	int node = keel_open(getenv("KEEL_DEV")), vm, vcpu;
+	struct kvm_regs regs, theirs;
+	void *state;
+	size_t size;
+
+	turn(self->v);
+	ASSERT_EQ(0, keel_get_state(self->vm->fd, KEEL_WITH_SETUP, &state, &size, &bad));
+	EXPECT_EQ(-EINVAL, keel_create_vm_from(node, state, size, 1U << 31, NULL));
+	EXPECT_EQ(-EINVAL, keel_create_vm_from(node, state, 8, 0, NULL));
+	vm = keel_create_vm_from(node, state, size, KEEL_WITH_MEMSLOTS, &bad);
+	ASSERT_LE(0, vm);
+	vcpu = ioctl(vm, KVM_CREATE_VCPU, 0);
+	ASSERT_LE(0, vcpu);
+	must(ioctl(self->v->fd, KVM_GET_REGS, &regs));
+	must(ioctl(vcpu, KVM_GET_REGS, &theirs));
+	EXPECT_EQ(0, memcmp(&regs, &theirs, sizeof(regs)));
+	free(state);
+	close(vcpu);
+	close(vm);
+	close(node);
+}
+
+TEST_F(libkeel, working_set)
+{
+	u64 gpa = HEAP_GPA, size = 8 * 4096;
+	struct keel_gpa_range range = {};
+	struct keel_info info;
+	int r;
+
+	turn(self->v);
+	ASSERT_EQ(0, keel_info(self->vm->fd, &info));
+	r = keel_working_set(self->vm->fd, &gpa, &size, 0, 0, &range, 1);
+	if (!(info.features & KEEL_FEATURE_ACCESSED)) {
+		EXPECT_EQ(-EOPNOTSUPP, r);
+		EXPECT_EQ(HEAP_GPA, gpa);
+		EXPECT_EQ(8 * 4096, size);
+		return;
+	}
+	ASSERT_EQ(1, r);
+	EXPECT_GE(HEAP_GPA, range.gpa);
+	EXPECT_LT(HEAP_GPA, range.gpa + range.size);
+	gpa++;
+	EXPECT_EQ(-EINVAL, keel_working_set(self->vm->fd, &gpa, &size, 0, 0, &range, 1));
 }
 
 TEST_HARNESS_MAIN
