@@ -378,7 +378,7 @@ struct keel_snapshot {
 struct keel_reset {
 	__u32 id;
 	__u32 flags;		/* KEEL_TIME_GOES_ON, KEEL_RESET_MEMORY */
-	__u64 pages;		/* out: pages of memory put back */
+	__u64 pages;		/* 0; out: pages of memory put back */
 	__u64 reserved[2];	/* 0 */
 };
 
