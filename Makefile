@@ -11,6 +11,8 @@
 # make kvm-selftests    the kernel's own tests of KVM, on its module and on keel
 # make shell            a shell in the lab machine, keel loaded
 # make tools            the command keel and the library libkeel, in build/tools and build/libkeel
+# make examples         the programs in examples/, in build/examples
+# make examples-test    runs them in the lab machine, and says what they cost
 # make deb              Debian packages, in build/deb
 # make package-test     installs, uses, upgrades and purges them in a Debian of their own
 # make libvirt-test     libvirt on keel, and live migration between two hosts
@@ -29,7 +31,7 @@ KDIR ?= /lib/modules/$(KVER)/build
 # Two builds in one directory spoil each other: the second waits.
 kmake = mkdir -p build && flock build/.lock $(MAKE) -C $(KDIR) M=$(top)
 
-.PHONY: all clean install load unload tools deb docs deps demo check bench kvm-selftests shell package-test libvirt-test matrix boots stress cscope
+.PHONY: all clean install load unload tools examples examples-test deb docs deps demo check bench kvm-selftests shell package-test libvirt-test matrix boots stress cscope
 all:
 	+@[ -e "$(KDIR)/Makefile" ] || { echo "no kernel build tree at '$(KDIR)': make deps, or give KVER= or KDIR="; exit 1; }
 	+@$(kmake) modules
@@ -57,6 +59,13 @@ clean:
 tools:
 	+@$(MAKE) -s -C tools
 	+@$(MAKE) -s -C libkeel
+
+examples:
+	+@$(lab)/deps examples
+	+@for d in examples/*/Makefile; do $(MAKE) -s -C $${d%/Makefile} || exit 1; done
+
+examples-test: examples
+	+@for d in examples/*/Makefile; do $(MAKE) -s -C $${d%/Makefile} demo || exit 1; done
 
 docs: $(patsubst %.dot,%.svg,$(wildcard docs/img/*.dot))
 %.svg: %.dot
