@@ -347,8 +347,8 @@ TEST_F_TIMEOUT(time, standing, 200)
 	for (i = 0; i < CHANGES; i++) {
 		TH_LOG("%s: %lu ns with %lu MiB mapped, %lu ns with %lu MiB", change_name[i], little[i], LITTLE >> 20,
 		       much[i], MUCH >> 20);
-		/* 32 times as much */
-		EXPECT_GE(4 * little[i] + 30000, much[i]);
+		/* 32 times as much: a step for each page of it would be ten times the millisecond that is a busy host's */
+		EXPECT_GE(4 * little[i] + 1000000, much[i]);
 	}
 }
 
