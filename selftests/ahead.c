@@ -130,6 +130,9 @@ TEST_F(ahead, pre_fault_errors)
 	EXPECT_EQ(-EFAULT, xioctl(self->v->fd, KVM_PRE_FAULT_MEMORY, (void *)8));
 	EXPECT_EQ(-ENOENT, pre_fault(self->v, HOLE_GPA, PAGE, &p));
 	EXPECT_EQ(-ENOENT, pre_fault(self->v, 1UL << 60, PAGE, &p));
+	/* Nor is there memory whose address has the same lower bits as some that is mapped */
+	EXPECT_EQ(0, pre_fault(self->v, BASE, PAGE, &p));
+	EXPECT_EQ(-ENOENT, pre_fault(self->v, BASE + (1UL << 57), PAGE, &p));
 	/* Up to where the memory ends, and then that it does */
 	EXPECT_EQ(0, pre_fault(self->v, BASE + (PAGES - 3) * PAGE, 8 * PAGE, &p));
 	EXPECT_EQ(BASE + PAGES * PAGE, p.gpa);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * One VM reset over and over: two vCPUs that write pages at random, take timer
+ * Resets without the VMM's doing each by itself: in one call with the next run, and asked for by the guest.  And one
+ * VM reset over and over: two vCPUs that write pages at random, take timer
  * interrupts and send each other IPIs, at the same time; after each reset memory
  * and state are the same, bit for bit, but for the moment at which the state was
  * taken (uapi/keel.h, struct keel_state_clock).
@@ -8,18 +9,9 @@
  * RESETS in the environment: how many (1000).
  */
 #include "test.h"
-#include <keel.h>
+#include "snap.h"
 
-#define PAGE	4096UL
 #define ROOM	96		/* pages at HEAP_GPA that are written */
-#define TICK	0x50
-#define IPI	0x51
-#define CLOCK_MOMENT	24	/* bytes of the clock's section that say when it was looked at */
-
-struct blob {
-	u8 data[128 * 1024] __attribute__((aligned(8)));
-	u64 size;
-};
 
 static volatile u64 rounds[2];
 
@@ -54,44 +46,6 @@ static void restless_guest(u64 me)
 	}
 }
 
-static void state_get(struct vm *vm, struct blob *b)
-{
-	struct keel_state s = { .data = (u64)b->data, .size = sizeof(b->data) };
-
-	must(ioctl(vm->fd, KEEL_GET_STATE, &s));
-	b->size = s.size;
-}
-
-/* Where they differ; "": nowhere */
-static const char *difference(const struct blob *a, const struct blob *b)
-{
-	static char text[128];
-	const struct keel_section *s = (void *)(a->data + sizeof(struct keel_state_head));
-
-	if (a->size != b->size || memcmp(a->data, b->data, sizeof(struct keel_state_head)))
-		return "size";
-	for (; (u8 *)s < a->data + a->size; s = (void *)(s + 1) + (s->length + 7) / 8 * 8) {
-		const u8 *is = b->data + ((u8 *)s - a->data);
-		u64 from = s->id == KEEL_SECTION_CLOCK ? CLOCK_MOMENT : 0;
-
-		if (!memcmp(s, is, sizeof(*s)) && !memcmp((u8 *)(s + 1) + from, is + sizeof(*s) + from, s->length - from))
-			continue;
-		snprintf(text, sizeof(text), "section %u of vCPU %d", s->id, (int)s->vcpu);
-		return text;
-	}
-	return "";
-}
-
-static u64 hash(const void *mem, u64 size)
-{
-	const u64 *p = mem;
-	u64 h = 1, i;
-
-	for (i = 0; i < size / 8; i++)
-		h = (h ^ p[i]) * 0x9e3779b97f4a7c15ULL + (h >> 29);
-	return h;
-}
-
 static void *one_turn(void *v)
 {
 	vcpu_sync(v);
@@ -118,10 +72,10 @@ TEST_F_TIMEOUT(resets, same_each_time, 86400)
 	const char *env = getenv("RESETS"), *differs;
 	struct blob *want = calloc(1, sizeof(*want)), *is = calloc(1, sizeof(*is));
 	unsigned long n = env ? strtoul(env, NULL, 0) : 1000, i, pages = 0, ticks = 0, ipis = 0;
-	u64 memory, heap;
+	u64 memory, heap, some;
 	struct vm *vm = self->vm;
-	struct keel_snapshot snap = { 0 };
-	struct keel_reset r;
+	struct keel_state arg;
+	u32 id;
 	struct vcpu *v[2];
 	pthread_t t[2];
 	int k, tries;
@@ -137,8 +91,8 @@ TEST_F_TIMEOUT(resets, same_each_time, 86400)
 		must(ioctl(v[k]->fd, KVM_SET_MP_STATE, &mp));
 		one_turn(v[k]);
 	}
-	must(ioctl(vm->fd, KEEL_SNAPSHOT, &snap));
-	state_get(vm, want);
+	id = snapshot(vm);
+	ASSERT_EQ(0, state_get(vm, want, &arg));
 	memory = hash(vm->mem, MEM_SIZE);
 	heap = hash(vm->mem + HEAP_GPA, ROOM * PAGE);
 	for (i = 0; i < n; i++) {
@@ -150,10 +104,9 @@ TEST_F_TIMEOUT(resets, same_each_time, 86400)
 		ipis += guest_var(vm, guest_irqs[IPI]);
 		/* A thread that had to wait for a CPU may find the timer due before it looks */
 		for (tries = 0, differs = "never"; *differs && tries < 100; tries++) {
-			r = (struct keel_reset){ .id = snap.id };
-			ASSERT_EQ(0, xioctl(vm->fd, KEEL_RESET, &r));
-			pages += r.pages;
-			state_get(vm, is);
+			ASSERT_EQ(0, reset_to(vm, id, 0, &some));
+			pages += some;
+			ASSERT_EQ(0, state_get(vm, is, &arg));
 			differs = difference(want, is);
 		}
 		ASSERT_STREQ("", differs) TH_LOG("after %lu resets", i + 1);
@@ -167,6 +120,310 @@ TEST_F_TIMEOUT(resets, same_each_time, 86400)
 	EXPECT_LE(n * 10, pages);
 	EXPECT_NE(0, ticks);
 	EXPECT_NE(0, ipis);
+}
+
+/* ---- a reset and the next run in one call ---- */
+
+static volatile u64 rounds_done;
+
+static void counting_guest(u64 me)
+{
+	for (;;) {
+		u32 i;
+
+		for (i = 0; i < 8; i++)
+			*(volatile u64 *)(HEAP_GPA + i * PAGE) += 1;
+		rounds_done++;
+		guest_sync(rounds_done);
+	}
+}
+
+static void out_is(struct vcpu *v, u16 port)
+{
+	if (v->run->exit_reason != KVM_EXIT_IO || v->run->io.port != port)
+		die("exit %s", exit_name(v->run->exit_reason));
+}
+
+TEST(reset_and_run)
+{
+	struct vm *vm = vm_new(VM_IRQCHIP);
+	struct vcpu *v = vcpu_new(vm, 0), *other = vcpu_new(vm, 1);
+	struct kvm_msi msi = { .address_lo = 0xfee01000, .data = IPI };
+	struct keel_reset r = { 0 };
+	pthread_t t;
+	u64 before;
+	u32 id, i;
+
+	vcpu_long(v, counting_guest, 0);
+	vcpu_long(other, halting_guest, 1);
+	EXPECT_EQ(0, xioctl(v->fd, KEEL_RESET_RUN, &r));	/* there is nothing to reset to, nor is it asked for */
+	out_is(v, PORT_SYNC);
+	r.id = 1;
+	EXPECT_EQ(-ENOENT, xioctl(v->fd, KEEL_RESET_RUN, &r));
+	vcpu_settle(v);
+	id = snapshot(vm);
+	before = guest_var(vm, rounds_done);
+	for (i = 0; i < 10; i++) {
+		vcpu_sync(v);
+		vcpu_sync(v);
+		r = (struct keel_reset){ .id = id };
+		ASSERT_EQ(0, xioctl(v->fd, KEEL_RESET_RUN, &r));
+		out_is(v, PORT_SYNC);
+		EXPECT_EQ(0, r.id);
+		EXPECT_LE(9, r.pages);
+		EXPECT_EQ(before + 1, guest_var(vm, rounds_done));
+		/* Without one it goes on */
+		ASSERT_EQ(0, xioctl(v->fd, KEEL_RESET_RUN, &r));
+		EXPECT_EQ(before + 2, guest_var(vm, rounds_done));
+	}
+	/* Errors of the one, and of the other */
+	vcpu_sync(v);
+	r = (struct keel_reset){ .id = id, .flags = 8 };
+	EXPECT_EQ(-EINVAL, xioctl(v->fd, KEEL_RESET_RUN, &r));
+	EXPECT_EQ(-EFAULT, xioctl(v->fd, KEEL_RESET_RUN, (void *)8));
+	EXPECT_EQ(id, r.id);
+	EXPECT_EQ(before + 3, guest_var(vm, rounds_done));
+	r.flags = 0;
+	v->run->immediate_exit = 1;
+	EXPECT_EQ(-EINTR, xioctl(v->fd, KEEL_RESET_RUN, &r));
+	EXPECT_EQ(0, r.id);
+	EXPECT_EQ(before, guest_var(vm, rounds_done));
+	v->run->immediate_exit = 0;
+	EXPECT_EQ(0, xioctl(v->fd, KEEL_RESET_RUN, &r));
+	EXPECT_EQ(before + 1, guest_var(vm, rounds_done));
+	vcpu_settle(v);
+	/* Somebody else runs */
+	pthread_create(&t, NULL, runs, other);
+	for (i = 0; i < 10000 && !vcpu_stat(other, "halt_exits"); i++)
+		sleep_ms(1);
+	r = (struct keel_reset){ .id = id };
+	EXPECT_EQ(-EBUSY, xioctl(v->fd, KEEL_RESET_RUN, &r));
+	EXPECT_EQ(id, r.id);
+	EXPECT_EQ(before + 1, guest_var(vm, rounds_done));
+	must(ioctl(vm->fd, KVM_SIGNAL_MSI, &msi));
+	pthread_join(t, NULL);
+	vm_free(vm);
+}
+
+/* ---- a reset that the guest asks for ---- */
+
+#define PORT_INPUT	0x700
+#define ASKS		200
+
+static volatile u64 shadow[2];
+static volatile u32 stop;
+
+/* What it does with an input shows in memory until it asks; from there on it is at the input again */
+static void asking_guest(u64 me)
+{
+	u32 i, input;
+
+	apic_on();
+	guest_sync(0);
+	input = inl(PORT_INPUT);
+	for (i = 0; i < 8; i++) {
+		volatile u64 *p = (u64 *)(HEAP_GPA + i * PAGE);
+
+		guest_eq(*p, 1);
+		*p = input;
+	}
+	if (input % 2)
+		apic_icr(1, IPI);
+	if (input >= ASKS)
+		guest_done(hypercall(KEEL_HC_RESET, 0, 0));
+	hypercall(KEEL_HC_RESET, 0, 0);
+	guest_fail("reset by hypercall", __LINE__, input, 0);
+}
+
+/* What it has in a register and what it has in memory go back together */
+static void counts_along(u64 *count)
+{
+	guest_eq(shadow[1], *count);
+	++*count;
+	shadow[1] = *count;
+}
+
+static void spinning_guest(u64 me)
+{
+	u64 count = 0;
+
+	guest_sync(0);
+	while (!stop)
+		counts_along(&count);
+	guest_done(0);
+}
+
+static void sleeping_guest(u64 me)
+{
+	u64 count = 0;
+
+	apic_on();
+	guest_on(IPI, guest_count_eoi);
+	guest_sync(0);
+	while (!stop) {
+		irq_halt();
+		counts_along(&count);
+	}
+	guest_done(0);
+}
+
+static void also_asking_guest(u64 me)
+{
+	u64 count = 0;
+
+	guest_sync(0);
+	while (!stop) {
+		counts_along(&count);
+		if (count == 50)
+			hypercall(KEEL_HC_RESET, 0, 0);
+	}
+	guest_done(0);
+}
+
+static void storing_guest(u64 me)
+{
+	u64 count = 0;
+
+	guest_sync(0);
+	while (!stop) {
+		counts_along(&count);
+		mmio_write32(HOLE_GPA, count);
+		mmio_read32(HOLE_GPA + 8);
+	}
+	guest_done(0);
+}
+
+FIXTURE(ask) {
+	struct vm *vm;
+	struct vcpu *v[2];
+	u32 id;
+};
+
+FIXTURE_VARIANT(ask) {
+	void (*other)(u64 me);
+};
+
+FIXTURE_VARIANT_ADD(ask, alone) { };
+FIXTURE_VARIANT_ADD(ask, spinning) { spinning_guest };
+FIXTURE_VARIANT_ADD(ask, sleeping) { sleeping_guest };
+FIXTURE_VARIANT_ADD(ask, also_asking) { also_asking_guest };
+FIXTURE_VARIANT_ADD(ask, storing) { storing_guest };
+
+FIXTURE_SETUP(ask)
+{
+	int i;
+
+	self->vm = vm_new(VM_IRQCHIP);
+	for (i = 0; i < (variant->other ? 2 : 1); i++) {
+		self->v[i] = vcpu_new(self->vm, i);
+		vcpu_long(self->v[i], i ? variant->other : asking_guest, i);
+	}
+	for (i = 0; i < 8; i++)
+		*(u64 *)gpa_hva(self->vm, HEAP_GPA + i * PAGE) = 1;
+	for (i = 0; i < (variant->other ? 2 : 1); i++) {
+		vcpu_sync(self->v[i]);
+		vcpu_settle(self->v[i]);
+	}
+	self->id = snapshot(self->vm);
+}
+
+FIXTURE_TEARDOWN(ask)
+{
+	vm_free(self->vm);
+}
+
+static int allow(struct vm *vm, u32 id, u32 flags)
+{
+	struct keel_allow_reset a = { .id = id, .flags = flags };
+
+	return xioctl(vm->fd, KEEL_ALLOW_RESET, &a);
+}
+
+/* KVM_RUN until it is done, whatever it stores where there is nothing */
+static void *runs_on(void *arg)
+{
+	struct vcpu *v = arg;
+
+	do
+		vcpu_run(v);
+	while (v->run->exit_reason == KVM_EXIT_MMIO);
+	out_is(v, PORT_DONE);
+	return NULL;
+}
+
+static void input_is(struct vcpu *v, u32 val)
+{
+	*(u32 *)vcpu_expect_io(v, KVM_EXIT_IO_IN, PORT_INPUT, 4, 1) = val;
+}
+
+TEST_F_TIMEOUT(ask, asks, 300)
+{
+	struct kvm_msi msi = { .address_lo = 0xfee01000, .data = IPI };
+	u64 *heap = gpa_hva(self->vm, HEAP_GPA), resets;
+	pthread_t t;
+	u32 i, n;
+
+	ASSERT_EQ(0, allow(self->vm, self->id, KEEL_TIME_GOES_ON));
+	if (variant->other)
+		pthread_create(&t, NULL, runs_on, self->v[1]);
+	for (i = 0; i < ASKS; i++) {
+		input_is(self->v[0], i + 2 > ASKS - 1 ? 2 : i + 2);
+		for (n = 0; n < 8; n++)
+			ASSERT_EQ(1, heap[n * PAGE / 8]) TH_LOG("before input %u", i);
+	}
+	input_is(self->v[0], ASKS);
+	resets = fd_stat(self->vm->fd, "resets");
+	EXPECT_LE(ASKS, resets);
+	if (variant->other != also_asking_guest) {
+		EXPECT_EQ(ASKS, resets);
+	}
+	/* Not any more */
+	EXPECT_EQ(0, allow(self->vm, 0, 0));
+	/* The other may have asked before that, and it is at the input once more */
+	while (vcpu_run(self->v[0]) == KVM_EXIT_IO && self->v[0]->run->io.port == PORT_INPUT)
+		*(u32 *)((u8 *)self->v[0]->run + self->v[0]->run->io.data_offset) = ASKS;
+	out_is(self->v[0], PORT_DONE);
+	EXPECT_EQ((u32)-KVM_ENOSYS, *(u32 *)((u8 *)self->v[0]->run + self->v[0]->run->io.data_offset));
+	if (variant->other) {
+		guest_var(self->vm, stop) = 1;
+		must(ioctl(self->vm->fd, KVM_SIGNAL_MSI, &msi));
+		pthread_join(t, NULL);
+	}
+}
+
+TEST_F(ask, not_allowed)
+{
+	struct keel_allow_reset a = { .id = self->id, .reserved[1] = 1 };
+
+	if (variant->other)
+		SKIP(return, "no more to see with two");
+	EXPECT_EQ(-ENOENT, allow(self->vm, self->id + 1, 0));
+	EXPECT_EQ(-EINVAL, allow(self->vm, self->id, KEEL_RESET_MEMORY));
+	EXPECT_EQ(-EINVAL, xioctl(self->vm->fd, KEEL_ALLOW_RESET, &a));
+	input_is(self->v[0], ASKS);
+	EXPECT_EQ((u32)-KVM_ENOSYS, vcpu_done(self->v[0]));
+	/* A snapshot that is gone takes it along */
+	ASSERT_EQ(0, reset_to(self->vm, self->id, 0, NULL));
+	ASSERT_EQ(0, allow(self->vm, self->id, 0));
+	ASSERT_EQ(0, xioctl(self->vm->fd, KEEL_DROP, self->id));
+	input_is(self->v[0], ASKS);
+	EXPECT_EQ((u32)-KVM_ENOSYS, vcpu_done(self->v[0]));
+	EXPECT_EQ(0, allow(self->vm, 0, 0));
+}
+
+/* A VM set up otherwise since: KVM_RUN says so, and the guest has yet to ask */
+TEST_F(ask, cannot_be)
+{
+	if (variant->other)
+		SKIP(return, "no more to see with two");
+	ASSERT_EQ(0, allow(self->vm, self->id, 0));
+	vcpu_new(self->vm, 1);
+	input_is(self->v[0], ASKS);
+	EXPECT_EQ(-ENODEV, xioctl(self->v[0]->fd, KVM_RUN, 0));
+	EXPECT_EQ(-ENODEV, xioctl(self->v[0]->fd, KVM_RUN, 0));
+	EXPECT_EQ(ASKS, *(u64 *)gpa_hva(self->vm, HEAP_GPA));
+	EXPECT_EQ(0, allow(self->vm, 0, 0));
+	EXPECT_EQ((u32)-KVM_ENOSYS, vcpu_done(self->v[0]));
 }
 
 TEST_HARNESS_MAIN

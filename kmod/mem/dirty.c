@@ -68,29 +68,19 @@ static void ring_push(struct keel_vcpu *vcpu, u32 slot, u64 offset)
  * A locked instruction whether the bit was set or not: it orders a write to the page made before the look at the
  * bitmap, so whoever takes the bit away sees the write.
  */
-static __always_inline int tell_sinks(struct keel_vcpu *vcpu, struct keel_slot *slot, u64 gfn, bool may_sleep)
+int keel_tell_sinks(struct keel_vcpu *vcpu, struct keel_slot *slot, u64 gfn, bool locked)
 {
 	u64 offset = gfn - slot->base_gfn;
 	int err;
 
 	if (slot->kept) {
-		err = keel_keep(vcpu->vm, slot, gfn, may_sleep);
+		err = keel_keep(vcpu->vm, slot, gfn, !locked && !vcpu->atomic);
 		if (err)
 			return err;
 	}
 	if (slot->dirty && !test_and_set_bit(offset, slot->dirty) && vcpu->ring.entries)
 		ring_push(vcpu, slot->id, offset);
 	return 0;
-}
-
-int keel_tell_sinks(struct keel_vcpu *vcpu, struct keel_slot *slot, u64 gfn)
-{
-	return tell_sinks(vcpu, slot, gfn, !vcpu->atomic);
-}
-
-int keel_tell_sinks_locked(struct keel_vcpu *vcpu, struct keel_slot *slot, u64 gfn)
-{
-	return tell_sinks(vcpu, slot, gfn, false);
 }
 
 unsigned long keel_rings_room(struct keel_vm *vm)

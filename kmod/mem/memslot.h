@@ -89,16 +89,15 @@ static inline bool keel_slot_watched(const struct keel_slot *slot)
  * The hook for that: before this vCPU may write the page, or keel writes it for the vCPU.  Its thread, any loop.  0, or
  * the write is not to be made: -EAGAIN, if that takes sleeping, in the fast loop or with a lock held; -errno.
  */
-int keel_tell_sinks(struct keel_vcpu *vcpu, struct keel_slot *slot, u64 gfn);
-int keel_tell_sinks_locked(struct keel_vcpu *vcpu, struct keel_slot *slot, u64 gfn);
+int keel_tell_sinks(struct keel_vcpu *vcpu, struct keel_slot *slot, u64 gfn, bool locked);
 static __always_inline int keel_first_write(struct keel_vcpu *vcpu, struct keel_slot *slot, u64 gfn)
 {
-	return unlikely(keel_slot_watched(slot)) ? keel_tell_sinks(vcpu, slot, gfn) : 0;
+	return unlikely(keel_slot_watched(slot)) ? keel_tell_sinks(vcpu, slot, gfn, false) : 0;
 }
 
 static __always_inline int keel_first_write_locked(struct keel_vcpu *vcpu, struct keel_slot *slot, u64 gfn)
 {
-	return unlikely(keel_slot_watched(slot)) ? keel_tell_sinks_locked(vcpu, slot, gfn) : 0;
+	return unlikely(keel_slot_watched(slot)) ? keel_tell_sinks(vcpu, slot, gfn, true) : 0;
 }
 
 /*

@@ -19,6 +19,8 @@ static u64 mapped_until(struct keel_vm *vm, const struct mmu_view *view, u64 gfn
 	unsigned int level;
 	u64 *ptep, behind = 0;
 
+	if (gfn > mmu_max_gfn())	/* the tables have no place for it, but for its lower bits */
+		return 0;
 	read_lock(&vm->mmu.lock);
 	ptep = mmu_lookup(view, gfn, &level);
 	if (ptep && mmu_is_leaf(keel_hw.mmu_fmt, READ_ONCE(*ptep), level))
@@ -35,6 +37,15 @@ static int map_ahead(struct keel_vcpu *vcpu, u64 gfn)
 	return r == MMU_MMIO ? -ENOENT : min(r, 0);
 }
 
+/* A pause waits for those in the loop: not for all of this. */
+static int let_pause(struct keel_vcpu *vcpu)
+{
+	if (likely(!atomic_read(&vcpu->vm->pause)))
+		return 0;
+	keel_vcpu_end(vcpu);
+	return keel_vcpu_begin(vcpu) ? -EINTR : 0;
+}
+
 VCPU_IOCTL(mmu_pre_fault)
 {
 	struct kvm_pre_fault_memory *range = buf;
@@ -45,17 +56,19 @@ VCPU_IOCTL(mmu_pre_fault)
 		return -EINVAL;
 	if (!keel_hw.two_dim)
 		return -EOPNOTSUPP;
-	if (!vcpu->mmu.view->root)
-		err = mmu_load(vcpu);
 	end = gfn + (range->size >> PAGE_SHIFT);
 	while (!err && gfn < end) {
+		if (!vcpu->mmu.view->root)
+			err = mmu_load(vcpu);
+		if (err)
+			break;
 		behind = mapped_until(vcpu->vm, vcpu->mmu.view, gfn);
 		if (behind)
 			gfn = min(behind, end);
 		else
 			err = map_ahead(vcpu, gfn);
-		if (!err && gfn < end && signal_pending(current))
-			err = -EINTR;
+		if (!err && gfn < end)
+			err = signal_pending(current) ? -EINTR : let_pause(vcpu);
 		cond_resched();
 	}
 	range->size -= (gfn - first) << PAGE_SHIFT;

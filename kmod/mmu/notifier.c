@@ -39,37 +39,32 @@ static unsigned int slot_gfns(const struct interval_tree_node *node, unsigned lo
 	return keel_slot_space(slot);
 }
 
+/* What views have of these guest pages, [first, behind) of each slot.  lock held. */
+#define for_each_view_in(view, node, vm, start, end, first, behind)	\
+	for_each_slot_in(node, vm, start, end)				\
+		mmu_for_each_view_of(view, vm, slot_gfns(node, start, end, &(first), &(behind)))
+
 /* lock held for write. */
 static void zap_user_range(struct keel_vm *vm, unsigned long start, unsigned long end, struct mmu_zap *zap)
 {
 	struct interval_tree_node *node;
+	struct mmu_view *view;
+	u64 first, behind;
 
-	for_each_slot_in(node, vm, start, end) {
-		struct mmu_view *view;
-		unsigned int space;
-		u64 first, behind;
-
-		space = slot_gfns(node, start, end, &first, &behind);
-		mmu_for_each_view_of(view, vm, space)
-			mmu_zap_range(vm, view, first, behind, zap);
-	}
+	for_each_view_in(view, node, vm, start, end, first, behind)
+		mmu_zap_range(vm, view, first, behind, zap);
 }
 
 /* True if TLBs have to hear of it.  lock held for write. */
 static bool protect_user_range(struct keel_vm *vm, unsigned long start, unsigned long end)
 {
 	struct interval_tree_node *node;
+	struct mmu_view *view;
+	u64 first, behind;
 	bool found = false;
 
-	for_each_slot_in(node, vm, start, end) {
-		struct mmu_view *view;
-		unsigned int space;
-		u64 first, behind;
-
-		space = slot_gfns(node, start, end, &first, &behind);
-		mmu_for_each_view_of(view, vm, space)
-			found |= mmu_host_protects(vm, view, first, behind);
-	}
+	for_each_view_in(view, node, vm, start, end, first, behind)
+		found |= mmu_host_protects(vm, view, first, behind);
 	return found;
 }
 
@@ -161,20 +156,15 @@ static bool notifier_age(struct mmu_notifier *mn, unsigned long start, unsigned 
 {
 	struct keel_vm *vm = notifier_vm(mn);
 	struct interval_tree_node *node;
+	struct mmu_view *view;
+	u64 first, behind;
 	bool young = false;
 
 	if (clear && !keel_hw.mmu_fmt->accessed)
 		return notifier_age_by_fault(vm, start, end);
 	read_lock(&vm->mmu.lock);
-	for_each_slot_in(node, vm, start, end) {
-		struct mmu_view *view;
-		unsigned int space;
-		u64 first, behind;
-
-		space = slot_gfns(node, start, end, &first, &behind);
-		mmu_for_each_view_of(view, vm, space)
-			young |= mmu_age_range(view, first, behind, clear);
-	}
+	for_each_view_in(view, node, vm, start, end, first, behind)
+		young |= mmu_age_range(view, first, behind, clear);
 	if (young && flush)
 		keel_flush_tlbs(vm);
 	read_unlock(&vm->mmu.lock);

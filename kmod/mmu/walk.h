@@ -18,8 +18,8 @@ struct keel_vcpu;
 #define MMU_ACC_NOAD	0x10u	/* set no accessed/dirty bits (debuggers, KVM_TRANSLATE) */
 #define MMU_ACC_PRESENT	0x20u	/* mmu_fault: entry was present (protection fault) */
 #define MMU_ACC_ANY	0x40u	/* guest walk: only where it leads to, whatever the rights */
-#define MMU_ACC_AHEAD	0x100u	/* mmu_fault: nobody has asked for it yet: it is waited for here, and not marked accessed */
 #define MMU_ACC_FINAL	0x80u	/* mmu_fault: where the access itself goes, not a page table on the way */
+#define MMU_ACC_AHEAD	0x100u	/* mmu_fault: nobody has asked for it yet: it is waited for here, and not marked accessed */
 
 #define MMU_MAX_LEVELS	5
 

@@ -811,8 +811,9 @@ static int reset_to(struct keel_vm *vm, struct snapshot *snap, struct keel_reset
 	return 0;
 }
 
-static long reset_checked(struct keel_vm *vm, struct keel_reset *r)
+VM_IOCTL(keel_reset)
 {
+	struct keel_reset *r = buf;
 	struct keel_section bad = {};
 	struct snapshot *snap;
 	int err;
@@ -832,11 +833,6 @@ static long reset_checked(struct keel_vm *vm, struct keel_reset *r)
 	return err;
 }
 
-VM_IOCTL(keel_reset)
-{
-	return reset_checked(vm, buf);
-}
-
 long keel_reset_first(struct keel_vm *vm, unsigned long uarg)
 {
 	struct keel_reset __user *user = (void __user *)uarg;
@@ -848,7 +844,7 @@ long keel_reset_first(struct keel_vm *vm, unsigned long uarg)
 	if (!r.id)
 		return 0;
 	mutex_lock(&vm->lock);
-	err = reset_checked(vm, &r);
+	err = keel_reset(vm, &r, 0);
 	mutex_unlock(&vm->lock);
 	if (err)
 		return err;
