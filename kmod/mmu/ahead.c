@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * ahead.c - pages mapped before the guest touches them (KVM_PRE_FAULT_MEMORY: Linux 6.10, api.rst 4.143), and which ones it
+ * ahead.c - pages mapped before the guest touches them (KVM_PRE_FAULT_MEMORY: Linux 6.11, api.rst 4.143), and which ones it
  * touches (KEEL_WORKING_SET: uapi/keel.h), so that the next run, or the next clone, has them there.
  *
  * What is mapped ahead is not marked accessed: whoever asks for the pages in use is told of those that the CPU marked.  Locks:
