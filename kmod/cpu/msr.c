@@ -5,7 +5,7 @@
  *
  * Locks: a vCPU's MSRs belong to its own thread or whoever holds vcpu->mutex; the VM's filter changes while it is
  * paused.  keel_get_msr() never sleeps; keel_set_msr() does only for rows without M_FAST.
- * SDM vol. 4, vol. 3 11.11 (MTRR), 11.12 (PAT), chapter 15 (machine check); APM vol. 2 appendix A.
+ * SDM vol. 4, vol. 3 11.11 (MTRR), 11.12 (PAT), APM vol. 2 appendix A.
  */
 #include <linux/nospec.h>
 #include <linux/slab.h>
@@ -14,64 +14,20 @@
 #include <asm/mce.h>
 #include <asm/processor.h>
 #include "mitigate.h"
+#include "msr.h"
 #include "ops.h"
 
-#define M_FAST		BIT(0)	/* may be written without sleeping */
-#define M_LIST		BIT(1)	/* a VMM must save it: KVM_GET_MSR_INDEX_LIST */
-#define M_FEATURE	BIT(2)	/* describes the host: KVM_GET_MSR_FEATURE_INDEX_LIST */
-#define M_HOST		BIT(3)	/* not the guest's at all */
-#define M_NEEDS		BIT(4)	/* not the guest's without CPUID feature .feature */
-#define M_PV		BIT(5)	/* needs KVM_FEATURE_* .feature where the VMM enforces them */
-#define M_PMU		BIT(6)	/* listed where guests may have this performance counter's */
-#define M_APART		BIT(7)	/* of the state, but of another section than the MSRs' */
-
-struct msr_access {
-	struct keel_vcpu *vcpu;
-	const struct msr_row *row;
-	u32 msr;
-	bool host;		/* the VMM's access: guest CPUID does not matter */
-};
-
-struct msr_row {
-	u32 first, count;
-	u16 flags;
-	u16 feature;
-	u16 offset;		/* of the value in struct keel_vcpu, for the _mem accessors */
-	u64 valid;		/* bits that may be set, for set_mem */
-	int (*get)(const struct msr_access *a, u64 *val);
-	int (*set)(const struct msr_access *a, u64 val);
-};
-
 /* ------------------------------------------------------------------ accessors that fit many rows */
-
-static u64 *mem(const struct msr_access *a)
-{
-	return (u64 *)((char *)a->vcpu + a->row->offset) + (a->msr - a->row->first);
-}
-
-static int get_mem(const struct msr_access *a, u64 *val)
-{
-	*val = *mem(a);
-	return 0;
-}
-
-static int set_mem(const struct msr_access *a, u64 val)
-{
-	if (val & ~a->row->valid)
-		return 1;
-	*mem(a) = val;
-	return 0;
-}
 
 /* Values that say what this CPU is: the VMM chooses, the guest reads. */
 static int set_host_only(const struct msr_access *a, u64 val)
 {
-	return a->host ? set_mem(a, val) : 1;
+	return a->host ? msr_set_mem(a, val) : 1;
 }
 
 static int set_host_or_ignore(const struct msr_access *a, u64 val)
 {
-	return a->host ? set_mem(a, val) : 0;
+	return a->host ? msr_set_mem(a, val) : 0;
 }
 
 static int get_zero(const struct msr_access *a, u64 *val)
@@ -249,7 +205,7 @@ static int set_tsc_aux(const struct msr_access *a, u64 val)
 
 static int get_platform_info(const struct msr_access *a, u64 *val)
 {
-	return !a->host && a->vcpu->vm->no_platform_info ? 1 : get_mem(a, val);
+	return !a->host && a->vcpu->vm->no_platform_info ? 1 : msr_get_mem(a, val);
 }
 
 /* CPUID faulting cannot be taken from a guest that has turned it on. */
@@ -262,7 +218,7 @@ static int set_platform_info(const struct msr_access *a, u64 val)
 
 static int set_misc_features(const struct msr_access *a, u64 val)
 {
-	return val && !(a->vcpu->msrs.platform_info & MSR_PLATFORM_INFO_CPUID_FAULT) ? 1 : set_mem(a, val);
+	return val && !(a->vcpu->msrs.platform_info & MSR_PLATFORM_INFO_CPUID_FAULT) ? 1 : msr_set_mem(a, val);
 }
 
 /* Whether the guest's CPUID shows MWAIT follows from it, where the VMM wants that. */
@@ -273,7 +229,7 @@ static int set_misc_enable(const struct msr_access *a, u64 val)
 	if ((changed & MSR_IA32_MISC_ENABLE_MWAIT) && !keel_guest_has(a->vcpu, X86_FEATURE_XMM3) &&
 	    !keel_has_quirk(a->vcpu->vm, KVM_X86_QUIRK_MISC_ENABLE_NO_MWAIT))
 		return 1;
-	return set_mem(a, val);
+	return msr_set_mem(a, val);
 }
 
 static int get_xss(const struct msr_access *a, u64 *val)
@@ -483,192 +439,7 @@ static int set_mtrr_var(const struct msr_access *a, u64 val)
 	}
 	if (val & reserved)
 		return 1;
-	*mem(a) = val;
-	return 0;
-}
-
-/* ------------------------------------------------------------------ machine check */
-
-#define MCE_CAP_SUPPORTED	(MCG_CTL_P | MCG_SER_P | keel_hw.mcg_caps)
-
-static int get_mcg_ctl(const struct msr_access *a, u64 *val)
-{
-	if (!(a->vcpu->msrs.mcg_cap & MCG_CTL_P) && !a->host)
-		return 1;
-	*val = a->vcpu->msrs.mcg_ctl;
-	return 0;
-}
-
-static int set_mcg_ctl(const struct msr_access *a, u64 val)
-{
-	if (!(a->vcpu->msrs.mcg_cap & MCG_CTL_P) && (val || !a->host))
-		return 1;
-	if (val && val != ~0ULL)
-		return 1;
-	a->vcpu->msrs.mcg_ctl = val;
-	return 0;
-}
-
-static bool bank_exists(const struct msr_access *a)
-{
-	return (a->msr - a->row->first) / 4 < (a->vcpu->msrs.mcg_cap & MCG_BANKCNT_MASK);
-}
-
-static int get_mce_bank(const struct msr_access *a, u64 *val)
-{
-	return bank_exists(a) ? get_mem(a, val) : 1;
-}
-
-static int set_mce_bank(const struct msr_access *a, u64 val)
-{
-	if (!bank_exists(a))
-		return 1;
-	switch ((a->msr - a->row->first) % 4) {
-	case 0:		/* CTL: all or nothing, give or take the bits some Linux clears for old errata */
-		if (val && (val | BIT_ULL(10) | 1) != ~0ULL)
-			return 1;
-		break;
-	case 1:		/* STATUS: a guest only clears it; HWCR may let it write more */
-		if (val && !a->host && !(a->vcpu->msrs.hwcr & BIT_ULL(18)))
-			return 1;
-		break;
-	}
-	return set_mem(a, val);
-}
-
-/* Whether an error that wants no action interrupts. Without CMCI there is nothing but, for a VMM, zeroes. */
-static int get_mce_ctl2(const struct msr_access *a, u64 *val)
-{
-	unsigned int bank = a->msr - a->row->first;
-
-	if (bank >= (a->vcpu->msrs.mcg_cap & MCG_BANKCNT_MASK) || (!(a->vcpu->msrs.mcg_cap & MCG_CMCI_P) && !a->host))
-		return 1;
-	*val = a->vcpu->msrs.mce_ctl2[bank];
-	return 0;
-}
-
-static int set_mce_ctl2(const struct msr_access *a, u64 val)
-{
-	u64 old;
-
-	if (get_mce_ctl2(a, &old) || (val && !(a->vcpu->msrs.mcg_cap & MCG_CMCI_P)) ||
-	    (val & ~(MCI_CTL2_CMCI_EN | MCI_CTL2_CMCI_THRESHOLD_MASK)))
-		return 1;
-	a->vcpu->msrs.mce_ctl2[a->msr - a->row->first] = val;
-	return 0;
-}
-
-/* Machine checks that are told to one CPU only. */
-static bool has_lmce(const struct msr_access *a)
-{
-	return (a->host ? keel_hw.mcg_caps : a->vcpu->msrs.mcg_cap) & MCG_LMCE_P;
-}
-
-/*
- * The guest's firmware says whether its kernel may ask for them, and locks that. Where the CPU has the register so have all
- * guests, which read it without asking; a VMM without them saves zeroes.
- */
-static int get_feat_ctl(const struct msr_access *a, u64 *val)
-{
-	return a->host || has_lmce(a) || keel_hw.feat_ctl ? get_mem(a, val) : 1;
-}
-
-static int set_feat_ctl(const struct msr_access *a, u64 val)
-{
-	u64 old;
-
-	if (get_feat_ctl(a, &old) || (val & ~(u64)FEAT_CTL_LOCKED && !has_lmce(a)) || (val && !has_lmce(a) && !keel_hw.feat_ctl) ||
-	    (!a->host && (old & FEAT_CTL_LOCKED)))
-		return 1;
-	return set_mem(a, val);
-}
-
-static int get_mcg_ext_ctl(const struct msr_access *a, u64 *val)
-{
-	return a->host || (a->vcpu->msrs.feat_ctl & FEAT_CTL_LMCE_ENABLED) ? get_mem(a, val) : 1;
-}
-
-static int set_mcg_ext_ctl(const struct msr_access *a, u64 val)
-{
-	u64 old;
-
-	return get_mcg_ext_ctl(a, &old) || (val && !has_lmce(a)) ? 1 : set_mem(a, val);
-}
-
-SYS_IOCTL(keel_get_mce_cap_supported)
-{
-	*(u64 *)buf = MCE_CAP_SUPPORTED;
-	return 0;
-}
-
-VCPU_IOCTL(keel_setup_mce)
-{
-	struct keel_msrs *m = &vcpu->msrs;
-	u64 cap = *(u64 *)buf;
-	unsigned int banks = cap & MCG_BANKCNT_MASK, i;
-
-	if (!banks || banks > KEEL_MCE_BANKS || (cap & ~(MCE_CAP_SUPPORTED | MCG_BANKCNT_MASK | 0xff0000ULL)))
-		return -EINVAL;
-	m->mcg_cap = cap;
-	if (cap & MCG_CTL_P)
-		m->mcg_ctl = ~0ULL;
-	for (i = 0; i < banks; i++)
-		m->mce[i * 4] = ~0ULL;
-	memset(m->mce_ctl2, 0, sizeof(m->mce_ctl2));
-	irq_lapic_cmci_setup(vcpu);
-	return 0;
-}
-
-/* Uncorrected, but nobody has used what is broken: no exception (SDM volume 3, "UCR Error Classification", UCNA). */
-static bool no_action_required(const struct kvm_x86_mce *in)
-{
-	return (in->status & (MCI_STATUS_UC | MCI_STATUS_PCC | MCI_STATUS_S | MCI_STATUS_AR)) == MCI_STATUS_UC &&
-	       !in->mcg_status;
-}
-
-static void store_mce(u64 *bank, const struct kvm_x86_mce *in)
-{
-	bank[1] = in->status | (bank[1] & MCI_STATUS_VAL ? MCI_STATUS_OVER : 0);
-	bank[2] = in->addr;
-	bank[3] = in->misc;
-}
-
-VCPU_IOCTL(keel_set_mce)
-{
-	const struct kvm_x86_mce *in = buf;
-	struct keel_msrs *m = &vcpu->msrs;
-	u64 *bank;
-
-	if (in->bank >= (m->mcg_cap & MCG_BANKCNT_MASK) || !(in->status & MCI_STATUS_VAL))
-		return -EINVAL;
-	bank = &m->mce[in->bank * 4];
-	if (no_action_required(in)) {
-		/* The one kind that takes the place of whatever was there, and says nothing of that. */
-		bank[1] = 0;
-		store_mce(bank, in);
-		m->mcg_status = 0;
-		if ((m->mcg_cap & MCG_CMCI_P) && (m->mce_ctl2[in->bank] & MCI_CTL2_CMCI_EN))
-			irq_lapic_cmci(vcpu);
-		return 0;
-	}
-	if (!(in->status & MCI_STATUS_UC)) {
-		if ((bank[1] & MCI_STATUS_VAL) && (bank[1] & MCI_STATUS_UC))
-			bank[1] |= MCI_STATUS_OVER;
-		else
-			store_mce(bank, in);
-		return 0;
-	}
-	/* Reporting is off: uncorrected errors are lost as on hardware. */
-	if (((m->mcg_cap & MCG_CTL_P) && m->mcg_ctl != ~0ULL) || bank[0] != ~0ULL)
-		return 0;
-	/* A machine check inside a machine check, or with nobody to take it, shuts the CPU down. */
-	if ((m->mcg_status & MCG_STATUS_MCIP) || !(keel_cr4(vcpu) & X86_CR4_MCE)) {
-		keel_request(KEEL_REQ_TRIPLE_FAULT, vcpu);
-		return 0;
-	}
-	store_mce(bank, in);
-	m->mcg_status = in->mcg_status;
-	keel_raise(vcpu, X86_TRAP_MC);
+	*msr_mem(a) = val;
 	return 0;
 }
 
@@ -677,7 +448,7 @@ VCPU_IOCTL(keel_set_mce)
 #define ONE(msr, f, getter, setter)		RANGE(msr, 1, f, getter, setter)
 #define RANGE(msr, n, f, getter, setter)	{ .first = msr, .count = n, .flags = f, .get = getter, .set = setter }
 #define MEM(msr, f, field, bits)							\
-	{ .first = msr, .count = 1, .flags = (f) | M_FAST, .get = get_mem, .set = set_mem,	\
+	{ .first = msr, .count = 1, .flags = (f) | M_FAST, .get = msr_get_mem, .set = msr_set_mem,	\
 	  .offset = offsetof(struct keel_vcpu, msrs.field), .valid = bits }
 #define BACKEND(msr, f, bits)								\
 	{ .first = msr, .count = 1, .flags = (f) | M_FAST | M_LIST, .get = get_backend,	\
@@ -704,7 +475,7 @@ static const struct msr_row msr_rows[] = {
 	/* A bus of 100 MHz: of the Pentium 4, of Core, and its ratio in what reports performance. */
 	CONSTANT(MSR_EBC_FREQUENCY_ID, 1 << 24),
 	CONSTANT(MSR_FSB_FREQ, 3),
-	{ .first = MSR_SMI_COUNT, .count = 1, .flags = M_LIST | M_FAST, .get = get_mem, .set = set_host_only,
+	{ .first = MSR_SMI_COUNT, .count = 1, .flags = M_LIST | M_FAST, .get = msr_get_mem, .set = set_host_only,
 	  .offset = offsetof(struct keel_vcpu, msrs.smi_count), .valid = ~0ULL },
 	{ .first = MSR_IA32_TSC_ADJUST, .count = 1, .flags = M_FAST | M_LIST | M_NEEDS,
 	  .feature = X86_FEATURE_TSC_ADJUST, .get = get_clock, .set = set_tsc_adjust },
@@ -712,59 +483,59 @@ static const struct msr_row msr_rows[] = {
 	ONE(MSR_IA32_PRED_CMD, M_FAST, get_none, set_pred_cmd),
 	ONE(MSR_IA32_UCODE_WRITE, M_FAST, get_none, set_ignore),
 	/* Guests write zero before they ask for it, as Intel's manual tells them to. */
-	{ .first = MSR_IA32_UCODE_REV, .count = 1, .flags = M_FAST | M_LIST | M_FEATURE, .get = get_mem,
+	{ .first = MSR_IA32_UCODE_REV, .count = 1, .flags = M_FAST | M_LIST | M_FEATURE, .get = msr_get_mem,
 	  .set = set_host_or_ignore, .offset = offsetof(struct keel_vcpu, msrs.ucode_rev), .valid = ~0ULL },
 	ONE(MSR_IA32_SMBASE, M_LIST, get_smbase, set_smbase),
 	RANGE(MSR_P6_PERFCTR0, 8, M_FAST | M_LIST | M_PMU, get_pmu, set_pmu),
 	{ .first = MSR_PLATFORM_INFO, .count = 1, .flags = M_LIST, .get = get_platform_info,
 	  .set = set_platform_info, .offset = offsetof(struct keel_vcpu, msrs.platform_info), .valid = ~0ULL },
 	ONE(MSR_MTRRcap, M_FAST, get_mtrr_cap, set_none),
-	{ .first = MSR_IA32_ARCH_CAPABILITIES, .count = 1, .flags = M_LIST | M_FEATURE | M_NEEDS, .get = get_mem,
+	{ .first = MSR_IA32_ARCH_CAPABILITIES, .count = 1, .flags = M_LIST | M_FEATURE | M_NEEDS, .get = msr_get_mem,
 	  .set = set_host_only, .feature = X86_FEATURE_ARCH_CAPABILITIES, .valid = ~0ULL,
 	  .offset = offsetof(struct keel_vcpu, msrs.arch_capabilities) },
 	ONE(MSR_IA32_BBL_CR_CTL, M_FAST, get_zero, set_ignore),
 	ONE(MSR_IA32_BBL_CR_CTL3, M_FAST, get_zero, set_ignore),
-	{ .first = MSR_MISC_FEATURES_ENABLES, .count = 1, .flags = M_LIST, .get = get_mem,
+	{ .first = MSR_MISC_FEATURES_ENABLES, .count = 1, .flags = M_LIST, .get = msr_get_mem,
 	  .set = set_misc_features, .offset = offsetof(struct keel_vcpu, msrs.misc_features),
 	  .valid = MSR_MISC_FEATURES_ENABLES_CPUID_FAULT },
 	BACKEND(MSR_IA32_SYSENTER_CS, 0, ~0ULL),
 	CANONICAL(MSR_IA32_SYSENTER_ESP),
 	CANONICAL(MSR_IA32_SYSENTER_EIP),
-	{ .first = MSR_IA32_MCG_CAP, .count = 1, .flags = M_FAST, .get = get_mem, .set = set_none,
+	{ .first = MSR_IA32_MCG_CAP, .count = 1, .flags = M_FAST, .get = msr_get_mem, .set = set_none,
 	  .offset = offsetof(struct keel_vcpu, msrs.mcg_cap) },
-	{ .first = MSR_IA32_FEAT_CTL, .count = 1, .flags = M_FAST | M_LIST, .get = get_feat_ctl, .set = set_feat_ctl,
+	{ .first = MSR_IA32_FEAT_CTL, .count = 1, .flags = M_FAST | M_LIST, .get = keel_get_feat_ctl, .set = keel_set_feat_ctl,
 	  .offset = offsetof(struct keel_vcpu, msrs.feat_ctl), .valid = FEAT_CTL_LOCKED | FEAT_CTL_LMCE_ENABLED },
-	{ .first = MSR_IA32_MCG_EXT_CTL, .count = 1, .flags = M_FAST | M_LIST | M_APART, .get = get_mcg_ext_ctl,
-	  .set = set_mcg_ext_ctl, .offset = offsetof(struct keel_vcpu, msrs.mcg_ext_ctl), .valid = MCG_EXT_CTL_LMCE_EN },
+	{ .first = MSR_IA32_MCG_EXT_CTL, .count = 1, .flags = M_FAST | M_LIST | M_APART, .get = keel_get_mcg_ext_ctl,
+	  .set = keel_set_mcg_ext_ctl, .offset = offsetof(struct keel_vcpu, msrs.mcg_ext_ctl), .valid = MCG_EXT_CTL_LMCE_EN },
 	MEM(MSR_IA32_MCG_STATUS, M_LIST | M_APART, mcg_status,
 	    MCG_STATUS_RIPV | MCG_STATUS_EIPV | MCG_STATUS_MCIP | MCG_STATUS_LMCES),
-	ONE(MSR_IA32_MCG_CTL, M_LIST | M_FAST | M_APART, get_mcg_ctl, set_mcg_ctl),
+	ONE(MSR_IA32_MCG_CTL, M_LIST | M_FAST | M_APART, keel_get_mcg_ctl, keel_set_mcg_ctl),
 	RANGE(MSR_P6_EVNTSEL0, 8, M_FAST | M_LIST | M_PMU, get_pmu, set_pmu),
 	/* XNU divides by the ratio in bits 44:40. */
 	CONSTANT(MSR_IA32_PERF_STATUS, 4ULL << 40 | 1000),
 	ONE(MSR_IA32_PERF_CTL, M_FAST, get_zero, set_ignore),
-	{ .first = MSR_IA32_MISC_ENABLE, .count = 1, .flags = M_FAST | M_LIST, .get = get_mem,
+	{ .first = MSR_IA32_MISC_ENABLE, .count = 1, .flags = M_FAST | M_LIST, .get = msr_get_mem,
 	  .set = set_misc_enable, .offset = offsetof(struct keel_vcpu, msrs.misc_enable), .valid = ~0ULL },
-	{ .first = MSR_IA32_DEBUGCTLMSR, .count = 1, .flags = M_FAST, .get = get_mem, .set = set_debugctl,
+	{ .first = MSR_IA32_DEBUGCTLMSR, .count = 1, .flags = M_FAST, .get = msr_get_mem, .set = set_debugctl,
 	  .offset = offsetof(struct keel_vcpu, msrs.debugctl) },
 	MEM(MSR_IA32_POWER_CTL, M_LIST, power_ctl, ~0ULL),
 	RANGE(MSR_IA32_LASTBRANCHFROMIP, 4, M_FAST, get_zero, set_none),
-	{ .first = 0x200, .count = KEEL_VAR_MTRRS * 2, .flags = M_FAST | M_LIST, .get = get_mem, .set = set_mtrr_var,
+	{ .first = 0x200, .count = KEEL_VAR_MTRRS * 2, .flags = M_FAST | M_LIST, .get = msr_get_mem, .set = set_mtrr_var,
 	  .offset = offsetof(struct keel_vcpu, msrs.mtrr_var) },
 	ONE(MSR_MTRRfix64K_00000, M_FAST | M_LIST, get_mtrr_fix, set_mtrr_fix),
 	RANGE(MSR_MTRRfix16K_80000, 2, M_FAST | M_LIST, get_mtrr_fix, set_mtrr_fix),
 	RANGE(MSR_MTRRfix4K_C0000, 8, M_FAST | M_LIST, get_mtrr_fix, set_mtrr_fix),
-	{ .first = MSR_IA32_CR_PAT, .count = 1, .flags = M_FAST | M_LIST, .get = get_mem, .set = set_pat,
+	{ .first = MSR_IA32_CR_PAT, .count = 1, .flags = M_FAST | M_LIST, .get = msr_get_mem, .set = set_pat,
 	  .offset = offsetof(struct keel_vcpu, msrs.pat) },
-	{ .first = MSR_MTRRdefType, .count = 1, .flags = M_FAST | M_LIST, .get = get_mem, .set = set_mtrr_def,
+	{ .first = MSR_MTRRdefType, .count = 1, .flags = M_FAST | M_LIST, .get = msr_get_mem, .set = set_mtrr_def,
 	  .offset = offsetof(struct keel_vcpu, msrs.mtrr_def) },
 	RANGE(MSR_CORE_PERF_FIXED_CTR0, 3, M_FAST | M_LIST | M_PMU, get_pmu, set_pmu),
 	{ .first = MSR_IA32_PERF_CAPABILITIES, .count = 1, .flags = M_FAST | M_LIST | M_FEATURE | M_PMU | M_NEEDS,
 	  .feature = X86_FEATURE_PDCM, .get = get_pmu, .set = set_pmu },
 	RANGE(MSR_CORE_PERF_FIXED_CTR_CTRL, 4, M_FAST | M_LIST | M_PMU, get_pmu, set_pmu),
-	{ .first = MSR_IA32_MC0_CTL, .count = KEEL_MCE_BANKS * 4, .flags = M_FAST, .get = get_mce_bank,
-	  .set = set_mce_bank, .offset = offsetof(struct keel_vcpu, msrs.mce), .valid = ~0ULL },
-	RANGE(MSR_IA32_MC0_CTL2, KEEL_MCE_BANKS, M_FAST, get_mce_ctl2, set_mce_ctl2),
+	{ .first = MSR_IA32_MC0_CTL, .count = KEEL_MCE_BANKS * 4, .flags = M_FAST, .get = keel_get_mce_bank,
+	  .set = keel_set_mce_bank, .offset = offsetof(struct keel_vcpu, msrs.mce), .valid = ~0ULL },
+	RANGE(MSR_IA32_MC0_CTL2, KEEL_MCE_BANKS, M_FAST, keel_get_mce_ctl2, keel_set_mce_ctl2),
 	RANGE(MSR_IA32_PMC0, 8, M_FAST | M_PMU, get_pmu, set_pmu),
 	ONE(MSR_RAPL_POWER_UNIT, M_FAST, get_zero, set_none),
 	ONE(MSR_PKG_ENERGY_STATUS, M_FAST, get_zero, set_none),
@@ -806,7 +577,7 @@ static const struct msr_row msr_rows[] = {
 	CANONICAL(MSR_GS_BASE),
 	CANONICAL(MSR_KERNEL_GS_BASE),
 	{ .first = MSR_TSC_AUX, .count = 1, .flags = M_FAST | M_LIST | M_NEEDS, .feature = X86_FEATURE_RDTSCP,
-	  .get = get_mem, .set = set_tsc_aux, .offset = offsetof(struct keel_vcpu, msrs.tsc_aux) },
+	  .get = msr_get_mem, .set = set_tsc_aux, .offset = offsetof(struct keel_vcpu, msrs.tsc_aux) },
 	RANGE(MSR_K7_EVNTSEL0, 8, M_FAST | M_LIST | M_PMU, get_pmu, set_pmu),
 	RANGE(MSR_F15H_PERF_CTL, 12, M_FAST | M_LIST | M_PMU, get_pmu, set_pmu),
 	NOTHING(MSR_AMD64_SYSCFG, 1),
@@ -819,15 +590,15 @@ static const struct msr_row msr_rows[] = {
 	NOTHING(MSR_FAM10H_MMIO_CONF_BASE, 1),
 	NOTHING(MSR_K8_TSEG_ADDR, 2),
 	{ .first = MSR_AMD64_OSVW_ID_LENGTH, .count = 1, .flags = M_LIST | M_NEEDS, .feature = X86_FEATURE_OSVW,
-	  .get = get_mem, .set = set_host_only, .valid = ~0ULL,
+	  .get = msr_get_mem, .set = set_host_only, .valid = ~0ULL,
 	  .offset = offsetof(struct keel_vcpu, msrs.osvw_length) },
 	{ .first = MSR_AMD64_OSVW_STATUS, .count = 1, .flags = M_LIST | M_NEEDS, .feature = X86_FEATURE_OSVW,
-	  .get = get_mem, .set = set_host_only, .valid = ~0ULL,
+	  .get = msr_get_mem, .set = set_host_only, .valid = ~0ULL,
 	  .offset = offsetof(struct keel_vcpu, msrs.osvw_status) },
 	NOTHING(MSR_VM_HSAVE_PA, 1),
 	NOTHING(MSR_AMD64_DC_CFG, 1),
 	NOTHING(MSR_AMD64_TW_CFG, 1),
-	{ .first = MSR_AMD64_DE_CFG, .count = 1, .flags = M_LIST | M_FEATURE, .get = get_mem, .set = set_mem,
+	{ .first = MSR_AMD64_DE_CFG, .count = 1, .flags = M_LIST | M_FEATURE, .get = msr_get_mem, .set = msr_set_mem,
 	  .offset = offsetof(struct keel_vcpu, msrs.de_cfg), .valid = MSR_AMD64_DE_CFG_LFENCE_SERIALIZE },
 	NOTHING(MSR_AMD64_BU_CFG2, 1),
 	NOTHING(MSR_F15H_EX_CFG, 1),
@@ -1146,33 +917,5 @@ VCPU_IOCTL(keel_msrs_set_state)
 		if (now != e->data && keel_set_msr(vcpu, msr, e->data, true))
 			return -EINVAL;
 	}
-	return 0;
-}
-
-/* Values that only the guest looks at; how many banks it finds is how the vCPU was set up. */
-VCPU_IOCTL(keel_mce_get_state)
-{
-	const struct keel_msrs *m = &vcpu->msrs;
-	struct keel_state_mce *s = buf;
-
-	BUILD_BUG_ON(sizeof(s->bank) != sizeof(m->mce) || sizeof(s->ctl2) != sizeof(m->mce_ctl2));
-	memcpy(s->bank, m->mce, sizeof(m->mce));
-	memcpy(s->ctl2, m->mce_ctl2, sizeof(m->mce_ctl2));
-	s->status = m->mcg_status;
-	s->ctl = m->mcg_ctl;
-	s->ext_ctl = m->mcg_ext_ctl;
-	return 0;
-}
-
-VCPU_IOCTL(keel_mce_set_state)
-{
-	const struct keel_state_mce *s = buf;
-	struct keel_msrs *m = &vcpu->msrs;
-
-	memcpy(m->mce, s->bank, sizeof(m->mce));
-	memcpy(m->mce_ctl2, s->ctl2, sizeof(m->mce_ctl2));
-	m->mcg_status = s->status;
-	m->mcg_ctl = s->ctl;
-	m->mcg_ext_ctl = s->ext_ctl;
 	return 0;
 }
