@@ -294,7 +294,10 @@ struct vmx_msr_area {
  */
 static const u8 global_ctrl_errata[] = { 0x1a, 0x1e, 0x25, 0x2c, 0x2e };
 
-static bool cpu_has_pebs(void)
+/* Of PEBS_ENABLE, the bits that stand for the counters at the same place in GLOBAL_CTRL (SDM vol. 3B 20.6.2.4, 20.9). */
+static u64 pebs_counters __ro_after_init = GENMASK_ULL(31, 0);
+
+static bool __init cpu_has_pebs(void)
 {
 	union cpuid10_eax eax = { .full = boot_cpu_data.cpuid_level >= 10 ? cpuid_eax(10) : 0 };
 	u64 val;
@@ -317,7 +320,9 @@ static struct perf_guest_switch_msr *pebs_msrs(int *n)
 		return NULL;
 	ctrl = keel_rdmsr(MSR_CORE_PERF_GLOBAL_CTRL);
 	m[0] = (struct perf_guest_switch_msr){ .msr = MSR_IA32_PEBS_ENABLE, .host = pebs };
-	m[1] = (struct perf_guest_switch_msr){ .msr = MSR_CORE_PERF_GLOBAL_CTRL, .host = ctrl, .guest = ctrl & ~pebs };
+	m[1] = (struct perf_guest_switch_msr){
+		.msr = MSR_CORE_PERF_GLOBAL_CTRL, .host = ctrl, .guest = ctrl & ~(pebs & pebs_counters),
+	};
 	*n = ARRAY_SIZE(msrs);
 	return m;
 }
@@ -328,10 +333,11 @@ static struct perf_guest_switch_msr *guest_msrs(int *n)
 	return KEEL_PERF_TELLS ? keel_perf_guest_msrs(n) : pebs_msrs(n);
 }
 
-void vmx_perf_setup(void)
+void __init vmx_perf_setup(void)
 {
 	struct perf_guest_switch_msr *msrs;
 	unsigned int i;
+	u64 caps;
 	int n = 0;
 
 	for (i = 0; i < ARRAY_SIZE(global_ctrl_errata); i++)
@@ -342,6 +348,9 @@ void vmx_perf_setup(void)
 	local_irq_enable();
 	if (KEEL_PERF_TELLS ? msrs && n : cpu_has_pebs())
 		static_branch_enable(&vmx_perf_used);
+	/* The others are the fixed counters', or say of the general ones what to measure. */
+	if (boot_cpu_has(X86_FEATURE_PDCM) && !rdmsrq_safe(MSR_IA32_PERF_CAPABILITIES, &caps) && caps & PERF_CAP_PEBS_BASELINE)
+		pebs_counters = ~0ULL;
 }
 
 int vmx_perf_init(struct vmx_vcpu *vmx)
