@@ -295,9 +295,9 @@ struct vmx_msr_area {
 static const u8 global_ctrl_errata[] = { 0x1a, 0x1e, 0x25, 0x2c, 0x2e };
 
 /* Of PEBS_ENABLE, the bits that stand for the counters at the same place in GLOBAL_CTRL (SDM vol. 3B 20.6.2.4, 20.9). */
-static u64 pebs_counters __ro_after_init = GENMASK_ULL(31, 0);
+static u64 pebs_counters __read_mostly = GENMASK_ULL(31, 0);
 
-static bool __init cpu_has_pebs(void)
+static bool cpu_has_pebs(void)
 {
 	union cpuid10_eax eax = { .full = boot_cpu_data.cpuid_level >= 10 ? cpuid_eax(10) : 0 };
 	u64 val;
@@ -333,7 +333,7 @@ static struct perf_guest_switch_msr *guest_msrs(int *n)
 	return KEEL_PERF_TELLS ? keel_perf_guest_msrs(n) : pebs_msrs(n);
 }
 
-void __init vmx_perf_setup(void)
+void vmx_perf_setup(void)
 {
 	struct perf_guest_switch_msr *msrs;
 	unsigned int i;
