@@ -310,7 +310,7 @@ struct keel_vm {
 	u32 exit_hypercalls;		/* bit per hypercall that is userspace's to answer */
 	u32 msr_exits;			/* KVM_MSR_EXIT_REASON_*: these failures are userspace's to mend */
 	struct kvm_msr_filter *msr_filter;	/* bitmaps copied; NULL: all are allowed */
-	struct kvm_pmu_event_filter *pmu_filter;	/* NULL: all are allowed */
+	struct kvm_pmu_event_filter *pmu_filter;	/* entries with masks, sorted; NULL: all are allowed */
 	bool no_pmu;			/* KVM_PMU_CAP_DISABLE */
 	void *spare_page;		/* taken and given back by xchg(): of the FPU state that came last */
 	struct list_head list;		/* all VMs, under hw_lock */

@@ -113,6 +113,7 @@ static const struct keel_cap {
 	{ KVM_CAP_X86_SMM, 1 },
 	{ KVM_CAP_MULTI_ADDRESS_SPACE, KEEL_SPACES },
 	{ KVM_CAP_PMU_EVENT_FILTER, 1 },
+	{ KVM_CAP_PMU_EVENT_MASKED_EVENTS, 1 },
 };
 
 int keel_check_extension(u32 cap)

@@ -169,6 +169,7 @@ TEST(filter_errors)
 	NEED_CAP(vm, KVM_CAP_PMU_EVENT_FILTER);
 	EXPECT_EQ(-EINVAL, try_filter(vm, 2, 0, 0, NULL));
 	EXPECT_EQ(-EINVAL, try_filter(vm, KVM_PMU_EVENT_ALLOW, 2, 0, NULL));
+	EXPECT_EQ(-EINVAL, try_filter(vm, KVM_PMU_EVENT_ALLOW, 3, 0, NULL));
 	EXPECT_EQ(-E2BIG, try_filter(vm, KVM_PMU_EVENT_ALLOW, 0, 301, events));
 	EXPECT_EQ(-E2BIG, try_filter(vm, KVM_PMU_EVENT_ALLOW, 0, -1, NULL));
 	EXPECT_EQ(0, try_filter(vm, KVM_PMU_EVENT_ALLOW, 0, 300, events));
@@ -189,6 +190,33 @@ TEST(filter_bad_events)
 	EXPECT_EQ(0, xioctl(vm->fd, KVM_SET_PMU_EVENT_FILTER, f));
 	f->nevents = 2;
 	EXPECT_EQ(-EFAULT, xioctl(vm->fd, KVM_SET_PMU_EVENT_FILTER, f));
+	vm_free(vm);
+}
+
+/* Of an entry with a mask all bits have a meaning, or are none */
+TEST(masked_errors)
+{
+	struct vm *vm = vm_new(VM_PLAIN);
+	const u64 high = masked(0x376, 0xff, 1, false);
+	u64 events[400] = { masked(0x76, 0xff, 1, true), masked(0xc0, 0, 0, false) };
+	int bit;
+
+	NEED_CAP(vm, KVM_CAP_PMU_EVENT_MASKED_EVENTS);
+	EXPECT_EQ(0, try_filter(vm, KVM_PMU_EVENT_ALLOW, KVM_PMU_EVENT_FLAG_MASKED_EVENTS, 2, events));
+	EXPECT_EQ(0, try_filter(vm, KVM_PMU_EVENT_DENY, KVM_PMU_EVENT_FLAG_MASKED_EVENTS, 0, NULL));
+	EXPECT_EQ(0, try_filter(vm, KVM_PMU_EVENT_DENY, KVM_PMU_EVENT_FLAG_MASKED_EVENTS, 300, events));
+	EXPECT_EQ(-E2BIG, try_filter(vm, KVM_PMU_EVENT_DENY, KVM_PMU_EVENT_FLAG_MASKED_EVENTS, 301, events));
+	for (bit = 16; bit < 55; bit++) {
+		if (bit == 32)
+			bit = 36;
+		events[1] = BIT(bit);
+		EXPECT_EQ(-EINVAL, try_filter(vm, KVM_PMU_EVENT_ALLOW, KVM_PMU_EVENT_FLAG_MASKED_EVENTS, 2, events))
+			TH_LOG("bit %d", bit);
+		/* without masks such an entry is merely no event */
+		EXPECT_EQ(0, try_filter(vm, KVM_PMU_EVENT_ALLOW, 0, 2, events));
+	}
+	/* only AMD's events have numbers of more than a byte */
+	EXPECT_EQ(host_is_amd() ? 0 : -EINVAL, try_filter(vm, KVM_PMU_EVENT_ALLOW, KVM_PMU_EVENT_FLAG_MASKED_EVENTS, 1, &high));
 	vm_free(vm);
 }
 
@@ -448,6 +476,59 @@ TEST(filter)
 	EXPECT_EQ(1, vcpu_sync(v));
 	EXPECT_EQ(0, try_filter(vm, KVM_PMU_EVENT_ALLOW, 0, 0, NULL));
 	EXPECT_EQ(0, vcpu_sync(v));
+	vm_free(vm);
+}
+
+/* The guest's is event 0x76, unit mask 1 */
+TEST(masked_filter)
+{
+	static const struct {
+		u64 e[3];
+		bool listed;
+	} cases[] = {
+		{ { masked(0x76, 0xff, 1, false) }, true },
+		{ { masked(0x76, 0xff, 2, false) }, false },
+		{ { masked(0x76, 0xff, 0, false) }, false },
+		{ { masked(0x76, 0, 0, false) }, true },
+		{ { masked(0x76, 0xfe, 0, false) }, true },
+		{ { masked(0x76, 0x0f, 1, false) }, true },
+		{ { masked(0x76, 0, 1, false) }, false },		/* no unit mask can be that */
+		{ { masked(0x176, 0, 0, false) }, false },
+		{ { masked(0x77, 0, 0, false), masked(0x75, 0, 0, false) }, false },
+		{ { masked(0x76, 0, 0, true) }, false },
+		{ { masked(0x76, 0, 0, false), masked(0x76, 0xff, 1, true) }, false },
+		{ { masked(0x76, 0xff, 1, true), masked(0x76, 0, 0, false) }, false },
+		{ { masked(0x76, 0, 0, false), masked(0x76, 0xff, 2, true) }, true },
+		{ { masked(0x176, 0, 0, true), masked(0x76, 0xff, 1, false), masked(0x75, 0, 0, true) }, true },
+	};
+	u64 many[300];
+	struct vm *vm;
+	struct vcpu *v;
+	int i, n;
+
+	NEED_FAKE();
+	vm = vm_new(VM_IRQCHIP);
+	NEED_CAP(vm, KVM_CAP_PMU_EVENT_MASKED_EVENTS);
+	v = vcpu_with(vm, 0, false);
+	vcpu_long(v, filter_guest, 0);
+	EXPECT_EQ(1, vcpu_sync(v));
+	for (i = 0; i < ARRAY_SIZE(cases); i++) {
+		for (n = 1; n < 3 && cases[i].e[n]; n++)
+			;
+		EXPECT_EQ(0, try_filter(vm, KVM_PMU_EVENT_ALLOW, KVM_PMU_EVENT_FLAG_MASKED_EVENTS, n, cases[i].e));
+		EXPECT_EQ(cases[i].listed, vcpu_sync(v))
+			TH_LOG("case %d", i);
+		EXPECT_EQ(0, try_filter(vm, KVM_PMU_EVENT_DENY, KVM_PMU_EVENT_FLAG_MASKED_EVENTS, n, cases[i].e));
+		EXPECT_EQ(!cases[i].listed, vcpu_sync(v))
+			TH_LOG("case %d", i);
+	}
+	/* found among many, wherever it stands */
+	for (n = 0; n < 300; n += 149) {
+		for (i = 0; i < 300; i++)
+			many[i] = i == n ? masked(0x76, 0xff, 1, false) : masked((i * 7919) % 4096 | 1, 0xff, i, i & 1);
+		EXPECT_EQ(0, try_filter(vm, KVM_PMU_EVENT_ALLOW, KVM_PMU_EVENT_FLAG_MASKED_EVENTS, 300, many));
+		EXPECT_EQ(1, vcpu_sync(v));
+	}
 	vm_free(vm);
 }
 

@@ -14,10 +14,10 @@
 #include <linux/nospec.h>
 #include <linux/perf_event.h>
 #include <linux/slab.h>
+#include <linux/sort.h>
 #include "ops.h"
 #include "pmu.h"
 
-#define FILTER_BITS	(AMD64_EVENTSEL_EVENT | ARCH_PERFMON_EVENTSEL_UMASK)
 #define FILTER_EVENTS	300
 
 static bool pmu = true;
@@ -76,18 +76,47 @@ static void overflow_work(struct irq_work *work)
 		irq_pmi(p->vcpu, keel_hw.pmu->pmi_masks);
 }
 
+/* Of an event select, what the vendor's CPUs have of it: the event without its unit mask. */
+static u64 event_of(u64 select)
+{
+	return select & AMD64_EVENTSEL_EVENT & keel_hw.pmu->event_bits;
+}
+
+/* Is it listed, and not excluded?  Entries stand sorted: those of one event are together. */
+static bool filter_lists(const struct kvm_pmu_event_filter *f, u64 select)
+{
+	unsigned int low = 0, high = f->nevents;
+	u64 event = event_of(select);
+	bool included = false;
+
+	while (low < high) {
+		unsigned int middle = (low + high) / 2;
+
+		if ((f->events[middle] & KVM_PMU_MASKED_ENTRY_EVENT_SELECT) < event)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	for (; low < f->nevents && (f->events[low] & KVM_PMU_MASKED_ENTRY_EVENT_SELECT) == event; low++) {
+		u64 entry = f->events[low];
+
+		if ((select >> 8 & entry >> 56) != (entry & KVM_PMU_MASKED_ENTRY_UMASK_MATCH) >> 8)
+			continue;
+		if (entry & KVM_PMU_MASKED_ENTRY_EXCLUDE)
+			return false;
+		included = true;
+	}
+	return included;
+}
+
 /* General counters go by the event, fixed ones by their number. */
 static bool filter_allows(const struct kvm_pmu_event_filter *f, const struct keel_pmc *c, u64 select)
 {
-	bool listed = false;
-	unsigned int i;
+	bool listed;
 
 	if (!f)
 		return true;
-	if (c->nr >= PMU_FIXED)
-		listed = f->fixed_counter_bitmap & BIT(c->nr - PMU_FIXED);
-	for (i = 0; c->nr < PMU_FIXED && !listed && i < f->nevents; i++)
-		listed = f->events[i] == (select & FILTER_BITS);
+	listed = c->nr < PMU_FIXED ? filter_lists(f, select) : f->fixed_counter_bitmap & BIT(c->nr - PMU_FIXED);
 	return listed == (f->action == KVM_PMU_EVENT_ALLOW);
 }
 
@@ -434,9 +463,48 @@ static void filter_install(struct keel_vm *vm, struct kvm_pmu_event_filter *filt
 
 static int filter_check(const struct kvm_pmu_event_filter *in)
 {
-	if (in->action > KVM_PMU_EVENT_DENY || in->flags)
+	if (in->action > KVM_PMU_EVENT_DENY || in->flags & ~KVM_PMU_EVENT_FLAG_MASKED_EVENTS)
 		return -EINVAL;
 	return in->nevents > FILTER_EVENTS ? -E2BIG : 0;
+}
+
+static int by_event(const void *a, const void *b)
+{
+	u64 ea = *(const u64 *)a & KVM_PMU_MASKED_ENTRY_EVENT_SELECT;
+	u64 eb = *(const u64 *)b & KVM_PMU_MASKED_ENTRY_EVENT_SELECT;
+
+	return ea < eb ? -1 : ea > eb;
+}
+
+/* Events and unit masks as they are become entries with a mask.  What no guest's event can be is left out of these. */
+static void filter_mask(struct kvm_pmu_event_filter *f)
+{
+	u32 i, n = 0;
+
+	for (i = 0; i < f->nevents; i++)
+		if (f->events[i] == (event_of(f->events[i]) | (f->events[i] & ARCH_PERFMON_EVENTSEL_UMASK)))
+			f->events[n++] = f->events[i] | KVM_PMU_MASKED_ENTRY_UMASK_MASK;
+	f->nevents = n;
+	f->flags = KVM_PMU_EVENT_FLAG_MASKED_EVENTS;
+}
+
+/* filter_check() was content; @filter is given away. */
+static int filter_set(struct keel_vm *vm, struct kvm_pmu_event_filter *filter)
+{
+	const u64 beside = KVM_PMU_MASKED_ENTRY_UMASK_MASK | KVM_PMU_MASKED_ENTRY_UMASK_MATCH | KVM_PMU_MASKED_ENTRY_EXCLUDE;
+	u32 i;
+
+	if (!filter->flags)
+		filter_mask(filter);
+	for (i = 0; i < filter->nevents; i++) {
+		if (filter->events[i] & ~(event_of(filter->events[i]) | beside)) {
+			kfree(filter);
+			return -EINVAL;
+		}
+	}
+	sort(filter->events, filter->nevents, sizeof(filter->events[0]), by_event, NULL);
+	filter_install(vm, filter);
+	return 0;
 }
 
 size_t keel_pmu_filter_setup(const struct keel_vm *vm, void *buf)
@@ -462,10 +530,7 @@ long keel_pmu_filter_from(struct keel_vm *vm, const void *buf, size_t size)
 	if (size != struct_size(in, events, in->nevents))
 		return -EINVAL;
 	filter = kmemdup(in, size, GFP_KERNEL_ACCOUNT);
-	if (!filter)
-		return -ENOMEM;
-	filter_install(vm, filter);
-	return 0;
+	return filter ? filter_set(vm, filter) : -ENOMEM;
 }
 
 VM_IOCTL(keel_set_pmu_event_filter)
@@ -485,6 +550,5 @@ VM_IOCTL(keel_set_pmu_event_filter)
 		kfree(filter);
 		return -EFAULT;
 	}
-	filter_install(vm, filter);
-	return 0;
+	return filter_set(vm, filter);
 }

@@ -78,6 +78,10 @@ static inline int try_filter(struct vm *vm, u32 action, u32 flags, int n, const 
 	return try_filter_fixed(vm, action, flags, n, events, 0);
 }
 
+/* An entry with a mask: of these events, the unit masks of which that much is so; or not those */
+#define masked(event, mask, match, exclude)								\
+	(((event) & 0xffUL) | ((event) & 0xf00UL) << 24 | (u64)(mask) << 56 | ((match) & 0xffUL) << 8 | (u64)(exclude) << 55)
+
 static inline u64 rdpmc(u32 nr)
 {
 	u32 lo, hi;
