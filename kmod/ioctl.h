@@ -92,7 +92,7 @@ struct file *keel_vm_file(void);	/* a new VM's, which it is the private_data of 
 long keel_create_vm(unsigned long type);
 /* vm->lock held.  The second: those in which it differs from a new one, how many; NULL: only count. */
 long keel_vm_enable_cap(struct keel_vm *vm, u32 cap, u64 arg);
-unsigned int keel_vm_caps(const struct keel_vm *vm, struct keel_setup_cap *caps);
+unsigned int keel_vm_caps(const struct keel_vm *vm, struct keel_setup_cap *caps, bool late);
 extern struct keel_ioctls keel_vcpu_ioctls;
 long keel_create_vcpu(struct keel_vm *vm, u32 id);
 /* One that KVM_CREATE_VCPU gives the file of later.  vm->lock held. */

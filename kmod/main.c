@@ -114,6 +114,7 @@ static const struct keel_cap {
 	{ KVM_CAP_MULTI_ADDRESS_SPACE, KEEL_SPACES },
 	{ KVM_CAP_PMU_EVENT_FILTER, 1 },
 	{ KVM_CAP_PMU_EVENT_MASKED_EVENTS, 1 },
+	{ KVM_CAP_X86_APIC_BUS_CYCLES_NS, IRQ_BUS_CYCLE_NS },
 };
 
 int keel_check_extension(u32 cap)

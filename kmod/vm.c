@@ -224,11 +224,13 @@ VM_CAP_WAS(emulation_failure, *arg, vm->exit_on_emulation_failure)
 VM_CAP_WAS(quirks, *arg, vm->quirks_off)
 VM_CAP_WAS(triple_fault, *arg, !!(vm->event_flags & KVM_VCPUEVENT_VALID_TRIPLE_FAULT))
 VM_CAP_WAS(pmu, vm->no_pmu, KVM_PMU_CAP_DISABLE)
+VM_CAP_WAS(bus_cycle, *arg != IRQ_BUS_CYCLE_NS, vm->irq.bus_cycle_ns)
 
 static const struct vm_cap {
 	u32 cap;
 	long (*enable)(struct keel_vm *vm, u64 arg);	/* vm->lock is held */
 	bool (*was)(const struct keel_vm *vm, u64 *arg);	/* NULL: another row tells */
+	bool late;		/* only when there are interrupt controllers */
 } vm_caps[] = {
 	{ KVM_CAP_DISABLE_QUIRKS, vm_cap_disable_quirks },
 	{ KVM_CAP_SPLIT_IRQCHIP, irq_enable_split, vm_cap_was_split },
@@ -246,6 +248,7 @@ static const struct vm_cap {
 	{ KVM_CAP_X86_TRIPLE_FAULT_EVENT, vm_cap_triple_fault_event, vm_cap_was_triple_fault },
 	{ KVM_CAP_DIRTY_LOG_RING_ACQ_REL, keel_enable_dirty_ring },
 	{ KVM_CAP_PMU_CAPABILITY, keel_pmu_enable_cap, vm_cap_was_pmu },
+	{ KVM_CAP_X86_APIC_BUS_CYCLES_NS, irq_set_bus_cycle, vm_cap_was_bus_cycle, true },
 };
 
 long keel_vm_enable_cap(struct keel_vm *vm, u32 cap, u64 arg)
@@ -258,13 +261,13 @@ long keel_vm_enable_cap(struct keel_vm *vm, u32 cap, u64 arg)
 	return -EINVAL;
 }
 
-unsigned int keel_vm_caps(const struct keel_vm *vm, struct keel_setup_cap *caps)
+unsigned int keel_vm_caps(const struct keel_vm *vm, struct keel_setup_cap *caps, bool late)
 {
 	unsigned int i, n = 0;
 	u64 arg;
 
 	for (i = 0; i < ARRAY_SIZE(vm_caps); i++) {
-		if (!vm_caps[i].was || !vm_caps[i].was(vm, &arg))
+		if (vm_caps[i].late != late || !vm_caps[i].was || !vm_caps[i].was(vm, &arg))
 			continue;
 		if (caps)
 			caps[n] = (struct keel_setup_cap){ .cap = vm_caps[i].cap, .arg = arg };

@@ -374,6 +374,7 @@ static void set_up_much(struct vm *vm)
 	must(vm_enable_cap(vm, KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2, KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE));
 	must(vm_enable_cap(vm, KVM_CAP_EXIT_HYPERCALL, 1 << KVM_HC_MAP_GPA_RANGE));
 	must(vm_enable_cap(vm, KVM_CAP_DISABLE_QUIRKS2, KVM_X86_QUIRK_LAPIC_MMIO_HOLE));
+	must(vm_enable_cap(vm, KVM_CAP_X86_APIC_BUS_CYCLES_NS, 25));
 	must(ioctl(vm->fd, KVM_SET_BOOT_CPU_ID, 3));
 	must(ioctl(vm->fd, KVM_CREATE_PIT2, &pit));
 	must(ioctl(vm->fd, KVM_SET_GSI_ROUTING, &routes));

@@ -1033,4 +1033,90 @@ TEST(vapic_addr)
 	vm_free(vm);
 }
 
+/* ---- how fast the timer counts ---- */
+
+#define CYCLE_NS	100000UL
+
+static void clock_guest(u64 divider)
+{
+	apic_on();
+	apic_write(TDCR, divider == 1 ? 0xb : 3);
+	apic_write(LVTT, 0x10040);
+	apic_write(TMICT, 1000000);
+	for (;;)
+		guest_sync(apic_read(TMCCT));
+}
+
+static void slow_guest(u64 arg)
+{
+	apic_on();
+	guest_on(0x40, guest_count_eoi);
+	apic_write(TDCR, 0xb);
+	apic_write(LVTT, 0x40);
+	guest_sync(0);
+	apic_write(TMICT, 200);
+	while (!guest_irqs[0x40])
+		irq_halt();
+	guest_done(0);
+}
+
+TEST(bus_clock)
+{
+	struct kvm_lapic_state s;
+	struct vm *vm = vm_new(VM_PLAIN), *to;
+	int kind, divider;
+	u64 count, from, till;
+	struct vcpu *v;
+
+	NEED_CAP(vm, KVM_CAP_X86_APIC_BUS_CYCLES_NS);
+	EXPECT_EQ(1, vm_cap(vm, KVM_CAP_X86_APIC_BUS_CYCLES_NS));
+	EXPECT_EQ(-EINVAL, vm_enable_cap(vm, KVM_CAP_X86_APIC_BUS_CYCLES_NS, 0));
+	EXPECT_EQ(-ENXIO, vm_enable_cap(vm, KVM_CAP_X86_APIC_BUS_CYCLES_NS, 1));
+	vm_free(vm);
+	for (kind = VM_IRQCHIP; kind <= VM_SPLIT; kind++) {
+		divider = kind == VM_IRQCHIP ? 1 : 16;
+		vm = vm_new(kind);
+		/* the largest that the largest count and divider can be multiplied with */
+		EXPECT_EQ(-EINVAL, vm_enable_cap(vm, KVM_CAP_X86_APIC_BUS_CYCLES_NS, ~0UL / (~0U * 128UL) + 1));
+		EXPECT_EQ(0, vm_enable_cap(vm, KVM_CAP_X86_APIC_BUS_CYCLES_NS, ~0UL / (~0U * 128UL)));
+		EXPECT_EQ(-EINVAL, vm_enable_cap(vm, KVM_CAP_X86_APIC_BUS_CYCLES_NS, ~0UL));
+		EXPECT_EQ(0, vm_enable_cap(vm, KVM_CAP_X86_APIC_BUS_CYCLES_NS, CYCLE_NS));
+		v = vcpu_new(vm, 0);
+		EXPECT_EQ(-EINVAL, vm_enable_cap(vm, KVM_CAP_X86_APIC_BUS_CYCLES_NS, 1));
+		vcpu_long(v, clock_guest, divider);
+		from = now_ns();
+		count = vcpu_sync(v);
+		EXPECT_LE((1000000 - count) * CYCLE_NS * divider, now_ns() - from + CYCLE_NS * divider);
+		/* between two looks at it no more goes by than did, and no less */
+		from = now_ns();
+		count = vcpu_sync(v);
+		till = now_ns();
+		sleep_ms(200);
+		EXPECT_LE((now_ns() - till) / (CYCLE_NS * divider), count - vcpu_sync(v) + 1);
+		count -= vcpu_sync(v);
+		EXPECT_LE(count * CYCLE_NS * divider, now_ns() - from + CYCLE_NS * divider);
+		/* and it goes on elsewhere */
+		must(ioctl(v->fd, KVM_GET_LAPIC, &s));
+		memcpy(&s.regs[TMCCT], &(u32){ 400000 }, 4);
+		to = vm_new(kind);
+		EXPECT_EQ(0, vm_enable_cap(to, KVM_CAP_X86_APIC_BUS_CYCLES_NS, CYCLE_NS));
+		v = vcpu_new(to, 0);
+		from = now_ns();
+		must(ioctl(v->fd, KVM_SET_LAPIC, &s));
+		must(ioctl(v->fd, KVM_GET_LAPIC, &s));
+		memcpy(&count, &s.regs[TMCCT], 4);
+		count &= ~0U;
+		EXPECT_LE(count, 400000);
+		EXPECT_LE((400000 - count) * CYCLE_NS * divider, now_ns() - from + CYCLE_NS * divider);
+		/* what it counts down to comes not before its time */
+		vcpu_long(v, slow_guest, 0);
+		vcpu_sync(v);
+		from = now_ns();
+		vcpu_done(v);
+		EXPECT_LE(200 * CYCLE_NS, now_ns() - from);
+		vm_free(vm);
+		vm_free(to);
+	}
+}
+
 TEST_HARNESS_MAIN

@@ -296,6 +296,7 @@ struct keel_state_lapic {
 #define KEEL_SECTION_MSR_FILTER	67	/* struct keel_setup_msr_filter and its bitmaps */
 #define KEEL_SECTION_PMU_FILTER	68	/* struct kvm_pmu_event_filter and its events */
 #define KEEL_SECTION_MEMSLOTS	69	/* struct kvm_userspace_memory_region, likewise */
+#define KEEL_SECTION_LATE_CAPS	70	/* struct keel_setup_cap, likewise: of those that come behind KEEL_SECTION_MACHINE */
 /* A vCPU's, the first of which makes it: */
 #define KEEL_SECTION_VCPU	80	/* struct keel_setup_vcpu */
 #define KEEL_SECTION_CPUID	81	/* struct kvm_cpuid_entry2, likewise */

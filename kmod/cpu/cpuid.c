@@ -673,6 +673,7 @@ static void derive(struct keel_vcpu *vcpu)
 	m->pv_features = e ? e->eax : 0;
 	derive_hyperv(m);
 	keel_pmu_refresh(vcpu, find(m, 0xa, 0));
+	irq_lapic_new_model(vcpu);
 	m->cr4_reserved = ~(cr4 & keel_host_cr4_mask());
 	m->efer_reserved = ~guest_efer(vcpu);
 }

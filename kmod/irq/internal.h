@@ -131,7 +131,7 @@ struct keel_lapic {
 	/* lapic_timer.c */
 	struct hrtimer timer;
 	u32 timer_mode;			/* APIC_LVT_TIMER_* */
-	u8 timer_shift;			/* log2 of the divider */
+	u64 tick_ns;			/* of the count */
 	u64 period;			/* ns */
 	ktime_t target;			/* when the count reaches zero; moved on by the callback */
 	u64 deadline;			/* guest TSC; 0: none, or it is in the IRR */
@@ -239,6 +239,7 @@ void irq_pv_eoi_offer(struct keel_lapic *apic);
 void irq_pv_eoi_written(struct keel_lapic *apic);
 
 /* lapic_timer.c */
+#define IRQ_TIMER_MAX_SHIFT	7	/* it counts every 128th cycle of the bus at most */
 void apic_timer_init(struct keel_lapic *apic);
 void apic_timer_stop(struct keel_lapic *apic);
 void apic_timer_reset(struct keel_lapic *apic);

@@ -40,6 +40,7 @@ enum irq_mode {
 };
 
 #define IRQ_MAX_GSI	4096
+#define IRQ_BUS_CYCLE_NS	1	/* of the clock that LAPIC timers count, unless the VMM says another */
 
 /* IRQCHIP_SPLIT: may a guest keep the ends of level interrupts from the VMM's IOAPICs? */
 enum irq_eoi_suppress {
@@ -54,6 +55,7 @@ struct keel_irq {		/* embedded in the VM; owner of irq/ fills in */
 	bool x2apic_32bit_ids;	/* KVM_CAP_X2APIC_API */
 	bool x2apic_no_bcast_quirk;
 	u8 eoi_suppress;		/* enum irq_eoi_suppress */
+	u64 bus_cycle_ns;		/* settled before the first vCPU */
 
 	struct mutex lock;
 	struct irq_routes __rcu *routes;
@@ -137,6 +139,7 @@ long irq_enable_x2apic_api(struct keel_vm *vm, u64 flags);
 u64 irq_x2apic_api(const struct keel_vm *vm);		/* the flags it was enabled with */
 #define IRQ_X2APIC_API_FLAGS	(KVM_X2APIC_API_USE_32BIT_IDS | KVM_X2APIC_API_DISABLE_BROADCAST_QUIRK |	\
 				 KVM_X2APIC_ENABLE_SUPPRESS_EOI_BROADCAST | KVM_X2APIC_DISABLE_SUPPRESS_EOI_BROADCAST)
+long irq_set_bus_cycle(struct keel_vm *vm, u64 ns);	/* KVM_CAP_X86_APIC_BUS_CYCLES_NS; vm->lock held */
 VM_IOCTL(irq_create_pit2);
 bool irq_pit_config(struct keel_vm *vm, struct kvm_pit_config *config);	/* as it was created; false: there is none */
 VM_IOCTL(irq_create_pit);
@@ -182,6 +185,7 @@ int irq_ack(struct keel_vcpu *vcpu);		/* takes it: IRR to ISR, or PIC INTA; -1 i
 int irq_pending_class(struct keel_vcpu *vcpu);	/* class (vector >> 4) of highest IRR entry the TPR masks or not; -1 */
 void irq_pmi(struct keel_vcpu *vcpu, bool mask);		/* a performance counter's interrupt; any context but NMI */
 bool irq_extint_accepted(struct keel_vcpu *vcpu); /* does this vCPU take ExtINT (LVT0, or APIC off)? */
+void irq_lapic_new_model(struct keel_vcpu *vcpu);	/* its CPUID is another */
 void irq_lapic_timer_settle(struct keel_vcpu *vcpu);	/* it is due: an interrupt, for which KEEL_REQ_EVENT is asked */
 void irq_lapic_timer_sync(struct keel_vcpu *vcpu); /* the guest's TSC offset changed: re-arm the deadline */
 /* Machine checks: MCG_CAP was set / an error that is signalled by an interrupt; the vCPU's thread. */

@@ -3,6 +3,7 @@
  * irqchip.c - which interrupt controllers a VM has, and what else is in the list of its devices: their creation, state
  * in and out, end.
  */
+#include <linux/overflow.h>
 #include <linux/slab.h>
 #include <linux/string.h>
 #include "internal.h"
@@ -15,6 +16,7 @@ int irq_vm_init(struct keel_vm *vm)
 	xa_init_flags(&vm->irq.acks, XA_FLAGS_ACCOUNT);
 	INIT_LIST_HEAD(&vm->irq.devices);
 	INIT_WORK(&vm->irq.late, irq_late_work);
+	vm->irq.bus_cycle_ns = IRQ_BUS_CYCLE_NS;
 	irq_buses_init(vm);
 	return irq_coalesced_init(vm);
 }
@@ -197,6 +199,22 @@ u64 irq_x2apic_api(const struct keel_vm *vm)
 	       (vm->irq.x2apic_no_bcast_quirk ? KVM_X2APIC_API_DISABLE_BROADCAST_QUIRK : 0) |
 	       (vm->irq.eoi_suppress == SUPPRESS_ON ? KVM_X2APIC_ENABLE_SUPPRESS_EOI_BROADCAST : 0) |
 	       (vm->irq.eoi_suppress == SUPPRESS_OFF ? KVM_X2APIC_DISABLE_SUPPRESS_EOI_BROADCAST : 0);
+}
+
+/* The longest period there is must be a number of nanoseconds. */
+long irq_set_bus_cycle(struct keel_vm *vm, u64 ns)
+{
+	u64 longest;
+
+	lockdep_assert_held(&vm->lock);
+	if (!ns || check_mul_overflow((u64)U32_MAX << IRQ_TIMER_MAX_SHIFT, ns, &longest))
+		return -EINVAL;
+	if (vm->irq.mode == IRQCHIP_NONE)
+		return -ENXIO;
+	if (vm->nr_vcpus)
+		return -EINVAL;
+	vm->irq.bus_cycle_ns = ns;
+	return 0;
 }
 
 static struct irq_device *device_of(struct keel_vm *vm, u32 chip)

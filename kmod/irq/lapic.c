@@ -757,9 +757,16 @@ int irq_apic_base_set(struct keel_vcpu *vcpu, u64 val, bool host)
 static void set_version(struct keel_lapic *apic)
 {
 	const struct keel_irq *irq = &apic->vcpu->vm->irq;
-	bool directed = irq->mode == IRQCHIP_SPLIT && irq->eoi_suppress != SUPPRESS_OFF;
+	bool directed = irq->mode == IRQCHIP_SPLIT && irq->eoi_suppress != SUPPRESS_OFF &&
+			keel_guest_has(apic->vcpu, X86_FEATURE_X2APIC);
 
 	apic_set_reg(apic, APIC_LVR, 0x14 | (nr_lvts(apic) - 1) << 16 | (directed ? APIC_LVR_DIRECTED_EOI : 0));
+}
+
+void irq_lapic_new_model(struct keel_vcpu *vcpu)
+{
+	if (vcpu->apic)
+		set_version(vcpu->apic);
 }
 
 void irq_lapic_cmci_setup(struct keel_vcpu *vcpu)

@@ -2,9 +2,9 @@
 /*
  * lapic_timer.c - the timer in the local APIC: one-shot, periodic, TSC deadline (SDM volume 3, "APIC Timer").
  *
- * One high-resolution timer stands for the count.  The bus clock is 1 GHz, so a count shifted by the divider is
- * nanoseconds.  All but the callback runs in the vCPU's thread; the callback, in hard interrupt context, only notes
- * that the timer is due and moves it on.
+ * One high-resolution timer stands for the count.  A tick of it is a number of nanoseconds: that of the bus clock's
+ * cycle, one unless the VMM says another, times the divider.  All but the callback runs in the vCPU's thread; the
+ * callback, in hard interrupt context, only notes that the timer is due and moves it on.
  *
  * That it was due becomes an interrupt, and the deadline or the count zero, in one step of KVM_RUN: apic_timer_take().
  * So a VMM that reads the timer and the IRR one after the other, in whatever order, finds the tick in exactly one of
@@ -14,6 +14,7 @@
  * when it fires.  For that deadline is written before it is asked whether the timer is queued, and read after it no
  * longer is; and the callback writes armed before it queues the timer again.
  */
+#include <linux/math64.h>
 #include "internal.h"
 
 #define MODE_MASK	(APIC_LVT_TIMER_PERIODIC | APIC_LVT_TIMER_TSCDEADLINE)
@@ -110,33 +111,37 @@ static void timer_start(struct keel_lapic *apic, u64 ns)
 
 static void set_period(struct keel_lapic *apic, u32 count)
 {
-	u64 period = (u64)count << apic->timer_shift;
+	u64 period = min_t(u64, count * apic->tick_ns, KTIME_MAX / 2);
 
 	if (apic->timer_mode == APIC_LVT_TIMER_PERIODIC && period && period < MIN_PERIOD_NS)
 		period = MIN_PERIOD_NS;
 	WRITE_ONCE(apic->period, period);
 }
 
-static void set_shift(struct keel_lapic *apic, u32 tdcr)
+static void set_tick(struct keel_lapic *apic, u32 tdcr)
 {
 	u32 code = (tdcr & 3) | (tdcr >> 1 & 4);
 
-	apic->timer_shift = (code + 1) & 7;	/* 0: by 2 ... 6: by 128, 7: by 1 */
+	/* 0: by 2 ... 6: by 128, 7: by 1 */
+	apic->tick_ns = apic->vcpu->vm->irq.bus_cycle_ns << ((code + 1) & IRQ_TIMER_MAX_SHIFT);
 }
 
 u32 apic_timer_count(struct keel_lapic *apic)
 {
+	ktime_t target = READ_ONCE(apic->target);
 	s64 left;
 
 	if (apic->timer_mode == APIC_LVT_TIMER_TSCDEADLINE || !apic->period)
 		return 0;
-	if (!READ_ONCE(apic->target))	/* one-shot, and taken */
+	if (!target)	/* one-shot, and taken */
 		return 0;
-	if (test_bit(INBOX_TIMER, &apic->inbox.news))	/* of the period that is over, not of the one that has begun */
+	/* Of the period that is over, not of the one that has begun: the callback sets the bit before it moves the target. */
+	smp_rmb();
+	if (test_bit(INBOX_TIMER, &apic->inbox.news))
 		return 1;
-	left = ktime_to_ns(ktime_sub(READ_ONCE(apic->target), ktime_get()));
+	left = ktime_to_ns(ktime_sub(target, ktime_get()));
 	/* Zero is for what has become an interrupt. */
-	return clamp_t(s64, left >> apic->timer_shift, 1, U32_MAX);
+	return clamp_t(s64, div64_s64(left, apic->tick_ns), 1, U32_MAX);
 }
 
 void apic_timer_set_count(struct keel_lapic *apic, u32 count)
@@ -159,10 +164,10 @@ void apic_timer_set_divider(struct keel_lapic *apic, u32 tdcr)
 		left = apic_timer_count(apic);
 	}
 	apic_set_reg(apic, APIC_TDCR, tdcr);
-	set_shift(apic, tdcr);
+	set_tick(apic, tdcr);
 	set_period(apic, apic_reg(apic, APIC_TMICT));
 	if (left)
-		timer_start(apic, (u64)left << apic->timer_shift);
+		timer_start(apic, left * apic->tick_ns);
 }
 
 void apic_timer_set_mode(struct keel_lapic *apic, u32 lvtt)
@@ -185,7 +190,7 @@ void apic_timer_set_mode(struct keel_lapic *apic, u32 lvtt)
 	WRITE_ONCE(apic->timer_mode, mode);
 	set_period(apic, apic_reg(apic, APIC_TMICT));
 	if (left)
-		timer_start(apic, (u64)left << apic->timer_shift);
+		timer_start(apic, left * apic->tick_ns);
 }
 
 /* The timer is stopped.  In another mode a deadline is what a VMM loaded before the mode. */
@@ -247,7 +252,7 @@ u64 apic_timer_deadline(struct keel_lapic *apic)
 void apic_timer_restore(struct keel_lapic *apic, u32 count)
 {
 	WRITE_ONCE(apic->timer_mode, apic_reg(apic, APIC_LVTT) & MODE_MASK);
-	set_shift(apic, apic_reg(apic, APIC_TDCR));
+	set_tick(apic, apic_reg(apic, APIC_TDCR));
 	if (apic->timer_mode == APIC_LVT_TIMER_TSCDEADLINE) {
 		WRITE_ONCE(apic->period, 0);
 		arm_deadline(apic);
@@ -257,7 +262,7 @@ void apic_timer_restore(struct keel_lapic *apic, u32 count)
 	if (!apic->period)
 		return;
 	if (count)
-		timer_start(apic, (u64)count << apic->timer_shift);
+		timer_start(apic, count * apic->tick_ns);
 	else if (apic->timer_mode == APIC_LVT_TIMER_PERIODIC)
 		timer_start(apic, apic->period);
 	else
@@ -270,7 +275,7 @@ void apic_timer_reset(struct keel_lapic *apic)
 	WRITE_ONCE(apic->timer_mode, APIC_LVT_TIMER_ONESHOT);
 	WRITE_ONCE(apic->period, 0);
 	apic->deadline = 0;
-	set_shift(apic, 0);
+	set_tick(apic, 0);
 }
 
 void irq_lapic_timer_settle(struct keel_vcpu *vcpu)
@@ -309,7 +314,7 @@ void apic_timer_get_state(struct keel_lapic *apic, struct keel_state_lapic *s)
 void apic_timer_set_state(struct keel_lapic *apic, const struct keel_state_lapic *s)
 {
 	WRITE_ONCE(apic->timer_mode, apic_reg(apic, APIC_LVTT) & MODE_MASK);
-	set_shift(apic, apic_reg(apic, APIC_TDCR));
+	set_tick(apic, apic_reg(apic, APIC_TDCR));
 	WRITE_ONCE(apic->deadline, s->deadline);
 	WRITE_ONCE(apic->target, 0);
 	if (apic->timer_mode == APIC_LVT_TIMER_TSCDEADLINE)

@@ -23,7 +23,12 @@
 
 static long caps_get(struct keel_vm *vm, struct keel_vcpu *vcpu, void *buf)
 {
-	return keel_vm_caps(vm, buf) * sizeof(struct keel_setup_cap) ?: NOT_THERE;
+	return keel_vm_caps(vm, buf, false) * sizeof(struct keel_setup_cap) ?: NOT_THERE;
+}
+
+static long late_caps_get(struct keel_vm *vm, struct keel_vcpu *vcpu, void *buf)
+{
+	return keel_vm_caps(vm, buf, true) * sizeof(struct keel_setup_cap) ?: NOT_THERE;
 }
 
 static long caps_set(struct keel_vm *vm, struct keel_vcpu *vcpu, const void *buf, size_t size)
@@ -188,6 +193,7 @@ static const struct row {
 } rows[] = {
 	{ KEEL_SECTION_CAPS, ANY_NUMBER, sizeof(struct keel_setup_cap), caps_get, caps_set },
 	{ KEEL_SECTION_MACHINE, 0, sizeof(struct keel_setup_vm), vm_get, vm_set },
+	{ KEEL_SECTION_LATE_CAPS, ANY_NUMBER, sizeof(struct keel_setup_cap), late_caps_get, caps_set },
 	{ KEEL_SECTION_ROUTES, ANY_NUMBER, sizeof(struct kvm_irq_routing_entry), routes_get, routes_set },
 	{ KEEL_SECTION_MSR_FILTER, 0, 0, msr_filter_get, msr_filter_set },
 	{ KEEL_SECTION_PMU_FILTER, 0, 0, pmu_filter_get, pmu_filter_set },

@@ -238,7 +238,8 @@ static HV_GET(get_time)
 
 static HV_GET(get_frequency)
 {
-	*val = n ? NSEC_PER_SEC : hv->vcpu->clock.tsc_khz * 1000ULL;	/* of the APIC, of the TSC */
+	/* Of the APIC, of the TSC. */
+	*val = n ? div64_u64(NSEC_PER_SEC, hv->vcpu->vm->irq.bus_cycle_ns) : hv->vcpu->clock.tsc_khz * 1000ULL;
 	return 0;
 }
 
