@@ -131,6 +131,7 @@ int keel_check_extension(u32 cap)
 	case KVM_CAP_X86_DISABLE_EXITS:
 		/* PAUSE never exits.  A wait in the guest must not stop the host's timer. */
 		return KVM_X86_DISABLE_EXITS_HLT | KVM_X86_DISABLE_EXITS_PAUSE | KVM_X86_DISABLE_EXITS_CSTATE |
+		       (boot_cpu_has(X86_FEATURE_APERFMPERF) ? KVM_X86_DISABLE_EXITS_APERFMPERF : 0) |
 		       (boot_cpu_has(X86_FEATURE_MWAIT) && boot_cpu_has(X86_FEATURE_ARAT) &&
 			!boot_cpu_has_bug(X86_BUG_MONITOR) ? KVM_X86_DISABLE_EXITS_MWAIT : 0);
 	case KVM_CAP_STEAL_TIME:

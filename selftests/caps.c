@@ -168,6 +168,83 @@ TEST_F(caps, cstates_without_exit)
 	}
 }
 
+static void perf_guest(u64 offered)
+{
+	u64 v;
+	u32 i;
+
+	for (i = MSR_IA32_MPERF; i <= MSR_IA32_APERF; i++) {
+		guest_eq(rdmsr_try(i, &v), offered ? NO_FAULT : GP0);
+		guest_eq(wrmsr_try(i, 0), GP0);
+	}
+	for (i = 0; offered; i++) {
+		v = rdmsr(MSR_IA32_MPERF + (i & 1));
+		guest_sync(v);
+		guest_sync(v >> 32);
+	}
+	guest_done(0);
+}
+
+static u64 host_msr(u32 msr)
+{
+	int fd = open("/dev/cpu/0/msr", O_RDONLY);
+	u64 v;
+
+	if (fd < 0 || pread(fd, &v, sizeof(v), msr) != sizeof(v))
+		v = ~0ULL;
+	close(fd);
+	return v;
+}
+
+static u64 guest_reads(struct vcpu *v)
+{
+	u64 low = vcpu_sync(v);
+
+	return low | (u64)vcpu_sync(v) << 32;
+}
+
+/* MPERF and APERF are the CPU's, to be read; and nothing unless the VMM asks for it, who has none of them itself */
+TEST_F(caps, aperfmperf_without_exit)
+{
+	static u8 none[1];
+	struct kvm_msr_filter filter = { .flags = KVM_MSR_FILTER_DEFAULT_ALLOW, .ranges = {
+		{ .flags = KVM_MSR_FILTER_READ, .nmsrs = 1, .base = MSR_IA32_PLATFORM_ID, .bitmap = none },
+	} };
+	u64 before, val, after, exits;
+	bool unseen = false;
+	int i;
+
+	vcpu_long(self->v, perf_guest, 0);
+	vcpu_done(self->v);
+	vm_free(self->vm);
+	self->vm = vm_new(VM_IRQCHIP);
+	if (!(vm_cap(self->vm, KVM_CAP_X86_DISABLE_EXITS) & KVM_X86_DISABLE_EXITS_APERFMPERF)) {
+		EXPECT_EQ(-EINVAL, vm_enable_cap(self->vm, KVM_CAP_X86_DISABLE_EXITS, KVM_X86_DISABLE_EXITS_APERFMPERF));
+		SKIP(return, "no APERF and MPERF to be had");
+	}
+	EXPECT_EQ(0, vm_enable_cap(self->vm, KVM_CAP_X86_DISABLE_EXITS, KVM_X86_DISABLE_EXITS_APERFMPERF));
+	if (system("modprobe msr") || host_msr(MSR_IA32_MPERF) == ~0ULL)
+		SKIP(return, "the host's cannot be read");
+	stay_on(0, 0);
+	self->v = vcpu_new(self->vm, 0);
+	EXPECT_EQ(0, vcpu_get_msr(self->v, MSR_IA32_APERF, &val));
+	vcpu_long(self->v, perf_guest, 1);
+	for (i = 0; i < 100; i++) {
+		/* Where each access is put to the VMM's filter, which allows this one, it is no less there. */
+		if (i == 50)
+			must(ioctl(self->vm->fd, KVM_X86_SET_MSR_FILTER, &filter));
+		before = host_msr(MSR_IA32_MPERF + (i & 1));
+		exits = vcpu_stat(self->v, "exits");
+		val = guest_reads(self->v);
+		/* What tells of it are two exits, and a timer's interrupt may have been another. */
+		unseen |= i < 50 && vcpu_stat(self->v, "exits") - exits == 2;
+		after = host_msr(MSR_IA32_MPERF + (i & 1));
+		EXPECT_LE(before, val);
+		EXPECT_LE(val, after);
+	}
+	EXPECT_TRUE(unseen);
+}
+
 /* ---- hypercalls ---- */
 
 static void map_guest(u64 offered)

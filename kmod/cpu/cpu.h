@@ -87,10 +87,17 @@ u32 keel_guest_wrmsr(struct keel_vcpu *vcpu, u32 msr, u64 val);
 enum {
 	KEEL_MSRS_SPEC_CTRL	= 1,	/* KEEL_SPEC_OPEN */
 	KEEL_MSRS_CSTATES	= 2,	/* read only: how long its CPU was in which C-state */
-	KEEL_MSRS_NONE		= 4,	/* none, alone: each access is put to the VMM's filter */
+	KEEL_MSRS_APERFMPERF	= 4,	/* read only: how fast its CPU has been */
+	KEEL_MSRS_NONE		= 8,	/* none, alone: each access is put to the VMM's filter */
 	KEEL_NR_MSR_MAPS
 };
 unsigned int keel_msr_map(struct keel_vcpu *vcpu);
+/* Those of the sets that are only to be read. */
+#define KEEL_NR_OPEN_MSRS	6
+extern const struct keel_open_msr {
+	u32 msr;
+	u8 set;
+} keel_open_msrs[KEEL_NR_OPEN_MSRS];
 /* msr_filter.c: may the guest do so (KVM_MSR_FILTER_READ, _WRITE)? */
 bool keel_msr_filter_allows(struct keel_vcpu *vcpu, u32 msr, u32 access);
 VM_IOCTL(keel_set_msr_filter);

@@ -664,12 +664,36 @@ void keel_msr_setup(void)
 	}
 }
 
+const struct keel_open_msr keel_open_msrs[KEEL_NR_OPEN_MSRS] = {
+	{ MSR_CORE_C1_RES, KEEL_MSRS_CSTATES },
+	{ MSR_CORE_C3_RESIDENCY, KEEL_MSRS_CSTATES },
+	{ MSR_CORE_C6_RESIDENCY, KEEL_MSRS_CSTATES },
+	{ MSR_CORE_C7_RESIDENCY, KEEL_MSRS_CSTATES },
+	{ MSR_IA32_MPERF, KEEL_MSRS_APERFMPERF },
+	{ MSR_IA32_APERF, KEEL_MSRS_APERFMPERF },
+};
+
+static unsigned int open_sets(struct keel_vcpu *vcpu)
+{
+	return (vcpu->spec_ctrl_mode & KEEL_SPEC_OPEN ? KEEL_MSRS_SPEC_CTRL : 0) |
+	       (vcpu->vm->exits_off & KVM_X86_DISABLE_EXITS_CSTATE ? KEEL_MSRS_CSTATES : 0) |
+	       (vcpu->vm->exits_off & KVM_X86_DISABLE_EXITS_APERFMPERF ? KEEL_MSRS_APERFMPERF : 0);
+}
+
 unsigned int keel_msr_map(struct keel_vcpu *vcpu)
 {
-	if (vcpu->vm->msr_filter)
-		return KEEL_MSRS_NONE;
-	return (vcpu->spec_ctrl_mode & KEEL_SPEC_OPEN ? KEEL_MSRS_SPEC_CTRL : 0) |
-	       (vcpu->vm->exits_off & KVM_X86_DISABLE_EXITS_CSTATE ? KEEL_MSRS_CSTATES : 0);
+	return vcpu->vm->msr_filter ? KEEL_MSRS_NONE : open_sets(vcpu);
+}
+
+/* An MSR without a row.  It may be the CPU's, and open if there was no filter to be asked before. */
+static noinline int get_of_cpu(const struct msr_access *a, u64 *val)
+{
+	unsigned int i;
+
+	for (i = 0; !a->host && a->vcpu->vm->msr_filter && i < KEEL_NR_OPEN_MSRS; i++)
+		if (a->msr == keel_open_msrs[i].msr && open_sets(a->vcpu) & keel_open_msrs[i].set)
+			return !!rdmsrq_safe(a->msr, val);
+	return 1;
 }
 
 /* The three exclude each other. */
@@ -689,7 +713,9 @@ static __always_inline int get_msr(struct keel_vcpu *vcpu, u32 msr, u64 *val, bo
 	struct msr_access a = { .vcpu = vcpu, .msr = msr, .host = host };
 
 	a.row = find(&a.msr);
-	return a.row && may_access(&a) ? a.row->get(&a, val) : 1;
+	if (unlikely(!a.row))
+		return get_of_cpu(&a, val);
+	return may_access(&a) ? a.row->get(&a, val) : 1;
 }
 
 int keel_get_msr(struct keel_vcpu *vcpu, u32 msr, u64 *val, bool host)

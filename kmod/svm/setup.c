@@ -229,7 +229,7 @@ static const u32 direct_msrs[] = {
 /* APM 15.11: three ranges of 8,192 MSRs, two bits each, read then write. */
 #define MSRPM_ORDER	1
 
-static void msrpm_open(unsigned long *map, u32 msr)
+static void msrpm_open(unsigned long *map, u32 msr, bool write)
 {
 	static const u32 bases[] = { 0, 0xc0000000, 0xc0010000 };
 	unsigned int i;
@@ -240,7 +240,8 @@ static void msrpm_open(unsigned long *map, u32 msr)
 		if (n >= 8192)
 			continue;
 		__clear_bit((i * 8192 + n) * 2, map);
-		__clear_bit((i * 8192 + n) * 2 + 1, map);
+		if (write)
+			__clear_bit((i * 8192 + n) * 2 + 1, map);
 	}
 }
 
@@ -297,10 +298,14 @@ static int svm_alloc_cpus(void)
 			return -ENOMEM;
 		memset(svm_msrpm[i], 0xff, PAGE_SIZE << MSRPM_ORDER);
 		for (m = 0; i != KEEL_MSRS_NONE && m < ARRAY_SIZE(direct_msrs); m++)
-			msrpm_open(svm_msrpm[i], direct_msrs[m]);
+			msrpm_open(svm_msrpm[i], direct_msrs[m], true);
 		svm_msrpm_pa[i] = svm_pa(virt_to_page(svm_msrpm[i]));
 		if (i & KEEL_MSRS_SPEC_CTRL)
-			msrpm_open(svm_msrpm[i], MSR_IA32_SPEC_CTRL);
+			msrpm_open(svm_msrpm[i], MSR_IA32_SPEC_CTRL, true);
+		/* No CPU of AMD's has what tells of C-states. */
+		for (m = 0; m < KEEL_NR_OPEN_MSRS; m++)
+			if (i & keel_open_msrs[m].set & KEEL_MSRS_APERFMPERF)
+				msrpm_open(svm_msrpm[i], keel_open_msrs[m].msr, false);
 	}
 	for_each_possible_cpu(cpu) {
 		struct svm_cpu *sc = per_cpu_ptr(&svm_cpu, cpu);

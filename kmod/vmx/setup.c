@@ -452,11 +452,6 @@ static const u32 direct_msrs[] = {
 	MSR_IA32_SYSENTER_CS, MSR_IA32_SYSENTER_ESP, MSR_IA32_SYSENTER_EIP,
 };
 
-/* KVM_X86_DISABLE_EXITS_CSTATE */
-static const u32 cstate_msrs[] = {
-	MSR_CORE_C1_RES, MSR_CORE_C3_RESIDENCY, MSR_CORE_C6_RESIDENCY, MSR_CORE_C7_RESIDENCY,
-};
-
 /* SDM 24.6.9: a bit an MSR, set for an exit; reads of 0 and of 0xc0000000 on, then writes of the same. */
 static void open_msr(u8 *bitmap, u32 msr, bool write)
 {
@@ -475,8 +470,9 @@ static void fill_msr_bitmap(u8 *bitmap, unsigned int map, bool x2apic)
 			open_msr(bitmap, direct_msrs[m], write);
 		if (map & KEEL_MSRS_SPEC_CTRL)
 			open_msr(bitmap, MSR_IA32_SPEC_CTRL, write);
-		for (m = 0; map & KEEL_MSRS_CSTATES && !write && m < ARRAY_SIZE(cstate_msrs); m++)
-			open_msr(bitmap, cstate_msrs[m], write);
+		for (m = 0; !write && m < KEEL_NR_OPEN_MSRS; m++)
+			if (map & keel_open_msrs[m].set)
+				open_msr(bitmap, keel_open_msrs[m].msr, write);
 		/* No filter of a VMM's is asked about these. */
 		for (m = APIC_BASE_MSR; x2apic && m < APIC_BASE_MSR + 0x100; m++)
 			if (irq_x2apic_by_cpu(m, write))
