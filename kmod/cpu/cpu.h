@@ -143,6 +143,12 @@ VM_IOCTL(keel_set_pmu_event_filter);
 size_t keel_pmu_filter_setup(const struct keel_vm *vm, void *buf);	/* as those of the MSR filter */
 long keel_pmu_filter_from(struct keel_vm *vm, const void *buf, size_t size);
 
+/* -------------------------------------------------------------- backdoor.c */
+extern bool keel_vmware_backdoor;	/* #GPs are to exit, to: */
+int keel_emulate_gp(struct keel_vcpu *vcpu, u32 error);
+bool keel_backdoor_opens(enum emul_open what, u32 number);
+u64 keel_backdoor_counter(struct keel_vcpu *vcpu, u32 number);	/* one that it opens */
+
 /* ------------------------------------------------------------------- fpu.c */
 struct keel_fpu {
 	void *state;		/* keel's own XSAVE (or FXSAVE) area, standard format, 64-byte aligned */

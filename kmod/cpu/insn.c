@@ -600,6 +600,11 @@ static enum emul_result op_rdpmc(struct emul *e, u32 counter, u64 *val)
 	return !r ? EMUL_OK : r < 0 ? need_slow(to_insn(e)) : gp_fault(e);
 }
 
+static bool op_is_open(struct emul *e, enum emul_open what, u32 number)
+{
+	return keel_backdoor_opens(what, number);
+}
+
 static enum emul_result op_invlpg(struct emul *e, u64 linear)
 {
 	struct keel_vcpu *vcpu = to_insn(e)->vcpu;
@@ -728,7 +733,7 @@ static const struct emul_ops insn_ops = {
 	.get_xcr = op_get_xcr, .set_xcr = op_set_xcr, .cpuid = op_cpuid, .rdtsc = op_rdtsc, .rdpmc = op_rdpmc,
 	.invlpg = op_invlpg, .invpcid = op_invpcid, .sysop = op_sysop, .soft_int = op_soft_int,
 	.cpu_has = op_cpu_has, .read_vec = op_read_vec, .write_vec = op_write_vec, .read_kmask = op_read_kmask,
-	.fxstate = op_fxstate,
+	.fxstate = op_fxstate, .is_open = op_is_open,
 };
 
 /* -------------------------------------------------------------- the run */

@@ -423,6 +423,10 @@ int keel_rdpmc(struct keel_vcpu *vcpu, u32 ecx, u64 *val)
 	int nr = keel_hw.pmu->counter(vcpu, ecx);
 	struct keel_pmu *p = vcpu->pmu;
 
+	if (keel_backdoor_opens(EMUL_OPEN_COUNTER, ecx)) {
+		*val = keel_backdoor_counter(vcpu, ecx);
+		return 0;
+	}
 	*val = 0;
 	if (nr < 0)
 		return 1;

@@ -171,7 +171,7 @@ enum emul_result emul_io_allowed(struct emul *e, u16 port, unsigned int size)
 
 	if (e->mode != EMUL_MODE_VM86 && e->cpl <= emul_iopl(e))
 		return EMUL_OK;
-	if (e->mode == EMUL_MODE_REAL)
+	if (e->mode == EMUL_MODE_REAL || emul_is_open(e, EMUL_OPEN_PORT, port))
 		return EMUL_OK;
 
 	e->ops->get_seg(e, EMUL_SEG_TR, &tr);

@@ -176,6 +176,11 @@ enum emul_cpu {
 	EMUL_CPU_LZCNT,
 };
 
+enum emul_open {
+	EMUL_OPEN_PORT,
+	EMUL_OPEN_COUNTER,
+};
+
 enum emul_sysop {
 	EMUL_SYS_HLT,
 	EMUL_SYS_WBINVD,
@@ -286,6 +291,8 @@ struct emul_ops {
 	enum emul_result (*soft_int)(struct emul *e, u8 vector, enum emul_swint kind);
 
 	bool (*cpu_has)(struct emul *e, enum emul_cpu what);
+	/* May any program use that port, or read that counter, whatever IOPL, the TSS and CR4 say?  Optional. */
+	bool (*is_open)(struct emul *e, enum emul_open what, u32 number);
 
 	/* Vector registers 0 to 31 for moves, 16, 32 or 64 bytes. Optional. */
 	enum emul_result (*read_vec)(struct emul *e, unsigned int reg, void *buf,

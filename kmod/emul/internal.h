@@ -195,6 +195,11 @@ u64 emul_sp_add(struct emul *e, u64 sp, s64 delta);
 enum emul_result emul_jump(struct emul *e, u64 target, unsigned int bytes);
 enum emul_result emul_io_allowed(struct emul *e, u16 port, unsigned int size);
 
+static inline bool emul_is_open(struct emul *e, enum emul_open what, u32 number)
+{
+	return e->ops->is_open && e->ops->is_open(e, what, number);
+}
+
 /* exec.c: operands */
 u64 emul_offset(struct emul *e);
 enum emul_result emul_load_rm(struct emul *e, u64 *val, unsigned int bytes, unsigned int access);

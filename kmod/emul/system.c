@@ -274,7 +274,7 @@ enum emul_result emul_op_rdpmc(struct emul *e)
 	enum emul_result r = cr4_allows(e, X86_CR4_PCE, true);
 	u64 val;
 
-	if (!r)
+	if (!r || emul_is_open(e, EMUL_OPEN_COUNTER, e->regs[EMUL_RCX]))
 		r = e->ops->rdpmc(e, e->regs[EMUL_RCX], &val);
 	if (!r)
 		set_edx_eax(e, val);

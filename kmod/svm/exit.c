@@ -185,6 +185,11 @@ static int svm_ac(struct keel_vcpu *vcpu)
 	return KEEL_RESUME;
 }
 
+static int svm_gp(struct keel_vcpu *vcpu)
+{
+	return keel_emulate_gp(vcpu, to_svm(vcpu)->vmcb->control.exit_info_1);
+}
+
 static int svm_hlt(struct keel_vcpu *vcpu)
 {
 	u64 next;
@@ -326,6 +331,7 @@ static const struct svm_exit {
 	[EXCP(X86_TRAP_DB)]	= { BOTH(svm_db), "excp_db" },
 	[EXCP(X86_TRAP_BP)]	= { BOTH(keel_emulate_bp), "excp_bp" },
 	[EXCP(X86_TRAP_UD)]	= { ONLY_SLOW(keel_emulate_ud), "excp_ud" },
+	[EXCP(X86_TRAP_GP)]	= { BOTH(svm_gp), "excp_gp" },
 	[EXCP(X86_TRAP_PF)]	= { BOTH(svm_pf), "excp_pf" },
 	[EXCP(X86_TRAP_AC)]	= { BOTH(svm_ac), "excp_ac" },
 	[EXCP(X86_TRAP_MC)]	= { BOTH(svm_resume), "excp_mc" },	/* svm_enter() has seen to it */

@@ -118,6 +118,7 @@ void svm_update_intercepts(struct keel_vcpu *vcpu)
 	svm_intercept(svm, INTERCEPT_MWAIT, !(off & KVM_X86_DISABLE_EXITS_MWAIT));
 	svm_intercept(svm, INTERCEPT_EXCEPTION_OFFSET + X86_TRAP_UD,
 		      vcpu->smm || keel_has_quirk(vcpu->vm, KVM_X86_QUIRK_FIX_HYPERCALL_INSN));
+	svm_intercept(svm, INTERCEPT_EXCEPTION_OFFSET + X86_TRAP_GP, keel_vmware_backdoor);
 	svm_intercept(svm, INTERCEPT_EXCEPTION_OFFSET + X86_TRAP_BP, vcpu->debug.control & KVM_GUESTDBG_USE_SW_BP);
 	svm->vmcb->control.msrpm_base_pa = svm_msrpm_pa[keel_msr_map(vcpu)];
 	svm_touch(svm, CLEAN_PERM);

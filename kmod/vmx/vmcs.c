@@ -161,6 +161,7 @@ void vmx_update_intercepts(struct keel_vcpu *vcpu)
 	vmcs_write(CR4_GUEST_HOST_MASK, ~vmx->cr4_owned);
 	vmx_set_cr4(vcpu, cr4);
 	vmcs_write(EXCEPTION_BITMAP, EXCEPTIONS | (keel_hw.two_dim ? 0 : BIT(X86_TRAP_PF)) |
+		   (keel_vmware_backdoor ? BIT(X86_TRAP_GP) : 0) |
 		   (vcpu->debug.control & KVM_GUESTDBG_USE_SW_BP ? BIT(X86_TRAP_BP) : 0) |
 		   (vcpu->smm || keel_has_quirk(vcpu->vm, KVM_X86_QUIRK_FIX_HYPERCALL_INSN) ? BIT(X86_TRAP_UD) : 0));
 	/* Halted, where HLT does not exit, it is not any more. */

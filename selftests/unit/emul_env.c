@@ -292,6 +292,11 @@ static enum emul_result v_rdpmc(struct emul *em, u32 counter, u64 *val)
 	return EMUL_OK;
 }
 
+static bool v_is_open(struct emul *em, enum emul_open what, u32 number)
+{
+	return ENV(em)->has_open && (what == EMUL_OPEN_PORT ? number == 0x5658 : number == 0x10000);
+}
+
 static enum emul_result v_invlpg(struct emul *em, u64 linear)
 {
 	ENV(em)->last_invlpg = linear;
@@ -359,7 +364,7 @@ static const struct emul_ops env_ops = {
 	.set_xcr = v_set_xcr, .cpuid = v_cpuid, .rdtsc = v_rdtsc, .rdpmc = v_rdpmc,
 	.invlpg = v_invlpg, .invpcid = v_invpcid, .sysop = v_sysop, .soft_int = v_soft_int,
 	.cpu_has = v_cpu_has, .read_vec = v_read_vec, .write_vec = v_write_vec,
-	.read_kmask = v_read_kmask, .fxstate = v_fxstate,
+	.read_kmask = v_read_kmask, .fxstate = v_fxstate, .is_open = v_is_open,
 };
 
 void env_init(struct env *v)

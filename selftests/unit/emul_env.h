@@ -25,6 +25,7 @@ struct env {
 	u64 kmask[8];
 	struct emul_fx fx;
 	bool lacks_tzcnt;
+	bool has_open;		/* port 0x5658 and counter 0x10000 are anybody's */
 
 	/* What userspace has answered for the instruction in progress. */
 	u8 replay[256];

@@ -312,4 +312,16 @@ void io_permission(void)
 	CHECK(RUN(0xee) == EMUL_OK);
 	v->e.mode = EMUL_MODE_VM86;	/* the bitmap counts whatever IOPL says */
 	FAULTS(RUN(0xee), EMUL_VEC_GP, 0);
+	/* but of what is anybody's */
+	RDX = 0x5658;
+	FAULTS(RUN(0xee), EMUL_VEC_GP, 0);
+	RCX = 0x10000;
+	FAULTS(RUN(0x0f, 0x33), EMUL_VEC_GP, 0);
+	v->has_open = true;
+	CHECK(RUN(0xee) == EMUL_OK);
+	RDX = 0x5659;
+	FAULTS(RUN(0xee), EMUL_VEC_GP, 0);
+	CHECK(RUN(0x0f, 0x33) == EMUL_OK && RAX == 0x10000 && RDX == 1);
+	RCX = 0x10001;
+	FAULTS(RUN(0x0f, 0x33), EMUL_VEC_GP, 0);
 }
