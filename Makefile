@@ -8,7 +8,7 @@
 # make check            every test
 # make bench            what exits cost, beside the kernel's own kvm module, with mitigations and without, on 6.1 and 6.12
 # make boots            the lab machine twenty times in a row, each with its own layout in memory (KASLR)
-# make kvm-selftests    the kernel's own tests of KVM, on its module and on keel
+# make kvm-selftests    the kernel's own tests of KVM, on its module and on keel (RELEASE=sid: those of the newest kernel)
 # make shell            a shell in the lab machine, keel loaded
 # make tools            the command keel and the library libkeel, in build/tools and build/libkeel
 # make examples         the programs in examples/, in build/examples
