@@ -52,6 +52,7 @@
 #include <asm/tsc.h>
 #include <asm/vmx.h>
 #include <asm/irq_vectors.h>
+#include <uapi/kvm-newer.h>
 #ifdef KEEL_HAS_LINUX_UNALIGNED
 #include <linux/unaligned.h>
 #else
@@ -649,40 +650,6 @@ static inline int keel_guest_mode_work(void)
 #define KEEL_POSTED_VECTOR	POSTED_INTR_VECTOR
 #else
 #define KEEL_POSTED_VECTOR	0
-#endif
-
-#ifndef KVM_CAP_PRE_FAULT_MEMORY	/* 6.10: Documentation/virt/kvm/api.rst 4.143, include/uapi/linux/kvm.h */
-#define KVM_CAP_PRE_FAULT_MEMORY	236
-#define KVM_PRE_FAULT_MEMORY		_IOWR(KVMIO, 0xd5, struct kvm_pre_fault_memory)
-
-struct kvm_pre_fault_memory {
-	__u64 gpa;
-	__u64 size;
-	__u64 flags;
-	__u64 padding[5];
-};
-#endif
-
-#ifndef KVM_CAP_PMU_EVENT_MASKED_EVENTS	/* 6.3: api.rst 4.120 */
-#define KVM_CAP_PMU_EVENT_MASKED_EVENTS	226
-#define KVM_PMU_EVENT_FLAG_MASKED_EVENTS	1
-#define KVM_PMU_MASKED_ENTRY_EVENT_SELECT	(GENMASK_ULL(7, 0) | GENMASK_ULL(35, 32))
-#define KVM_PMU_MASKED_ENTRY_UMASK_MASK		GENMASK_ULL(63, 56)
-#define KVM_PMU_MASKED_ENTRY_UMASK_MATCH	GENMASK_ULL(15, 8)
-#define KVM_PMU_MASKED_ENTRY_EXCLUDE		BIT_ULL(55)
-#endif
-
-#ifndef KVM_CAP_X86_APIC_BUS_CYCLES_NS	/* 6.11: api.rst 7.35 */
-#define KVM_CAP_X86_APIC_BUS_CYCLES_NS	237
-#endif
-
-#ifndef KVM_X86_DISABLE_EXITS_APERFMPERF	/* 6.17: api.rst 7.13 */
-#define KVM_X86_DISABLE_EXITS_APERFMPERF	(1 << 4)
-#endif
-
-#ifndef KVM_X2APIC_ENABLE_SUPPRESS_EOI_BROADCAST		/* 7.0 */
-#define KVM_X2APIC_ENABLE_SUPPRESS_EOI_BROADCAST	(1ULL << 2)
-#define KVM_X2APIC_DISABLE_SUPPRESS_EOI_BROADCAST	(1ULL << 3)
 #endif
 
 #endif

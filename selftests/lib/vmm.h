@@ -27,39 +27,8 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <unistd.h>
-#include <linux/kvm.h>
 #include <linux/kvm_para.h>
-
-/* Newer than the headers */
-#ifndef KVM_X2APIC_ENABLE_SUPPRESS_EOI_BROADCAST
-#define KVM_X2APIC_ENABLE_SUPPRESS_EOI_BROADCAST	(1ULL << 2)
-#define KVM_X2APIC_DISABLE_SUPPRESS_EOI_BROADCAST	(1ULL << 3)
-#endif
-
-#ifndef KVM_CAP_PMU_EVENT_MASKED_EVENTS
-#define KVM_CAP_PMU_EVENT_MASKED_EVENTS		226
-#define KVM_PMU_EVENT_FLAG_MASKED_EVENTS	1
-#endif
-
-#ifndef KVM_CAP_X86_APIC_BUS_CYCLES_NS
-#define KVM_CAP_X86_APIC_BUS_CYCLES_NS		237
-#endif
-
-#ifndef KVM_X86_DISABLE_EXITS_APERFMPERF
-#define KVM_X86_DISABLE_EXITS_APERFMPERF	(1 << 4)
-#endif
-
-#ifndef KVM_CAP_PRE_FAULT_MEMORY
-#define KVM_CAP_PRE_FAULT_MEMORY	236
-#define KVM_PRE_FAULT_MEMORY		_IOWR(KVMIO, 0xd5, struct kvm_pre_fault_memory)
-
-struct kvm_pre_fault_memory {
-	__u64 gpa;
-	__u64 size;
-	__u64 flags;
-	__u64 padding[5];
-};
-#endif
+#include "kvm-newer.h"
 
 typedef uint8_t u8;
 typedef uint16_t u16;
