@@ -66,10 +66,14 @@ struct keel_vcpu;
 #include "pv/pv.h"
 #include "snap/snap.h"
 
-/* Habits of the ABI that a VMM may turn off (KVM_CAP_DISABLE_QUIRKS2); those of KVM's that are none here are not among them. */
+/*
+ * Habits of the ABI that a VMM may turn off (KVM_CAP_DISABLE_QUIRKS2).  Two it need not: a slot that goes takes nothing of
+ * others with it, and on Intel no CPU enters a guest with CR0.CD or NW.
+ */
 #define KEEL_QUIRKS	(KVM_X86_QUIRK_LINT0_REENABLED | KVM_X86_QUIRK_LAPIC_MMIO_HOLE |	\
 			 KVM_X86_QUIRK_OUT_7E_INC_RIP | KVM_X86_QUIRK_MISC_ENABLE_NO_MWAIT | KVM_X86_QUIRK_FIX_HYPERCALL_INSN |	\
-			 KVM_X86_QUIRK_MWAIT_NEVER_UD_FAULTS)
+			 KVM_X86_QUIRK_MWAIT_NEVER_UD_FAULTS | KVM_X86_QUIRK_CD_NW_CLEARED | KVM_X86_QUIRK_SLOT_ZAP_ALL |	\
+			 KVM_X86_QUIRK_STUFF_FEATURE_MSRS)
 #define KEEL_EXIT_HYPERCALLS	BIT(KVM_HC_MAP_GPA_RANGE)
 
 #define DR7_GD		BIT(13)		/* general detect: MOV DR raises #DB */

@@ -162,10 +162,10 @@ static long vm_cap_user_space_msr(struct keel_vm *vm, u64 arg)
 	return 0;
 }
 
-/* The older form takes any bits; those that mean nothing here are dropped. */
+/* The older form takes any bits; those that mean nothing here are dropped.  What is off stays off. */
 static long vm_cap_disable_quirks(struct keel_vm *vm, u64 arg)
 {
-	WRITE_ONCE(vm->quirks_off, arg & KEEL_QUIRKS);
+	WRITE_ONCE(vm->quirks_off, vm->quirks_off | (arg & KEEL_QUIRKS));
 	keel_request_all(vm, KEEL_REQ_INTERCEPTS, false);
 	return 0;
 }

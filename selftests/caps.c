@@ -64,6 +64,69 @@ TEST_F(caps, quirks_mwait)
 	run_mwait(v, 1);
 }
 
+static const u32 feature_msrs[] = {
+	MSR_IA32_UCODE_REV, MSR_PLATFORM_INFO, MSR_IA32_ARCH_CAPABILITIES, MSR_IA32_PERF_CAPABILITIES,
+};
+
+/* What a CPU can is the VMM's to say: without the habit it has said nothing yet */
+TEST_F(caps, quirks_feature_msrs)
+{
+	int quirks = vm_cap(self->vm, KVM_CAP_DISABLE_QUIRKS2), i;
+	struct vm *vm;
+	struct vcpu *v;
+	u64 val;
+
+	if (!(quirks & KVM_X86_QUIRK_STUFF_FEATURE_MSRS))
+		SKIP(return, "no KVM_X86_QUIRK_STUFF_FEATURE_MSRS");
+	EXPECT_EQ(1, vcpu_get_msr(self->v, MSR_IA32_UCODE_REV, &val));
+	EXPECT_NE(0, val);
+	EXPECT_EQ(1, vcpu_get_msr(self->v, MSR_PLATFORM_INFO, &val));
+	EXPECT_EQ(MSR_PLATFORM_INFO_CPUID_FAULT, val);
+	vm = vm_new(VM_IRQCHIP);
+	must(vm_enable_cap(vm, KVM_CAP_DISABLE_QUIRKS2, KVM_X86_QUIRK_STUFF_FEATURE_MSRS));
+	v = vcpu_new(vm, 0);
+	for (i = 0; i < ARRAY_SIZE(feature_msrs); i++) {
+		val = 0;
+		vcpu_get_msr(v, feature_msrs[i], &val);		/* what there is not is nothing as well */
+		EXPECT_EQ(0, val)
+			TH_LOG("MSR %#x", feature_msrs[i]);
+	}
+	EXPECT_EQ(1, vcpu_set_msr(v, MSR_PLATFORM_INFO, MSR_PLATFORM_INFO_CPUID_FAULT));
+	EXPECT_EQ(1, vcpu_get_msr(v, MSR_PLATFORM_INFO, &val));
+	EXPECT_EQ(MSR_PLATFORM_INFO_CPUID_FAULT, val);
+	vm_free(vm);
+}
+
+static void uncached_guest(u64 arg)
+{
+	write_cr0(read_cr0() | X86_CR0_CD);
+	guest_eq(!!(read_cr0() & X86_CR0_CD), 1);
+	write_cr0(read_cr0() | X86_CR0_NW);
+	guest_eq(read_cr0() & (X86_CR0_CD | X86_CR0_NW), X86_CR0_CD | X86_CR0_NW);
+	guest_sync(0);
+	write_cr0(read_cr0() & ~(X86_CR0_CD | X86_CR0_NW));
+	guest_eq(read_cr0() & (X86_CR0_CD | X86_CR0_NW), 0);
+	guest_done(0);
+}
+
+/* The guest sees what it has written, whatever the CPU makes of it; and what is off stays off */
+TEST_F(caps, quirks_cd_nw)
+{
+	struct kvm_sregs s;
+	int i;
+
+	if (!(vm_cap(self->vm, KVM_CAP_DISABLE_QUIRKS2) & KVM_X86_QUIRK_CD_NW_CLEARED))
+		SKIP(return, "no KVM_X86_QUIRK_CD_NW_CLEARED");
+	for (i = 0; i < 3; i++) {
+		vcpu_long(self->v, uncached_guest, 0);
+		vcpu_sync(self->v);
+		vcpu_get_sregs(self->v, &s);
+		EXPECT_EQ(X86_CR0_CD | X86_CR0_NW, s.cr0 & (X86_CR0_CD | X86_CR0_NW));
+		vcpu_done(self->v);
+		must(vm_enable_cap(self->vm, KVM_CAP_DISABLE_QUIRKS2, i ? 0 : KVM_X86_QUIRK_CD_NW_CLEARED));
+	}
+}
+
 /* The LAPIC's page, while nobody answers there */
 static void hole_guest(u64 arg)
 {
@@ -276,7 +339,9 @@ TEST_F(caps, hypercall_to_user)
 	EXPECT_EQ(0x1000, run->hypercall.args[0]);
 	EXPECT_EQ(5, run->hypercall.args[1]);
 	EXPECT_EQ(0, run->hypercall.args[2]);
-	EXPECT_EQ(1, run->hypercall.longmode);
+	EXPECT_EQ(1, run->hypercall.longmode);	/* of the flags, as they are called now, the only one */
+	EXPECT_EQ(0, run->hypercall.pad);
+	EXPECT_EQ(0, run->hypercall.ret);	/* until the VMM says otherwise */
 	run->hypercall.ret = 0x77;
 	vcpu_done(self->v);
 }

@@ -670,7 +670,8 @@ TEST_F(state, tsc)
 	EXPECT_EQ(0, xioctl(self->v->fd, KVM_SET_TSC_KHZ, khz));
 	EXPECT_EQ(0, xioctl(self->v->fd, KVM_SET_TSC_KHZ, 0));
 	EXPECT_EQ(khz, xioctl(self->v->fd, KVM_GET_TSC_KHZ, 0));
-	EXPECT_EQ(0, xioctl(self->vm->fd, KVM_SET_TSC_KHZ, khz));
+	/* the VM's is for vCPUs to come, which from 6.17 on means before any */
+	EXPECT_EQ(vm_cap(self->vm, KVM_CAP_ONE_REG) ? -EINVAL : 0, xioctl(self->vm->fd, KVM_SET_TSC_KHZ, khz));
 
 	EXPECT_EQ(1, vcpu_set_msr(self->v, MSR_IA32_TSC, 1ULL << 50));
 	EXPECT_EQ(1, vcpu_get_msr(self->v, MSR_IA32_TSC, &a));
@@ -684,15 +685,22 @@ TEST_F(state, tsc)
 /* A VM's TSC frequency is what vCPUs made after it start with */
 TEST_F(state, tsc_khz_of_vm)
 {
-	int khz = xioctl(self->vm->fd, KVM_GET_TSC_KHZ, 0);
+	struct vm *vm = vm_new(VM_PLAIN);
+	int khz = xioctl(vm->fd, KVM_GET_TSC_KHZ, 0);
 
-	if (!vm_cap(self->vm, KVM_CAP_VM_TSC_CONTROL))
+	if (!vm_cap(vm, KVM_CAP_VM_TSC_CONTROL)) {
+		vm_free(vm);
 		SKIP(return, "no KVM_CAP_VM_TSC_CONTROL");
-	EXPECT_EQ(0, xioctl(self->vm->fd, KVM_SET_TSC_KHZ, khz / 2));
-	EXPECT_EQ(khz / 2, xioctl(self->vm->fd, KVM_GET_TSC_KHZ, 0));
-	EXPECT_EQ(khz / 2, xioctl(vcpu_new(self->vm, 1)->fd,
-				  KVM_GET_TSC_KHZ, 0));
+	}
+	EXPECT_EQ(0, xioctl(vm->fd, KVM_SET_TSC_KHZ, khz / 2));
+	EXPECT_EQ(khz / 2, xioctl(vm->fd, KVM_GET_TSC_KHZ, 0));
+	EXPECT_EQ(khz / 2, xioctl(vcpu_new(vm, 0)->fd, KVM_GET_TSC_KHZ, 0));
 	EXPECT_EQ(khz, xioctl(self->v->fd, KVM_GET_TSC_KHZ, 0));
+	/* which one has it, others have, too; its own it may still choose */
+	EXPECT_EQ(vm_cap(vm, KVM_CAP_ONE_REG) ? -EINVAL : 0, xioctl(vm->fd, KVM_SET_TSC_KHZ, khz));
+	EXPECT_EQ(0, xioctl(vm->vcpu[0]->fd, KVM_SET_TSC_KHZ, khz));
+	EXPECT_EQ(khz, xioctl(vm->vcpu[0]->fd, KVM_GET_TSC_KHZ, 0));
+	vm_free(vm);
 }
 
 TEST_F(state, translate)
@@ -737,6 +745,7 @@ TEST_F(state, sync_regs)
 	NEED_CAP(self->vm, KVM_CAP_SYNC_REGS);
 	EXPECT_EQ(KVM_SYNC_X86_REGS | KVM_SYNC_X86_SREGS | KVM_SYNC_X86_EVENTS,
 		  valid);
+	EXPECT_EQ(valid, xioctl(self->vm->sys, KVM_CHECK_EXTENSION, KVM_CAP_SYNC_REGS));
 	vcpu_long(self->v, sync_guest, 0);
 	run->kvm_valid_regs = 1 << 20;
 	EXPECT_EQ(-EINVAL, xioctl(self->v->fd, KVM_RUN, 0));

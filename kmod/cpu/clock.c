@@ -870,7 +870,7 @@ VM_IOCTL(keel_vm_set_tsc_khz)
 	u32 khz = arg ?: tsc_khz;
 	u64 ratio;
 
-	if (arg > U32_MAX)
+	if (arg > U32_MAX || vm->nr_vcpus)
 		return -EINVAL;
 	if (ratio_for(khz, &ratio))
 		return -EINVAL;

@@ -776,9 +776,11 @@ void keel_msrs_reset(struct keel_vcpu *vcpu, bool init)
 	(void)keel_call(set_msr, vcpu, MSR_IA32_CR_PAT, m->pat);
 	m->misc_enable = MSR_IA32_MISC_ENABLE_FAST_STRING | MSR_IA32_MISC_ENABLE_BTS_UNAVAIL |
 			 MSR_IA32_MISC_ENABLE_PEBS_UNAVAIL;
-	m->platform_info = MSR_PLATFORM_INFO_CPUID_FAULT;
-	m->arch_capabilities = host_arch_capabilities();
-	m->ucode_rev = 0x0000000100000000ULL;	/* a revision: some guests take 0 for "no microcode loaded" */
+	if (keel_has_quirk(vcpu->vm, KVM_X86_QUIRK_STUFF_FEATURE_MSRS)) {	/* else they are the VMM's to choose */
+		m->platform_info = MSR_PLATFORM_INFO_CPUID_FAULT;
+		m->arch_capabilities = host_arch_capabilities();
+		m->ucode_rev = 0x0000000100000000ULL;	/* a revision: some guests take 0 for "no microcode loaded" */
+	}
 	m->mcg_cap = KEEL_MCE_BANKS;
 	vcpu->spec_ctrl = 0;
 	vcpu->smbase = 0x30000;

@@ -273,7 +273,8 @@ int keel_pmu_init(struct keel_vcpu *vcpu)
 	if (!p)
 		return -ENOMEM;
 	p->vcpu = vcpu;
-	p->capabilities = keel_pmu_host.capabilities;
+	if (keel_has_quirk(vcpu->vm, KVM_X86_QUIRK_STUFF_FEATURE_MSRS))
+		p->capabilities = keel_pmu_host.capabilities;
 	init_irq_work(&p->work, overflow_work);
 	vcpu->pmu = p;
 	keel_pmu_reset(vcpu);

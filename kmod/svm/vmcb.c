@@ -278,6 +278,7 @@ static void svm_shadow_crs(struct keel_vcpu *vcpu)
 void svm_set_cr0(struct keel_vcpu *vcpu, u64 val)
 {
 	struct svm_vcpu *svm = to_svm(vcpu);
+	u64 hidden;
 
 	vcpu->cr0 = val;
 	vcpu->avail |= BIT(KEEL_LAZY_CR0);
@@ -287,11 +288,13 @@ void svm_set_cr0(struct keel_vcpu *vcpu, u64 val)
 	}
 	/*
 	 * CD and NW would make all of the guest's memory uncached for as long as its firmware forgets to
-	 * clear them; the memory is coherent anyway, so the hardware does not see them, and the guest reads CR0 from us.
+	 * clear them; the memory is coherent anyway, so the hardware does not see them, and the guest reads CR0 from us:
+	 * unless the VMM wants it otherwise.
 	 */
-	svm->vmcb->save.cr0 = (val & ~(u64)(X86_CR0_CD | X86_CR0_NW)) | X86_CR0_ET;
-	svm_intercept(svm, INTERCEPT_CR0_READ, val & (X86_CR0_CD | X86_CR0_NW));
-	svm_intercept(svm, INTERCEPT_CR0_WRITE, val & (X86_CR0_CD | X86_CR0_NW));
+	hidden = keel_has_quirk(vcpu->vm, KVM_X86_QUIRK_CD_NW_CLEARED) ? val & (X86_CR0_CD | X86_CR0_NW) : 0;
+	svm->vmcb->save.cr0 = (val & ~hidden) | X86_CR0_ET;
+	svm_intercept(svm, INTERCEPT_CR0_READ, hidden);
+	svm_intercept(svm, INTERCEPT_CR0_WRITE, hidden);
 	svm_touch(svm, CLEAN_CR);
 }
 
