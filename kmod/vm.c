@@ -287,6 +287,7 @@ static const struct keel_ioctl vm_ioctls[] = {
 	VM_ENTRY(KVM_CHECK_EXTENSION, LOCK_NONE, vm_check_extension),
 	VM_ENTRY(KVM_CREATE_VCPU, LOCK_VM, vm_create_vcpu),
 	VM_ENTRY(KVM_SET_USER_MEMORY_REGION, LOCK_NONE, keel_set_memory_region),
+	VM_ENTRY(KVM_SET_USER_MEMORY_REGION2, LOCK_NONE, keel_set_memory_region),
 	VM_ENTRY(KVM_SET_NR_MMU_PAGES, LOCK_NONE, mmu_set_nr_pages),
 	VM_ENTRY(KVM_GET_NR_MMU_PAGES, LOCK_NONE, mmu_get_nr_pages),
 	VM_ENTRY(KVM_GET_DIRTY_LOG, LOCK_NONE, keel_get_dirty_log),
@@ -449,7 +450,7 @@ long keel_create_vm(unsigned long type)
 	struct file *file;
 	int fd;
 
-	if (type)
+	if (type != KVM_X86_DEFAULT_VM)
 		return -EINVAL;
 	fd = get_unused_fd_flags(O_CLOEXEC);
 	if (fd < 0)

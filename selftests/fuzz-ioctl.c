@@ -288,7 +288,7 @@ static void add_fd(u64 *s, int fd, enum what what, int vm)
  * y  0 or 1, 4 bytes   s  a memslot   g G  a guest address, 8 or 4 bytes   z  a size   u  an address of the user's   p  a buffer's
  * f  an eventfd or other file   i  a GSI   A  an MSI's address, or small   c  a capability   m v  an MSR, a value for one
  * n( )  a count of 4 bytes, and so many times what is between   R( )  sixteen times   P  a multiple of 64, 4 bytes
- * L  a count of MSRs   D  what of a guest to debug   S  a signal mask that lets our signal in   N  room for entries
+ * r  a register's number, mostly an MSR's   L  a count of MSRs   D  what of a guest to debug   S  a signal mask that lets our signal in   N  room for entries
  */
 static const struct row {
 	enum what what;
@@ -304,7 +304,8 @@ static const struct row {
 
 	{ VM, KVM_CHECK_EXTENSION, 0, "c" }, { VM, KVM_CREATE_VCPU, 0, "X", VCPU },
 	{ VM, KVM_SET_USER_MEMORY_REGION, 0, "sxgzu" }, { VM, KVM_SET_USER_MEMORY_REGION, 0, "sxgzu" },
-	{ VM, KVM_SET_USER_MEMORY_REGION, 0, "sxgzu" }, { VM, KVM_SET_NR_MMU_PAGES, 0, "X" }, { VM, KVM_GET_NR_MMU_PAGES },
+	{ VM, KVM_SET_USER_MEMORY_REGION, 0, "sxgzu" }, { VM, KVM_SET_USER_MEMORY_REGION2, 0, "sxgzuqw" },
+	{ VM, KVM_SET_NR_MMU_PAGES, 0, "X" }, { VM, KVM_GET_NR_MMU_PAGES },
 	{ VM, KVM_GET_DIRTY_LOG, 0, "s0p" }, { VM, KVM_CLEAR_DIRTY_LOG, 0, "sPXp" }, { VM, KVM_RESET_DIRTY_RINGS },
 	{ VM, KVM_SET_TSS_ADDR, 0, "g" }, { VM, KVM_SET_IDENTITY_MAP_ADDR, 0, "g" }, { VM, KVM_SET_BOOT_CPU_ID, 0, "X" },
 	{ VM, KVM_ENABLE_CAP, 0, "c0XXXX" }, { VM, KVM_ENABLE_CAP, 0, "c0XXXX" }, { VM, KVM_CREATE_IRQCHIP },
@@ -331,6 +332,7 @@ static const struct row {
 	{ VCPU, KVM_GET_VCPU_EVENTS }, { VCPU, KVM_SET_VCPU_EVENTS, KVM_GET_VCPU_EVENTS }, { VCPU, KVM_INTERRUPT, 0, "x" },
 	{ VCPU, KVM_NMI }, { VCPU, KVM_SMI }, { VCPU, KVM_GET_MP_STATE }, { VCPU, KVM_SET_MP_STATE, 0, "x" }, { VCPU, KVM_GET_LAPIC },
 	{ VCPU, KVM_SET_LAPIC, KVM_GET_LAPIC }, { VCPU, KVM_SET_VAPIC_ADDR, 0, "g" }, { VCPU, KVM_SET_CPUID, 0, "n0(wwwwww)" },
+	{ VCPU, KVM_GET_ONE_REG, 0, "rp" }, { VCPU, KVM_SET_ONE_REG, 0, "rp" }, { VCPU, KVM_GET_REG_LIST, 0, "x0" },
 	{ VCPU, KVM_GET_CPUID2, 0, "N" }, { VCPU, KVM_SET_CPUID2, KVM_GET_CPUID2, "" }, { VCPU, KVM_GET_MSRS, 0, "n0(m0v)" },
 	{ VCPU, KVM_SET_MSRS, 0, "n0(m0v)" }, { VCPU, KVM_SET_MSRS, 0, "n0(m0v)" }, { VCPU, KVM_SET_MSRS, 0, "n0(m0v)" },
 	{ VCPU, KVM_X86_SETUP_MCE, 0, "q" }, { VCPU, KVM_X86_SET_MCE, 0, "qqqqb" }, { VCPU, KVM_SET_TSC_KHZ, 0, "q" },
@@ -388,6 +390,7 @@ static const char *fill(struct filler *f, const char *arg, unsigned int times)
 			case 'A': put(f, below(s, 2) ? 0xfee00000 | below(s, 4) << 12 | below(s, 4) << 2 : below(s, 24), 4); break;
 			case 'c': put(f, below(s, 32) ? below(s, 240) : any(s), 4); break;
 			case 'm': put(f, msr(s), 4); break;
+			case 'r': put(f, below(s, 8) ? KVM_X86_REG_MSR(msr(s)) : any(s), 8); break;
 			case 'v': put(f, msr_val(s), 8); break;
 			case 'P': put(f, below(s, 40) * 64, 4); break;
 			case 'L': put(f, below(s, 2) ? 0 : below(s, 0x300), 4); break;

@@ -58,6 +58,27 @@ TEST_F(slot, refusals)
 				 SLOT_GPA, 4096, m, 0));
 }
 
+/* What KVM_RUN says of memory that is not there; where it has nothing to say, it is an older KVM's */
+#define EXPECT_FAULT(v, at) do {							\
+	struct vcpu *ef = v;								\
+	struct kvm_run_memory_fault *f = kvm_run_memory_fault(ef->run);			\
+											\
+	memset(f, 0xff, sizeof(*f));							\
+	EXPECT_EQ(-EFAULT, xioctl(ef->fd, KVM_RUN, 0));					\
+	if (faults_are_told(ef->vm)) {							\
+		EXPECT_EQ(KVM_EXIT_MEMORY_FAULT, ef->run->exit_reason);			\
+		EXPECT_EQ(at, f->gpa);							\
+		EXPECT_EQ(4096, f->size);						\
+		EXPECT_EQ(0, f->flags);							\
+	}										\
+} while (0)
+
+/* KVM's own offers it for memory that is private to guests, and tells nothing of the other */
+static bool faults_are_told(struct vm *vm)
+{
+	return vm_cap(vm, KVM_CAP_MEMORY_FAULT_INFO) && fd_stat(vm->fd, "memslot_stood_ns") != NO_STAT;
+}
+
 TEST_F(slot, overlap)
 {
 	struct vm *vm = self->vm;
@@ -100,6 +121,108 @@ TEST_F(slot, changes)
 	EXPECT_EQ(0, vm_try_slot(vm, 1, SLOT_GPA, 0, NULL, 0));
 	EXPECT_EQ(-EINVAL, vm_try_slot(vm, 1, SLOT_GPA, 0, NULL, 0));
 	EXPECT_EQ(0, vm_try_slot(vm, 1, SLOT_GPA, 0x2000, m, KVM_MEM_READONLY));
+}
+
+static int try_slot2(struct vm *vm, u64 gpa, u64 size, void *hva, u32 flags)
+{
+	struct kvm_userspace_memory_region2 r;
+
+	/* What is a flag's alone is not looked at without it */
+	memset(&r, 0xa5, sizeof(r));
+	r.slot = 1;
+	r.flags = flags;
+	r.guest_phys_addr = gpa;
+	r.memory_size = size;
+	r.userspace_addr = (uintptr_t)hva;
+	return xioctl(vm->fd, KVM_SET_USER_MEMORY_REGION2, &r);
+}
+
+static void longer_guest(u64 arg)
+{
+	volatile u32 *a = (u32 *)SLOT_GPA;
+
+	guest_eq(a[0], 0x1234);
+	a[1024] = 0x5678;
+	guest_done(0);
+}
+
+/* The longer form: the same slots, refused for the same */
+TEST_F(slot, longer_form)
+{
+	struct vm *vm = self->vm;
+	u8 *m = self->mem;
+
+	if (!vm_cap(vm, KVM_CAP_USER_MEMORY2)) {
+		EXPECT_EQ(-ENOTTY, try_slot2(vm, SLOT_GPA, 0x2000, m, 0));
+		SKIP(return, "no KVM_CAP_USER_MEMORY2");
+	}
+	EXPECT_EQ(vm_cap(vm, KVM_CAP_USER_MEMORY2), xioctl(vm->sys, KVM_CHECK_EXTENSION, KVM_CAP_USER_MEMORY2));
+	EXPECT_EQ(-EFAULT, xioctl(vm->fd, KVM_SET_USER_MEMORY_REGION2, (void *)8));
+	EXPECT_EQ(-EINVAL, try_slot2(vm, SLOT_GPA + 1, 4096, m, 0));
+	EXPECT_EQ(-EINVAL, try_slot2(vm, SLOT_GPA, 4095, m, 0));
+	EXPECT_EQ(-EINVAL, try_slot2(vm, SLOT_GPA, 4096, m + 8, 0));
+	EXPECT_EQ(-EINVAL, try_slot2(vm, SLOT_GPA, 4096, m, 1 << 5));
+	EXPECT_EQ(-EINVAL, try_slot2(vm, SLOT_GPA, 0, m, 0));
+	EXPECT_EQ(-EEXIST, try_slot2(vm, 0, 4096, m, 0));
+	if (!vm_cap(vm, KVM_CAP_GUEST_MEMFD))
+		EXPECT_EQ(-EINVAL, try_slot2(vm, SLOT_GPA, 4096, m, KVM_MEM_GUEST_MEMFD));
+	EXPECT_EQ(-EINVAL, vm_try_slot(vm, 1, SLOT_GPA, 4096, m, KVM_MEM_GUEST_MEMFD));
+
+	*(u32 *)m = 0x1234;
+	EXPECT_EQ(0, try_slot2(vm, SLOT_GPA, 0x2000, m, 0));
+	vcpu_long(self->v, longer_guest, 0);
+	vcpu_done(self->v);
+	EXPECT_EQ(0x5678, *(u32 *)(m + 4096));
+	/* what one made the other changes */
+	EXPECT_EQ(-EINVAL, try_slot2(vm, SLOT_GPA, 0x2000, m, KVM_MEM_READONLY));
+	EXPECT_EQ(0, vm_try_slot(vm, 1, SLOT_GPA, 0x2000, m, KVM_MEM_LOG_DIRTY_PAGES));
+	EXPECT_EQ(0, try_slot2(vm, SLOT_GPA + 0x10000, 0x2000, m, KVM_MEM_LOG_DIRTY_PAGES));
+	EXPECT_EQ(0, vm_try_slot(vm, 1, 0, 0, NULL, 0));
+	EXPECT_EQ(-EINVAL, try_slot2(vm, 0, 0, NULL, 0));
+}
+
+static void near_guest(u64 arg)
+{
+	volatile u32 *p = (u32 *)SLOT_GPA;
+	u32 i, sum = 0;
+
+	for (i = 0; i < 64; i++)
+		sum += p[i * 1024];
+	guest_sync(sum);
+	sum = p[(1UL << 24) / 4];
+	guest_sync(sum);
+	for (i = 0; i < 64; i++)
+		sum += p[i * 1024];
+	guest_done(0);
+}
+
+static u64 faults_of(struct vcpu *v)
+{
+	u64 n = fd_stat(v->fd, "pf_fixed");	/* KVM's name */
+
+	return n == NO_STAT ? vcpu_stat(v, "page_faults") : n;
+}
+
+/* Of a slot that goes nothing is left; what is mapped of others may stay, and does where the VMM wants it */
+TEST_F(slot, others_stay)
+{
+	struct vm *vm = self->vm;
+	struct vcpu *v = self->v;
+	u64 faults;
+
+	if (!(vm_cap(vm, KVM_CAP_DISABLE_QUIRKS2) & KVM_X86_QUIRK_SLOT_ZAP_ALL))
+		SKIP(return, "no KVM_X86_QUIRK_SLOT_ZAP_ALL");
+	must(vm_enable_cap(vm, KVM_CAP_DISABLE_QUIRKS2, KVM_X86_QUIRK_SLOT_ZAP_ALL));
+	vm_slot(vm, 1, SLOT_GPA, MEM2 / 2, self->mem, 0);
+	vm_slot(vm, 2, SLOT_GPA + (1UL << 24), MEM2 / 2, self->mem + MEM2 / 2, 0);
+	*(u32 *)(self->mem + MEM2 / 2) = 77;
+	vcpu_long(v, near_guest, 0);
+	vcpu_sync(v);
+	EXPECT_EQ(77, vcpu_sync(v));
+	vm_slot(vm, 2, 0, 0, NULL, 0);
+	faults = faults_of(v);
+	vcpu_done(v);
+	EXPECT_GE(8, faults_of(v) - faults);
 }
 
 static void touch_guest(u64 arg)
@@ -204,8 +327,8 @@ TEST_F(slot, protected_memory)
 	vcpu_long(v, read_write_guest, 0);
 	mprotect(self->mem, 0x1000, PROT_READ);
 	EXPECT_EQ(77, vcpu_sync(v));
-	EXPECT_EQ(-EFAULT, xioctl(v->fd, KVM_RUN, 0));
-	EXPECT_EQ(-EFAULT, xioctl(v->fd, KVM_RUN, 0));
+	EXPECT_FAULT(v, SLOT_GPA);
+	EXPECT_FAULT(v, SLOT_GPA);
 	/* it goes on where it was when the memory is there again */
 	mprotect(self->mem, 0x1000, PROT_READ | PROT_WRITE);
 	vcpu_done(v);
@@ -213,7 +336,7 @@ TEST_F(slot, protected_memory)
 
 	vcpu_long(v, read_write_guest, 0);
 	mprotect(self->mem, 0x1000, PROT_NONE);
-	EXPECT_EQ(-EFAULT, xioctl(v->fd, KVM_RUN, 0));
+	EXPECT_FAULT(v, SLOT_GPA);
 	mprotect(self->mem, 0x1000, PROT_READ | PROT_WRITE);
 	EXPECT_EQ(1, vcpu_sync(v));
 	vcpu_done(v);
@@ -221,22 +344,22 @@ TEST_F(slot, protected_memory)
 
 static void unmapped_guest(u64 arg)
 {
-	guest_sync(*(volatile u32 *)SLOT_GPA);
+	guest_sync(*(volatile u32 *)(SLOT_GPA + arg));
 	guest_done(0);
 }
 
 TEST_F(slot, unmapped_memory)
 {
 	struct vcpu *v = self->v;
-	void *p = mem_alloc(0x1000);
+	void *p = mem_alloc(0x2000);
 
-	vm_slot(self->vm, 1, SLOT_GPA, 0x1000, p, 0);
-	munmap(p, 0x1000);
-	vcpu_long(v, unmapped_guest, 0);
-	EXPECT_EQ(-EFAULT, xioctl(v->fd, KVM_RUN, 0));
-	ASSERT_EQ(p, mmap(p, 0x1000, PROT_READ | PROT_WRITE, MAP_PRIVATE |
+	vm_slot(self->vm, 1, SLOT_GPA, 0x2000, p, 0);
+	munmap(p, 0x2000);
+	vcpu_long(v, unmapped_guest, 0x1234);
+	EXPECT_FAULT(v, SLOT_GPA + 0x1000);
+	ASSERT_EQ(p, mmap(p, 0x2000, PROT_READ | PROT_WRITE, MAP_PRIVATE |
 			  MAP_ANONYMOUS | MAP_FIXED, -1, 0));
-	*(u32 *)p = 5;
+	*(u32 *)(p + 0x1234) = 5;
 	EXPECT_EQ(5, vcpu_sync(v));
 	vcpu_done(v);
 }
@@ -384,14 +507,7 @@ TEST_F_TIMEOUT(slot, all_of_them, 280)
 	vcpu_done(self->v);
 	/* the last of them is as reachable */
 	*(u32 *)(self->mem + (n - 1) % 512 * 4096) = 0x1234567;
-	{
-		struct kvm_regs r;
-
-		vcpu_long(self->v, many_guest, 1);
-		vcpu_get_regs(self->v, &r);
-		r.rip = (u64)unmapped_guest;
-		vcpu_set_regs(self->v, &r);
-	}
+	vcpu_long(self->v, unmapped_guest, 0);
 	vm_slot(vm, 1, 0, 0, NULL, 0);
 	vm_slot(vm, n - 1, 0, 0, NULL, 0);
 	vm_slot(vm, n - 1, SLOT_GPA, 0x1000,

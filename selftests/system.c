@@ -123,9 +123,24 @@ TEST_F(node, extensions)
 	vm_free(vm);
 }
 
-TEST_F(node, create_vm_bad_type)
+TEST_F(node, create_vm_types)
 {
-	EXPECT_EQ(-EINVAL, xioctl(self->fd, KVM_CREATE_VM, 1));
+	int types = xioctl(self->fd, KVM_CHECK_EXTENSION, KVM_CAP_VM_TYPES) ?: 1, i, fd;
+
+	EXPECT_TRUE(types & 1);
+	for (i = 0; i < 40; i++) {
+		fd = xioctl(self->fd, KVM_CREATE_VM, i);
+		if (i >= 31 || !(types & 1 << i)) {
+			EXPECT_EQ(-EINVAL, fd);
+			continue;
+		}
+		ASSERT_LE(0, fd);
+		/* a VM answers as the node does */
+		EXPECT_EQ(xioctl(self->fd, KVM_CHECK_EXTENSION, KVM_CAP_VM_TYPES),
+			  xioctl(fd, KVM_CHECK_EXTENSION, KVM_CAP_VM_TYPES));
+		close(fd);
+	}
+	EXPECT_EQ(-EINVAL, xioctl(self->fd, KVM_CREATE_VM, 1UL << 32));
 	EXPECT_EQ(-EINVAL, xioctl(self->fd, KVM_CREATE_VM, -1L));
 }
 

@@ -303,11 +303,18 @@ static int region_set(struct keel_vm *vm, const struct kvm_userspace_memory_regi
 	return slot_create(vm, mem);
 }
 
+/*
+ * What the longer form has behind the fields of the shorter is for memory of a guest_memfd, whose flag is refused; without
+ * it KVM does not look at that.
+ */
 VM_IOCTL(keel_set_memory_region)
 {
 	const struct kvm_userspace_memory_region *mem = buf;
 	int err;
 
+	BUILD_BUG_ON(offsetof(struct kvm_userspace_memory_region2, guest_memfd_offset) != sizeof(*mem));
+	BUILD_BUG_ON(offsetof(struct kvm_userspace_memory_region2, userspace_addr) !=
+		     offsetof(struct kvm_userspace_memory_region, userspace_addr));
 	err = region_check(mem);
 	if (err)
 		return err;

@@ -70,7 +70,7 @@ struct keel_slot *keel_vcpu_slot(struct keel_vcpu *vcpu, u64 gfn);	/* the same, 
 void keel_slot_keep(struct keel_slot *slot, bool on);
 void keel_memslots_init(struct keel_vm *vm);
 void keel_memslots_free(struct keel_vm *vm);
-VM_IOCTL(keel_set_memory_region);
+VM_IOCTL(keel_set_memory_region);	/* KVM_SET_USER_MEMORY_REGION, and the longer form of it */
 /* How many there are, and which; NULL: only count.  slots_lock held. */
 u32 keel_memslots_list(struct keel_vm *vm, struct kvm_userspace_memory_region *regions);
 VM_IOCTL(keel_get_dirty_log);

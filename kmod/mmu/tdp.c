@@ -475,6 +475,15 @@ out:
 	return fixed;
 }
 
+/* KVM_RUN fails for a page of a slot: which one (KVM_CAP_MEMORY_FAULT_INFO). */
+static void mmu_tell_fault(struct keel_vcpu *vcpu, u64 gfn)
+{
+	vcpu->run->exit_reason = KVM_EXIT_MEMORY_FAULT;
+	*kvm_run_memory_fault(vcpu->run) = (struct kvm_run_memory_fault){
+		.gpa = gfn << PAGE_SHIFT, .size = PAGE_SIZE,	/* flags 0: no memory is a guest's alone */
+	};
+}
+
 /* What the host said about the user's page, as KVM_RUN tells it. */
 static int mmu_fault_error(struct keel_vcpu *vcpu, const struct mem_page *map, int err)
 {
@@ -491,6 +500,10 @@ static int mmu_fault_error(struct keel_vcpu *vcpu, const struct mem_page *map, i
 		if (!(map->access & MMU_ACC_AHEAD))
 			vcpu->run->exit_reason = KVM_EXIT_INTR;
 		return -EINTR;
+	case -EFAULT:
+		if (!(map->access & MMU_ACC_AHEAD))
+			mmu_tell_fault(vcpu, map->gfn);
+		return err;
 	default:
 		return err;
 	}
@@ -583,7 +596,7 @@ int mmu_fault(struct keel_vcpu *vcpu, u64 gpa, u32 access)
 	else if (unlikely(err == -EAGAIN && !vcpu->atomic))
 		stale = true;		/* it is another page than the one that was kept */
 	else if (err)
-		return vcpu->atomic ? MMU_SLOW : err;
+		return vcpu->atomic ? MMU_SLOW : mmu_fault_error(vcpu, &map, err);
 	if (stale) {
 		/* The host is at work there: let it, and let the guest fault again. */
 		if (vcpu->atomic)
