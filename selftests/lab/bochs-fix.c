@@ -37,6 +37,8 @@
  * do for a kernel that asked for it: of INT1, which stands for the instruction
  * that has one, each first attempt is an #AC.
  *
+ * On request (BOCHS_XFD) 3.0's sapphire_rapids gets what its AMX needs, see bochs-xfd.h.
+ *
  * All is done by sending one call through a few instructions of our own. A
  * Bochs that has no such call is left alone, and says so.
  */
@@ -191,6 +193,8 @@ static void exchange(void **p, void *arg)
 	x->n++;
 }
 
+#include "bochs-xfd.h"
+
 static void add_bits(void)
 {
 	struct exchange leaf = { cpuid_leaf = dlsym(RTLD_DEFAULT, "_ZNK18corei7_skylake_x_t14get_cpuid_leafEjjP16cpuid_function_t"),
@@ -265,6 +269,8 @@ __attribute__((constructor)) static void fix(void)
 	}
 	if (bits_read())
 		add_bits();
+	if (getenv("BOCHS_XFD"))
+		add_xfd();
 	if (getenv("BOCHS_SPLIT_LOCK")) {
 		code = NULL;
 		if (!redirect(dlsym(RTLD_DEFAULT, INSIDE "4INT1EP15bxInstruction_c"), (void *)note_event, "", 0, watched_event))
