@@ -96,6 +96,8 @@ static VM_IOCTL(vm_check_extension)
 
 	if (arg == KVM_CAP_X2APIC_API && vm->irq.mode != IRQCHIP_SPLIT)
 		r &= ~(long)KVM_X2APIC_ENABLE_SUPPRESS_EOI_BROADCAST;
+	if (arg == KVM_CAP_X86_APIC_BUS_CYCLES_NS)
+		r = vm->irq.bus_cycle_ns;
 	return r;
 }
 
@@ -108,6 +110,8 @@ static VM_IOCTL(vm_set_boot_cpu_id)
 {
 	if (vm->nr_vcpus)
 		return -EBUSY;
+	if (arg > (vm->max_vcpu_id ?: KEEL_MAX_VCPU_ID))
+		return -EINVAL;
 	vm->bsp_id = arg;
 	return 0;
 }
@@ -129,6 +133,8 @@ static VM_IOCTL(vm_set_identity_map)
 /* Ids are below it; once, before there is any vCPU. */
 static long vm_cap_max_vcpu_id(struct keel_vm *vm, u64 arg)
 {
+	if (arg < vm->bsp_id)
+		return -EINVAL;
 	if (vm->max_vcpu_id && arg == vm->max_vcpu_id)
 		return 0;
 	if (!arg || arg > KEEL_MAX_VCPU_ID || vm->nr_vcpus || vm->max_vcpu_id)

@@ -1081,6 +1081,8 @@ TEST(bus_clock)
 		EXPECT_EQ(0, vm_enable_cap(vm, KVM_CAP_X86_APIC_BUS_CYCLES_NS, ~0UL / (~0U * 128UL)));
 		EXPECT_EQ(-EINVAL, vm_enable_cap(vm, KVM_CAP_X86_APIC_BUS_CYCLES_NS, ~0UL));
 		EXPECT_EQ(0, vm_enable_cap(vm, KVM_CAP_X86_APIC_BUS_CYCLES_NS, CYCLE_NS));
+		EXPECT_EQ(CYCLE_NS, vm_cap(vm, KVM_CAP_X86_APIC_BUS_CYCLES_NS));
+		EXPECT_EQ(1, xioctl(vm->sys, KVM_CHECK_EXTENSION, KVM_CAP_X86_APIC_BUS_CYCLES_NS));
 		v = vcpu_new(vm, 0);
 		EXPECT_EQ(-EINVAL, vm_enable_cap(vm, KVM_CAP_X86_APIC_BUS_CYCLES_NS, 1));
 		vcpu_long(v, clock_guest, divider);

@@ -703,6 +703,22 @@ TEST_F(state, tsc_khz_of_vm)
 	vm_free(vm);
 }
 
+/* What is the CPU's own business may be written to HWCR, and does not stay; microcode has a revision from the start */
+TEST_F(state, vendors_msrs)
+{
+	struct vcpu *v = self->v;
+	u32 r[4];
+	u64 val;
+
+	EXPECT_EQ(1, vcpu_set_msr(v, MSR_K7_HWCR, 1 << 24 | 1 << 18 | 0x148));
+	EXPECT_EQ(1, vcpu_get_msr(v, MSR_K7_HWCR, &val));
+	EXPECT_EQ(1 << 24 | 1 << 18, val);
+	EXPECT_EQ(0, vcpu_set_msr(v, MSR_K7_HWCR, 1 << 25));
+	cpuid(0, 0, r);
+	EXPECT_EQ(1, vcpu_get_msr(v, MSR_IA32_UCODE_REV, &val));
+	EXPECT_EQ(r[1] == 0x68747541 ? 0x01000065 : 0x100000000, val);
+}
+
 TEST_F(state, translate)
 {
 	struct kvm_translation t = { .linear_address = 0x123456 };

@@ -144,6 +144,26 @@ TEST(max_vcpu_id)
 	vm_free(vm);
 }
 
+/* The boot CPU's number is one that a vCPU may have, whichever is said first (kvm: since Linux 6.10) */
+TEST(boot_cpu_id)
+{
+	struct vm *vm = vm_new_size(VM_PLAIN, 0);
+	int max = vm_cap(vm, KVM_CAP_MAX_VCPU_ID);
+
+	if (!xioctl(vm->fd, KVM_SET_BOOT_CPU_ID, max + 1))
+		SKIP(return, "an older kvm takes any");
+	EXPECT_EQ(-EINVAL, xioctl(vm->fd, KVM_SET_BOOT_CPU_ID, max + 1));
+	EXPECT_EQ(-EINVAL, xioctl(vm->fd, KVM_SET_BOOT_CPU_ID, 1L << 32));
+	EXPECT_EQ(0, xioctl(vm->fd, KVM_SET_BOOT_CPU_ID, 5));
+	EXPECT_EQ(-EINVAL, vm_enable_cap(vm, KVM_CAP_MAX_VCPU_ID, 4));
+	EXPECT_EQ(0, vm_enable_cap(vm, KVM_CAP_MAX_VCPU_ID, 6));
+	EXPECT_EQ(-EINVAL, xioctl(vm->fd, KVM_SET_BOOT_CPU_ID, 7));
+	EXPECT_EQ(0, xioctl(vm->fd, KVM_SET_BOOT_CPU_ID, 1));
+	must(ioctl(vm->fd, KVM_CREATE_VCPU, 1));
+	EXPECT_EQ(-EBUSY, xioctl(vm->fd, KVM_SET_BOOT_CPU_ID, 7));
+	vm_free(vm);
+}
+
 /* What is decided before the first vCPU, and what may be said only once */
 TEST(creation_order)
 {

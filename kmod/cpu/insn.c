@@ -975,7 +975,7 @@ static int page_fault_done(struct keel_vcpu *vcpu, int r, u64 gpa, u32 access, u
 		return KEEL_SLOW;
 	/* The gate, TSS or stack of an event in delivery is in MMIO: there is no instruction to emulate. */
 	if (vcpu->ev.injected.type) {
-		u64 data[] = { vcpu->ev.injected.vector, vcpu->ev.injected.type, info, gpa };
+		u64 data[] = { vcpu->ev.injected.vector, vcpu->ev.injected.type, info, gpa, vcpu->cpu };
 
 		return keel_exit_internal_error(vcpu, KVM_INTERNAL_ERROR_DELIVERY_EV, ARRAY_SIZE(data), data);
 	}

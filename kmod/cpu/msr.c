@@ -353,6 +353,14 @@ static u64 host_arch_capabilities(void)
 	return host;
 }
 
+/* Bits that are the CPU's own business are written to no effect: what is wrong with its TLB and caches, and IGNNE. */
+#define HWCR_IGNORED	0x148ULL
+
+static int set_hwcr(const struct msr_access *a, u64 val)
+{
+	return msr_set_mem(a, val & ~HWCR_IGNORED);
+}
+
 static u64 host_ucode_rev(void)
 {
 	u64 rev = 0;
@@ -582,7 +590,8 @@ static const struct msr_row msr_rows[] = {
 	RANGE(MSR_F15H_PERF_CTL, 12, M_FAST | M_LIST | M_PMU, get_pmu, set_pmu),
 	NOTHING(MSR_AMD64_SYSCFG, 1),
 	/* TscFreqSel, cache flush and ignne disables, McStatusWrEn: kept; the rest cannot be set. */
-	MEM(MSR_K7_HWCR, M_LIST, hwcr, BIT_ULL(18) | BIT_ULL(24) | 0x148),
+	{ .first = MSR_K7_HWCR, .count = 1, .flags = M_FAST | M_LIST, .get = msr_get_mem, .set = set_hwcr,
+	  .offset = offsetof(struct keel_vcpu, msrs.hwcr), .valid = BIT_ULL(18) | BIT_ULL(24) },
 	NOTHING(MSR_K7_CLK_CTL, 1),
 	NOTHING(MSR_AMD64_NB_CFG, 1),
 	NOTHING(MSR_AMD64_PATCH_LOADER, 1),

@@ -86,6 +86,9 @@ void svm_vcpu_reset(struct keel_vcpu *vcpu, bool init)
 		svm_intercept(svm, INTERCEPT_DR0_READ + i, true);
 		svm_intercept(svm, INTERCEPT_DR0_WRITE + i, true);
 	}
+	/* AMD's microcode has other numbers for its revisions than generic code starts with. */
+	if (!init)
+		vcpu->msrs.ucode_rev = 0x01000065;
 	c->iopm_base_pa = svm_iopm_pa;
 	c->int_ctl = V_INTR_MASKING_MASK;
 	c->keel_nested_ctl = keel_hw.two_dim ? KEEL_SVM_ENABLE_NP : 0;
