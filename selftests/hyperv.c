@@ -1055,8 +1055,13 @@ TEST_F(hv, timers)
 
 /* ---- messages and events ---- */
 
+#define EXTENDED	0x8001
+#define HV_FEATURES	0x40000003
+
 static void events_guest(u64 arg)
 {
+	u32 r[4];
+
 	say_who();
 	guest_eq(call(POST_MESSAGE | FAST, 0x55, 0x66), REP(7) | 0x11);
 	guest_eq(call(SIGNAL_EVENT | FAST, 5, 0), 0);
@@ -1064,6 +1069,14 @@ static void events_guest(u64 arg)
 	guest_eq(call_in(SIGNAL_EVENT, 5, 0, 0, 0, 0), 0);
 	/* a flag of a connection is userspace's */
 	guest_eq(call(SIGNAL_EVENT | FAST, 5 | 1UL << 32, 0), 18);
+	/* and so are extended calls (kvm: since Linux 6.2), but not fast ones */
+	guest_eq(call(EXTENDED + 65, 0x1000, 0x2000), 2);
+	cpuid(HV_FEATURES, 0, r);
+	if (r[1] >> 20 & 1) {
+		guest_eq(call(EXTENDED | FAST, 0x1000, 0x2000), 5);
+		guest_eq(call(EXTENDED, 0x1000, 0x2000), 7);
+		guest_eq(call(EXTENDED + 64, 0x1000, 0x2000), 7);
+	}
 	guest_done(0);
 }
 
@@ -1107,6 +1120,12 @@ TEST_F(hv, messages_and_events)
 	EXPECT_TRUE(signaled(fd));
 	EXPECT_EQ(5 | 1UL << 32, x->u.hcall.params[0]);
 	x->u.hcall.result = 18;
+	for (n = EXTENDED; vcpu_run(v) == KVM_EXIT_HYPERV; n += 64) {
+		EXPECT_EQ(n, x->u.hcall.input);
+		EXPECT_EQ(0x1000, x->u.hcall.params[0]);
+		EXPECT_EQ(0x2000, x->u.hcall.params[1]);
+		x->u.hcall.result = 7;
+	}
 	vcpu_done(v);
 	e = (struct kvm_hyperv_eventfd){ .conn_id = 5, .flags = KVM_HYPERV_EVENTFD_DEASSIGN };
 	EXPECT_EQ(0, xioctl(self->vm->fd, KVM_HYPERV_EVENTFD, &e));

@@ -196,13 +196,10 @@ static int call_long_spin(struct hv_call *c)
 
 static int complete_call(struct keel_vcpu *vcpu);
 
-/* Messages are userspace's. */
 static int to_user(struct hv_call *c)
 {
 	struct kvm_run *run = c->hv->vcpu->run;
 
-	if (!c->hv->synic)
-		return HV_STATUS_INVALID_HYPERCALL_INPUT;
 	if (c->hv->vcpu->atomic)
 		return CALL_SLOW;
 	memset(&run->hyperv, 0, sizeof(run->hyperv));
@@ -213,6 +210,18 @@ static int to_user(struct hv_call *c)
 	run->hyperv.u.hcall.params[1] = c->out_gpa;
 	c->hv->vcpu->complete = complete_call;
 	return CALL_USER;
+}
+
+/* Messages are userspace's. */
+static int call_post_message(struct hv_call *c)
+{
+	return c->hv->synic ? to_user(c) : HV_STATUS_INVALID_HYPERCALL_INPUT;
+}
+
+/* And so are all of these, of which the first asks which there are. */
+static int call_extended(struct hv_call *c)
+{
+	return c->fast ? HV_STATUS_INVALID_PARAMETER : to_user(c);
 }
 
 /* An event is an eventfd's, or userspace's: connection in bits 23 to 0, a flag's number in 47 to 32. */
@@ -227,7 +236,7 @@ static int call_signal_event(struct hv_call *c)
 		return r == HV_STATUS_INVALID_HYPERCALL_INPUT ? HV_STATUS_INVALID_ALIGNMENT : r;
 	c->in_gpa = param;	/* as userspace gets it */
 	if (param & GENMASK_ULL(47, 32))
-		return to_user(c);
+		return call_post_message(c);
 	if (param & ~(u64)KVM_HYPERV_CONN_ID_MASK)
 		return HV_STATUS_INVALID_HYPERCALL_INPUT;
 	xa_lock(events);
@@ -235,7 +244,7 @@ static int call_signal_event(struct hv_call *c)
 	if (ctx)
 		keel_eventfd_signal(ctx);
 	xa_unlock(events);
-	return ctx ? HV_STATUS_SUCCESS : to_user(c);
+	return ctx ? HV_STATUS_SUCCESS : call_post_message(c);
 }
 
 static const struct call_row {
@@ -255,17 +264,20 @@ static const struct call_row {
 	{ HVCALL_FLUSH_VIRTUAL_ADDRESS_SPACE_EX, false, true, FLUSH | EX, call_flush_ex },
 	{ HVCALL_FLUSH_VIRTUAL_ADDRESS_LIST_EX, true, true, FLUSH | EX, call_flush_ex },
 	{ HVCALL_SEND_IPI_EX, false, true, IPI | EX, call_send_ipi_ex },
-	{ HVCALL_POST_MESSAGE, false, false, HV_FEAT_EBX, HV_POST_MESSAGES, to_user },
+	{ HVCALL_POST_MESSAGE, false, false, HV_FEAT_EBX, HV_POST_MESSAGES, call_post_message },
 	{ HVCALL_SIGNAL_EVENT, false, false, HV_FEAT_EBX, HV_SIGNAL_EVENTS, call_signal_event },
+	{ HV_EXT_CALL_QUERY_CAPABILITIES, false, false, HV_FEAT_EBX, HV_ENABLE_EXTENDED_HYPERCALLS, call_extended },
 };
 
 /* ------------------------------------------------------------------ convention */
 
 static int run_call(struct hv_call *c)
 {
+	/* The first extended one, and one for each bit of its answer. */
+	u16 code = (u16)(c->code - HV_EXT_CALL_QUERY_CAPABILITIES) <= 64 ? HV_EXT_CALL_QUERY_CAPABILITIES : c->code;
 	const struct call_row *row;
 
-	for (row = calls; row < calls + ARRAY_SIZE(calls) && row->code != c->code; row++)
+	for (row = calls; row < calls + ARRAY_SIZE(calls) && row->code != code; row++)
 		;
 	if (row == calls + ARRAY_SIZE(calls))
 		return HV_STATUS_INVALID_HYPERCALL_CODE;
