@@ -589,7 +589,7 @@ static const struct msr_row msr_rows[] = {
 	RANGE(MSR_K7_EVNTSEL0, 8, M_FAST | M_LIST | M_PMU, get_pmu, set_pmu),
 	RANGE(MSR_F15H_PERF_CTL, 12, M_FAST | M_LIST | M_PMU, get_pmu, set_pmu),
 	NOTHING(MSR_AMD64_SYSCFG, 1),
-	/* TscFreqSel, cache flush and ignne disables, McStatusWrEn: kept; the rest cannot be set. */
+	/* TscFreqSel and McStatusWrEn are kept. */
 	{ .first = MSR_K7_HWCR, .count = 1, .flags = M_FAST | M_LIST, .get = msr_get_mem, .set = set_hwcr,
 	  .offset = offsetof(struct keel_vcpu, msrs.hwcr), .valid = BIT_ULL(18) | BIT_ULL(24) },
 	NOTHING(MSR_K7_CLK_CTL, 1),

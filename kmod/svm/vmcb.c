@@ -87,7 +87,7 @@ void svm_vcpu_reset(struct keel_vcpu *vcpu, bool init)
 		svm_intercept(svm, INTERCEPT_DR0_WRITE + i, true);
 	}
 	/* AMD's microcode has other numbers for its revisions than generic code starts with. */
-	if (!init)
+	if (!init && keel_has_quirk(vcpu->vm, KVM_X86_QUIRK_STUFF_FEATURE_MSRS))
 		vcpu->msrs.ucode_rev = 0x01000065;
 	c->iopm_base_pa = svm_iopm_pa;
 	c->int_ctl = V_INTR_MASKING_MASK;
