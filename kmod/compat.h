@@ -652,4 +652,33 @@ static inline int keel_guest_mode_work(void)
 #define KEEL_POSTED_VECTOR	0
 #endif
 
+/* Features and registers that CPUs have had longer than the oldest of these kernels has names for them. */
+#ifndef X86_FEATURE_SHA512		/* 6.14, like the two below */
+#define X86_FEATURE_SHA512		(12 * 32 + 0)
+#define X86_FEATURE_SM3			(12 * 32 + 1)
+#define X86_FEATURE_SM4			(12 * 32 + 2)
+#endif
+#ifndef X86_FEATURE_CMPCCXADD		/* 6.2 */
+#define X86_FEATURE_CMPCCXADD		(12 * 32 + 7)
+#endif
+#ifndef X86_FEATURE_FZRM		/* 6.4 */
+#define X86_FEATURE_FZRM		(12 * 32 + 10)
+#define X86_FEATURE_FSRS		(12 * 32 + 11)
+#define X86_FEATURE_FSRC		(12 * 32 + 12)
+#endif
+#ifndef X86_FEATURE_AVX_IFMA		/* 6.2 */
+#define X86_FEATURE_AVX_IFMA		(12 * 32 + 23)
+#endif
+#ifndef X86_FEATURE_LAM			/* 6.4 */
+#define X86_FEATURE_LAM			(12 * 32 + 26)
+#endif
+#ifndef X86_FEATURE_AMD_PSFD		/* 6.2 */
+#define X86_FEATURE_AMD_PSFD		(13 * 32 + 28)
+#endif
+#ifndef X86_CR4_LAM_SUP
+#define X86_CR4_LAM_SUP			BIT_ULL(28)
+#define X86_CR3_LAM_U57			BIT_ULL(61)
+#define X86_CR3_LAM_U48			BIT_ULL(62)
+#endif
+
 #endif

@@ -76,6 +76,7 @@ struct keel_vcpu;
 			 KVM_X86_QUIRK_STUFF_FEATURE_MSRS)
 #define KEEL_EXIT_HYPERCALLS	BIT(KVM_HC_MAP_GPA_RANGE)
 
+#define KEEL_CR3_LAM	(X86_CR3_LAM_U48 | X86_CR3_LAM_U57)
 #define DR7_GD		BIT(13)		/* general detect: MOV DR raises #DB */
 
 #define KEEL_MAX_VCPUS		1024	/* vCPUs a VM may have; ids are below KEEL_MAX_VCPU_ID */
@@ -435,7 +436,7 @@ bool keel_hw_in_use(void);
 extern struct list_head keel_vms;
 extern bool keel_rebooting;
 
-/* Does the guest's CPUID show X86_FEATURE_*, of leaves 1, 7, 0x80000001 ...? */
+/* Does the guest's CPUID show X86_FEATURE_* or KEEL_FEATURE_*, of leaves 1, 7, 0x80000001 ...? */
 static inline bool keel_guest_has(struct keel_vcpu *vcpu, unsigned int x86_feature)
 {
 	return vcpu->model.caps[x86_feature / 32] & BIT(x86_feature & 31);

@@ -42,7 +42,7 @@ struct keel_hw_caps {
 	bool tsc_scaling;
 	u64 max_tsc_ratio;
 	u8 tsc_frac_bits;
-	u32 features_off[NCAPINTS];	/* X86_FEATURE_* of the host that a guest cannot have here */
+	u32 features_off[KEEL_NR_WORDS];	/* features of the host that a guest cannot have here */
 };
 
 /* name, return type, parameters, (contract) */

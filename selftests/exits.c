@@ -808,7 +808,9 @@ TEST_F(exits, spec_ctrl)
 	if (intel)
 		intel->edx &= ~(1u << 26 | 1u << 27 | 1u << 31);
 	if (amd)
-		amd->ebx &= ~(1u << 14 | 1u << 15 | 1u << 24);
+		amd->ebx &= ~(1u << 14 | 1u << 15 | 1u << 24 | 1u << 28);
+	if (cpuid_find(self->vm->cpuid, 7, 2))
+		cpuid_find(self->vm->cpuid, 7, 2)->edx = 0;
 	EXPECT_EQ(0, xioctl(v->fd, KVM_SET_CPUID2, self->vm->cpuid));
 	vcpu_long(v, no_spec_ctrl_guest, 0);
 	vcpu_done(v);

@@ -10,6 +10,11 @@
 #include <linux/spinlock.h>
 #include <linux/types.h>
 #include <asm/cpufeatures.h>
+#include "words.h"
+
+/* -------------------------------------------------------------- features.c */
+bool keel_offers(unsigned int feature);		/* X86_FEATURE_* or KEEL_FEATURE_*: may a guest have it here? */
+u64 keel_arch_capabilities(void);		/* what of MSR_IA32_ARCH_CAPABILITIES is true of a guest here */
 
 /* ----------------------------------------------------------------- cpuid.c */
 struct keel_cpu_model {
@@ -18,7 +23,7 @@ struct keel_cpu_model {
 	u8 memo[32];		/* number of the entry last found for what hashes there, plus one */
 	bool zero_out_of_range;	/* leaves above the highest read as zero (AMD), not as the highest (Intel) */
 	u32 basic_max;		/* highest basic leaf */
-	u32 caps[NCAPINTS];	/* guest's feature words, numbered as the kernel numbers X86_FEATURE_* */
+	u32 caps[KEEL_NR_WORDS];	/* guest's feature words: the kernel's numbers of X86_FEATURE_*, then keel's own */
 	u8 maxphyaddr;		/* what CPUID says, within reason; until it says anything, KEEL_PHYADDR_UNSAID */
 	u64 xcr0_allowed;
 	u64 cr4_reserved;	/* bits #GP'd */
@@ -61,6 +66,7 @@ struct keel_msrs {	/* values of MSRs that live in memory only */
 	u64 tsc_aux;
 	u64 tsc_adjust;
 	u64 arch_capabilities;
+	u64 umwait_control, tsx_ctrl;	/* the backend is told of these two, too */
 	u64 platform_info;
 	u64 misc_features;
 	u64 ucode_rev;

@@ -1,332 +1,29 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * cpuid.c - which CPU the guest sees: the leaves keel can honestly offer on this host
- * (KVM_GET_SUPPORTED_CPUID), the ones the VMM chose (KVM_SET_CPUID2), and what follows from them for control
- * registers, EFER and XCR0.
+ * cpuid.c - which CPU the guest sees: the leaves that the VMM chose (KVM_SET_CPUID2), and what follows from them for
+ * control registers, EFER and XCR0.
  *
- * Locks: the offered table is constant after load; a vCPU's table changes under vcpu->mutex only.
+ * Lock: a vCPU's table changes under vcpu->mutex only.
  * SDM vol. 2A "CPUID", vol. 1 13.2 (leaf 0xD); APM vol. 3 appendix E.
  */
-#include <linux/build_bug.h>
 #include <linux/slab.h>
 #include <linux/uaccess.h>
 #include <asm/kvm_para.h>
 #include <asm/processor.h>
+#include "features.h"
 #include "ops.h"
 #include "trace.h"
 
 #define CPUID_MAX_ENTRIES	256	/* the ABI's limit on what a VMM may set */
-#define OFFERED_MAX		80
-
-enum { EAX, EBX, ECX, EDX };
-/* An entry has them in this order too. */
-static_assert(offsetof(struct kvm_cpuid_entry2, edx) == offsetof(struct kvm_cpuid_entry2, eax) + EDX * sizeof(u32));
-
-static struct kvm_cpuid_entry2 offered[OFFERED_MAX];
-static unsigned int nr_offered;
-
-/* ------------------------------------------------- what of the host's features a guest may have */
-
-/* A feature's bit in its word, checked to be in the word the row is about. */
-#define F(w, name)	(BIT(X86_FEATURE_##name & 31) + BUILD_BUG_ON_ZERO(X86_FEATURE_##name / 32 != (w)))
-
-/*
- * One row a feature register.  Shown is (host & kernel's own idea & allow) | always: what the kernel turned
- * off is off for guests too, and "always" is what keel makes itself, whatever the host has.
- */
-static const struct feature_row {
-	u32 function, index;
-	u8 reg;
-	u8 word;		/* of boot_cpu_data.x86_capability */
-	u32 allow, always;
-} feature_rows[] = {
-#define W CPUID_1_ECX
-	{ 1, 0, ECX, W,
-	  F(W, XMM3) | F(W, PCLMULQDQ) | F(W, SSSE3) | F(W, FMA) | F(W, CX16) | F(W, PCID) | F(W, XMM4_1) |
-	  F(W, XMM4_2) | F(W, MOVBE) | F(W, POPCNT) | F(W, AES) | F(W, XSAVE) | F(W, AVX) | F(W, F16C) | F(W, RDRAND),
-	  /* TSC_DEADLINE_TIMER depends on the irqchip: KVM_CAP_TSC_DEADLINE_TIMER tells, VMMs set the bit */
-	  F(W, X2APIC) | F(W, HYPERVISOR) },
-#undef W
-#define W CPUID_1_EDX
-	{ 1, 0, EDX, W,
-	  F(W, FPU) | F(W, VME) | F(W, DE) | F(W, PSE) | F(W, TSC) | F(W, MSR) | F(W, PAE) | F(W, MCE) | F(W, CX8) |
-	  F(W, APIC) | F(W, SEP) | F(W, MTRR) | F(W, PGE) | F(W, MCA) | F(W, CMOV) | F(W, PAT) | F(W, PSE36) |
-	  F(W, CLFLUSH) | F(W, MMX) | F(W, FXSR) | F(W, XMM) | F(W, XMM2) | F(W, SELFSNOOP),
-	  F(W, APIC) | F(W, MTRR) },
-#undef W
-#define W CPUID_7_0_EBX
-	{ 7, 0, EBX, W,
-	  F(W, FSGSBASE) | F(W, BMI1) | F(W, HLE) | F(W, AVX2) | F(W, FDP_EXCPTN_ONLY) | F(W, SMEP) | F(W, BMI2) |
-	  F(W, ERMS) | F(W, INVPCID) | F(W, RTM) | F(W, ZERO_FCS_FDS) | F(W, AVX512F) | F(W, AVX512DQ) |
-	  F(W, RDSEED) | F(W, ADX) | F(W, SMAP) | F(W, AVX512IFMA) | F(W, CLFLUSHOPT) | F(W, CLWB) |
-	  F(W, AVX512PF) | F(W, AVX512ER) | F(W, AVX512CD) | F(W, SHA_NI) | F(W, AVX512BW) | F(W, AVX512VL),
-	  F(W, TSC_ADJUST) },
-#undef W
-#define W CPUID_7_ECX
-	{ 7, 0, ECX, W,
-	  F(W, AVX512VBMI) | F(W, UMIP) | F(W, PKU) | F(W, AVX512_VBMI2) | F(W, GFNI) | F(W, VAES) |
-	  F(W, VPCLMULQDQ) | F(W, AVX512_VNNI) | F(W, AVX512_BITALG) | F(W, AVX512_VPOPCNTDQ) |
-	  F(W, RDPID) | F(W, CLDEMOTE) | F(W, MOVDIRI) | F(W, MOVDIR64B) },
-#undef W
-#define W CPUID_7_EDX
-	{ 7, 0, EDX, W,
-	  F(W, AVX512_4VNNIW) | F(W, AVX512_4FMAPS) | F(W, FSRM) | F(W, AVX512_VP2INTERSECT) | F(W, MD_CLEAR) |
-	  F(W, SERIALIZE) | F(W, TSXLDTRK) | F(W, AVX512_FP16) | F(W, SPEC_CTRL) | F(W, INTEL_STIBP) |
-	  F(W, SPEC_CTRL_SSBD),
-	  F(W, ARCH_CAPABILITIES) },
-#undef W
-#define W CPUID_7_1_EAX
-	{ 7, 1, EAX, W, F(W, AVX_VNNI) | F(W, AVX512_BF16) },
-#undef W
-#define W CPUID_D_1_EAX
-	{ 0xd, 1, EAX, W, F(W, XSAVEOPT) | F(W, XSAVEC) | F(W, XGETBV1) | F(W, XSAVES) },
-#undef W
-#define W CPUID_8000_0001_ECX
-	{ 0x80000001, 0, ECX, W,
-	  F(W, LAHF_LM) | F(W, CR8_LEGACY) | F(W, ABM) | F(W, SSE4A) | F(W, MISALIGNSSE) | F(W, 3DNOWPREFETCH) |
-	  F(W, OSVW) | F(W, XOP) | F(W, FMA4) | F(W, TBM) | F(W, TOPOEXT) |
-	  F(W, PERFCTR_CORE) },
-#undef W
-#define W CPUID_8000_0001_EDX
-	{ 0x80000001, 0, EDX, W,
-	  /* AMD repeats here what leaf 1 says; the bits are reserved with Intel and then 0 in the host's word. */
-	  0x0183f3ff |
-	  F(W, SYSCALL) | F(W, NX) | F(W, MMXEXT) | F(W, FXSR_OPT) | F(W, GBPAGES) | F(W, RDTSCP) | F(W, LM) |
-	  F(W, 3DNOWEXT) | F(W, 3DNOW) },
-#undef W
-#define W CPUID_8000_0008_EBX
-	{ 0x80000008, 0, EBX, W,
-	  F(W, CLZERO) | F(W, XSAVEERPTR) | F(W, WBNOINVD) | F(W, AMD_IBPB) | F(W, AMD_SSB_NO) | F(W, AMD_IBRS) |
-	  F(W, AMD_STIBP) | F(W, AMD_STIBP_ALWAYS_ON) | F(W, AMD_SSBD) },
-#undef W
-};
-
-/* Leaves shown as the host has them, apart from the registers cleared here. */
-enum { KEEP_EAX = 1, KEEP_EBX = 2, KEEP_ECX = 4, KEEP_EDX = 8, KEEP_ALL = 15 };
-static const struct leaf_row {
-	u32 function;
-	u8 keep;
-	u8 indexed;		/* has sub-leaves: until EAX[4:0], the cache type, is 0 */
-} leaf_rows[] = {
-	{ 0x00000000, KEEP_ALL },
-	{ 0x00000001, KEEP_EAX | KEEP_EBX | KEEP_ECX | KEEP_EDX },
-	{ 0x00000002, KEEP_ALL },
-	{ 0x00000003, 0 },
-	{ 0x00000004, KEEP_ALL, 1 },
-	{ 0x00000005, 0 },			/* MONITOR/MWAIT: not offered */
-	{ 0x00000006, KEEP_EAX },
-	{ 0x00000007, KEEP_ALL },		/* these three are made below */
-	{ 0x00000008, 0 },
-	{ 0x00000009, KEEP_ALL },		/* direct cache access */
-	{ 0x0000000a, 0 },			/* made below */
-	{ 0x0000000b, 0 },			/* topology is the VMM's to say */
-	{ 0x0000000c, 0 },
-	{ 0x0000000d, KEEP_ALL },
-	{ 0x80000000, KEEP_EAX | KEEP_EBX | KEEP_ECX | KEEP_EDX },
-	{ 0x80000001, KEEP_EAX | KEEP_ECX | KEEP_EDX },
-	{ 0x80000002, KEEP_ALL },
-	{ 0x80000003, KEEP_ALL },
-	{ 0x80000004, KEEP_ALL },
-	{ 0x80000005, KEEP_ALL },
-	{ 0x80000006, KEEP_ALL },
-	{ 0x80000007, KEEP_EDX },
-	{ 0x80000008, KEEP_EAX | KEEP_EBX },
-	{ 0x80000009, 0 },
-	{ 0x8000000a, 0 },			/* no nested SVM */
-	{ 0x80000019, KEEP_ALL },
-	{ 0x8000001a, KEEP_EAX },
-	{ 0x8000001d, KEEP_ALL, 1 },
-	{ 0x8000001e, 0 },
-	{ 0x8000001f, 0 },			/* no memory encryption */
-};
-
-#define BASIC_MAX	0xd
-#define EXTENDED_MAX	0x8000001f
-#define HYPERVISOR_LEAF	0x40000000
-#define APIC_BIT	BIT(X86_FEATURE_APIC & 31)
-#define APERF_ARAT	BIT(2)		/* leaf 6 EAX: the APIC timer never stops */
-#define INVARIANT_TSC	BIT(8)		/* leaf 0x80000007 EDX */
-
-static u32 *entry_reg(struct kvm_cpuid_entry2 *e, unsigned int reg)
-{
-	return reg == EAX ? &e->eax : reg == EBX ? &e->ebx : reg == ECX ? &e->ecx : &e->edx;
-}
-
-static struct kvm_cpuid_entry2 *offer(u32 function, u32 index, bool indexed)
-{
-	struct kvm_cpuid_entry2 *e;
-
-	if (WARN_ON_ONCE(nr_offered == OFFERED_MAX))
-		return &offered[OFFERED_MAX - 1];
-	e = &offered[nr_offered++];
-	e->function = function;
-	e->index = index;
-	e->flags = indexed ? KVM_CPUID_FLAG_SIGNIFCANT_INDEX : 0;
-	cpuid_count(function, index, &e->eax, &e->ebx, &e->ecx, &e->edx);
-	return e;
-}
-
-static void filter_features(struct kvm_cpuid_entry2 *e)
-{
-	unsigned int i;
-
-	for (i = 0; i < ARRAY_SIZE(feature_rows); i++) {
-		const struct feature_row *row = &feature_rows[i];
-		u32 *reg = entry_reg(e, row->reg);
-
-		if (row->function != e->function || row->index != e->index)
-			continue;
-		*reg &= boot_cpu_data.x86_capability[row->word] & row->allow & ~keel_hw.features_off[row->word];
-		*reg |= row->always;
-	}
-}
-
-/* What is neither a host register nor a masked one. */
-static void adjust_leaf(struct kvm_cpuid_entry2 *e)
-{
-	unsigned int i;
-
-	switch (e->function) {
-	case 0:
-		e->eax = min_t(u32, e->eax, BASIC_MAX);
-		break;
-	case 1:
-		e->ebx &= 0xff00;	/* CLFLUSH size; APIC id and count are the VMM's to say */
-		if (keel_pmu_capabilities())
-			e->ecx |= BIT(X86_FEATURE_PDCM & 31);
-		break;
-	case 6:
-		e->eax = APERF_ARAT;
-		break;
-	case 0xa:
-		for (i = EAX; i <= EDX; i++)
-			*entry_reg(e, i) = keel_pmu_leaf_a(i);
-		break;
-	case 0x80000000:
-		e->eax = min_t(u32, e->eax, EXTENDED_MAX);
-		break;
-	case 0x80000001:
-		if (!keel_pmu_lists(MSR_F15H_PERF_CTL))
-			e->ecx &= ~BIT(X86_FEATURE_PERFCTR_CORE & 31);
-		break;
-	case 0x80000007:
-		e->edx &= INVARIANT_TSC;
-		break;
-	case 0x80000008:
-		e->eax &= 0xffff;
-		break;
-	case 0x8000001a:
-		e->eax &= 7;
-		break;
-	}
-}
-
-static void offer_leaf7(void)
-{
-	struct kvm_cpuid_entry2 *e = offer(7, 0, true), *sub;
-	u32 max = min_t(u32, e->eax, 1), la57 = e->ecx & BIT(X86_FEATURE_LA57 & 31);
-
-	e->eax = max;
-	filter_features(e);
-	/* The kernel may do without. A guest's tables are its own, and need none of ours to be as deep. */
-	e->ecx |= la57;
-	if (!boot_cpu_has(X86_FEATURE_OSPKE))
-		e->ecx &= ~BIT(X86_FEATURE_PKU & 31);
-	if (!max)
-		return;
-	sub = offer(7, 1, true);
-	filter_features(sub);
-	sub->ebx = 0;
-	sub->ecx = 0;
-	sub->edx = 0;
-}
-
-static void offer_leaf_d(void)
-{
-	u64 xcr0 = keel_supported_xcr0();
-	struct kvm_cpuid_entry2 *e = offer(0xd, 0, true);
-	unsigned int i;
-
-	e->eax = xcr0;
-	e->edx = xcr0 >> 32;
-	e->ebx = xcr0 ? keel_xstate_bytes(xcr0, false) : 0;
-	e->ecx = e->ebx;
-	if (!xcr0)
-		return;
-	e = offer(0xd, 1, true);
-	filter_features(e);
-	e->ebx = keel_xstate_bytes(xcr0, true);
-	e->ecx = 0;		/* no supervisor state */
-	e->edx = 0;
-	for (i = 2; i < 63; i++) {
-		if (!(xcr0 & BIT_ULL(i)))
-			continue;
-		e = offer(0xd, i, true);
-		e->ecx &= BIT(1);	/* aligned in the compacted format; bit 0 would say supervisor state */
-		e->edx = 0;
-	}
-}
-
-static void offer_hypervisor(void)
-{
-	struct kvm_cpuid_entry2 *e = offer(HYPERVISOR_LEAF, 0, false);
-	u32 sig[3];
-
-	memcpy(sig, "KVMKVMKVM\0\0\0", sizeof(sig));
-	e->eax = KVM_CPUID_FEATURES;
-	e->ebx = sig[0];
-	e->ecx = sig[1];
-	e->edx = sig[2];
-	e = offer(KVM_CPUID_FEATURES, 0, false);
-	e->eax = keel_pv_features();
-	e->ebx = 0;
-	e->ecx = 0;
-	e->edx = 0;
-}
-
-static void offer_row(const struct leaf_row *row)
-{
-	struct kvm_cpuid_entry2 *e;
-	u32 index = 0;
-
-	do {
-		e = offer(row->function, index, row->indexed || row->function == 0xb);
-		if (!(row->keep & KEEP_EAX))
-			e->eax = 0;
-		if (!(row->keep & KEEP_EBX))
-			e->ebx = 0;
-		if (!(row->keep & KEEP_ECX))
-			e->ecx = 0;
-		if (!(row->keep & KEEP_EDX))
-			e->edx = 0;
-		filter_features(e);
-		adjust_leaf(e);
-	} while (row->indexed && (e->eax & 0x1f) && ++index < 8);
-}
+#define HYPERVISOR_LEAF		0x40000000
+#define APIC_BIT		BIT(X86_FEATURE_APIC & 31)
 
 static u64 host_cr4_mask __ro_after_init;
 static u64 find_host_cr4_mask(void);
 
 void keel_cpuid_setup(void)
 {
-	u32 basic = cpuid_eax(0), extended = cpuid_eax(0x80000000);
-	unsigned int i;
-
-	nr_offered = 0;
-	for (i = 0; i < ARRAY_SIZE(leaf_rows); i++) {
-		u32 fn = leaf_rows[i].function;
-
-		if (fn == 0x80000000)
-			offer_hypervisor();	/* keeps the table sorted */
-		if (fn > (fn < 0x80000000 ? basic : extended))
-			continue;
-		if (fn == 7)
-			offer_leaf7();
-		else if (fn == 0xd)
-			offer_leaf_d();
-		else
-			offer_row(&leaf_rows[i]);
-	}
+	keel_features_setup();
 	host_cr4_mask = find_host_cr4_mask();
 	keel_msr_setup();
 }
@@ -402,8 +99,11 @@ static void dynamic_bits(struct keel_vcpu *vcpu, u32 function, u32 index, u32 r[
 		r[ECX] = set_if(r[ECX], BIT(X86_FEATURE_MWAIT & 31), keel_guest_has_mwait(vcpu));
 		break;
 	case 7:
-		if (!index)
-			r[ECX] = set_if(r[ECX], BIT(X86_FEATURE_OSPKE & 31), keel_cr4(vcpu) & X86_CR4_PKE);
+		if (index)
+			break;
+		r[ECX] = set_if(r[ECX], BIT(X86_FEATURE_OSPKE & 31), keel_cr4(vcpu) & X86_CR4_PKE);
+		if (unlikely(vcpu->msrs.tsx_ctrl & TSX_CTRL_CPUID_CLEAR))
+			r[EBX] &= ~(BIT(X86_FEATURE_RTM & 31) | BIT(X86_FEATURE_HLE & 31));
 		break;
 	case 0xd:
 		if (!index)
@@ -543,27 +243,11 @@ static const struct cr4_row {
 	{ X86_CR4_SMEP, X86_FEATURE_SMEP },
 	{ X86_CR4_SMAP, X86_FEATURE_SMAP },
 	{ X86_CR4_PKE, X86_FEATURE_PKU },
+	{ X86_CR4_LAM_SUP, X86_FEATURE_LAM },
 };
 
 #define CR4_EVERYWHERE	(X86_CR4_VME | X86_CR4_PVI | X86_CR4_TSD | X86_CR4_DE | X86_CR4_PSE | X86_CR4_PAE | \
 			 X86_CR4_MCE | X86_CR4_PGE | X86_CR4_PCE | X86_CR4_OSFXSR | X86_CR4_OSXMMEXCPT)
-
-static bool offered_has(unsigned int x86_feature)
-{
-	unsigned int i;
-
-	for (i = 0; i < ARRAY_SIZE(feature_rows); i++) {
-		const struct feature_row *row = &feature_rows[i];
-		struct keel_cpu_model m = { .entries = offered, .nent = nr_offered };
-		const struct kvm_cpuid_entry2 *e;
-
-		if (row->word != x86_feature / 32)
-			continue;
-		e = find(&m, row->function, row->index);
-		return e && (*entry_reg((struct kvm_cpuid_entry2 *)e, row->reg) & BIT(x86_feature & 31));
-	}
-	return false;
-}
 
 static u64 find_host_cr4_mask(void)
 {
@@ -571,7 +255,7 @@ static u64 find_host_cr4_mask(void)
 	unsigned int i;
 
 	for (i = 0; i < ARRAY_SIZE(cr4_rows); i++)
-		if (offered_has(cr4_rows[i].feature))
+		if (keel_offers(cr4_rows[i].feature))
 			mask |= cr4_rows[i].bit;
 	return mask;
 }
@@ -591,6 +275,8 @@ static u64 guest_efer(struct keel_vcpu *vcpu)
 		allowed |= EFER_NX;
 	if (keel_guest_has(vcpu, X86_FEATURE_FXSR_OPT))
 		allowed |= EFER_FFXSR;
+	if (keel_guest_has(vcpu, KEEL_FEATURE_AUTOIBRS))
+		allowed |= EFER_AUTOIBRS;
 	return allowed & keel_hw.efer_allowed;
 }
 
@@ -644,12 +330,12 @@ static void derive(struct keel_vcpu *vcpu)
 	unsigned int i;
 
 	memset(m->caps, 0, sizeof(m->caps));
-	for (i = 0; i < ARRAY_SIZE(feature_rows); i++) {
-		const struct feature_row *row = &feature_rows[i];
+	for (i = 0; i < keel_nr_feature_rows; i++) {
+		const struct keel_feature_row *row = &keel_feature_rows[i];
 
 		e = find(m, row->function, row->index);
 		if (e)
-			m->caps[row->word] = *entry_reg((struct kvm_cpuid_entry2 *)e, row->reg);
+			m->caps[row->word] = *keel_entry_reg((struct kvm_cpuid_entry2 *)e, row->reg);
 	}
 	e = find(m, 0, 0);
 	m->basic_max = e ? e->eax : 0;
@@ -846,7 +532,7 @@ VCPU_IOCTL(keel_get_cpuid2)
 
 SYS_IOCTL(keel_get_supported_cpuid)
 {
-	return copy_table((void __user *)arg, offered, nr_offered);
+	return copy_table((void __user *)arg, keel_offered, keel_nr_offered);
 }
 
 /* keel emulates no instruction the host's CPU lacks: the leaves are there, and empty. */

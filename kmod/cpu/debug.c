@@ -30,6 +30,8 @@ static u64 make_dr6(struct keel_vcpu *vcpu, u64 val)
 
 	if (keel_guest_has(vcpu, X86_FEATURE_RTM))
 		writable |= DR6_RTM_BIT;
+	if (keel_guest_has(vcpu, X86_FEATURE_BUS_LOCK_DETECT))
+		writable |= DR_BUS_LOCK;
 	return (val & writable) | (DR6_INIT & ~writable);
 }
 

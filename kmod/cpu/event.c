@@ -149,7 +149,9 @@ static void payload_write(struct keel_vcpu *vcpu, struct keel_event *ev)
 
 		/* B0-B3 tell of this one only; BS, BT, BD stay until the guest clears them. */
 		dr6 &= ~(u64)DR_TRAP_BITS;
-		keel_call(set_dr6, vcpu, dr6 | DR6_RESERVED | ev->payload);
+		dr6 |= DR6_RESERVED | ev->payload;
+		/* This one is told by its being clear. */
+		keel_call(set_dr6, vcpu, dr6 & ~(ev->payload & DR_BUS_LOCK));
 		keel_debug_set_dr7(vcpu, vcpu->debug.dr7 & ~(u64)DR7_GD);
 	}
 }

@@ -784,6 +784,8 @@ void keel_insn_begin(struct keel_insn *in)
 	e->cpl = keel_cpl(vcpu);
 	e->lma = keel_is_long_mode(vcpu);
 	e->la57 = keel_cr4(vcpu) & X86_CR4_LA57;
+	if (unlikely(keel_guest_has(vcpu, X86_FEATURE_LAM)))
+		emul_set_lam(e, keel_cr3(vcpu), keel_cr4(vcpu));
 	keel_call(cs_mode, vcpu, &db, &l);
 	e->mode = emul_mode(keel_cr0(vcpu), e->lma, e->rflags, (db ? EMUL_ATTR_DB : 0) | (l ? EMUL_ATTR_L : 0));
 }

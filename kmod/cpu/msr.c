@@ -252,30 +252,48 @@ static int set_smbase(const struct msr_access *a, u64 val)
 	return 0;
 }
 
-/* Write-only: a barrier for indirect branch prediction. */
+/* Write-only: a barrier for indirect branch prediction, a whole one or a selective one. */
 static int set_pred_cmd(const struct msr_access *a, u64 val)
 {
-	if (!a->host && !keel_guest_has(a->vcpu, X86_FEATURE_AMD_IBPB) &&
-	    !keel_guest_has(a->vcpu, X86_FEATURE_SPEC_CTRL))
-		return 1;
-	if (val & ~(u64)PRED_CMD_IBPB)
+	u64 allowed = 0;
+
+	if (a->host || keel_guest_has(a->vcpu, X86_FEATURE_AMD_IBPB) || keel_guest_has(a->vcpu, X86_FEATURE_SPEC_CTRL))
+		allowed |= PRED_CMD_IBPB;
+	if (a->host || keel_guest_has(a->vcpu, KEEL_FEATURE_SBPB))
+		allowed |= PRED_CMD_SBPB;
+	if (!allowed || val & ~allowed || (val & PRED_CMD_SBPB && !keel_offers(KEEL_FEATURE_SBPB)))
 		return 1;
 	if (val && boot_cpu_has(X86_FEATURE_IBPB))
-		wrmsrq(MSR_IA32_PRED_CMD, PRED_CMD_IBPB);
+		wrmsrq(MSR_IA32_PRED_CMD, val);
+	return 0;
+}
+
+/* Write-only, too. */
+static int set_flush_cmd(const struct msr_access *a, u64 val)
+{
+	if (val & ~(u64)L1D_FLUSH)
+		return 1;
+	if (val)
+		wrmsrq(MSR_IA32_FLUSH_CMD, L1D_FLUSH);
 	return 0;
 }
 
 /*
  * SPEC_CTRL, bit by bit what the guest was told it has and the CPU does have; bits of the CPU's alone the guest finds
- * once the register is its own.
+ * once the register is its own.  SDM vol. 4 table 2-2; APM vol. 2 3.2.9.
  */
 static const struct {
-	u64 bit;
+	u64 bits;
 	u16 features[2];	/* either, as Intel and AMD tell of it */
 } spec_ctrl_bits[] = {
 	{ SPEC_CTRL_IBRS, { X86_FEATURE_SPEC_CTRL, X86_FEATURE_AMD_IBRS } },
 	{ SPEC_CTRL_STIBP, { X86_FEATURE_INTEL_STIBP, X86_FEATURE_AMD_STIBP } },
 	{ SPEC_CTRL_SSBD, { X86_FEATURE_SPEC_CTRL_SSBD, X86_FEATURE_AMD_SSBD } },
+	{ BIT_ULL(3) | BIT_ULL(4), { KEEL_FEATURE_IPRED_CTRL, KEEL_FEATURE_IPRED_CTRL } },
+	{ BIT_ULL(5) | SPEC_CTRL_RRSBA_DIS_S, { KEEL_FEATURE_RRSBA_CTRL, KEEL_FEATURE_RRSBA_CTRL } },
+	{ BIT_ULL(7), { KEEL_FEATURE_INTEL_PSFD, X86_FEATURE_AMD_PSFD } },
+	{ BIT_ULL(8), { KEEL_FEATURE_DDPD_U, KEEL_FEATURE_DDPD_U } },
+	{ SPEC_CTRL_BHI_DIS_S, { KEEL_FEATURE_BHI_CTRL, KEEL_FEATURE_BHI_CTRL } },
 };
 
 static u64 spec_ctrl_allowed(const struct msr_access *a)
@@ -289,69 +307,104 @@ static u64 spec_ctrl_allowed(const struct msr_access *a)
 		for (f = 0; f < 2; f++) {
 			u16 feature = spec_ctrl_bits[i].features[f];
 
-			if (boot_cpu_has(feature) && (a->host || keel_guest_has(a->vcpu, feature)))
-				allowed |= spec_ctrl_bits[i].bit;
+			if (keel_offers(feature) && (a->host || keel_guest_has(a->vcpu, feature)))
+				allowed |= spec_ctrl_bits[i].bits;
 		}
 	}
 	return allowed;
+}
+
+static u64 spec_ctrl(struct keel_vcpu *vcpu)
+{
+	u64 val;
+
+	return keel_call(get_msr, vcpu, MSR_IA32_SPEC_CTRL, &val) ? vcpu->spec_ctrl : val;
+}
+
+static void write_spec_ctrl(struct keel_vcpu *vcpu, u64 val)
+{
+	u32 mode = KEEL_SPEC_OPEN;
+
+	if (keel_call(set_msr, vcpu, MSR_IA32_SPEC_CTRL, val)) {
+		vcpu->spec_ctrl = val;
+		mode |= KEEL_SPEC_SWITCH;
+	}
+	if (val && !vcpu->spec_ctrl_mode) {
+		vcpu->spec_ctrl_mode = mode;
+		keel_request(KEEL_REQ_INTERCEPTS, vcpu);
+	}
 }
 
 static int get_spec_ctrl(const struct msr_access *a, u64 *val)
 {
 	if (!a->host && !spec_ctrl_allowed(a))
 		return 1;
-	if (keel_call(get_msr, a->vcpu, MSR_IA32_SPEC_CTRL, val))
-		*val = a->vcpu->spec_ctrl;
+	*val = spec_ctrl(a->vcpu);
 	return 0;
 }
 
 static int set_spec_ctrl(const struct msr_access *a, u64 val)
 {
 	u64 allowed = spec_ctrl_allowed(a);
-	u32 mode = KEEL_SPEC_OPEN;
 
 	if ((!a->host && !allowed) || val & ~allowed)
 		return 1;
-	if (keel_call(set_msr, a->vcpu, MSR_IA32_SPEC_CTRL, val)) {
-		a->vcpu->spec_ctrl = val;
-		mode |= KEEL_SPEC_SWITCH;
-	}
-	if (val && !a->vcpu->spec_ctrl_mode) {
-		a->vcpu->spec_ctrl_mode = mode;
-		keel_request(KEEL_REQ_INTERCEPTS, a->vcpu);
-	}
+	write_spec_ctrl(a->vcpu, val);
 	return 0;
 }
 
-/* Debug features that raise no exception keel would have to route: branch records are not kept. */
+/* AMD's for guests alone: the bit of SPEC_CTRL, by another name. */
+static int get_virt_spec_ctrl(const struct msr_access *a, u64 *val)
+{
+	*val = spec_ctrl(a->vcpu) & SPEC_CTRL_SSBD;
+	return 0;
+}
+
+static int set_virt_spec_ctrl(const struct msr_access *a, u64 val)
+{
+	if (val & ~(u64)SPEC_CTRL_SSBD)
+		return 1;
+	write_spec_ctrl(a->vcpu, (spec_ctrl(a->vcpu) & ~(u64)SPEC_CTRL_SSBD) | val);
+	return 0;
+}
+
+/* Transactions: whether there are, and whether CPUID says so.  By the VMM's word there is such a register, or not. */
+static int get_tsx_ctrl(const struct msr_access *a, u64 *val)
+{
+	return a->host || a->vcpu->msrs.arch_capabilities & ARCH_CAP_TSX_CTRL_MSR ? msr_get_mem(a, val) : 1;
+}
+
+/* In memory, and the backend has a copy. */
+static int set_both(const struct msr_access *a, u64 val)
+{
+	int r = msr_set_mem(a, val);
+
+	if (!r)
+		(void)keel_call(set_msr, a->vcpu, a->msr, val);
+	return r;
+}
+
+static int set_tsx_ctrl(const struct msr_access *a, u64 val)
+{
+	u64 old;
+
+	return get_tsx_ctrl(a, &old) ?: set_both(a, val);
+}
+
+/* Branch records are not kept, and a step is an instruction: what asks for either does not stick, as on a CPU that has none on. */
 static int set_debugctl(const struct msr_access *a, u64 val)
 {
-	if (val & ~(u64)(DEBUGCTLMSR_LBR | DEBUGCTLMSR_BTF))
+	u64 kept = keel_offers(X86_FEATURE_BUS_LOCK_DETECT) &&
+		   (a->host || keel_guest_has(a->vcpu, X86_FEATURE_BUS_LOCK_DETECT)) ? DEBUGCTLMSR_BUS_LOCK_DETECT : 0;
+
+	if (val & ~(u64)(DEBUGCTLMSR_LBR | DEBUGCTLMSR_BTF | kept))
 		return 1;
-	/* Bits this keel gives no meaning to do not stick, as on a CPU whose branch records are off. */
-	a->vcpu->msrs.debugctl = 0;
+	a->vcpu->msrs.debugctl = val & kept;
+	(void)keel_call(set_msr, a->vcpu, a->msr, val & kept);
 	return 0;
 }
 
 /* ------------------------------------------------------------------ features of the host */
-
-static u64 host_arch_capabilities(void)
-{
-	u64 host = 0, safe = ARCH_CAP_RDCL_NO | ARCH_CAP_IBRS_ALL | ARCH_CAP_SKIP_VMENTRY_L1DFLUSH | ARCH_CAP_SSB_NO |
-			     ARCH_CAP_MDS_NO | ARCH_CAP_PSCHANGE_MC_NO | ARCH_CAP_TAA_NO | ARCH_CAP_SBDR_SSDP_NO |
-			     ARCH_CAP_FBSDP_NO | ARCH_CAP_PSDP_NO;
-
-	if (boot_cpu_has(X86_FEATURE_ARCH_CAPABILITIES) && rdmsrq_safe(MSR_IA32_ARCH_CAPABILITIES, &host))
-		host = 0;
-	host &= safe;
-	if (!boot_cpu_has_bug(X86_BUG_CPU_MELTDOWN))
-		host |= ARCH_CAP_RDCL_NO;
-	if (!boot_cpu_has_bug(X86_BUG_SPEC_STORE_BYPASS))
-		host |= ARCH_CAP_SSB_NO;
-	if (!boot_cpu_has_bug(X86_BUG_MDS))
-		host |= ARCH_CAP_MDS_NO;
-	return host;
-}
 
 /* Bits that are the CPU's own business are written to no effect: what is wrong with its TLB and caches, and IGNNE. */
 #define HWCR_IGNORED	0x148ULL
@@ -383,7 +436,7 @@ static const struct feature_msr {
 	u64 (*value)(void);
 } feature_msrs[] = {
 	{ MSR_IA32_UCODE_REV, host_ucode_rev },
-	{ MSR_IA32_ARCH_CAPABILITIES, host_arch_capabilities },
+	{ MSR_IA32_ARCH_CAPABILITIES, keel_arch_capabilities },
 	{ MSR_AMD64_DE_CFG, host_de_cfg },
 	{ MSR_IA32_PERF_CAPABILITIES, keel_pmu_capabilities },
 };
@@ -489,11 +542,17 @@ static const struct msr_row msr_rows[] = {
 	  .feature = X86_FEATURE_TSC_ADJUST, .get = get_clock, .set = set_tsc_adjust },
 	ONE(MSR_IA32_SPEC_CTRL, M_FAST | M_LIST, get_spec_ctrl, set_spec_ctrl),
 	ONE(MSR_IA32_PRED_CMD, M_FAST, get_none, set_pred_cmd),
+	{ .first = MSR_IA32_FLUSH_CMD, .count = 1, .flags = M_FAST | M_NEEDS | M_OFFERED, .get = get_none,
+	  .set = set_flush_cmd, .feature = X86_FEATURE_FLUSH_L1D },
 	ONE(MSR_IA32_UCODE_WRITE, M_FAST, get_none, set_ignore),
 	/* Guests write zero before they ask for it, as Intel's manual tells them to. */
 	{ .first = MSR_IA32_UCODE_REV, .count = 1, .flags = M_FAST | M_LIST | M_FEATURE, .get = msr_get_mem,
 	  .set = set_host_or_ignore, .offset = offsetof(struct keel_vcpu, msrs.ucode_rev), .valid = ~0ULL },
 	ONE(MSR_IA32_SMBASE, M_LIST, get_smbase, set_smbase),
+	{ .first = MSR_IA32_UMWAIT_CONTROL, .count = 1, .flags = M_FAST | M_LIST | M_NEEDS | M_OFFERED,
+	  .feature = X86_FEATURE_WAITPKG, .get = msr_get_mem, .set = set_both,
+	  .offset = offsetof(struct keel_vcpu, msrs.umwait_control),
+	  .valid = MSR_IA32_UMWAIT_CONTROL_TIME_MASK | MSR_IA32_UMWAIT_CONTROL_C02_DISABLE },
 	RANGE(MSR_P6_PERFCTR0, 8, M_FAST | M_LIST | M_PMU, get_pmu, set_pmu),
 	{ .first = MSR_PLATFORM_INFO, .count = 1, .flags = M_LIST, .get = get_platform_info,
 	  .set = set_platform_info, .offset = offsetof(struct keel_vcpu, msrs.platform_info), .valid = ~0ULL },
@@ -501,6 +560,8 @@ static const struct msr_row msr_rows[] = {
 	{ .first = MSR_IA32_ARCH_CAPABILITIES, .count = 1, .flags = M_LIST | M_FEATURE | M_NEEDS, .get = msr_get_mem,
 	  .set = set_host_only, .feature = X86_FEATURE_ARCH_CAPABILITIES, .valid = ~0ULL,
 	  .offset = offsetof(struct keel_vcpu, msrs.arch_capabilities) },
+	{ .first = MSR_IA32_TSX_CTRL, .count = 1, .flags = M_FAST | M_LIST, .get = get_tsx_ctrl, .set = set_tsx_ctrl,
+	  .offset = offsetof(struct keel_vcpu, msrs.tsx_ctrl), .valid = TSX_CTRL_RTM_DISABLE | TSX_CTRL_CPUID_CLEAR },
 	ONE(MSR_IA32_BBL_CR_CTL, M_FAST, get_zero, set_ignore),
 	ONE(MSR_IA32_BBL_CR_CTL3, M_FAST, get_zero, set_ignore),
 	{ .first = MSR_MISC_FEATURES_ENABLES, .count = 1, .flags = M_LIST, .get = msr_get_mem,
@@ -524,7 +585,7 @@ static const struct msr_row msr_rows[] = {
 	ONE(MSR_IA32_PERF_CTL, M_FAST, get_zero, set_ignore),
 	{ .first = MSR_IA32_MISC_ENABLE, .count = 1, .flags = M_FAST | M_LIST, .get = msr_get_mem,
 	  .set = set_misc_enable, .offset = offsetof(struct keel_vcpu, msrs.misc_enable), .valid = ~0ULL },
-	{ .first = MSR_IA32_DEBUGCTLMSR, .count = 1, .flags = M_FAST, .get = msr_get_mem, .set = set_debugctl,
+	{ .first = MSR_IA32_DEBUGCTLMSR, .count = 1, .flags = M_FAST | M_LIST, .get = msr_get_mem, .set = set_debugctl,
 	  .offset = offsetof(struct keel_vcpu, msrs.debugctl) },
 	MEM(MSR_IA32_POWER_CTL, M_LIST, power_ctl, ~0ULL),
 	RANGE(MSR_IA32_LASTBRANCHFROMIP, 4, M_FAST, get_zero, set_none),
@@ -605,6 +666,8 @@ static const struct msr_row msr_rows[] = {
 	  .get = msr_get_mem, .set = set_host_only, .valid = ~0ULL,
 	  .offset = offsetof(struct keel_vcpu, msrs.osvw_status) },
 	NOTHING(MSR_VM_HSAVE_PA, 1),
+	{ .first = MSR_AMD64_VIRT_SPEC_CTRL, .count = 1, .flags = M_FAST | M_LIST | M_APART | M_NEEDS | M_OFFERED,
+	  .feature = X86_FEATURE_VIRT_SSBD, .get = get_virt_spec_ctrl, .set = set_virt_spec_ctrl },
 	NOTHING(MSR_AMD64_DC_CFG, 1),
 	NOTHING(MSR_AMD64_TW_CFG, 1),
 	{ .first = MSR_AMD64_DE_CFG, .count = 1, .flags = M_LIST | M_FEATURE, .get = msr_get_mem, .set = msr_set_mem,
@@ -649,6 +712,14 @@ static __always_inline const struct msr_row *find(u32 *msr)
 	return NULL;
 }
 
+/* Is there such a register on this host, for whomever? */
+static bool row_exists(const struct msr_row *row)
+{
+	if (row->set == set_tsx_ctrl)
+		return keel_arch_capabilities() & ARCH_CAP_TSX_CTRL_MSR;
+	return !(row->flags & M_OFFERED) || keel_offers(row->feature);
+}
+
 static bool in_state(const struct msr_row *row, u32 msr);
 static unsigned int nr_in_state __ro_after_init;	/* MSRs of a vCPU's state, at most */
 
@@ -660,6 +731,8 @@ void keel_msr_setup(void)
 	for (r = 0; r < ARRAY_SIZE(msr_rows); r++) {
 		const struct msr_row *row = &msr_rows[r];
 
+		if (!row_exists(row))
+			continue;
 		for (w = 0; w < ARRAY_SIZE(windows); w++)
 			if (row->first - windows[w].first < windows[w].count)
 				break;
@@ -787,7 +860,7 @@ void keel_msrs_reset(struct keel_vcpu *vcpu, bool init)
 			 MSR_IA32_MISC_ENABLE_PEBS_UNAVAIL;
 	if (keel_has_quirk(vcpu->vm, KVM_X86_QUIRK_STUFF_FEATURE_MSRS)) {	/* else they are the VMM's to choose */
 		m->platform_info = MSR_PLATFORM_INFO_CPUID_FAULT;
-		m->arch_capabilities = host_arch_capabilities();
+		m->arch_capabilities = keel_arch_capabilities();
 		m->ucode_rev = 0x0000000100000000ULL;	/* a revision: some guests take 0 for "no microcode loaded" */
 	}
 	m->mcg_cap = KEEL_MCE_BANKS;
@@ -802,7 +875,7 @@ void keel_msrs_reset(struct keel_vcpu *vcpu, bool init)
 
 static bool listed(const struct msr_row *row, u32 msr, u16 flag)
 {
-	return (row->flags & flag) && (!(row->flags & M_PMU) || keel_pmu_lists(msr));
+	return (row->flags & flag) && find(&msr) && (!(row->flags & M_PMU) || keel_pmu_lists(msr));
 }
 
 static long copy_list(unsigned long arg, u16 flag)

@@ -12,6 +12,7 @@
 #define M_NEEDS		BIT(4)	/* not the guest's without CPUID feature .feature */
 #define M_PV		BIT(5)	/* needs KVM_FEATURE_* .feature where the VMM enforces them */
 #define M_PMU		BIT(6)	/* listed where guests may have this performance counter's */
+#define M_OFFERED	BIT(8)	/* does not exist, for the VMM either, where keel offers nobody .feature */
 #define M_APART		BIT(7)	/* of the state, but of another section than the MSRs' */
 
 struct msr_access {

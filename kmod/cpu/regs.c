@@ -91,6 +91,16 @@ int keel_set_cr0(struct keel_vcpu *vcpu, u64 val)
 	return 0;
 }
 
+/* What CR3 cannot have in long mode. */
+static u64 cr3_reserved(struct keel_vcpu *vcpu)
+{
+	u64 bits = ~0ULL << vcpu->model.maxphyaddr;
+
+	if (keel_offers(X86_FEATURE_LAM) && keel_guest_has(vcpu, X86_FEATURE_LAM))
+		bits &= ~(u64)KEEL_CR3_LAM;
+	return bits;
+}
+
 int keel_set_cr3(struct keel_vcpu *vcpu, u64 val)
 {
 	bool noflush = false;
@@ -100,7 +110,7 @@ int keel_set_cr3(struct keel_vcpu *vcpu, u64 val)
 		val &= ~BIT_ULL(63);
 	}
 	if (keel_is_long_mode(vcpu)) {
-		if (val >> vcpu->model.maxphyaddr)
+		if (val & cr3_reserved(vcpu))
 			return 1;
 	} else {
 		val = (u32)val;
@@ -371,7 +381,7 @@ static bool sregs_valid(struct keel_vcpu *vcpu, const struct kvm_sregs *s)
 		/* Paging with LME is long mode, and that needs PAE and shows in LMA. */
 		if (!(s->cr4 & X86_CR4_PAE) || !(s->efer & EFER_LMA))
 			return false;
-		if (s->cr3 >> vcpu->model.maxphyaddr)
+		if (s->cr3 & cr3_reserved(vcpu))
 			return false;
 	} else if ((s->efer & EFER_LMA) || s->cs.l) {
 		return false;

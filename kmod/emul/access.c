@@ -76,6 +76,7 @@ enum emul_result emul_linear(struct emul *e, unsigned int seg, u64 ea, unsigned 
 	addr = ea;
 	if (seg >= EMUL_SEG_FS)
 		addr += emul_seg(e, seg)->base;
+	addr = emul_untag(e, addr);
 	if (!emul_canonical(e, addr) || !emul_canonical(e, addr + bytes - 1))
 		return seg_fault(e, seg);
 	*linear = addr;

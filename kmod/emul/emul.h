@@ -357,6 +357,7 @@ struct emul {
 	u8 mode;
 	bool lma;
 	bool la57;
+	u8 lam[2];		/* the last bit that counts in pointers of user and of supervisor; 0: all do */
 	/* Out. */
 	u8 shadow;		/* EMUL_SHADOW_*, EMUL_TASK_* */
 	struct emul_fault fault;
@@ -433,6 +434,13 @@ static inline enum emul_mode emul_mode(u64 cr0, bool lma, u64 rflags, u32 cs_att
 	if (lma && (cs_attr & EMUL_ATTR_L))
 		return EMUL_MODE_LONG64;
 	return cs_attr & EMUL_ATTR_DB ? EMUL_MODE_PROT32 : EMUL_MODE_PROT16;
+}
+
+/* Linear address masking, as the control registers of a CPU that has it say. */
+static inline void emul_set_lam(struct emul *e, u64 cr3, u64 cr4)
+{
+	e->lam[0] = cr3 & 1ull << 61 ? 56 : cr3 & 1ull << 62 ? 47 : 0;
+	e->lam[1] = !(cr4 & 1ull << 28) ? 0 : e->la57 ? 56 : 47;
 }
 
 #endif

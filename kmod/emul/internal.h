@@ -121,6 +121,21 @@ static inline bool emul_canonical(const struct emul *e, u64 addr)
 	return (u64)((s64)(addr << shift) >> shift) == addr;
 }
 
+/*
+ * The address that a pointer of a program's in 64-bit mode means, with linear address masking: the bits between the last that
+ * counts and bit 63, which tells whose it is, are as that last one (SDM vol. 1, "Linear-Address Masking").  Not for code, nor
+ * for what the CPU addresses itself.
+ */
+static inline u64 emul_untag(const struct emul *e, u64 addr)
+{
+	unsigned int last = e->lam[addr >> 63];
+	u64 top = 1ull << 63;
+
+	if (!last)
+		return addr;
+	return ((u64)((s64)(addr << (63 - last)) >> (63 - last)) & ~top) | (addr & top);
+}
+
 static inline unsigned int emul_dpl(const struct emul_seg *s)
 {
 	return (s->attr & EMUL_ATTR_DPL) >> EMUL_ATTR_DPL_SHIFT;

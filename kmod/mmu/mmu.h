@@ -135,6 +135,7 @@ void *mmu_take_page(struct keel_vm *vm, struct keel_slot *slot, u64 gfn, bool le
 bool mmu_page_written(struct keel_vm *vm, struct keel_slot *slot, u64 gfn);
 /* Does the CPU mark the pages it accesses in the tables that it walks for guests? */
 bool mmu_tells_accessed(void);
+bool mmu_executes_small(void);		/* do guests execute from small pages only? */
 VM_IOCTL(mmu_working_set);		/* KEEL_WORKING_SET */
 VCPU_IOCTL(mmu_pre_fault);		/* KVM_PRE_FAULT_MEMORY */
 VM_IOCTL(mmu_set_nr_pages);		/* KVM_SET_NR_MMU_PAGES */

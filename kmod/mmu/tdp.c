@@ -34,6 +34,11 @@ MODULE_PARM_DESC(nx_large, "Have guests execute from small pages only: on, off, 
 
 static bool mmu_nx_large __ro_after_init;
 
+bool mmu_executes_small(void)
+{
+	return mmu_nx_large;
+}
+
 #define MMU_NEAR	16ULL	/* pages that a fault maps at most */
 
 /* An access that no large leaf of the view grants. */

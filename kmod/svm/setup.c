@@ -320,10 +320,14 @@ static int svm_alloc_cpus(void)
 	return 0;
 }
 
+/* What SVM has no way to give: a control for it, DEBUGCTL of its own, CR3 with bits that are no address. */
+static const u16 not_for_guests[] = { X86_FEATURE_WAITPKG, X86_FEATURE_BUS_LOCK_DETECT, X86_FEATURE_LAM };
+
 int svm_setup(struct keel_ops *ops, const char **why)
 {
 	struct keel_hw_caps *caps = &ops->caps;
 	u32 eax, ebx, ecx, edx;
+	unsigned int i;
 	int err;
 
 	*why = svm_missing();
@@ -345,6 +349,10 @@ int svm_setup(struct keel_ops *ops, const char **why)
 	caps->efer_allowed = EFER_SCE | EFER_LME | EFER_LMA | EFER_NX;
 	if (boot_cpu_has(X86_FEATURE_FXSR_OPT))
 		caps->efer_allowed |= EFER_FFXSR;
+	if (cpuid_eax(0x80000000) >= 0x80000021 && cpuid_eax(0x80000021) & BIT(KEEL_FEATURE_AUTOIBRS & 31))
+		caps->efer_allowed |= EFER_AUTOIBRS;
+	for (i = 0; i < ARRAY_SIZE(not_for_guests); i++)
+		caps->features_off[not_for_guests[i] / 32] |= BIT(not_for_guests[i] & 31);
 	/*
 	 * Family 10h, erratum 383: a guest that changes the size of a page it uses can bring about a machine check that the
 	 * host does not survive.  Of keel's own tables the CPU sees no such change without a flush.

@@ -108,6 +108,10 @@ static noinline void vmx_before_entry(struct vmx_vcpu *vmx)
 		wrmsrq(MSR_IA32_PEBS_ENABLE, 0);
 	if (vmx->before_entry & VMX_NOTIFY)
 		vmx_notify_again(vmx);
+	if (vmx->before_entry & VMX_UMWAIT) {
+		vmx->host_umwait = keel_rdmsr(MSR_IA32_UMWAIT_CONTROL);
+		keel_wrmsr(MSR_IA32_UMWAIT_CONTROL, vmx->vcpu.msrs.umwait_control);
+	}
 }
 
 /* From the page's end to its start (SDM 28.3.6); the index is that of the next entry, behind the last one -1. */
@@ -134,6 +138,8 @@ static noinline void vmx_after_exit(struct vmx_vcpu *vmx)
 {
 	if (vmx->after_exit & VMX_DEBUGCTL)
 		keel_wrmsr(MSR_IA32_DEBUGCTLMSR, vmx->host_debugctl);
+	if (vmx->after_exit & VMX_UMWAIT_BACK)
+		keel_wrmsr(MSR_IA32_UMWAIT_CONTROL, vmx->host_umwait);
 	if (vmx->after_exit & VMX_DRAIN_PML)
 		vmx_drain_pml(vmx);
 	if (vmx->window)
@@ -282,7 +288,7 @@ static int vmx_exception(struct keel_vcpu *vcpu)
 		}
 		/* Unlike DR6, the qualification tells of this one alone. */
 		vmx->shadow_set = true;
-		keel_raise_db(vcpu, vmcs_read(EXIT_QUALIFICATION) & (DR_TRAP_BITS | BIT(13) | DR_STEP));
+		keel_raise_db(vcpu, vmcs_read(EXIT_QUALIFICATION) & (DR_TRAP_BITS | DR_BUS_LOCK | BIT(13) | DR_STEP));
 		return KEEL_RESUME;
 	case X86_TRAP_AC:
 		return vmx_ac(vcpu);

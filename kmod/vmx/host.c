@@ -27,6 +27,10 @@ static_assert(ARRAY_SIZE(switched_msrs) == ARRAY_SIZE(((struct vmx_vcpu *)0)->ms
 
 static u64 host_efer __ro_after_init;
 
+/* The kernel decides it at boot (tsx=), and has no use for it itself. */
+static u64 host_tsx_ctrl __ro_after_init;
+static bool has_tsx_ctrl __ro_after_init;
+
 /*
  * kvm leaves its guest's in the CPU until this CPU goes back to user mode, which it has been asked to tell, and knows by
  * memory which they are: then what is found counts.
@@ -69,7 +73,47 @@ bool vmx_host_setup(void)
 			usleep_range(500, 1000);
 	}
 	rdmsrq(MSR_EFER, host_efer);
+	has_tsx_ctrl = keel_arch_capabilities() & ARCH_CAP_TSX_CTRL_MSR &&
+		       !rdmsrq_safe(MSR_IA32_TSX_CTRL, &host_tsx_ctrl);
 	return !theirs;
+}
+
+/*
+ * A guest that is not told of transactions has none.  What CPUID says of them is keel's to say, and stays as the host has it in the
+ * CPU.  From the next stay in the fast loop on, or in this one.
+ */
+void vmx_update_tsx_ctrl(struct vmx_vcpu *vmx)
+{
+	u64 val = host_tsx_ctrl & TSX_CTRL_CPUID_CLEAR;
+
+	if (!has_tsx_ctrl)
+		return;
+	if (vmx->vcpu.msrs.tsx_ctrl & TSX_CTRL_RTM_DISABLE || !keel_guest_has(&vmx->vcpu, X86_FEATURE_RTM))
+		val |= TSX_CTRL_RTM_DISABLE;
+	if (vmx->vcpu.atomic && val != vmx->tsx_ctrl)
+		keel_wrmsr(MSR_IA32_TSX_CTRL, val);
+	vmx->tsx_ctrl = val;
+}
+
+static void begin_tsx_ctrl(struct vmx_vcpu *vmx)
+{
+	/* As found_syscall(). */
+	vmx->host_tsx_ctrl = keel_hw_shared() && keel_user_return_awaited() ? keel_rdmsr(MSR_IA32_TSX_CTRL) : host_tsx_ctrl;
+	if (vmx->tsx_ctrl != vmx->host_tsx_ctrl)
+		keel_wrmsr(MSR_IA32_TSX_CTRL, vmx->tsx_ctrl);
+}
+
+/* The host's may change at any time, by an interrupt: it is looked at before each entry, where the two differ. */
+void vmx_swap_umwait(struct vmx_vcpu *vmx)
+{
+	if (vmx->cpu2_ctl & SECONDARY_EXEC_ENABLE_USR_WAIT_PAUSE &&
+	    keel_rdmsr(MSR_IA32_UMWAIT_CONTROL) != vmx->vcpu.msrs.umwait_control) {
+		vmx->before_entry |= VMX_UMWAIT;
+		vmx->after_exit |= VMX_UMWAIT_BACK;
+	} else {
+		vmx->before_entry &= ~VMX_UMWAIT;
+		vmx->after_exit &= ~VMX_UMWAIT_BACK;
+	}
 }
 
 void vmx_host_constant(void)
@@ -161,6 +205,10 @@ void vmx_begin(struct keel_vcpu *vcpu)
 	vmx->host_debugctl = 0;
 	vmx_host_debugctl(vmx);
 	vmx->irqs_taken = VMX_ASK_PERF;
+	if (has_tsx_ctrl)
+		begin_tsx_ctrl(vmx);
+	if (unlikely(vmx->cpu2_ctl & SECONDARY_EXEC_ENABLE_USR_WAIT_PAUSE))
+		vmx_swap_umwait(vmx);
 
 	/* Without SYSCALL nothing looks at its MSRs: RDMSR and WRMSR of them exit. */
 	vmx->syscall_loaded = vcpu->efer & EFER_SCE;
@@ -181,6 +229,8 @@ void vmx_end(struct keel_vcpu *vcpu)
 	for (i = 0; vmx->syscall_loaded && i < ARRAY_SIZE(host_syscall); i++)
 		if (vmx->msr_guest[i] != vmx->host_syscall[i])
 			keel_wrmsr(switched_msrs[i], vmx->host_syscall[i]);
+	if (has_tsx_ctrl && vmx->tsx_ctrl != vmx->host_tsx_ctrl)
+		keel_wrmsr(MSR_IA32_TSX_CTRL, vmx->host_tsx_ctrl);
 	vmx->msr_guest[KERNEL_GS] = keel_rdmsr(MSR_KERNEL_GS_BASE);
 
 	/* The LDT, since selectors may be of it; selectors; then bases, which loading a selector changes. */

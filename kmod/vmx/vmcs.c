@@ -94,6 +94,8 @@ static void vmcs_constant(struct vmx_vcpu *vmx)
 		vmcs_write(VIRTUAL_APIC_PAGE_ADDR, __pa(vmx->vapic));
 	vmx_posted_init(vmx);
 	vmcs_write(VMCS_LINK_POINTER, ~0ULL);
+	if (cpu2 & SECONDARY_EXEC_ENCLS_EXITING)
+		vmcs_write(ENCLS_EXITING_BITMAP, ~0ULL);	/* SGX is not for guests: #UD */
 	if (cpu2 & SECONDARY_EXEC_XSAVES)
 		vmcs_write(XSS_EXIT_BITMAP, 0);
 	vmcs_write(CR0_GUEST_HOST_MASK, keel_hw.two_dim ? ~CR0_OWNED : ~0UL);
@@ -132,6 +134,19 @@ void vmx_write_cpu2(struct vmx_vcpu *vmx)
 {
 	vmcs_write(SECONDARY_VM_EXEC_CONTROL, vmx->cpu2_ctl | (vmx->pml_on ? SECONDARY_EXEC_ENABLE_PML : 0) |
 		   (vmx->apicv_on ? VMX_APICV : 0));
+}
+
+/* TPAUSE, UMONITOR and UMWAIT are #UD in a guest that is not told of them. */
+static void vmx_update_waits(struct vmx_vcpu *vmx)
+{
+	u32 bit = SECONDARY_EXEC_ENABLE_USR_WAIT_PAUSE & vmx_has.cpu2_ctl;
+	u32 ctl = (vmx->cpu2_ctl & ~bit) | (keel_guest_has(&vmx->vcpu, X86_FEATURE_WAITPKG) ? bit : 0);
+
+	if (ctl == vmx->cpu2_ctl)
+		return;
+	vmx->cpu2_ctl = ctl;
+	vmx_write_cpu2(vmx);
+	vmx_swap_umwait(vmx);
 }
 
 /* Pages written are listed while the VM has a slot that wants to know. */
@@ -173,6 +188,8 @@ void vmx_update_intercepts(struct keel_vcpu *vcpu)
 	/* Without an in-kernel APIC the VMM must see the TPR fall. */
 	vmx_cpu_ctl(vmx, CPU_BASED_CR8_LOAD_EXITING | CPU_BASED_CR8_STORE_EXITING, !vmx->vapic);
 	vmx_cpu_ctl(vmx, CPU_BASED_TPR_SHADOW, vmx->vapic);
+	vmx_update_waits(vmx);
+	vmx_update_tsx_ctrl(vmx);
 	vmx_update_pml(vmx);
 	vmx_block_end(block, flags);
 }
@@ -456,6 +473,7 @@ static const struct {
 	{ MSR_IA32_SYSENTER_EIP, GUEST_SYSENTER_EIP },
 	{ MSR_FS_BASE, GUEST_FS_BASE },
 	{ MSR_GS_BASE, GUEST_GS_BASE },
+	{ MSR_IA32_DEBUGCTLMSR, GUEST_IA32_DEBUGCTL },
 };
 
 static u32 msr_field(u32 msr)
@@ -498,6 +516,11 @@ int vmx_set_msr(struct keel_vcpu *vcpu, u32 msr, u64 val)
 			wrmsrq(msr, val);
 	} else if (msr == MSR_CSTAR) {
 		vmx->cstar = val;	/* kept, and never used: SYSCALL is #UD outside 64-bit mode */
+	} else if (msr == MSR_IA32_UMWAIT_CONTROL) {
+		if (vcpu->atomic)
+			vmx_swap_umwait(vmx);
+	} else if (msr == MSR_IA32_TSX_CTRL) {
+		vmx_update_tsx_ctrl(vmx);
 	} else if (msr_field(msr)) {
 		vmcs_write(msr_field(msr), val);
 	} else {
@@ -514,7 +537,8 @@ void vmx_load_root(struct keel_vcpu *vcpu, u64 root_pa)
 
 	vmx->flush = true;
 	if (!keel_hw.two_dim) {
-		vmcs_write(GUEST_CR3, root_pa);
+		/* Pointers of the guest's are the CPU's to mask. */
+		vmcs_write(GUEST_CR3, root_pa | (vcpu->cr3 & KEEL_CR3_LAM));
 		return;
 	}
 	vmx->eptp = root_pa | VMX_EPTP_MT_WB | (keel_hw.root_levels == 5 ? VMX_EPTP_PWL_5 : VMX_EPTP_PWL_4) |

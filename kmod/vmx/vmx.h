@@ -69,6 +69,8 @@ struct vmx_vcpu {
 	bool syscall_loaded;		/* between begin and end: the first three are in the CPU */
 	u16 host_ds, host_es, host_fs, host_gs;
 	u64 host_debugctl;		/* before the last entry */
+	u64 host_umwait;
+	u64 tsx_ctrl, host_tsx_ctrl;	/* what the guest is to run with; what was there before, if that is not the same */
 	struct vmx_msr_area *area;	/* MSRs exchanged with the host's perf: pmu.c */
 	u8 area_used;
 	unsigned long irqs_taken;	/* when perf was last asked what to exchange; VMX_ASK_PERF: ask */
@@ -81,10 +83,12 @@ struct vmx_vcpu {
 #define VMX_LOAD_TSC		BIT(0)	/* tsc_offset, tsc_ratio are not in the VMCS yet */
 #define VMX_STOP_PEBS		BIT(1)	/* ...or each time: pmu.c */
 #define VMX_NOTIFY		BIT(2)	/* apicv.c */
+#define VMX_UMWAIT		BIT(3)	/* ...each time, with its pair below: the guest has another UMWAIT_CONTROL */
 #define VMX_ENTRY_WORK		0x00ffff
 /* What an exit has to do each time. */
 #define VMX_DRAIN_PML		BIT(0)
 #define VMX_DEBUGCTL		BIT(1)	/* host.c */
+#define VMX_UMWAIT_BACK		BIT(2)
 #define VMX_EXIT_WORK		0xffff00
 
 static inline struct vmx_vcpu *to_vmx(struct keel_vcpu *vcpu)
@@ -313,6 +317,8 @@ void vmx_host_cpu(struct vmx_vcpu *vmx);
 void vmx_host_debugctl(struct vmx_vcpu *vmx);	/* before an entry: perf may have changed it */
 void vmx_begin(struct keel_vcpu *vcpu);
 void vmx_end(struct keel_vcpu *vcpu);
+void vmx_swap_umwait(struct vmx_vcpu *vmx);	/* the guest's or the host's may be another now */
+void vmx_update_tsx_ctrl(struct vmx_vcpu *vmx);
 int vmx_switched_msr(u32 msr);	/* index in msr_guest[], -1 */
 
 /* exit.c */

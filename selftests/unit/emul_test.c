@@ -7,6 +7,7 @@
 #include <stdlib.h>
 
 #include "emul_test.h"
+#include "emul/internal.h"
 #include "tap.h"
 
 struct env *v;
@@ -421,6 +422,37 @@ static void canonical(void)
 	RIP = 0x1000;
 	CHECK(RUN(0xc7, 0x05, 0xf6, 0xff, 0x00, 0x00, 1, 2, 3, 4) == EMUL_OK);
 	CHECK(mem(0x11000, 4) == 0x04030201);
+}
+
+/* Linear address masking: which bits count follows from bit 63 and the control registers; what is masked must be canonical. */
+static void masked(void)
+{
+	env_mode(v, EMUL_MODE_LONG64, 0);
+	v->mem[0x234] = 0x43;
+	RBX = 0x2bcd000000000234;
+	FAULTS(RUN(0x8a, 0x03), EMUL_VEC_GP, 0);
+	emul_set_lam(&v->e, 1ull << 62, 0);
+	CHECK(RUN(0x8a, 0x03) == EMUL_OK && (RAX & 0xff) == 0x43);
+	RBX = 0x2bcd800000000234;		/* bit 47 */
+	FAULTS(RUN(0x8a, 0x03), EMUL_VEC_GP, 0);
+	RBX = 0xabcd000000000234;		/* a supervisor's */
+	FAULTS(RUN(0x8a, 0x03), EMUL_VEC_GP, 0);
+	/* both: the narrower one counts */
+	emul_set_lam(&v->e, 3ull << 61, 0);
+	RBX = 0x5400000000000234;
+	CHECK(RUN(0x8a, 0x03) == EMUL_OK && (RAX & 0xff) == 0x43);
+	RBX = 0x2bcd000000000234;
+	FAULTS(RUN(0x8a, 0x03), EMUL_VEC_GP, 0);
+	/* not where control goes */
+	RBX = 0x5400000000000234;
+	FAULTS(RUN(0xff, 0xe3), EMUL_VEC_GP, 0);
+	emul_set_lam(&v->e, 0, 1ull << 28);
+	FAULTS(RUN(0x8a, 0x03), EMUL_VEC_GP, 0);
+	CHECK(emul_untag(&v->e, 0x8123ffffffff0000) == 0xffffffffffff0000);
+	CHECK(emul_untag(&v->e, 0x8123700000000000) == 0x8000700000000000);
+	v->e.la57 = true;
+	emul_set_lam(&v->e, 0, 1ull << 28);
+	CHECK(emul_untag(&v->e, 0x8123ffffffff0000) == 0xff23ffffffff0000);
 }
 
 static void fetch_pages(void)
@@ -951,7 +983,7 @@ static const struct {
 	T(mmio_read), T(mmio_write), T(same_again), T(mmio_rmw), T(mmio_two_reads), T(rep_mmio), T(rep_rounds),
 	T(pio), T(rep_pio), T(io_permission), T(real_segments), T(real_far), T(real_stack),
 	T(mode_switch), T(seg_faults), T(prot_far), T(prot_iret), T(long_iret), T(privilege),
-	T(invalid), T(canonical), T(fetch_pages), T(syscalls), T(vectors), T(vectors_512), T(vectors_more), T(locked), T(tables),
+	T(invalid), T(canonical), T(masked), T(fetch_pages), T(syscalls), T(vectors), T(vectors_512), T(vectors_more), T(locked), T(tables),
 	T(system_insns), T(frames), T(sreg_forms),
 	T(odd_ends), T(insn_length), T(task_states), T(task_16), T(task_insns), T(task_early), T(task_late), T(call_gates),
 #undef T
