@@ -1,0 +1,3 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* SDM volume 1, 13.1 */
+#define XFEATURE_MASK_AVX512	0xe0
