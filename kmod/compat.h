@@ -198,6 +198,21 @@ static inline void keel_shrinker_free(struct shrinker *shrinker)
 #define SECONDARY_EXEC_XSAVES	SECONDARY_EXEC_ENABLE_XSAVES
 #endif
 
+/* 6.4: CPUID.(7,0):ECX; 6.18: SDM 3C 24.4.1, 24.5, 24.7.1, 24.8.1, appendix B.3 and B.4. */
+#ifndef X86_FEATURE_SHSTK
+#define X86_FEATURE_SHSTK	(16 * 32 + 7)
+#endif
+#ifndef VM_ENTRY_LOAD_CET_STATE
+#define VM_ENTRY_LOAD_CET_STATE	BIT(20)
+#define VM_EXIT_LOAD_CET_STATE	BIT(28)
+#define GUEST_S_CET		0x6828
+#define GUEST_SSP		0x682a
+#define GUEST_INTR_SSP_TABLE	0x682c
+#define HOST_S_CET		0x6c18
+#define HOST_SSP		0x6c1a
+#define HOST_INTR_SSP_TABLE	0x6c1c
+#endif
+
 /* 6.4 traces who sends the interrupt, and leaves it to the sender to know how. */
 #ifdef smp_send_reschedule
 #include <trace/events/ipi.h>

@@ -104,7 +104,7 @@ struct keel_state_head {
 };
 
 #define KEEL_STATE_MAGIC	0x65746174734c454bULL	/* "KELstate" */
-#define KEEL_STATE_VERSION	1
+#define KEEL_STATE_VERSION	2
 
 struct keel_state {
 	__u64 data;		/* its address */
@@ -186,6 +186,7 @@ struct keel_state_pit {
 
 struct keel_state_fpu {
 	__u64 xcr0, xss;
+	__u64 ssp;		/* shadow stack pointer */
 	__u32 pkru;
 	__u32 reserved;
 };

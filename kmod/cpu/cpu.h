@@ -25,7 +25,7 @@ struct keel_cpu_model {
 	u32 basic_max;		/* highest basic leaf */
 	u32 caps[KEEL_NR_WORDS];	/* guest's feature words: the kernel's numbers of X86_FEATURE_*, then keel's own */
 	u8 maxphyaddr;		/* what CPUID says, within reason; until it says anything, KEEL_PHYADDR_UNSAID */
-	u64 xcr0_allowed;
+	u64 xcr0_allowed, xss_allowed;
 	u64 cr4_reserved;	/* bits #GP'd */
 	u64 efer_reserved;
 	u32 pv_features;	/* BIT(KVM_FEATURE_*) */
@@ -50,6 +50,7 @@ VCPU_IOCTL(keel_set_cpuid2);
 int keel_cpuid_set(struct keel_vcpu *vcpu, const struct kvm_cpuid_entry2 *entries, unsigned int n);	/* are copied */
 VCPU_IOCTL(keel_get_cpuid2);
 u64 keel_supported_xcr0(void);
+u64 keel_supported_xss(void);
 SYS_IOCTL(keel_sys_has_attr);		/* KVM_{HAS,GET}_DEVICE_ATTR on the node: KVM_X86_XCOMP_GUEST_SUPP */
 SYS_IOCTL(keel_sys_get_attr);
 u64 keel_host_cr4_mask(void);	/* CR4 bits a guest may have at all on this host */
@@ -94,7 +95,8 @@ enum {
 	KEEL_MSRS_SPEC_CTRL	= 1,	/* KEEL_SPEC_OPEN */
 	KEEL_MSRS_CSTATES	= 2,	/* read only: how long its CPU was in which C-state */
 	KEEL_MSRS_APERFMPERF	= 4,	/* read only: how fast its CPU has been */
-	KEEL_MSRS_NONE		= 8,	/* none, alone: each access is put to the VMM's filter */
+	KEEL_MSRS_CET		= 8,	/* all that keel_cet_open() is about */
+	KEEL_MSRS_NONE		= 16,	/* none, alone: each access is put to the VMM's filter */
 	KEEL_NR_MSR_MAPS
 };
 unsigned int keel_msr_map(struct keel_vcpu *vcpu);
@@ -158,6 +160,33 @@ int keel_emulate_gp(struct keel_vcpu *vcpu, u32 error);
 bool keel_backdoor_opens(enum emul_open what, u32 number);
 u64 keel_backdoor_counter(struct keel_vcpu *vcpu, u32 number);	/* one that it opens */
 
+/* ------------------------------------------------------------------- cet.c */
+#define KEEL_CET_SWITCHED	5	/* U_CET, PL0_SSP to PL3_SSP */
+
+struct keel_cet {	/* control-flow enforcement: MSRs that no entry and no exit switches */
+	bool used;		/* the guest may have got at them: for good */
+	bool loaded;		/* between load and save: they are in the CPU */
+	u64 guest[KEEL_CET_SWITCHED], host[KEEL_CET_SWITCHED];
+};
+
+/* The shadow stack pointer, to the backend's get_msr and set_msr and to keel_cet_*_msr(): a number that no MSR has. */
+#define KEEL_MSR_SSP		(~0U)
+
+#define KEEL_NR_CET_MSRS	7
+extern const u32 keel_cet_msrs[KEEL_NR_CET_MSRS];	/* KEEL_MSRS_CET */
+void keel_cet_setup(void);		/* module load, after the backend's setup */
+u32 keel_cet_offers(unsigned int x86_feature);	/* the bit of X86_FEATURE_SHSTK, _IBT in its CPUID register, or 0 */
+void keel_cet_derive(struct keel_vcpu *vcpu);	/* its CPUID is another */
+bool keel_cet_lists(u32 msr);		/* is that a register a guest may have here? */
+bool keel_cet_open(struct keel_vcpu *vcpu);	/* may it have the MSRs without an exit? */
+/* Preemption off, inside kernel_fpu_begin()/end(), of a guest with cet.used. */
+void keel_cet_load(struct keel_vcpu *vcpu);
+void keel_cet_save(struct keel_vcpu *vcpu);
+int keel_cet_get_msr(struct keel_vcpu *vcpu, u32 msr, u64 *val, bool host);	/* 0, 1: #GP */
+int keel_cet_set_msr(struct keel_vcpu *vcpu, u32 msr, u64 val, bool host);
+/* CR4.CET is set: EMUL_CET_*, what is on at this privilege level, and at any. */
+u8 keel_cet_tracks(struct keel_vcpu *vcpu, enum emul_mode mode, int cpl);
+
 /* ------------------------------------------------------------------- fpu.c */
 struct keel_fpu {
 	void *state;		/* keel's own XSAVE (or FXSAVE) area, standard format, 64-byte aligned */
@@ -168,6 +197,7 @@ struct keel_fpu {
 	bool swap_xcr0, swap_xss, swap_pkru;
 	bool swap_tsc_aux;	/* between load and save: MSR_TSC_AUX is the guest's */
 	u64 host_tsc_aux;
+	struct keel_cet cet;
 };
 
 int keel_fpu_setup(void);	/* module load: feature mask, area size */
@@ -182,6 +212,7 @@ bool keel_fpu_swaps(struct keel_vcpu *vcpu);
 void keel_fpu_swap_in(struct keel_vcpu *vcpu);
 void keel_fpu_swap_out(struct keel_vcpu *vcpu);
 int keel_set_xcr0(struct keel_vcpu *vcpu, u64 val);	/* 1: #GP */
+int keel_set_xss(struct keel_vcpu *vcpu, u64 val);	/* 1: #GP; guest FPU not loaded */
 /* For the emulator, guest FPU not loaded: 16, 32 or 64 bytes of vector register 0 to 31; a mask register; x87 and SSE. */
 void keel_fpu_read_vec(struct keel_vcpu *vcpu, unsigned int reg, void *buf, unsigned int bytes);
 void keel_fpu_write_vec(struct keel_vcpu *vcpu, unsigned int reg, const void *buf, unsigned int bytes, bool zero_upper);

@@ -243,6 +243,8 @@ static const struct cr4_row {
 	{ X86_CR4_SMEP, X86_FEATURE_SMEP },
 	{ X86_CR4_SMAP, X86_FEATURE_SMAP },
 	{ X86_CR4_PKE, X86_FEATURE_PKU },
+	{ X86_CR4_CET, X86_FEATURE_SHSTK },
+	{ X86_CR4_CET, X86_FEATURE_IBT },
 	{ X86_CR4_LAM_SUP, X86_FEATURE_LAM },
 };
 
@@ -352,6 +354,9 @@ static void derive(struct keel_vcpu *vcpu)
 		m->maxphyaddr = m->maxphyaddr < 32 ? 32 : 52;
 	e = find(m, 0xd, 0);
 	m->xcr0_allowed = e ? (e->eax | (u64)e->edx << 32) & keel_supported_xcr0() : 0;
+	keel_cet_derive(vcpu);
+	e = find(m, 0xd, 1);
+	m->xss_allowed = e && vcpu->fpu.cet.used ? (e->ecx | (u64)e->edx << 32) & keel_supported_xss() : 0;
 	for (i = 0; i < ARRAY_SIZE(cr4_rows); i++)
 		if (keel_guest_has(vcpu, cr4_rows[i].feature))
 			cr4 |= cr4_rows[i].bit;

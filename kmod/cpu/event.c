@@ -18,7 +18,7 @@ static enum exc_class exc_class(u8 vector)
 	switch (vector) {
 	case X86_TRAP_PF:
 		return PAGE_FAULT;
-	case X86_TRAP_DE: case X86_TRAP_TS: case X86_TRAP_NP: case X86_TRAP_SS: case X86_TRAP_GP:
+	case X86_TRAP_DE: case X86_TRAP_TS: case X86_TRAP_NP: case X86_TRAP_SS: case X86_TRAP_GP: case X86_TRAP_CP:
 		return CONTRIBUTORY;
 	default:
 		return BENIGN;

@@ -331,6 +331,9 @@ static void offer_leaf7(void)
 	filter_features(e);
 	/* The kernel may do without. A guest's tables are its own, and need none of ours to be as deep. */
 	e->ecx |= la57;
+	/* So it may without these (ibt=off, nousershstk): see cet.c. */
+	e->ecx |= keel_cet_offers(X86_FEATURE_SHSTK);
+	e->edx |= keel_cet_offers(X86_FEATURE_IBT);
 	if (!boot_cpu_has(X86_FEATURE_OSPKE))
 		e->ecx &= ~BIT(X86_FEATURE_PKU & 31);
 	for (index = 1; index <= max; index++) {
@@ -347,7 +350,7 @@ static void offer_leaf7(void)
 
 static void offer_leaf_d(void)
 {
-	u64 xcr0 = keel_supported_xcr0();
+	u64 xcr0 = keel_supported_xcr0(), xss = keel_supported_xss();
 	struct kvm_cpuid_entry2 *e = offer(0xd, 0, true);
 	unsigned int i;
 
@@ -360,13 +363,13 @@ static void offer_leaf_d(void)
 	e = offer(0xd, 1, true);
 	filter_features(e);
 	e->ebx = keel_xstate_bytes(xcr0, true);
-	e->ecx = 0;		/* no supervisor state */
-	e->edx = 0;
+	e->ecx = xss;
+	e->edx = xss >> 32;
 	for (i = 2; i < 63; i++) {
-		if (!(xcr0 & BIT_ULL(i)))
+		if (!((xcr0 | xss) & BIT_ULL(i)))
 			continue;
 		e = offer(0xd, i, true);
-		e->ecx &= BIT(1);	/* aligned in the compacted format; bit 0 would say supervisor state */
+		e->ecx &= BIT(0) | BIT(1);	/* of XSS, not of XCR0; aligned in the compacted format */
 		e->edx = 0;
 	}
 }
@@ -454,6 +457,7 @@ void keel_features_setup(void)
 	unsigned int i;
 
 	keel_nr_offered = 0;
+	keel_cet_setup();
 	for (i = 0; i < ARRAY_SIZE(leaf_rows); i++) {
 		u32 fn = leaf_rows[i].function;
 

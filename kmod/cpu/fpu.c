@@ -5,7 +5,8 @@
  * The state lives in an area of keel's own, in the standard XSAVE format (or plain FXSAVE on a host without
  * XSAVE), and is in the registers only inside kernel_fpu_begin()/end().  PKRU is apart: the kernel runs under
  * it when it touches user memory, so it is swapped around the entry itself and is never part of an XRSTOR.
- * MSR_TSC_AUX travels with the FPU: like it, it means nothing to the kernel between begin and end.
+ * MSR_TSC_AUX, and the MSRs of control-flow enforcement (cet.c), travel with the FPU: like it, they mean nothing to the kernel
+ * between begin and end.
  *
  * Locks: vcpu->mutex for the ioctls; load/save with preemption off, enter/leave with IRQs off.
  * SDM vol. 1 chapter 13; APM vol. 2 11.5, vol. 4 appendix A.
@@ -25,6 +26,7 @@
 #define FCW_INIT	0x37f
 #define MXCSR_INIT	0x1f80
 #define AVX512_FEATURES	(XFEATURE_MASK_OPMASK | XFEATURE_MASK_ZMM_Hi256 | XFEATURE_MASK_Hi16_ZMM)
+#define CET_FEATURES	(BIT_ULL(11) | BIT_ULL(12))	/* of user mode, of the supervisor */
 #define MAX_FEATURE	19
 
 /* Of the host, constant after load. */
@@ -33,6 +35,7 @@ static struct {
 	u64 xcr0, xss;		/* what the kernel runs with */
 	u64 features;		/* what guests may have in XCR0 */
 	u64 swapped;		/* what XSAVE and XRSTOR move: all but PKRU */
+	u64 supervisor;		/* what guests may have in XSS: in MSRs that are switched one by one (cet.c), not in the area */
 	u32 mxcsr_mask;
 	bool pku, xss_msr, tsc_aux;
 	struct {
@@ -99,6 +102,15 @@ static void __init read_components(void)
 	}
 	if ((host.features & AVX512_FEATURES) != AVX512_FEATURES)
 		host.features &= ~(u64)AVX512_FEATURES;
+	for (i = 2; i <= MAX_FEATURE; i++) {
+		u32 eax, ebx, ecx, edx;
+
+		if (!(host.supervisor & BIT_ULL(i)))
+			continue;
+		cpuid_count(0xd, i, &eax, &ebx, &ecx, &edx);
+		host.comp[i].bytes = eax;
+		host.comp[i].aligned = ecx & BIT(1);
+	}
 }
 
 int __init keel_fpu_setup(void)
@@ -122,16 +134,28 @@ int __init keel_fpu_setup(void)
 	/* Not AMX: its state is allocated by permission, task by task, and this area is one page. */
 	host.features = host.xcr0 & (XFEATURE_MASK_FP | XFEATURE_MASK_SSE | XFEATURE_MASK_YMM | AVX512_FEATURES |
 				     (host.pku ? XFEATURE_MASK_PKRU : 0));
-	read_components();
-	host.swapped = host.features & ~(u64)XFEATURE_MASK_PKRU;
 	if (boot_cpu_has(X86_FEATURE_XSAVES))
 		host.xss_msr = rdmsrq_safe(MSR_IA32_XSS, &host.xss) == 0;
+	if (host.xss_msr) {
+		u32 eax, ebx, ecx, edx;
+
+		cpuid_count(0xd, 1, &eax, &ebx, &ecx, &edx);
+		host.supervisor = ecx & CET_FEATURES;
+	}
+	read_components();
+	host.swapped = host.features & ~(u64)XFEATURE_MASK_PKRU;
 	return 0;
 }
 
 u64 keel_supported_xcr0(void)
 {
 	return host.features;
+}
+
+/* Only if what they are about is: they are no state of their own. */
+u64 keel_supported_xss(void)
+{
+	return keel_cet_offers(X86_FEATURE_SHSTK) || keel_cet_offers(X86_FEATURE_IBT) ? host.supervisor : 0;
 }
 
 static bool is_supported_xcr0(const struct kvm_device_attr *attr)
@@ -163,7 +187,7 @@ u32 keel_xstate_bytes(u64 features, bool compacted)
 	u32 end = HEADER_END;
 	unsigned int i;
 
-	features &= host.features;
+	features &= host.features | (compacted ? host.supervisor : 0);
 	for (i = 2; i <= MAX_FEATURE; i++) {
 		if (!(features & BIT_ULL(i)))
 			continue;
@@ -181,8 +205,9 @@ void keel_fpu_reset(struct keel_vcpu *vcpu, bool init)
 {
 	struct keel_fpu *fpu = &vcpu->fpu;
 
+	memset(fpu->cet.guest, 0, sizeof(fpu->cet.guest));
 	if (init || !fpu->state)
-		return;		/* INIT leaves all of it as it was */
+		return;		/* INIT leaves the rest as it was */
 	memset(fpu->state, 0, PAGE_SIZE);
 	legacy(fpu)->cwd = FCW_INIT;
 	legacy(fpu)->mxcsr = MXCSR_INIT;
@@ -231,6 +256,8 @@ void keel_fpu_load(struct keel_vcpu *vcpu)
 		if (fpu->host_tsc_aux != vcpu->msrs.tsc_aux)
 			keel_wrmsr(MSR_TSC_AUX, vcpu->msrs.tsc_aux);
 	}
+	if (unlikely(fpu->cet.used))
+		keel_cet_load(vcpu);
 }
 
 void keel_fpu_save(struct keel_vcpu *vcpu)
@@ -247,6 +274,8 @@ void keel_fpu_save(struct keel_vcpu *vcpu)
 			keel_wrmsr(MSR_TSC_AUX, fpu->host_tsc_aux);
 		fpu->swap_tsc_aux = false;
 	}
+	if (unlikely(fpu->cet.used))
+		keel_cet_save(vcpu);
 }
 
 /*
@@ -311,6 +340,14 @@ int keel_set_xcr0(struct keel_vcpu *vcpu, u64 val)
 	    ((val & AVX512_FEATURES) != AVX512_FEATURES || !(val & XFEATURE_MASK_YMM)))
 		return 1;
 	vcpu->fpu.xcr0 = val;
+	return 0;
+}
+
+int keel_set_xss(struct keel_vcpu *vcpu, u64 val)
+{
+	if (val & ~vcpu->model.xss_allowed)
+		return 1;
+	vcpu->fpu.xss = val;
 	return 0;
 }
 
@@ -559,6 +596,7 @@ VCPU_IOCTL(keel_fpu_get_state)
 	s->xcr0 = fpu->xcr0;
 	s->xss = fpu->xss;
 	s->pkru = fpu->pkru;
+	(void)keel_cet_get_msr(vcpu, KEEL_MSR_SSP, &s->ssp, true);
 	memcpy(s + 1, fpu->state, area_size());
 	return 0;
 }
@@ -569,11 +607,13 @@ VCPU_IOCTL(keel_fpu_set_state)
 	const struct keel_state_fpu *s = buf;
 	const struct xstate_header *h = (void *)(s + 1) + LEGACY_BYTES;
 
-	if (s->reserved || s->xss != fpu->xss || ((struct fxregs_state *)(s + 1))->mxcsr & ~host.mxcsr_mask)
+	if (s->reserved || ((struct fxregs_state *)(s + 1))->mxcsr & ~host.mxcsr_mask)
 		return -EINVAL;
 	if (host.xsave && (!image_valid(s + 1) || h->xfeatures & XFEATURE_MASK_PKRU))
 		return -EINVAL;
 	if (s->xcr0 != fpu->xcr0 && keel_set_xcr0(vcpu, s->xcr0))
+		return -EINVAL;
+	if (keel_set_xss(vcpu, s->xss) || keel_cet_set_msr(vcpu, KEEL_MSR_SSP, s->ssp, true))
 		return -EINVAL;
 	fpu->pkru = s->pkru;
 	memcpy(fpu->state, s + 1, area_size());

@@ -776,6 +776,7 @@ void keel_insn_begin(struct keel_insn *in)
 {
 	struct keel_vcpu *vcpu = in->vcpu;
 	struct emul *e = &in->e;
+	u64 cr4 = keel_cr4(vcpu);
 	bool db, l;
 
 	in->rsp = keel_reg(vcpu, KEEL_RSP);
@@ -783,11 +784,12 @@ void keel_insn_begin(struct keel_insn *in)
 	e->rflags = keel_rflags(vcpu);
 	e->cpl = keel_cpl(vcpu);
 	e->lma = keel_is_long_mode(vcpu);
-	e->la57 = keel_cr4(vcpu) & X86_CR4_LA57;
+	e->la57 = cr4 & X86_CR4_LA57;
 	if (unlikely(keel_guest_has(vcpu, X86_FEATURE_LAM)))
-		emul_set_lam(e, keel_cr3(vcpu), keel_cr4(vcpu));
+		emul_set_lam(e, keel_cr3(vcpu), cr4);
 	keel_call(cs_mode, vcpu, &db, &l);
 	e->mode = emul_mode(keel_cr0(vcpu), e->lma, e->rflags, (db ? EMUL_ATTR_DB : 0) | (l ? EMUL_ATTR_L : 0));
+	e->cet = unlikely(cr4 & X86_CR4_CET) ? keel_cet_tracks(vcpu, e->mode, e->cpl) : 0;
 }
 
 static void store_state(struct keel_insn *in, u64 old_rip)

@@ -48,11 +48,6 @@ static int set_ignore(const struct msr_access *a, u64 val)
 	return 0;
 }
 
-static int set_zero(const struct msr_access *a, u64 val)
-{
-	return val != 0;
-}
-
 static int get_none(const struct msr_access *a, u64 *val)
 {
 	return 1;
@@ -236,6 +231,11 @@ static int get_xss(const struct msr_access *a, u64 *val)
 {
 	*val = a->vcpu->fpu.xss;
 	return 0;
+}
+
+static int set_xss(const struct msr_access *a, u64 val)
+{
+	return keel_set_xss(a->vcpu, val);
 }
 
 static int get_smbase(const struct msr_access *a, u64 *val)
@@ -606,6 +606,9 @@ static const struct msr_row msr_rows[] = {
 	  .set = keel_set_mce_bank, .offset = offsetof(struct keel_vcpu, msrs.mce), .valid = ~0ULL },
 	RANGE(MSR_IA32_MC0_CTL2, KEEL_MCE_BANKS, M_FAST, keel_get_mce_ctl2, keel_set_mce_ctl2),
 	RANGE(MSR_IA32_PMC0, 8, M_FAST | M_PMU, get_pmu, set_pmu),
+	ONE(MSR_IA32_U_CET, M_FAST | M_LIST | M_CET, keel_get_cet, keel_set_cet),
+	ONE(MSR_IA32_S_CET, M_FAST | M_LIST | M_CET, keel_get_cet, keel_set_cet),
+	RANGE(MSR_IA32_PL0_SSP, 5, M_FAST | M_LIST | M_CET, keel_get_cet, keel_set_cet),
 	ONE(MSR_RAPL_POWER_UNIT, M_FAST, get_zero, set_none),
 	ONE(MSR_PKG_ENERGY_STATUS, M_FAST, get_zero, set_none),
 	ONE(MSR_DRAM_ENERGY_STATUS, M_FAST, get_zero, set_none),
@@ -613,8 +616,9 @@ static const struct msr_row msr_rows[] = {
 	ONE(MSR_PP1_ENERGY_STATUS, M_FAST, get_zero, set_none),
 	ONE(MSR_IA32_TSC_DEADLINE, M_FAST | M_LIST | M_APART, get_deadline, set_deadline),
 	RANGE(0x800, 0x100, M_FAST, get_x2apic, set_x2apic),
-	{ .first = MSR_IA32_XSS, .count = 1, .flags = M_FAST | M_LIST | M_NEEDS, .feature = X86_FEATURE_XSAVES,
-	  .get = get_xss, .set = set_zero },
+	/* Not fast: it would have to be loaded for the next entry. */
+	{ .first = MSR_IA32_XSS, .count = 1, .flags = M_LIST | M_NEEDS, .feature = X86_FEATURE_XSAVES,
+	  .get = get_xss, .set = set_xss },
 	RANGE(HV_X64_MSR_GUEST_OS_ID, 2, M_LIST | M_APART, get_hv, set_hv),	/* in this order */
 	RANGE(HV_X64_MSR_VP_INDEX, 2, M_LIST | M_APART | M_FAST, get_hv, set_hv),
 	ONE(HV_X64_MSR_VP_RUNTIME, M_LIST | M_APART | M_FAST, get_hv, set_hv),
@@ -758,6 +762,7 @@ const struct keel_open_msr keel_open_msrs[KEEL_NR_OPEN_MSRS] = {
 static unsigned int open_sets(struct keel_vcpu *vcpu)
 {
 	return (vcpu->spec_ctrl_mode & KEEL_SPEC_OPEN ? KEEL_MSRS_SPEC_CTRL : 0) |
+	       (keel_cet_open(vcpu) ? KEEL_MSRS_CET : 0) |
 	       (vcpu->vm->exits_off & KVM_X86_DISABLE_EXITS_CSTATE ? KEEL_MSRS_CSTATES : 0) |
 	       (vcpu->vm->exits_off & KVM_X86_DISABLE_EXITS_APERFMPERF ? KEEL_MSRS_APERFMPERF : 0);
 }
@@ -875,7 +880,8 @@ void keel_msrs_reset(struct keel_vcpu *vcpu, bool init)
 
 static bool listed(const struct msr_row *row, u32 msr, u16 flag)
 {
-	return (row->flags & flag) && find(&msr) && (!(row->flags & M_PMU) || keel_pmu_lists(msr));
+	return (row->flags & flag) && find(&msr) && (!(row->flags & M_PMU) || keel_pmu_lists(msr)) &&
+	       (!(row->flags & M_CET) || keel_cet_lists(msr));
 }
 
 static long copy_list(unsigned long arg, u16 flag)

@@ -14,6 +14,7 @@
 #define M_PMU		BIT(6)	/* listed where guests may have this performance counter's */
 #define M_OFFERED	BIT(8)	/* does not exist, for the VMM either, where keel offers nobody .feature */
 #define M_APART		BIT(7)	/* of the state, but of another section than the MSRs' */
+#define M_CET		BIT(9)	/* listed where guests may have what it is about */
 
 struct msr_access {
 	struct keel_vcpu *vcpu;
@@ -56,5 +57,8 @@ typedef int keel_msr_getter(const struct msr_access *a, u64 *val);
 typedef int keel_msr_setter(const struct msr_access *a, u64 val);
 keel_msr_getter keel_get_mcg_ctl, keel_get_mce_bank, keel_get_mce_ctl2, keel_get_feat_ctl, keel_get_mcg_ext_ctl;
 keel_msr_setter keel_set_mcg_ctl, keel_set_mce_bank, keel_set_mce_ctl2, keel_set_feat_ctl, keel_set_mcg_ext_ctl;
+/* cet.c */
+keel_msr_getter keel_get_cet;
+keel_msr_setter keel_set_cet;
 
 #endif

@@ -9,6 +9,21 @@
 #include <linux/uaccess.h>
 #include "ops.h"
 
+static bool has_ssp(struct keel_vcpu *vcpu)
+{
+	return keel_guest_has(vcpu, X86_FEATURE_SHSTK);
+}
+
+static int get_ssp(struct keel_vcpu *vcpu, u64 *val)
+{
+	return keel_cet_get_msr(vcpu, KEEL_MSR_SSP, val, true);
+}
+
+static int set_ssp(struct keel_vcpu *vcpu, u64 val)
+{
+	return keel_cet_set_msr(vcpu, KEEL_MSR_SSP, val, true);
+}
+
 /* Those without another name, by what stands for an MSR's number in theirs. */
 static const struct own_reg {
 	u32 index;
@@ -16,7 +31,7 @@ static const struct own_reg {
 	int (*get)(struct keel_vcpu *vcpu, u64 *val);
 	int (*set)(struct keel_vcpu *vcpu, u64 val);
 } own_regs[] = {
-	/* KVM_REG_GUEST_SSP goes with shadow stacks, which guests do not have. */
+	{ KVM_REG_GUEST_SSP, has_ssp, get_ssp, set_ssp },
 };
 
 #define ID_BITS(id)	((id) & ~(u64)U32_MAX)	/* all but the number */

@@ -68,6 +68,8 @@ int keel_set_cr0(struct keel_vcpu *vcpu, u64 val)
 		return 1;
 	if (!(val & X86_CR0_PG) && (keel_cr4(vcpu) & X86_CR4_PCIDE))
 		return 1;
+	if (!(val & X86_CR0_WP) && (keel_cr4(vcpu) & X86_CR4_CET))
+		return 1;
 	if ((val & X86_CR0_PG) && !(old & X86_CR0_PG)) {
 		if (vcpu->efer & EFER_LME) {
 			bool db, l;
@@ -134,6 +136,8 @@ int keel_set_cr4(struct keel_vcpu *vcpu, u64 val)
 	u64 old = keel_cr4(vcpu), flips = val ^ old;
 
 	if (val & keel_cr4_reserved(vcpu))
+		return 1;
+	if ((val & X86_CR4_CET) && !(keel_cr0(vcpu) & X86_CR0_WP))
 		return 1;
 	if (keel_is_long_mode(vcpu)) {
 		if (!(val & X86_CR4_PAE) || (flips & X86_CR4_LA57))
@@ -374,6 +378,8 @@ static bool sregs_valid(struct keel_vcpu *vcpu, const struct kvm_sregs *s)
 		return false;
 	if ((s->cr0 >> 32) || ((s->cr0 & X86_CR0_NW) && !(s->cr0 & X86_CR0_CD)) ||
 	    ((s->cr0 & X86_CR0_PG) && !(s->cr0 & X86_CR0_PE)))
+		return false;
+	if ((s->cr4 & X86_CR4_CET) && !(s->cr0 & X86_CR0_WP))
 		return false;
 	if (s->efer & ~keel_hw.efer_allowed)
 		return false;

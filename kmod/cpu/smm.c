@@ -84,16 +84,17 @@ static const struct save_layout {
 	u16 dr6, dr7, smbase, revision;
 	u16 halted;			/* auto-HALT restart: the SMI ended a HLT, and RSM is to go back to it */
 	u16 shadow;			/* ours, reserved: KVM_X86_SHADOW_INT_* of the instruction interrupted at */
+	u16 ssp;			/* shadow stack pointer; reserved without long mode */
 	u32 revision_id;		/* bit 17: SMBASE can be changed */
 } layouts[] = {
 	{
 		.fields = fields32, .segs = segs32, .nr_fields = ARRAY_SIZE(fields32), .addr = 4,
 		.dr6 = OFF32(0x7fcc), .dr7 = OFF32(0x7fc8), .smbase = OFF32(0x7ef8), .revision = OFF32(0x7efc),
-		.halted = OFF32(0x7f02), .shadow = OFF32(0x7f04), .revision_id = 0x20000,
+		.halted = OFF32(0x7f02), .shadow = OFF32(0x7f04), .ssp = OFF32(0x7ee8), .revision_id = 0x20000,
 	}, {
 		.fields = fields64, .segs = segs64, .nr_fields = ARRAY_SIZE(fields64), .addr = 8,
 		.dr6 = OFF64(0xff68), .dr7 = OFF64(0xff60), .smbase = OFF64(0xff00), .revision = OFF64(0xfefc),
-		.halted = OFF64(0xfec9), .shadow = OFF64(0xfecb), .revision_id = 0x20064,
+		.halted = OFF64(0xfec9), .shadow = OFF64(0xfecb), .ssp = OFF64(0xff18), .revision_id = 0x20064,
 	},
 };
 static_assert(ARRAY_SIZE(segs32) == ARRAY_SIZE(segs64));
@@ -185,6 +186,7 @@ static void save_state(struct keel_vcpu *vcpu, bool halted)
 	struct kvm_sregs s = {};
 	struct kvm_regs r = {};
 	u8 area[SAVE_SIZE] = {};
+	u64 ssp;
 
 	keel_get_regs(vcpu, &r, 0);
 	keel_take_sregs(vcpu, &s);
@@ -196,6 +198,8 @@ static void save_state(struct keel_vcpu *vcpu, bool halted)
 	put(area, l->revision, l->revision_id, 4);
 	put(area, l->halted, halted, 1);
 	put(area, l->shadow, keel_call(get_shadow, vcpu), 1);
+	if (!keel_cet_get_msr(vcpu, KEEL_MSR_SSP, &ssp, true))
+		put(area, l->ssp, ssp, l->addr);
 	/* Without memory there it is lost, as on any machine; RSM will find that out. */
 	(void)keel_vcpu_write(vcpu, vcpu->smbase + SAVE_AREA, area, sizeof(area));
 }
@@ -228,6 +232,7 @@ static void smm_enter(struct keel_vcpu *vcpu)
 	seg.selector = vcpu->smbase >> 4;
 	seg.base = vcpu->smbase;
 	keel_call(set_segment, vcpu, &seg, KEEL_CS);
+	(void)keel_cet_set_msr(vcpu, KEEL_MSR_SSP, 0, true);
 	keel_request(KEEL_REQ_EVENT, vcpu);
 }
 
@@ -288,7 +293,8 @@ void keel_smm_rsm(struct keel_vcpu *vcpu)
 	r.rflags &= FLAGS;
 	/* PDPTRs are read, and tables walked, where the guest will be. */
 	keel_smm_set(vcpu, false);
-	if (keel_put_sregs(vcpu, &s)) {
+	if (keel_put_sregs(vcpu, &s) ||
+	    (vcpu->fpu.cet.used && keel_cet_set_msr(vcpu, KEEL_MSR_SSP, get(area, l->ssp, l->addr), true))) {
 		keel_smm_set(vcpu, true);
 		goto shutdown;
 	}

@@ -144,6 +144,15 @@ struct emul_fault {
 #define EMUL_TASK_TRAP		0x20	/* which asks for a debug trap before its first instruction */
 #define EMUL_TASK_FAULT		0x40	/* which begins with e->fault: it was found when the old task was gone */
 
+/*
+ * e->cet: what the CPU does beside at transfers of control, and the emulator does not: such an instruction is unhandleable.
+ * The next instruction that is to be an ENDBR is so, whichever it is.
+ */
+#define EMUL_CET_STACK		0x1	/* this privilege level has a shadow stack */
+#define EMUL_CET_BRANCH		0x2	/* and looks where indirect branches go */
+#define EMUL_CET_FAR		0x4	/* any privilege level does one or the other */
+#define EMUL_CET_ENDBR		0x8	/* an indirect branch has just been */
+
 /* Largest single access, and the largest INS/OUTS batch. */
 #define EMUL_MAX_ACCESS		64
 #define EMUL_MAX_BATCH		1024
@@ -358,6 +367,7 @@ struct emul {
 	bool lma;
 	bool la57;
 	u8 lam[2];		/* the last bit that counts in pointers of user and of supervisor; 0: all do */
+	u8 cet;			/* EMUL_CET_* */
 	/* Out. */
 	u8 shadow;		/* EMUL_SHADOW_*, EMUL_TASK_* */
 	struct emul_fault fault;

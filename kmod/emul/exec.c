@@ -188,6 +188,8 @@ enum emul_result emul_exec(struct emul *e)
 	const struct emul_insn *i = &e->insn;
 	enum emul_result r;
 
+	if (e->cet & (EMUL_CET_ENDBR | i->flags >> 24))
+		return EMUL_UNHANDLEABLE;
 	if ((i->flags & F_PRIV) && e->cpl)
 		return emul_gp(e, 0);
 	e->new_flags = e->rflags & ~(u64)X86_EFLAGS_RF;

@@ -63,6 +63,7 @@ enum emul_group {
 #define F_DST16MEM	0x00080000u	/* destination in memory is 16 bits: SLDT, MOV from sreg */
 #define F_EVEX		0x00200000u	/* may be EVEX encoded */
 #define F_W		0x00100000u	/* operand size is one byte if the opcode is even */
+#define F_CET(what)	((u32)EMUL_CET_##what << 24)	/* transfers control in a way that is not emulated with that on */
 
 struct emul_opcode {
 	u8 dst, src, src2, group;

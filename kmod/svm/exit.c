@@ -276,7 +276,8 @@ static int svm_npf(struct keel_vcpu *vcpu)
 	u64 info = c->exit_info_1;
 	u32 access = 0;
 
-	if (info & X86_PF_WRITE)
+	/* A shadow stack's page has to be writable for those who read it, too. */
+	if (info & (X86_PF_WRITE | SVM_NPF_SHSTK))
 		access |= MMU_ACC_WRITE;
 	if (info & X86_PF_INSTR)
 		access |= MMU_ACC_FETCH;

@@ -293,6 +293,8 @@ static int svm_alloc_cpus(void)
 	memset(page_address(svm_iopm), 0xff, IOPM_SIZE);	/* every port exits */
 	svm_iopm_pa = svm_pa(svm_iopm);
 	for (i = 0; i < ARRAY_SIZE(svm_msrpm); i++) {
+		if (i & KEEL_MSRS_CET && !svm_has.cet)
+			continue;
 		svm_msrpm[i] = (unsigned long *)__get_free_pages(GFP_KERNEL, MSRPM_ORDER);
 		if (!svm_msrpm[i])
 			return -ENOMEM;
@@ -306,6 +308,8 @@ static int svm_alloc_cpus(void)
 		for (m = 0; m < KEEL_NR_OPEN_MSRS; m++)
 			if (i & keel_open_msrs[m].set & KEEL_MSRS_APERFMPERF)
 				msrpm_open(svm_msrpm[i], keel_open_msrs[m].msr, false);
+		for (m = 0; i & KEEL_MSRS_CET && m < KEEL_NR_CET_MSRS; m++)
+			msrpm_open(svm_msrpm[i], keel_cet_msrs[m], true);
 	}
 	for_each_possible_cpu(cpu) {
 		struct svm_cpu *sc = per_cpu_ptr(&svm_cpu, cpu);
@@ -358,6 +362,9 @@ int svm_setup(struct keel_ops *ops, const char **why)
 	 * host does not survive.  Of keel's own tables the CPU sees no such change without a flush.
 	 */
 	caps->two_dim = npt && boot_cpu_has(X86_FEATURE_NPT) && !boot_cpu_has_bug(X86_BUG_AMD_TLB_MMATCH);
+	/* The VMCB has S_CET, SSP and ISST_ADDR where the CPU has shadow stacks.  Without nested paging our tables would need theirs. */
+	svm_has.cet = caps->two_dim && cpuid_eax(0) >= 7 && cpuid_ecx(7) & BIT(X86_FEATURE_SHSTK & 31);
+	caps->cet = svm_has.cet;
 	caps->mmu_fmt = &npt_format;
 	if (!boot_cpu_has(X86_FEATURE_NX))	/* the bit is reserved then, and all may be executed */
 		npt_format.exec = npt_format.inverted = 0;

@@ -88,7 +88,7 @@ static inline bool svm_intercepts(struct svm_vcpu *svm, unsigned int bit)
 
 /* What the CPU has, of the features of CPUID 8000000A that this room uses. */
 struct svm_features {
-	bool nrips, tsc_scale;
+	bool nrips, tsc_scale, cet;
 	u32 nr_asids;
 };
 extern struct svm_features svm_has;
@@ -168,6 +168,7 @@ int svm_exit_slow(struct keel_vcpu *vcpu);
 u64 svm_next_rip(struct keel_vcpu *vcpu);
 void svm_hypercall_insn(u8 insn[3]);
 #define SVM_NPF_FINAL	BIT_ULL(32)	/* EXITINFO1: the access itself faulted, not a page table's (APM 15.25.6) */
+#define SVM_NPF_SHSTK	BIT_ULL(6)	/* and was a shadow stack's (18.9) */
 #define SVM_EXIT_SLOTS	0xc1		/* codes below 0xc0, and the last for nested page faults */
 const char *svm_exit_name(unsigned int slot);
 

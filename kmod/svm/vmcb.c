@@ -11,6 +11,7 @@
 #include "cpu/mitigate.h"
 
 static_assert(sizeof(struct vmcb_control_area) == 0x400);
+static_assert(offsetof(struct vmcb_save_area, s_cet) == 0x1e0);
 static_assert(offsetof(struct vmcb_save_area, rax) == 0x1f8);
 static_assert(offsetof(struct vmcb_save_area, g_pat) == 0x268);
 static_assert(offsetof(struct svm_vcpu, vcpu) == 0);
@@ -99,6 +100,7 @@ void svm_vcpu_reset(struct keel_vcpu *vcpu, bool init)
 	c->event_inj = 0;
 	c->int_state = 0;
 	svm->vmcb->save.g_pat = vcpu->msrs.pat;
+	svm->vmcb->save.s_cet = svm->vmcb->save.ssp = svm->vmcb->save.isst_addr = 0;
 	svm->tpr_class = 0;
 	svm->irq_window = false;
 	svm->nmi_masked = svm->iret_started = svm->step = false;
@@ -373,6 +375,10 @@ static const struct svm_saved_msr {
 	{ MSR_GS_BASE, SAVED(gs.base, 0) },
 	{ MSR_KERNEL_GS_BASE, SAVED(kernel_gs_base, 0) },
 	{ MSR_IA32_CR_PAT, SAVED(g_pat, CLEAN_NPT) },
+	/* Their clean bit is never set.  What asks for these is told before where there are none. */
+	{ MSR_IA32_S_CET, SAVED(s_cet, 0) },
+	{ MSR_IA32_INT_SSP_TAB, SAVED(isst_addr, 0) },
+	{ KEEL_MSR_SSP, SAVED(ssp, 0) },
 	{ MSR_IA32_SPEC_CTRL, SAVED(spec_ctrl, 0) },	/* some CPUs, APM 15.36.3 */
 };
 

@@ -138,6 +138,13 @@ void vmx_host_constant(void)
 	rdmsrq(MSR_IA32_SYSENTER_EIP, val);
 	vmcs_write(HOST_IA32_SYSENTER_EIP, val);
 	vmcs_write(HOST_IA32_EFER, host_efer);
+	if (keel_hw.cet) {
+		/* The kernel's branch tracking; it has no shadow stacks of its own. */
+		rdmsrq(MSR_IA32_S_CET, val);
+		vmcs_write(HOST_S_CET, val);
+		vmcs_write(HOST_SSP, 0);
+		vmcs_write(HOST_INTR_SSP_TABLE, 0);
+	}
 }
 
 /* Preemption off: the CPU this vCPU is on from now. */

@@ -326,10 +326,13 @@ static const struct {
 	  VM_ENTRY_LOAD_DEBUG_CONTROLS | VM_ENTRY_LOAD_IA32_EFER, 0, &vmx_has.entry_ctl },
 };
 
+#define BASIC_ANY_ERROR_CODE	BIT_ULL(56)	/* of MSR_IA32_VMX_BASIC: exceptions go in with or without one, whichever they are */
+
 static const char *read_controls(void)
 {
 	unsigned int i;
 	u32 must, may, entry;
+	u64 basic;
 
 	for (i = 0; i < ARRAY_SIZE(control_rows); i++) {
 		rdmsr(control_rows[i].msr, must, may);
@@ -344,6 +347,9 @@ static const char *read_controls(void)
 		return "interrupt, NMI windows or CR8 exits";
 	rdmsr(MSR_IA32_VMX_TRUE_ENTRY_CTLS, must, entry);
 	rdmsr(MSR_IA32_VMX_TRUE_EXIT_CTLS, must, may);
+	/* #CP has an error code, which an entry refuses where it goes by the exceptions that had one before. */
+	rdmsrq(MSR_IA32_VMX_BASIC, basic);
+	vmx_has.cet = entry & VM_ENTRY_LOAD_CET_STATE && may & VM_EXIT_LOAD_CET_STATE && basic & BASIC_ANY_ERROR_CODE;
 	vmx_has.global_ctrl = entry & VM_ENTRY_LOAD_IA32_PERF_GLOBAL_CTRL && may & VM_EXIT_LOAD_IA32_PERF_GLOBAL_CTRL;
 	return NULL;
 }
@@ -419,6 +425,9 @@ static const char *vmx_missing(struct keel_hw_caps *caps, int *err)
 	caps->two_dim = !what && ept && !(VMX_TWO_DIM & ~vmx_has.cpu2_ctl) && !(vmx_has.cpu_ctl & SHADOW_EXITS) &&
 			!read_ept(caps);
 	caps->pdptrs = caps->two_dim;
+	/* Without, pages of shadow stacks would have to be so in our tables, too, and real mode is emulated. */
+	vmx_has.cet &= caps->two_dim;
+	caps->cet = vmx_has.cet;
 	if (!what && !caps->two_dim)
 		use_shadow(caps);
 	if (!what)
@@ -474,6 +483,8 @@ static void fill_msr_bitmap(u8 *bitmap, unsigned int map, bool x2apic)
 		for (m = 0; !write && m < KEEL_NR_OPEN_MSRS; m++)
 			if (map & keel_open_msrs[m].set)
 				open_msr(bitmap, keel_open_msrs[m].msr, write);
+		for (m = 0; map & KEEL_MSRS_CET && m < KEEL_NR_CET_MSRS; m++)
+			open_msr(bitmap, keel_cet_msrs[m], write);
 		/* No filter of a VMM's is asked about these. */
 		for (m = APIC_BASE_MSR; x2apic && m < APIC_BASE_MSR + 0x100; m++)
 			if (irq_x2apic_by_cpu(m, write))
@@ -487,8 +498,11 @@ static int make_msr_bitmaps(void)
 
 	for (x2apic = 0; x2apic <= vmx_has.apicv; x2apic++) {
 		for (map = 0; map < KEEL_NR_MSR_MAPS; map++) {
-			u8 *bitmap = (u8 *)__get_free_page(GFP_KERNEL);
+			u8 *bitmap;
 
+			if (map & KEEL_MSRS_CET && !vmx_has.cet)
+				continue;
+			bitmap = (u8 *)__get_free_page(GFP_KERNEL);
 			vmx_msr_bitmap[x2apic][map] = bitmap;
 			if (!bitmap)
 				return -ENOMEM;

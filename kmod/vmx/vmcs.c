@@ -116,6 +116,11 @@ void vmx_vcpu_reset(struct keel_vcpu *vcpu, bool init)
 		vmcs_write(GUEST_SYSENTER_ESP, 0);
 		vmcs_write(GUEST_SYSENTER_EIP, 0);
 	}
+	if (keel_hw.cet) {
+		vmcs_write(GUEST_S_CET, 0);
+		vmcs_write(GUEST_SSP, 0);
+		vmcs_write(GUEST_INTR_SSP_TABLE, 0);
+	}
 	vmcs_write(GUEST_ACTIVITY_STATE, GUEST_ACTIVITY_ACTIVE);
 	vmcs_write(GUEST_INTERRUPTIBILITY_INFO, 0);
 	vmcs_write(GUEST_PENDING_DBG_EXCEPTIONS, 0);
@@ -191,6 +196,8 @@ void vmx_update_intercepts(struct keel_vcpu *vcpu)
 	vmx_update_waits(vmx);
 	vmx_update_tsx_ctrl(vmx);
 	vmx_update_pml(vmx);
+	vmx_entry_ctl(vmx, VM_ENTRY_LOAD_CET_STATE, vcpu->fpu.cet.used);
+	vmx_exit_ctl(vmx, VM_EXIT_LOAD_CET_STATE, vcpu->fpu.cet.used);
 	vmx_block_end(block, flags);
 }
 
@@ -474,6 +481,10 @@ static const struct {
 	{ MSR_FS_BASE, GUEST_FS_BASE },
 	{ MSR_GS_BASE, GUEST_GS_BASE },
 	{ MSR_IA32_DEBUGCTLMSR, GUEST_IA32_DEBUGCTL },
+	/* What asks for these is told before where there are none. */
+	{ MSR_IA32_S_CET, GUEST_S_CET },
+	{ MSR_IA32_INT_SSP_TAB, GUEST_INTR_SSP_TABLE },
+	{ KEEL_MSR_SSP, GUEST_SSP },
 };
 
 static u32 msr_field(u32 msr)

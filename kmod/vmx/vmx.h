@@ -103,6 +103,7 @@ struct vmx_features {
 	u64 cr4_fixed0;			/* CR4 bits that must be 1 in VMX operation */
 	bool ept_ad, invept_single, pml, apicv, posted;
 	bool global_ctrl;		/* entries and exits can load PERF_GLOBAL_CTRL */
+	bool cet;			/* and S_CET, SSP and the table of SSPs */
 };
 /* What runs a LAPIC, all on or all off. */
 #define VMX_APICV	(SECONDARY_EXEC_VIRTUALIZE_X2APIC_MODE | SECONDARY_EXEC_APIC_REGISTER_VIRT | \

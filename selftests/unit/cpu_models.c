@@ -42,8 +42,6 @@ static const struct held {
 	{ 0x80000007, 0, EBX, BIT(0) | BIT(1), NULL },		/* QEMU asks the host itself */
 	{ 7, 0, EBX, BIT(14), "mpx" },
 	{ 0xd, 0, EAX, BIT(3) | BIT(4), "mpx" },
-	{ 7, 0, ECX, BIT(7), "shstk" },
-	{ 7, 0, EDX, BIT(20), "ibt" },
 	{ 7, 0, EDX, BIT(22) | BIT(24) | BIT(25), "amx-tile" },
 	{ 7, 1, EAX, BIT(21), "amx-tile" },
 	{ 7, 1, EDX, BIT(8), "amx-tile" },
@@ -121,6 +119,20 @@ bool keel_pmu_lists(u32 msr)
 u64 keel_supported_xcr0(void)
 {
 	return boot_cpu_has(X86_FEATURE_XSAVE) ? 0x2e7 : 0;
+}
+
+u64 keel_supported_xss(void)
+{
+	return host_word(0xd, 1, ECX) & (BIT(11) | BIT(12));
+}
+
+void keel_cet_setup(void)
+{
+}
+
+u32 keel_cet_offers(unsigned int x86_feature)
+{
+	return host_word(7, 0, x86_feature == X86_FEATURE_SHSTK ? ECX : EDX) & BIT(x86_feature & 31);
 }
 
 u32 keel_xstate_bytes(u64 features, bool compacted)

@@ -364,6 +364,7 @@ int LLVMFuzzerTestOneInput(const u8 *data, size_t size)
 	e.cpl = e.mode == EMUL_MODE_REAL ? 0 : e.mode == EMUL_MODE_VM86 ? 3 : (b >> 3) & 3;
 	e.lma = e.mode == EMUL_MODE_LONG64 || ((b & 0x20) && e.mode >= EMUL_MODE_PROT16);
 	e.la57 = b & 0x40;
+	e.cet = take8() & 15;
 	b = take8();
 	for (k = 0; k < EMUL_NR_REGS; k++)
 		gprs[k] = b & (1u << (k & 7)) ? take64() : take8();

@@ -975,6 +975,61 @@ static void insn_length(void)
 	}
 }
 
+/* Each is refused with what it would have to do beside, before anything is read or written, and with nothing else. */
+static void flow(void)
+{
+	static const struct {
+		u8 cet, b[3];
+	} insns[] = {
+		{ EMUL_CET_STACK, { 0xc3 } },				/* ret */
+		{ EMUL_CET_STACK, { 0xc2, 0x08, 0x00 } },
+		{ EMUL_CET_STACK | EMUL_CET_BRANCH, { 0xff, 0x17 } },	/* call *(%rdi) */
+		{ EMUL_CET_BRANCH, { 0xff, 0x27 } },			/* jmp *(%rdi) */
+		{ EMUL_CET_FAR, { 0xff, 0x1f } },			/* lcall *(%rdi) */
+		{ EMUL_CET_FAR, { 0xff, 0x2f } },			/* ljmp *(%rdi) */
+		{ EMUL_CET_FAR, { 0xcb } },				/* lret */
+		{ EMUL_CET_FAR, { 0xca, 0x08, 0x00 } },
+		{ EMUL_CET_FAR, { 0xcf } },				/* iret */
+		{ EMUL_CET_FAR, { 0x48, 0xcf } },
+		{ EMUL_CET_FAR, { 0x0f, 0x05 } },			/* syscall */
+		{ EMUL_CET_FAR, { 0x0f, 0x07 } },
+		{ 0, { 0x8b, 0x07 } },					/* mov (%rdi), %eax */
+		{ 0, { 0xeb, 0x00 } },					/* jmp */
+		{ 0, { 0x50 } },					/* push */
+	};
+	unsigned int k, cet;
+
+	for (k = 0; k < sizeof(insns) / sizeof(insns[0]); k++)
+		for (cet = 0; cet < 16; cet++) {
+			bool refused = cet & (insns[k].cet | EMUL_CET_ENDBR);
+			enum emul_result r;
+
+			env_mode(v, EMUL_MODE_LONG64, 0);
+			v->e.cet = cet;
+			RDI = refused ? ENV_MMIO : 0x8000;
+			RSP = 0x7000;
+			env_code(v, insns[k].b, sizeof(insns[k].b));
+			r = env_run(v);
+			if ((r == EMUL_UNHANDLEABLE) == refused && !v->exits)
+				continue;
+			printf("# %02x %02x with %x: %d, %u exits\n", insns[k].b[0], insns[k].b[1], cet, r, v->exits);
+			ok = false;
+		}
+	env_mode(v, EMUL_MODE_LONG64, 0);
+	v->e.cet = EMUL_CET_STACK | EMUL_CET_BRANCH | EMUL_CET_FAR;
+	RSP = 0x7000;
+	CHECK(RUN(0xe8, 0, 0, 0, 0) == EMUL_UNHANDLEABLE);	/* call */
+	CHECK(RUN(0xe9, 0, 0, 0, 0) == EMUL_OK);
+	v->e.mode = EMUL_MODE_PROT32;
+	CHECK(RUN(0x0f, 0x34) == EMUL_UNHANDLEABLE);		/* sysenter */
+	CHECK(RUN(0x0f, 0x35) == EMUL_UNHANDLEABLE);
+	CHECK(RUN(0x9a, 0, 0, 0, 0, 8, 0) == EMUL_UNHANDLEABLE);	/* lcall $8, $0 */
+	CHECK(RUN(0xea, 0, 0, 0, 0, 8, 0) == EMUL_UNHANDLEABLE);
+	v->e.mode = EMUL_MODE_LONG64;
+	v->e.cet = 0;
+	CHECK(RUN(0xe8, 0, 0, 0, 0) == EMUL_OK);
+}
+
 static const struct {
 	const char *name;
 	void (*fn)(void);
@@ -986,6 +1041,7 @@ static const struct {
 	T(invalid), T(canonical), T(masked), T(fetch_pages), T(syscalls), T(vectors), T(vectors_512), T(vectors_more), T(locked), T(tables),
 	T(system_insns), T(frames), T(sreg_forms),
 	T(odd_ends), T(insn_length), T(task_states), T(task_16), T(task_insns), T(task_early), T(task_late), T(call_gates),
+	T(flow),
 #undef T
 };
 
