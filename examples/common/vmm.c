@@ -7,12 +7,14 @@
 #include <asm/e820.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <libkeel.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 #include "vmm.h"
 
@@ -41,6 +43,14 @@ void vmm_die(const char *format, ...)
 	va_end(ap);
 	fputc('\n', stderr);
 	exit(1);
+}
+
+uint64_t vmm_now(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return t.tv_sec * 1000000000ULL + t.tv_nsec;
 }
 
 static int must(int r, const char *what)
@@ -74,6 +84,22 @@ static void set_cpuid(struct vmm *v)
 	free(c);
 }
 
+static void open_node(struct vmm *v, const char *node)
+{
+	v->node = keel_open(node);
+	if (v->node < 0)
+		vmm_die("%s: %s", node, strerror(-v->node));
+}
+
+static void open_vcpu(struct vmm *v)
+{
+	v->vcpu = MUST(ioctl(v->vm, KVM_CREATE_VCPU, 0));
+	v->run_size = MUST(ioctl(v->node, KVM_GET_VCPU_MMAP_SIZE, 0));
+	v->run = mmap(NULL, v->run_size, PROT_READ | PROT_WRITE, MAP_SHARED, v->vcpu, 0);
+	if (v->run == MAP_FAILED)
+		vmm_die("kvm_run: %s", strerror(errno));
+}
+
 void vmm_new(struct vmm *v, const char *node, size_t size)
 {
 	struct kvm_pit_config pit = { 0 };
@@ -81,9 +107,7 @@ void vmm_new(struct vmm *v, const char *node, size_t size)
 	memset(v, 0, sizeof(*v));
 	if (size < 2 * KERNEL || size > MAX_SIZE || size % 4096)
 		vmm_die("a guest cannot have %zu bytes of memory", size);
-	v->node = open(node, O_RDWR | O_CLOEXEC);
-	if (v->node < 0)
-		vmm_die("%s: %s", node, strerror(errno));
+	open_node(v, node);
 	v->vm = MUST(ioctl(v->node, KVM_CREATE_VM, 0));
 	MUST(ioctl(v->vm, KVM_SET_TSS_ADDR, TSS_GPA));
 	MUST(ioctl(v->vm, KVM_CREATE_IRQCHIP, 0));
@@ -94,11 +118,7 @@ void vmm_new(struct vmm *v, const char *node, size_t size)
 		vmm_die("no memory for the guest: %s", strerror(errno));
 	madvise(v->memory, size, MADV_HUGEPAGE);
 	vmm_memory(v, 0, v->memory, size);
-	v->vcpu = MUST(ioctl(v->vm, KVM_CREATE_VCPU, 0));
-	v->run_size = MUST(ioctl(v->node, KVM_GET_VCPU_MMAP_SIZE, 0));
-	v->run = mmap(NULL, v->run_size, PROT_READ | PROT_WRITE, MAP_SHARED, v->vcpu, 0);
-	if (v->run == MAP_FAILED)
-		vmm_die("kvm_run: %s", strerror(errno));
+	open_vcpu(v);
 	set_cpuid(v);
 }
 
@@ -266,4 +286,30 @@ void vmm_settle(struct vmm *v)
 	if (!ioctl(v->vcpu, KVM_RUN, 0) || errno != EINTR)
 		vmm_die("KVM_RUN does not come back at once");
 	v->run->immediate_exit = 0;
+}
+
+void vmm_freeze(struct vmm *v)
+{
+	int r;
+
+	vmm_settle(v);
+	r = keel_get_state(v->vm, KEEL_WITH_SETUP, &v->state, &v->state_size, NULL);
+	if (r)
+		vmm_die("KEEL_GET_STATE: %s", strerror(-r));
+	/* A child would share it: it is the vCPU's, not memory. */
+	MUST(madvise(v->run, v->run_size, MADV_DONTFORK));
+}
+
+void vmm_thaw(struct vmm *v, const char *node)
+{
+	struct keel_section bad;
+
+	close(v->vcpu);
+	close(v->vm);
+	close(v->node);
+	open_node(v, node);
+	v->vm = keel_create_vm_from(v->node, v->state, v->state_size, KEEL_WITH_MEMSLOTS, &bad);
+	if (v->vm < 0)
+		vmm_die("KEEL_CREATE_VM_FROM: %s (section %u)", strerror(-v->vm), bad.id);
+	open_vcpu(v);
 }

@@ -21,6 +21,8 @@ struct vmm {
 	size_t size;
 	unsigned int slots;
 	FILE *console;		/* what the guest's serial port sends; NULL: nowhere */
+	void *state;		/* of vmm_freeze() */
+	size_t state_size;
 };
 
 /* How vmm_run() came back */
@@ -40,6 +42,15 @@ void vmm_linux(struct vmm *v, const char *kernel, const char *initrd, const char
 enum vmm_exit vmm_run(struct vmm *v);
 uint32_t vmm_call(const struct vmm *v);
 void vmm_settle(struct vmm *v);	/* complete the exit without going on: a snapshot wants that */
+
+/*
+ * A template for children of fork(2).  The parent has its guest where they shall begin, and calls vmm_freeze(); it does not run
+ * it any more.  In a child vmm_thaw() makes a VM of the copy that it has of all that, with files of its own; it closes the parent's.
+ */
+void vmm_freeze(struct vmm *v);
+void vmm_thaw(struct vmm *v, const char *node);
+
+uint64_t vmm_now(void);		/* ns, monotonic */
 void vmm_die(const char *format, ...) __attribute__((noreturn, format(printf, 1, 2)));
 
 #endif

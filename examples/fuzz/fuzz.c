@@ -19,7 +19,6 @@
 #include <sys/prctl.h>
 #include <sys/shm.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 #include "fuzz.h"
 #include "vmm.h"
@@ -42,14 +41,6 @@ static pid_t victim;
 static struct {
 	uint64_t runs, crashes, killed, pages, reset_ns, run_ns;
 } sum;
-
-static uint64_t now(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return t.tv_sec * 1000000000ULL + t.tv_nsec;
-}
 
 static void must(int r, const char *what)
 {
@@ -171,13 +162,13 @@ static int run(void)
 	uint32_t call;
 
 	/* At the start of a run, and not at its end: the map is among what is put back, and AFL looks at it in between. */
-	began = now();
+	began = vmm_now();
 	must(keel_reset(vmm.vm, snapshot, 0, &pages), "KEEL_RESET");
-	t = now();
+	t = vmm_now();
 	sum.reset_ns += t - began;
 	sum.pages += pages;
 	put_input();
-	t = now();
+	t = vmm_now();
 	for (;;) {
 		switch (vmm_run(&vmm)) {
 		case VMM_INTERRUPTED:
@@ -200,7 +191,7 @@ static int run(void)
 		}
 		break;
 	}
-	sum.run_ns += now() - t;
+	sum.run_ns += vmm_now() - t;
 	sum.runs++;
 	sum.crashes += status && !WIFEXITED(status) && WTERMSIG(status) != SIGKILL;
 	if (sum.runs % STATS_EACH == 0 || (status && WTERMSIG(status) == SIGKILL))
@@ -239,7 +230,7 @@ static void *coverage_map(void)
 static void boot(const char *kernel, const char *initrd)
 {
 	const char *node = getenv("KEEL_FUZZ_NODE") ?: KEEL_NODE;
-	uint64_t began = now();
+	uint64_t began = vmm_now();
 	struct keel_info info;
 	enum vmm_exit exit;
 
@@ -261,7 +252,7 @@ static void boot(const char *kernel, const char *initrd)
 	vmm_settle(&vmm);
 	memset(map, 0, MAP_SIZE);
 	must(keel_snapshot(vmm.vm, 0, &snapshot), "KEEL_SNAPSHOT");
-	fprintf(stderr, "fuzz: booted in %.1f s\n", (now() - began) / 1e9);
+	fprintf(stderr, "fuzz: booted in %.1f s\n", (vmm_now() - began) / 1e9);
 }
 
 static int alone(unsigned int times)

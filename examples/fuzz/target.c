@@ -5,17 +5,11 @@
  * The library and this file's parse() are compiled with -fsanitize-coverage=trace-pc: the compiler calls
  * __sanitizer_cov_trace_pc() from each basic block, which counts edges in AFL's own map, there in memory that both see.
  */
-#include <errno.h>
 #include <expat.h>
-#include <fcntl.h>
 #include <signal.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/mount.h>
-#include <sys/stat.h>
-#include <unistd.h>
 #include "fuzz.h"
 
 void parse(const struct input *input, const char **names);
@@ -34,26 +28,9 @@ void __sanitizer_cov_trace_pc(void)
 	before = here >> 1;
 }
 
-static volatile uint32_t *host;
-
-static void must(int ok, const char *what)
-{
-	FILE *log;
-
-	if (ok)
-		return;
-	/* To the kernel's console, however quiet that is.  Then init ends, and the kernel with it. */
-	log = fopen("/dev/kmsg", "w");
-	if (log) {
-		fprintf(log, "<0>target: %s: %s\n", what, strerror(errno));
-		fclose(log);
-	}
-	_exit(1);
-}
-
 static void crashed(int sig)
 {
-	*host = CALL_SIGNAL | sig;
+	guest_call(CALL_SIGNAL | sig);
 }
 
 static void catch_signals(void)
@@ -64,9 +41,9 @@ static void catch_signals(void)
 	struct sigaction act = { .sa_handler = crashed, .sa_flags = SA_ONSTACK };
 	unsigned int i;
 
-	must(!sigaltstack(&stack, NULL), "sigaltstack");
+	guest_must(!sigaltstack(&stack, NULL), "sigaltstack");
 	for (i = 0; i < sizeof(signals) / sizeof(signals[0]); i++)
-		must(!sigaction(signals[i], &act, NULL), "sigaction");
+		guest_must(!sigaction(signals[i], &act, NULL), "sigaction");
 }
 
 int main(void)
@@ -75,29 +52,21 @@ int main(void)
 	const size_t page = 4096;
 	uint8_t *shared, *two;
 	const char **names;
-	int fd;
 
-	mkdir("/dev", 0755);
-	must(!mount("dev", "/dev", "devtmpfs", 0, NULL) || errno == EBUSY, "/dev");
-	fd = open("/dev/mem", O_RDWR);
-	must(fd >= 0, "/dev/mem");
-	host = mmap(NULL, page, PROT_READ | PROT_WRITE, MAP_SHARED, fd, CALL_GPA);
-	must(host != MAP_FAILED, "the host");
-	shared = mmap(NULL, SHARED_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, SHARED_GPA);
-	must(shared != MAP_FAILED, "shared memory");
+	shared = guest_memory(SHARED_GPA, SHARED_SIZE);
 	/* The names end where a page does, and behind that is none: who writes one too many is caught at it. */
 	two = mmap(NULL, 2 * page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	must(two != MAP_FAILED && !mprotect(two + page, page, PROT_NONE), "memory");
+	guest_must(two != MAP_FAILED && !mprotect(two + page, page, PROT_NONE), "memory");
 	names = (const char **)(two + page) - names_max;
 	catch_signals();
-	must(!mlockall(MCL_CURRENT), "mlockall");
+	guest_must(!mlockall(MCL_CURRENT), "mlockall");
 
 	parse(&warm, names);	/* what each run needs, the heap above all, is there before the snapshot */
 	map = shared;
 	before = 0;
-	*host = CALL_READY;
+	guest_call(CALL_READY);
 	parse((const struct input *)(shared + MAP_SIZE), names);
-	*host = CALL_DONE;
-	must(0, "the host has let it go on");
+	guest_call(CALL_DONE);
+	guest_must(0, "the host has let it go on");
 	return 1;
 }
