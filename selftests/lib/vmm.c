@@ -371,6 +371,7 @@ void vcpu_long(struct vcpu *v, void (*fn)(u64 arg), u64 arg)
 	gdt[7] = 0;
 	*(u64 *)((u8 *)tss + 4) = r.rsp - STACK_SIZE / 2 + 8;	/* RSP0 */
 	*(u64 *)((u8 *)tss + 36) = r.rsp - 3 * STACK_SIZE / 4 + 8; /* IST1 */
+	*(u16 *)((u8 *)tss + 102) = 0x68;	/* the I/O bitmap, behind the end: no port is allowed */
 	*(u32 *)gpa_hva(v->vm, page + 0x200) = v->id;
 	*(u64 *)gpa_hva(v->vm, r.rsp) = 0;
 
