@@ -217,19 +217,6 @@ static void walk_guest(u64 arg)
 	}
 }
 
-static bool parameter_off(const char *name)
-{
-	char path[64], c = 0;
-	int fd;
-
-	snprintf(path, sizeof(path), "/sys/module/keel/parameters/%s", name);
-	fd = open(path, O_RDONLY);
-	if (fd >= 0 && read(fd, &c, 1) != 1)
-		c = 0;
-	close(fd);
-	return c == 'N';
-}
-
 /* Another slot, in the same tables, is not touched by it */
 TEST(neighbour)
 {
@@ -239,7 +226,7 @@ TEST(neighbour)
 
 	if (fd_stat(vm->fd, "pages_2m") == NO_STAT)
 		SKIP(return, "this hypervisor does not tell what it maps");
-	if (parameter_off(guest_is_amd() ? "npt" : "ept"))
+	if (shadow_paging())
 		SKIP(return, "shadow paging, which forgets all at a flush");
 	vm_slot(vm, 1, GPA, LARGE + LARGE / 2, mem, 0);
 	vm_slot(vm, 2, GPA + LARGE + LARGE / 2, SIZE - LARGE - LARGE / 2, mem + LARGE + LARGE / 2, 0);

@@ -60,14 +60,6 @@ static bool contains(const char *path, const char *what)
 	return strstr(text, what);
 }
 
-static bool parameter_off(const char *name)
-{
-	char path[64];
-
-	snprintf(path, sizeof(path), "/sys/module/keel/parameters/%s", name);
-	return word(path)[0] == 'N';
-}
-
 /* false: there is no such event */
 static bool trace_on(void)
 {
@@ -78,7 +70,7 @@ static bool trace_on(void)
 FIXTURE_SETUP(tables)
 {
 	self->amd = guest_is_amd();
-	self->shadow = parameter_off(self->amd ? "npt" : "ept");
+	self->shadow = shadow_paging();
 	self->e = calloc(MOST, sizeof(*self->e));
 	self->vm = vm_new(VM_PLAIN);
 	self->v = vcpu_new(self->vm, 0);

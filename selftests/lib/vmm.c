@@ -460,6 +460,24 @@ bool interrupts_posted(void)
 	return intel_does("/sys/module/keel/parameters/posted");
 }
 
+static bool parameter_off(const char *name)
+{
+	char path[64], c = 0;
+	int fd;
+
+	snprintf(path, sizeof(path), "/sys/module/keel/parameters/%s", name);
+	fd = open(path, O_RDONLY);
+	if (fd >= 0 && read(fd, &c, 1) != 1)
+		c = 0;
+	close(fd);
+	return c == 'N';
+}
+
+bool shadow_paging(void)
+{
+	return parameter_off(guest_is_amd() ? "npt" : "ept");
+}
+
 u64 fd_stat(int of, const char *name)
 {
 	struct kvm_stats_header h;

@@ -146,6 +146,7 @@ struct kvm_cpuid2 *cpuid_supported(int sys);
 
 /* From the binary stats of a VM's or vCPU's fd */
 #define NO_STAT		(~0ULL)
+bool shadow_paging(void);	/* was keel told to do without the second dimension? */
 u64 fd_stat(int fd, const char *name);
 bool lapics_by_cpu(void);	/* does keel let the CPU run LAPICs in x2APIC mode? */
 bool interrupts_posted(void);	/* and does that CPU take interrupts for them by itself? */
