@@ -316,7 +316,7 @@ struct keel_vm {
 	struct kvm_msr_filter *msr_filter;	/* bitmaps copied; NULL: all are allowed */
 	struct kvm_pmu_event_filter *pmu_filter;	/* entries with masks, sorted; NULL: all are allowed */
 	bool no_pmu;			/* KVM_PMU_CAP_DISABLE */
-	void *spare_page;		/* taken and given back by xchg(): of the FPU state that came last */
+	void *spare_page;		/* taken and given back by xchg(): of the FPU state that came last, if it was one */
 	struct list_head list;		/* all VMs, under hw_lock */
 	u64 serial;			/* tells it from all other VMs since the module was loaded */
 	struct keel_hv *hv;		/* NULL until it is used */

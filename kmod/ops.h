@@ -38,6 +38,7 @@ struct keel_hw_caps {
 	bool takes_irqs;		/* an exit may take the host's interrupt along: take_irq */
 	u64 mcg_caps;			/* MCG_CAP bits that only this vendor's CPUs have */
 	bool feat_ctl;			/* its CPUs all have FEAT_CTL */
+	bool xfd;			/* #NM exits, to keel_fpu_nm(), while the guest has some state disabled (fpu.xfd) */
 	const struct keel_pmu_hw *pmu;	/* performance counters as this vendor has them: pmu.h */
 	bool tsc_scaling;
 	u64 max_tsc_ratio;

@@ -62,7 +62,7 @@ void keel_vm_put(struct keel_vm *vm)
 	keel_memslots_free(vm);
 	keel_msr_filter_free(vm->msr_filter);
 	kfree(vm->pmu_filter);
-	free_page((unsigned long)vm->spare_page);
+	kvfree(vm->spare_page);
 	keel_hv_free(vm);
 	keel_apf_vm_free(vm);
 	mmu_vm_put(vm);		/* keel_vm_free() follows, now or later */

@@ -10,13 +10,14 @@
 #include <linux/build_bug.h>
 #include <linux/slab.h>
 #include <linux/uaccess.h>
+#include <asm/fpu/types.h>
 #include <asm/kvm_para.h>
 #include <asm/processor.h>
 #include "ops.h"
 #include "trace.h"
 
 #define CPUID_MAX_ENTRIES	256	/* the ABI's limit on what a VMM may set */
-#define OFFERED_MAX		80
+#define OFFERED_MAX		88
 
 enum { EAX, EBX, ECX, EDX };
 /* An entry has them in this order too. */
@@ -71,15 +72,15 @@ static const struct feature_row {
 #define W CPUID_7_EDX
 	{ 7, 0, EDX, W,
 	  F(W, AVX512_4VNNIW) | F(W, AVX512_4FMAPS) | F(W, FSRM) | F(W, AVX512_VP2INTERSECT) | F(W, MD_CLEAR) |
-	  F(W, SERIALIZE) | F(W, TSXLDTRK) | F(W, AVX512_FP16) | F(W, SPEC_CTRL) | F(W, INTEL_STIBP) |
-	  F(W, SPEC_CTRL_SSBD),
+	  F(W, SERIALIZE) | F(W, TSXLDTRK) | F(W, AMX_BF16) | F(W, AMX_TILE) | F(W, AMX_INT8) |
+	  F(W, AVX512_FP16) | F(W, SPEC_CTRL) | F(W, INTEL_STIBP) | F(W, SPEC_CTRL_SSBD),
 	  F(W, ARCH_CAPABILITIES) },
 #undef W
 #define W CPUID_7_1_EAX
-	{ 7, 1, EAX, W, F(W, AVX_VNNI) | F(W, AVX512_BF16) },
+	{ 7, 1, EAX, W, F(W, AVX_VNNI) | F(W, AVX512_BF16) | F(W, AMX_FP16) },
 #undef W
 #define W CPUID_D_1_EAX
-	{ 0xd, 1, EAX, W, F(W, XSAVEOPT) | F(W, XSAVEC) | F(W, XGETBV1) | F(W, XSAVES) },
+	{ 0xd, 1, EAX, W, F(W, XSAVEOPT) | F(W, XSAVEC) | F(W, XGETBV1) | F(W, XSAVES) | F(W, XFD) },
 #undef W
 #define W CPUID_8000_0001_ECX
 	{ 0x80000001, 0, ECX, W,
@@ -122,6 +123,8 @@ static const struct leaf_row {
 	{ 0x0000000b, 0 },			/* topology is the VMM's to say */
 	{ 0x0000000c, 0 },
 	{ 0x0000000d, KEEP_ALL },
+	{ 0x0000001d, KEEP_ALL },		/* tiles; made below */
+	{ 0x0000001e, KEEP_ALL },
 	{ 0x80000000, KEEP_EAX | KEEP_EBX | KEEP_ECX | KEEP_EDX },
 	{ 0x80000001, KEEP_EAX | KEEP_ECX | KEEP_EDX },
 	{ 0x80000002, KEEP_ALL },
@@ -141,11 +144,22 @@ static const struct leaf_row {
 };
 
 #define BASIC_MAX	0xd
+#define TILES_MAX	0x1e
 #define EXTENDED_MAX	0x8000001f
 #define HYPERVISOR_LEAF	0x40000000
 #define APIC_BIT	BIT(X86_FEATURE_APIC & 31)
 #define APERF_ARAT	BIT(2)		/* leaf 6 EAX: the APIC timer never stops */
 #define INVARIANT_TSC	BIT(8)		/* leaf 0x80000007 EDX */
+
+/* A guest that may not have tiles has none of these. */
+static const u16 tile_features[] = {
+	X86_FEATURE_XFD, X86_FEATURE_AMX_TILE, X86_FEATURE_AMX_INT8, X86_FEATURE_AMX_BF16, X86_FEATURE_AMX_FP16,
+};
+
+static bool has_tiles(void)
+{
+	return keel_supported_xcr0() & XFEATURE_MASK_XTILE_DATA;
+}
 
 static u32 *entry_reg(struct kvm_cpuid_entry2 *e, unsigned int reg)
 {
@@ -188,7 +202,7 @@ static void adjust_leaf(struct kvm_cpuid_entry2 *e)
 
 	switch (e->function) {
 	case 0:
-		e->eax = min_t(u32, e->eax, BASIC_MAX);
+		e->eax = has_tiles() ? TILES_MAX : min_t(u32, e->eax, BASIC_MAX);
 		break;
 	case 1:
 		e->ebx &= 0xff00;	/* CLFLUSH size; APIC id and count are the VMM's to say */
@@ -241,30 +255,53 @@ static void offer_leaf7(void)
 	sub->edx = 0;
 }
 
+/* The first two sub-leaves of 0xD say what of XCR0 there is, and how much room that takes. */
+static void fill_leaf_d(struct kvm_cpuid_entry2 *e, u64 xcr0)
+{
+	u32 bytes = xcr0 ? keel_xstate_bytes(xcr0, e->index) : 0;
+
+	e->ebx = bytes;
+	if (e->index)
+		return;
+	e->eax = xcr0;
+	e->ecx = bytes;
+	e->edx = xcr0 >> 32;
+}
+
 static void offer_leaf_d(void)
 {
 	u64 xcr0 = keel_supported_xcr0();
 	struct kvm_cpuid_entry2 *e = offer(0xd, 0, true);
 	unsigned int i;
 
-	e->eax = xcr0;
-	e->edx = xcr0 >> 32;
-	e->ebx = xcr0 ? keel_xstate_bytes(xcr0, false) : 0;
-	e->ecx = e->ebx;
+	fill_leaf_d(e, xcr0);
 	if (!xcr0)
 		return;
 	e = offer(0xd, 1, true);
 	filter_features(e);
-	e->ebx = keel_xstate_bytes(xcr0, true);
+	fill_leaf_d(e, xcr0);
 	e->ecx = 0;		/* no supervisor state */
 	e->edx = 0;
 	for (i = 2; i < 63; i++) {
 		if (!(xcr0 & BIT_ULL(i)))
 			continue;
 		e = offer(0xd, i, true);
-		e->ecx &= BIT(1);	/* aligned in the compacted format; bit 0 would say supervisor state */
+		/* aligned in the compacted format; can be disabled; bit 0 would say supervisor state */
+		e->ecx &= BIT(1) | (has_tiles() ? BIT(2) : 0);
 		e->edx = 0;
 	}
+}
+
+/* 0x1D: a sub-leaf for each palette; 0x1E: multiplication. */
+static void offer_tiles(u32 function)
+{
+	u32 i, max;
+
+	if (!has_tiles())
+		return;
+	max = offer(function, 0, true)->eax;
+	for (i = 1; function == 0x1d && i <= min(max, 4U); i++)
+		offer(function, i, true);
 }
 
 static void offer_hypervisor(void)
@@ -312,6 +349,8 @@ void keel_cpuid_setup(void)
 	u32 basic = cpuid_eax(0), extended = cpuid_eax(0x80000000);
 	unsigned int i;
 
+	for (i = 0; !has_tiles() && i < ARRAY_SIZE(tile_features); i++)
+		keel_hw.features_off[tile_features[i] / 32] |= BIT(tile_features[i] & 31);
 	nr_offered = 0;
 	for (i = 0; i < ARRAY_SIZE(leaf_rows); i++) {
 		u32 fn = leaf_rows[i].function;
@@ -324,6 +363,8 @@ void keel_cpuid_setup(void)
 			offer_leaf7();
 		else if (fn == 0xd)
 			offer_leaf_d();
+		else if (fn == 0x1d || fn == 0x1e)
+			offer_tiles(fn);
 		else
 			offer_row(&leaf_rows[i]);
 	}
@@ -548,7 +589,7 @@ static const struct cr4_row {
 #define CR4_EVERYWHERE	(X86_CR4_VME | X86_CR4_PVI | X86_CR4_TSD | X86_CR4_DE | X86_CR4_PSE | X86_CR4_PAE | \
 			 X86_CR4_MCE | X86_CR4_PGE | X86_CR4_PCE | X86_CR4_OSFXSR | X86_CR4_OSXMMEXCPT)
 
-static bool offered_has(unsigned int x86_feature)
+bool keel_offers(unsigned int x86_feature)
 {
 	unsigned int i;
 
@@ -571,7 +612,7 @@ static u64 find_host_cr4_mask(void)
 	unsigned int i;
 
 	for (i = 0; i < ARRAY_SIZE(cr4_rows); i++)
-		if (offered_has(cr4_rows[i].feature))
+		if (keel_offers(cr4_rows[i].feature))
 			mask |= cr4_rows[i].bit;
 	return mask;
 }
@@ -731,6 +772,10 @@ static int install(struct keel_vcpu *vcpu, struct kvm_cpuid_entry2 *entries, int
 		if (linear != 48 && linear != 57 && linear != 0)
 			goto discard;
 	}
+	e = find(&probe, 0xd, 0);
+	err = e ? keel_fpu_grow(vcpu, e->eax | (u64)e->edx << 32) : 0;
+	if (err)
+		goto discard;
 	if (is_hyperv(&probe)) {
 		err = keel_hv_enable(vcpu);
 		if (err)
@@ -844,9 +889,31 @@ VCPU_IOCTL(keel_get_cpuid2)
 	return ret;
 }
 
+/* What this process may not have in XCR0 is not there. */
 SYS_IOCTL(keel_get_supported_cpuid)
 {
-	return copy_table((void __user *)arg, offered, nr_offered);
+	u64 xcr0 = keel_permitted_xcr0(), hidden = keel_supported_xcr0() & ~xcr0;
+	struct kvm_cpuid_entry2 *copy;
+	unsigned int i, n = 0;
+	long ret;
+
+	if (!hidden)
+		return copy_table((void __user *)arg, offered, nr_offered);
+	copy = kmalloc_array(nr_offered, sizeof(*copy), GFP_KERNEL);
+	if (!copy)
+		return -ENOMEM;
+	for (i = 0; i < nr_offered; i++) {
+		const struct kvm_cpuid_entry2 *e = &offered[i];
+
+		if (e->function == 0xd && e->index > 1 && hidden & BIT_ULL(e->index))
+			continue;
+		copy[n++] = *e;
+		if (e->function == 0xd && e->index <= 1)
+			fill_leaf_d(&copy[n - 1], xcr0);
+	}
+	ret = copy_table((void __user *)arg, copy, n);
+	kfree(copy);
+	return ret;
 }
 
 /* keel emulates no instruction the host's CPU lacks: the leaves are there, and empty. */

@@ -13,6 +13,7 @@
 #define M_PV		BIT(5)	/* needs KVM_FEATURE_* .feature where the VMM enforces them */
 #define M_PMU		BIT(6)	/* listed where guests may have this performance counter's */
 #define M_APART		BIT(7)	/* of the state, but of another section than the MSRs' */
+#define M_OFFERED	BIT(8)	/* listed where guests may have CPUID feature .feature */
 
 struct msr_access {
 	struct keel_vcpu *vcpu;
