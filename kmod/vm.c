@@ -283,6 +283,12 @@ static VM_IOCTL(vm_enable_cap)
 	return cap->flags ? -EINVAL : keel_vm_enable_cap(vm, cap->cap, cap->args[0]);
 }
 
+/* There is no device of those that are made so: the controllers of a PC have ioctls of their own. */
+static VM_IOCTL(vm_create_device)
+{
+	return -ENODEV;
+}
+
 static const struct keel_ioctl vm_ioctls[] = {
 	VM_ENTRY(KVM_CHECK_EXTENSION, LOCK_NONE, vm_check_extension),
 	VM_ENTRY(KVM_CREATE_VCPU, LOCK_VM, vm_create_vcpu),
@@ -320,6 +326,7 @@ static const struct keel_ioctl vm_ioctls[] = {
 	VM_ENTRY(KVM_GET_TSC_KHZ, LOCK_VM, keel_vm_get_tsc_khz),
 	VM_ENTRY(KVM_X86_SET_MSR_FILTER, LOCK_VM, keel_set_msr_filter),
 	VM_ENTRY(KVM_SET_PMU_EVENT_FILTER, LOCK_VM, keel_set_pmu_event_filter),
+	VM_ENTRY(KVM_CREATE_DEVICE, LOCK_NONE, vm_create_device),
 	VM_ENTRY(KVM_HYPERV_EVENTFD, LOCK_NONE, keel_hv_eventfd),
 	VM_ENTRY(KVM_GET_STATS_FD, LOCK_NONE, keel_vm_stats_fd),
 	VM_ENTRY(KEEL_GET_INFO, LOCK_NONE, keel_get_info),

@@ -335,22 +335,35 @@ static int set_debugctl(const struct msr_access *a, u64 val)
 
 /* ------------------------------------------------------------------ features of the host */
 
+/* What the kernel knows this CPU not to have, whether it says so itself or not: guests need no remedy for it either. */
+static const struct {
+	u16 bug;
+	u64 absent;
+} cpu_bugs[] = {
+	{ X86_BUG_CPU_MELTDOWN, ARCH_CAP_RDCL_NO },
+	{ X86_BUG_SPEC_STORE_BYPASS, ARCH_CAP_SSB_NO },
+	{ X86_BUG_MDS, ARCH_CAP_MDS_NO },
+	{ X86_BUG_GDS, ARCH_CAP_GDS_NO },
+	{ X86_BUG_RFDS, ARCH_CAP_RFDS_NO },
+	{ X86_BUG_ITS, ARCH_CAP_ITS_NO },
+};
+
 static u64 host_arch_capabilities(void)
 {
-	u64 host = 0, safe = ARCH_CAP_RDCL_NO | ARCH_CAP_IBRS_ALL | ARCH_CAP_SKIP_VMENTRY_L1DFLUSH | ARCH_CAP_SSB_NO |
-			     ARCH_CAP_MDS_NO | ARCH_CAP_PSCHANGE_MC_NO | ARCH_CAP_TAA_NO | ARCH_CAP_SBDR_SSDP_NO |
-			     ARCH_CAP_FBSDP_NO | ARCH_CAP_PSDP_NO;
+	u64 host = 0, safe = ARCH_CAP_RDCL_NO | ARCH_CAP_IBRS_ALL | ARCH_CAP_RSBA | ARCH_CAP_SSB_NO | ARCH_CAP_MDS_NO |
+			     ARCH_CAP_TAA_NO | ARCH_CAP_SBDR_SSDP_NO | ARCH_CAP_FBSDP_NO | ARCH_CAP_PSDP_NO |
+			     ARCH_CAP_FB_CLEAR | ARCH_CAP_RRSBA | ARCH_CAP_BHI_NO | ARCH_CAP_PBRSB_NO | ARCH_CAP_GDS_NO |
+			     ARCH_CAP_RFDS_NO | ARCH_CAP_RFDS_CLEAR | ARCH_CAP_ITS_NO;
+	unsigned int i;
 
 	if (boot_cpu_has(X86_FEATURE_ARCH_CAPABILITIES) && rdmsrq_safe(MSR_IA32_ARCH_CAPABILITIES, &host))
 		host = 0;
 	host &= safe;
-	if (!boot_cpu_has_bug(X86_BUG_CPU_MELTDOWN))
-		host |= ARCH_CAP_RDCL_NO;
-	if (!boot_cpu_has_bug(X86_BUG_SPEC_STORE_BYPASS))
-		host |= ARCH_CAP_SSB_NO;
-	if (!boot_cpu_has_bug(X86_BUG_MDS))
-		host |= ARCH_CAP_MDS_NO;
-	return host;
+	for (i = 0; i < ARRAY_SIZE(cpu_bugs); i++)
+		if (!boot_cpu_has_bug(cpu_bugs[i].bug))
+			host |= cpu_bugs[i].absent;
+	/* A guest has no guests whose L1D it would have to flush, or whose page sizes to look after. */
+	return host | ARCH_CAP_SKIP_VMENTRY_L1DFLUSH | ARCH_CAP_PSCHANGE_MC_NO;
 }
 
 static u64 host_ucode_rev(void)
@@ -460,6 +473,9 @@ static int set_mtrr_var(const struct msr_access *a, u64 val)
 	  .get = get_##by, .set = set_##by }
 #define CONSTANT(msr, value)								\
 	{ .first = msr, .count = 1, .flags = M_FAST, .get = get_constant, .set = set_none, .valid = value }
+/* As it is, and forgets writes. */
+#define FIXED(msr, value)								\
+	{ .first = msr, .count = 1, .flags = M_FAST, .get = get_constant, .set = set_ignore, .valid = value }
 /* Reads as zero and forgets writes: guests poke these without asking CPUID first. */
 #define NOTHING(msr, n)		RANGE(msr, n, M_FAST, get_zero, set_ignore)
 
@@ -494,7 +510,7 @@ static const struct msr_row msr_rows[] = {
 	  .set = set_host_only, .feature = X86_FEATURE_ARCH_CAPABILITIES, .valid = ~0ULL,
 	  .offset = offsetof(struct keel_vcpu, msrs.arch_capabilities) },
 	ONE(MSR_IA32_BBL_CR_CTL, M_FAST, get_zero, set_ignore),
-	ONE(MSR_IA32_BBL_CR_CTL3, M_FAST, get_zero, set_ignore),
+	FIXED(MSR_IA32_BBL_CR_CTL3, 0xbe702111),	/* an L2 cache that is on: what old systems look for */
 	{ .first = MSR_MISC_FEATURES_ENABLES, .count = 1, .flags = M_LIST, .get = msr_get_mem,
 	  .set = set_misc_features, .offset = offsetof(struct keel_vcpu, msrs.misc_features),
 	  .valid = MSR_MISC_FEATURES_ENABLES_CPUID_FAULT },
@@ -583,7 +599,7 @@ static const struct msr_row msr_rows[] = {
 	NOTHING(MSR_AMD64_SYSCFG, 1),
 	/* TscFreqSel, cache flush and ignne disables, McStatusWrEn: kept; the rest cannot be set. */
 	MEM(MSR_K7_HWCR, M_LIST, hwcr, BIT_ULL(18) | BIT_ULL(24) | 0x148),
-	NOTHING(MSR_K7_CLK_CTL, 1),
+	FIXED(MSR_K7_CLK_CTL, 0x20000000),	/* as that CPU's guide wants it set */
 	NOTHING(MSR_AMD64_NB_CFG, 1),
 	NOTHING(MSR_AMD64_PATCH_LOADER, 1),
 	NOTHING(MSR_K8_INT_PENDING_MSG, 1),

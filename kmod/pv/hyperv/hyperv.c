@@ -558,20 +558,13 @@ static long supported(unsigned long arg, bool direct_timers)
 		  .ebx = NEVER_NOTIFY },
 		{ .function = HYPERV_CPUID_IMPLEMENT_LIMITS, .eax = KEEL_MAX_VCPUS, .ebx = 64 /* logical CPUs */ },
 	};
-	struct kvm_cpuid2 __user *user = (void __user *)arg;
-	u32 name[3], room;
+	u32 name[3];
 
 	memcpy(name, "Linux keel  ", sizeof(name));
 	e[0].ebx = name[0];
 	e[0].ecx = name[1];
 	e[0].edx = name[2];
-	if (get_user(room, &user->nent))
-		return -EFAULT;
-	if (room < ARRAY_SIZE(e))
-		return -E2BIG;
-	if (copy_to_user(user->entries, e, sizeof(e)) || put_user((u32)ARRAY_SIZE(e), &user->nent))
-		return -EFAULT;
-	return 0;
+	return keel_copy_cpuid((void __user *)arg, e, ARRAY_SIZE(e));
 }
 
 SYS_IOCTL(keel_get_supported_hv_cpuid)
