@@ -427,6 +427,62 @@ TEST_F(debug, single_step)
 	vcpu_done(v);
 }
 
+static void asking_handler(struct guest_frame *f)
+{
+	guest_sync(f->vec);	/* KVM_RUN ends in the middle of it */
+	guest_irqs[f->vec]++;
+}
+
+static void handled_guest(u64 arg)
+{
+	asm volatile("handled_start: nop; handled_end: nop; cli" ::: "memory");
+	guest_done(0);
+}
+extern char handled_start[], handled_end[];
+
+/* An interrupt that is in delivery goes first; its handler is no step, whatever ends KVM_RUN in it. */
+TEST_F(debug, step_over_handler)
+{
+	struct kvm_guest_debug d = { .control = KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_SINGLESTEP }, off = { };
+	struct kvm_vcpu_events e;
+	struct vcpu *v = self->v;
+	struct kvm_regs r;
+	int round;
+
+	NEED_CAP(self->vm, KVM_CAP_SET_GUEST_DEBUG);
+	/* Twice, as above. */
+	for (round = 0; round < 2; round++) {
+		vcpu_long(v, handled_guest, 0);
+		guest_var(self->vm, guest_handlers)[0x55] = asking_handler;
+		guest_var(self->vm, guest_irqs)[0x55] = 0;
+		vcpu_get_regs(v, &r);
+		r.rip = (u64)handled_start;
+		r.rflags |= X86_EFLAGS_IF;
+		vcpu_set_regs(v, &r);
+		if (round)
+			set_debug(v, &d);
+		must(ioctl(v->fd, KVM_GET_VCPU_EVENTS, &e));
+		e.interrupt.injected = 1;
+		e.interrupt.nr = 0x55;
+		must(ioctl(v->fd, KVM_SET_VCPU_EVENTS, &e));
+		EXPECT_EQ(0x55, vcpu_sync(v));
+		/* VMMs that look at registers give them back. */
+		vcpu_get_regs(v, &r);
+		vcpu_set_regs(v, &r);
+		if (round) {
+			vcpu_expect(v, KVM_EXIT_DEBUG);
+			EXPECT_EQ((u64)handled_end, v->run->debug.arch.pc);
+			EXPECT_EQ(1, guest_var(self->vm, guest_irqs)[0x55]);
+			/* As does the next step, from there. */
+			vcpu_expect(v, KVM_EXIT_DEBUG);
+			EXPECT_EQ((u64)handled_end + 1, v->run->debug.arch.pc);
+			set_debug(v, &off);
+		}
+		vcpu_done(v);
+		EXPECT_EQ(1, guest_var(self->vm, guest_irqs)[0x55]);
+	}
+}
+
 static void blocked_guest(u64 arg)
 {
 	apic_on();

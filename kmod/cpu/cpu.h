@@ -236,6 +236,7 @@ struct keel_debug {
 	u64 dr[4];
 	u64 dr7;
 	u32 control;		/* KVM_GUESTDBG_*: what the VMM debugs the guest with */
+	bool stepping;		/* its step has begun: TF is in the guest's flags, or on its stack */
 	u64 user_dr[4], user_dr7;	/* its breakpoints, in place of the guest's while USE_HW_BP is set */
 	u8 exit_vector;		/* KEEL_REQ_DEBUG: what to tell it of ... */
 	u64 exit_dr6;		/* ... and why */

@@ -65,6 +65,7 @@ void keel_debug_reset(struct keel_vcpu *vcpu)
 	struct keel_debug *d = &vcpu->debug;
 
 	memset(d->dr, 0, sizeof(d->dr));
+	d->stepping = false;
 	keel_call(set_dr6, vcpu, DR6_INIT);
 	keel_debug_set_dr7(vcpu, DR7_INIT);
 }
@@ -180,6 +181,7 @@ int keel_debug_exit(struct keel_vcpu *vcpu)
 	struct keel_debug *d = &vcpu->debug;
 	struct kvm_run *run = vcpu->run;
 
+	d->stepping = false;
 	run->exit_reason = KVM_EXIT_DEBUG;
 	run->debug.arch = (struct kvm_debug_exit_arch) {
 		.exception = d->exit_vector,
@@ -190,9 +192,16 @@ int keel_debug_exit(struct keel_vcpu *vcpu)
 	return KEEL_USER;
 }
 
-/* The CPU clears TF with every interrupt and exception it delivers, the guest when it likes. */
+/*
+ * A step begins once, where the VMM left the vCPU.  What is delivered on the way (an interrupt that was in delivery
+ * already, a fault) keeps TF on the guest's stack, and comes back with it: its handler is no step, however often
+ * KVM_RUN returns from there.
+ */
 void keel_debug_step(struct keel_vcpu *vcpu)
 {
+	if (vcpu->debug.stepping)
+		return;
+	vcpu->debug.stepping = true;
 	keel_set_rflags(vcpu, keel_rflags(vcpu) | X86_EFLAGS_TF);
 	keel_call(set_shadow, vcpu, 0);		/* there is no stepping over one */
 }
@@ -208,9 +217,12 @@ VCPU_IOCTL(keel_set_guest_debug)
 	if (inject && (vcpu->ev.exception.type || vcpu->ev.injected.type))
 		return -EBUSY;
 	/* Our TF is taken away as the guest's is: the VMM's view of RFLAGS has been without it. */
-	if (d->control & KVM_GUESTDBG_SINGLESTEP)
+	if (d->control & KVM_GUESTDBG_SINGLESTEP) {
 		keel_set_rflags(vcpu, keel_rflags(vcpu) & ~(u64)X86_EFLAGS_TF);
+		keel_insn_changed(vcpu, false);		/* nor does an instruction in progress bring it back */
+	}
 	d->control = in->control & KVM_GUESTDBG_ENABLE ? in->control & ~inject : 0;
+	d->stepping = false;
 	irq_apicv_check(vcpu);
 	memcpy(d->user_dr, in->arch.debugreg, sizeof(d->user_dr));
 	d->user_dr7 = make_dr7(vcpu, in->arch.debugreg[7]) & ~(u64)DR7_GD;

@@ -327,7 +327,16 @@ void keel_put_regs(struct keel_vcpu *vcpu, const struct kvm_regs *r)
 
 VCPU_IOCTL(keel_set_regs)
 {
-	keel_put_regs(vcpu, buf);
+	const struct kvm_regs *r = buf;
+	u64 ours = 0;
+
+	if (r->rip != keel_reg(vcpu, KEEL_RIP))
+		vcpu->debug.stepping = false;
+	else if (unlikely(vcpu->debug.control & KVM_GUESTDBG_SINGLESTEP))
+		ours = keel_rflags(vcpu) & X86_EFLAGS_TF;	/* which was not shown */
+	keel_put_regs(vcpu, r);
+	if (unlikely(ours))
+		keel_set_rflags(vcpu, r->rflags | ours);
 	return 0;
 }
 
