@@ -560,7 +560,7 @@ static const struct msr_row msr_rows[] = {
 	{ .first = MSR_IA32_ARCH_CAPABILITIES, .count = 1, .flags = M_LIST | M_FEATURE | M_NEEDS, .get = msr_get_mem,
 	  .set = set_host_only, .feature = X86_FEATURE_ARCH_CAPABILITIES, .valid = ~0ULL,
 	  .offset = offsetof(struct keel_vcpu, msrs.arch_capabilities) },
-	{ .first = MSR_IA32_TSX_CTRL, .count = 1, .flags = M_FAST | M_LIST, .get = get_tsx_ctrl, .set = set_tsx_ctrl,
+	{ .first = MSR_IA32_TSX_CTRL, .count = 1, .flags = M_FAST | M_LIST | M_TSX, .get = get_tsx_ctrl, .set = set_tsx_ctrl,
 	  .offset = offsetof(struct keel_vcpu, msrs.tsx_ctrl), .valid = TSX_CTRL_RTM_DISABLE | TSX_CTRL_CPUID_CLEAR },
 	ONE(MSR_IA32_BBL_CR_CTL, M_FAST, get_zero, set_ignore),
 	ONE(MSR_IA32_BBL_CR_CTL3, M_FAST, get_zero, set_ignore),
@@ -719,7 +719,7 @@ static __always_inline const struct msr_row *find(u32 *msr)
 /* Is there such a register on this host, for whomever? */
 static bool row_exists(const struct msr_row *row)
 {
-	if (row->set == set_tsx_ctrl)
+	if (row->flags & M_TSX)
 		return keel_arch_capabilities() & ARCH_CAP_TSX_CTRL_MSR;
 	return !(row->flags & M_OFFERED) || keel_offers(row->feature);
 }

@@ -15,6 +15,7 @@
 #define M_OFFERED	BIT(8)	/* does not exist, for the VMM either, where keel offers nobody .feature */
 #define M_APART		BIT(7)	/* of the state, but of another section than the MSRs' */
 #define M_CET		BIT(9)	/* listed where guests may have what it is about */
+#define M_TSX		BIT(10)	/* does not exist, for the VMM either, where the host's CPU has no TSX_CTRL */
 
 struct msr_access {
 	struct keel_vcpu *vcpu;

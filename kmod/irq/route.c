@@ -321,10 +321,24 @@ static void routes_publish(struct keel_vm *vm, struct irq_routes *t)
 	irq_ioapic_rescan(vm);
 }
 
+/* Only ioctls that hold vm->lock exchange it. */
+static const struct irq_routes *current_routes(struct keel_vm *vm)
+{
+	return rcu_dereference_protected(vm->irq.routes, lockdep_is_held(&vm->lock));
+}
+
+/* Those of a VM that is made of another are, most often, the ones that it began with. */
+static bool routes_are(struct keel_vm *vm, const struct irq_route *list, u32 nr)
+{
+	const struct irq_routes *t = current_routes(vm);
+
+	return t && t->nr == nr && !memcmp(t->route, list, nr * sizeof(*list));
+}
+
 int irq_routes_set(struct keel_vm *vm, const struct kvm_irq_routing_entry *entries, u32 nr)
 {
+	struct irq_routes *t = NULL;
 	struct irq_route *list;
-	struct irq_routes *t;
 	int ret = 0;
 	u32 i;
 
@@ -335,11 +349,11 @@ int irq_routes_set(struct keel_vm *vm, const struct kvm_irq_routing_entry *entri
 		return -ENOMEM;
 	for (i = 0; !ret && i < nr; i++)
 		ret = route_from_user(vm, &list[i], &entries[i]);
-	if (!ret) {
+	if (!ret && !routes_are(vm, list, nr)) {
 		t = routes_build(list, nr);
 		ret = PTR_ERR_OR_ZERO(t);
 	}
-	if (!ret) {
+	if (!ret && t) {
 		mutex_lock(&vm->irq.lock);
 		routes_publish(vm, t);
 		mutex_unlock(&vm->irq.lock);
@@ -401,8 +415,7 @@ static struct kvm_irq_routing_entry route_to_user(const struct irq_route *e)
 
 u32 irq_routes_get(struct keel_vm *vm, struct kvm_irq_routing_entry *entries)
 {
-	/* Only ioctls that hold vm->lock exchange it. */
-	const struct irq_routes *t = rcu_dereference_protected(vm->irq.routes, lockdep_is_held(&vm->lock));
+	const struct irq_routes *t = current_routes(vm);
 	u32 i;
 
 	for (i = 0; t && entries && i < t->nr; i++)

@@ -226,16 +226,6 @@ static int svm_nothing(struct keel_vcpu *vcpu)
 	return r < 0 ? KEEL_RESUME : r;
 }
 
-/* Is what was in delivery an instruction's doing: INTn, INT3, INTO?  What goes on then is behind it. */
-static bool svm_soft_vectoring(u32 info)
-{
-	u32 type = info & SVM_EXITINTINFO_TYPE_MASK;
-	u8 vector = info & SVM_EXITINTINFO_VEC_MASK;
-
-	return type == SVM_EXITINTINFO_TYPE_SOFT ||
-	       (type == SVM_EXITINTINFO_TYPE_EXEPT && (vector == X86_TRAP_BP || vector == X86_TRAP_OF));
-}
-
 /* EXITINFO1 is the TSS's selector; 2 says who asked for it, if no event did (APM 15.14.1). */
 static int svm_task_switch(struct keel_vcpu *vcpu)
 {
@@ -250,7 +240,7 @@ static int svm_task_switch(struct keel_vcpu *vcpu)
 		keel_set_rflags(vcpu, keel_rflags(vcpu) | X86_EFLAGS_RF);
 	if (keel_is_soft(ev->type)) {
 		next = (u32)(next + ev->insn_len);
-	} else if (why != EMUL_SWITCH_GATE || svm_soft_vectoring(c->exit_int_info)) {
+	} else if (why != EMUL_SWITCH_GATE || keel_is_soft(svm_vectoring_type(c->exit_int_info))) {
 		/* No intercept of an instruction's: where the next one is, the CPU does not say. */
 		int r = keel_measure_insn(vcpu);
 

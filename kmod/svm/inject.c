@@ -232,6 +232,25 @@ static bool svm_injected(struct svm_vcpu *svm, const struct keel_event *ev, u8 v
 	return ev->type == type && ev->vector == vector && keel_reg(&svm->vcpu, KEEL_RIP) == svm->inject_rip;
 }
 
+/* What was in delivery. */
+enum keel_event_type svm_vectoring_type(u32 info)
+{
+	u8 vector = info & SVM_EXITINTINFO_VEC_MASK;
+
+	switch (info & SVM_EXITINTINFO_TYPE_MASK) {
+	case SVM_EXITINTINFO_TYPE_INTR:
+		return KEEL_EV_INTR;
+	case SVM_EXITINTINFO_TYPE_NMI:
+		return KEEL_EV_NMI;
+	case SVM_EXITINTINFO_TYPE_EXEPT:
+		return vector == X86_TRAP_BP || vector == X86_TRAP_OF ? KEEL_EV_SOFT_EXC : KEEL_EV_EXCEPTION;
+	case SVM_EXITINTINFO_TYPE_SOFT:
+		return KEEL_EV_SOFT_INTR;
+	default:
+		return KEEL_EV_NONE;
+	}
+}
+
 /*
  * The exit interrupted the delivery of an event: it has to go in again, unless its instruction will, which those of
  * the guest's own INTn, INT3 and INTO do: RIP is still at them.
@@ -242,37 +261,22 @@ void svm_requeue_vectoring(struct svm_vcpu *svm)
 	struct keel_vcpu *vcpu = &svm->vcpu;
 	struct keel_event prev = vcpu->ev.injected;
 	struct keel_event ev = {
+		.type = svm_vectoring_type(c->exit_int_info),
 		.vector = c->exit_int_info & SVM_EXITINTINFO_VEC_MASK,
 		.has_error = c->exit_int_info & SVM_EXITINTINFO_VALID_ERR,
 		.error = c->exit_int_info_err,
 	};
 
 	vcpu->ev.injected.type = KEEL_EV_NONE;
-	switch (c->exit_int_info & SVM_EXITINTINFO_TYPE_MASK) {
-	case SVM_EXITINTINFO_TYPE_INTR:
-		ev.type = KEEL_EV_INTR;
-		break;
-	case SVM_EXITINTINFO_TYPE_NMI:
-		ev.type = KEEL_EV_NMI;
-		svm_set_nmi_mask(vcpu, false);	/* injecting it again masks again */
-		break;
-	case SVM_EXITINTINFO_TYPE_EXEPT:
-		ev.type = KEEL_EV_EXCEPTION;
-		if (ev.vector != X86_TRAP_BP && ev.vector != X86_TRAP_OF)
-			break;
-		if (!svm_injected(svm, &prev, ev.vector, KEEL_EV_SOFT_EXC))
-			return;
-		ev = prev;
-		svm_uninject_rip(vcpu, &ev);
-		break;
-	case SVM_EXITINTINFO_TYPE_SOFT:
-		if (!svm_injected(svm, &prev, ev.vector, KEEL_EV_SOFT_INTR))
-			return;
-		ev = prev;
-		svm_uninject_rip(vcpu, &ev);
-		break;
-	default:
+	if (ev.type == KEEL_EV_NONE)
 		return;
+	if (ev.type == KEEL_EV_NMI)
+		svm_set_nmi_mask(vcpu, false);	/* injecting it again masks again */
+	if (keel_is_soft(ev.type)) {
+		if (!svm_injected(svm, &prev, ev.vector, ev.type))
+			return;
+		ev = prev;
+		svm_uninject_rip(vcpu, &ev);
 	}
 	keel_events_requeue(vcpu, &ev);
 }

@@ -153,6 +153,7 @@ void svm_set_shadow(struct keel_vcpu *vcpu, u8 mask);
 void svm_set_tpr_threshold(struct keel_vcpu *vcpu, int irr_class);
 bool svm_get_nmi_mask(struct keel_vcpu *vcpu);
 void svm_set_nmi_mask(struct keel_vcpu *vcpu, bool masked);
+enum keel_event_type svm_vectoring_type(u32 info);
 void svm_requeue_vectoring(struct svm_vcpu *svm);
 void svm_iret_seen(struct svm_vcpu *svm);
 void svm_step_end(struct svm_vcpu *svm);
