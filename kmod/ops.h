@@ -79,7 +79,8 @@ struct keel_hw_caps {
 	OP(get_segment, void, (struct keel_vcpu *, struct kvm_segment *, unsigned int seg))	\
 	OP(set_segment, void, (struct keel_vcpu *, const struct kvm_segment *, unsigned int seg)) \
 	OP(seg_base, u64, (struct keel_vcpu *, unsigned int seg))			\
-	OP(cs_mode, void, (struct keel_vcpu *, bool *db, bool *l))			\
+	/* EMUL_ATTR_DB and EMUL_ATTR_L of the code segment */				\
+	OP(cs_mode, u32, (struct keel_vcpu *))						\
 	OP(cpl, int, (struct keel_vcpu *))						\
 	OP(get_dt, void, (struct keel_vcpu *, struct kvm_dtable *, bool idt))		\
 	OP(set_dt, void, (struct keel_vcpu *, const struct kvm_dtable *, bool idt))	\

@@ -4,7 +4,8 @@
  *
  * MMIO or port reads that only userspace can answer end the emulation with nothing changed.  The answer is
  * kept, and the instruction runs again from its start: every device read it makes finds its answer in the
- * replay list, in order.  Writes for userspace are recorded and go out when the instruction is done.
+ * replay list, in order.  (A plain load has nothing else to do, and ends with it.)  Writes for userspace are recorded
+ * and go out when the instruction is done.
  *
  * Lock: vcpu->mutex; between keel_vcpu_begin() and keel_vcpu_end().
  */
@@ -59,6 +60,12 @@ static struct insn_io *insn_write(struct keel_insn *in, unsigned int nr)
 	return &in->io[INSN_IO_MAX - 1 - nr];
 }
 
+/* Most devices are elsewhere, which is seen without a call. */
+static __always_inline bool lapic_mmio(struct keel_vcpu *vcpu, u64 gpa, unsigned int len, void *data, bool write)
+{
+	return vcpu->apic && !((gpa ^ vcpu->apic_base) >> PAGE_SHIFT) && irq_lapic_mmio(vcpu, gpa, len, data, write);
+}
+
 /* A device read of up to 8 bytes: replayed, answered in the kernel, or asked of userspace. */
 static enum emul_result device_read(struct keel_insn *in, u64 gpa, void *buf, unsigned int len)
 {
@@ -81,7 +88,7 @@ static enum emul_result device_read(struct keel_insn *in, u64 gpa, void *buf, un
 	io->len = len;
 	memset(io->data, 0, sizeof(io->data));
 	vcpu->stat.mmio++;
-	if (irq_lapic_mmio(vcpu, gpa, len, io->data, false) ||
+	if (lapic_mmio(vcpu, gpa, len, io->data, false) ||
 	    !irq_bus_read(vcpu, BUS_MMIO, gpa, len, io->data)) {
 		trace_keel_mmio(vcpu, gpa, len, false, io->data);
 		memcpy(buf, io->data, len);
@@ -102,7 +109,7 @@ static enum emul_result device_write(struct keel_insn *in, u64 gpa, const void *
 	vcpu->stat.mmio++;
 	memcpy(data, buf, len);
 	trace_keel_mmio(vcpu, gpa, len, true, data);
-	if (irq_lapic_mmio(vcpu, gpa, len, data, true) ||
+	if (lapic_mmio(vcpu, gpa, len, data, true) ||
 	    !irq_bus_write(vcpu, BUS_MMIO, gpa, len, data))
 		return EMUL_OK;
 	if (in->nr_replay + in->nr_writes == INSN_IO_MAX)
@@ -777,7 +784,6 @@ void keel_insn_begin(struct keel_insn *in)
 	struct keel_vcpu *vcpu = in->vcpu;
 	struct emul *e = &in->e;
 	u64 cr4 = keel_cr4(vcpu);
-	bool db, l;
 
 	in->rsp = keel_reg(vcpu, KEEL_RSP);
 	e->rip = keel_reg(vcpu, KEEL_RIP);
@@ -787,8 +793,7 @@ void keel_insn_begin(struct keel_insn *in)
 	e->la57 = cr4 & X86_CR4_LA57;
 	if (unlikely(keel_guest_has(vcpu, X86_FEATURE_LAM)))
 		emul_set_lam(e, keel_cr3(vcpu), cr4);
-	keel_call(cs_mode, vcpu, &db, &l);
-	e->mode = emul_mode(keel_cr0(vcpu), e->lma, e->rflags, (db ? EMUL_ATTR_DB : 0) | (l ? EMUL_ATTR_L : 0));
+	e->mode = emul_mode(keel_cr0(vcpu), e->lma, e->rflags, keel_call(cs_mode, vcpu));
 	e->cet = unlikely(cr4 & X86_CR4_CET) ? keel_cet_tracks(vcpu, e->mode, e->cpl) : 0;
 }
 
@@ -896,6 +901,16 @@ static int exit_to_user(struct keel_vcpu *vcpu)
 	return KEEL_RESUME;
 }
 
+/* Its reads so far are answered, and the last one is all that it waited for. */
+static enum emul_result exec_answered(struct keel_insn *in)
+{
+	const struct insn_io *io = in->io;
+
+	if (in->nr_replay == 1 && io->len == emul_plain_load(&in->e))
+		return emul_exec_loaded(&in->e, get_unaligned_le64(io->data));
+	return emul_exec(&in->e);
+}
+
 /* @decoded: e->insn is the instruction at RIP, and the registers are those it was decoded with. */
 static int emulate(struct keel_vcpu *vcpu, bool decoded)
 {
@@ -912,10 +927,11 @@ static int emulate(struct keel_vcpu *vcpu, bool decoded)
 		in->changed = false;
 		keel_insn_begin(in);
 		r = emul_decode(e);
+		decoded = false;
 	}
 	rip = e->rip;
 	if (r == EMUL_OK)
-		r = emul_exec(e);
+		r = decoded ? exec_answered(in) : emul_exec(e);
 	if (in->need_slow && r != EMUL_OK)
 		return KEEL_SLOW;
 	if (r == EMUL_USER)
@@ -967,6 +983,14 @@ int keel_emulate_cr(struct keel_vcpu *vcpu)
 	return KEEL_USER;
 }
 
+/* The gate, TSS or stack of an event in delivery is in MMIO: there is no instruction to emulate. */
+static noinline int delivery_failed(struct keel_vcpu *vcpu, u64 gpa, u64 info)
+{
+	u64 data[] = { vcpu->ev.injected.vector, vcpu->ev.injected.type, info, gpa, vcpu->cpu };
+
+	return keel_exit_internal_error(vcpu, KVM_INTERNAL_ERROR_DELIVERY_EV, ARRAY_SIZE(data), data);
+}
+
 /* @r: what the MMU said of the fault. */
 static int page_fault_done(struct keel_vcpu *vcpu, int r, u64 gpa, u32 access, u64 info)
 {
@@ -977,12 +1001,8 @@ static int page_fault_done(struct keel_vcpu *vcpu, int r, u64 gpa, u32 access, u
 		return r;
 	if (r == MMU_SLOW)
 		return KEEL_SLOW;
-	/* The gate, TSS or stack of an event in delivery is in MMIO: there is no instruction to emulate. */
-	if (vcpu->ev.injected.type) {
-		u64 data[] = { vcpu->ev.injected.vector, vcpu->ev.injected.type, info, gpa, vcpu->cpu };
-
-		return keel_exit_internal_error(vcpu, KVM_INTERNAL_ERROR_DELIVERY_EV, ARRAY_SIZE(data), data);
-	}
+	if (unlikely(vcpu->ev.injected.type))
+		return delivery_failed(vcpu, gpa, info);
 	if ((access & MMU_ACC_WRITE) && irq_fast_mmio(vcpu, gpa)) {
 		/* The doorbell has been rung; ringing it again after KEEL_SLOW would be harmless. */
 		r = keel_skip(vcpu);

@@ -16,12 +16,7 @@ void keel_cache_reg(struct keel_vcpu *vcpu, unsigned int reg)
 
 bool keel_is_64bit(struct keel_vcpu *vcpu)
 {
-	bool db, l;
-
-	if (!keel_is_long_mode(vcpu))
-		return false;
-	keel_call(cs_mode, vcpu, &db, &l);
-	return l;
+	return keel_is_long_mode(vcpu) && keel_call(cs_mode, vcpu) & EMUL_ATTR_L;
 }
 
 int keel_cpl(struct keel_vcpu *vcpu)
@@ -72,10 +67,7 @@ int keel_set_cr0(struct keel_vcpu *vcpu, u64 val)
 		return 1;
 	if ((val & X86_CR0_PG) && !(old & X86_CR0_PG)) {
 		if (vcpu->efer & EFER_LME) {
-			bool db, l;
-
-			keel_call(cs_mode, vcpu, &db, &l);
-			if (!(keel_cr4(vcpu) & X86_CR4_PAE) || l)
+			if (!(keel_cr4(vcpu) & X86_CR4_PAE) || keel_call(cs_mode, vcpu) & EMUL_ATTR_L)
 				return 1;
 			keel_call(set_efer, vcpu, vcpu->efer | EFER_LMA);
 		} else if ((keel_cr4(vcpu) & X86_CR4_PAE) && !mmu_load_pdptrs(vcpu, keel_cr3(vcpu))) {
@@ -190,11 +182,7 @@ int keel_set_efer(struct keel_vcpu *vcpu, u64 val, bool host)
 
 static enum emul_mode insn_mode(struct keel_vcpu *vcpu)
 {
-	bool db, l;
-
-	keel_call(cs_mode, vcpu, &db, &l);
-	return emul_mode(keel_cr0(vcpu), keel_is_long_mode(vcpu), keel_rflags(vcpu),
-			 (db ? EMUL_ATTR_DB : 0) | (l ? EMUL_ATTR_L : 0));
+	return emul_mode(keel_cr0(vcpu), keel_is_long_mode(vcpu), keel_rflags(vcpu), keel_call(cs_mode, vcpu));
 }
 
 #define INSN_MAX	15

@@ -366,7 +366,7 @@ struct emul {
 	u8 mode;
 	bool lma;
 	bool la57;
-	u8 lam[2];		/* the last bit that counts in pointers of user and of supervisor; 0: all do */
+	u16 lam;		/* bytes: the last bit that counts in pointers of user, and of supervisor; 0: all do */
 	u8 cet;			/* EMUL_CET_* */
 	/* Out. */
 	u8 shadow;		/* EMUL_SHADOW_*, EMUL_TASK_* */
@@ -397,6 +397,13 @@ bool emul_one_access(const struct emul *e);
 
 /* Execute what emul_decode() decoded. */
 enum emul_result emul_exec(struct emul *e);
+
+/*
+ * A plain move from memory that came to EMUL_USER needs no second look at its operand: how many bytes it reads, or 0 of
+ * any other instruction; and its end, with these bytes, zero-extended.
+ */
+unsigned int emul_plain_load(const struct emul *e);
+enum emul_result emul_exec_loaded(struct emul *e, u64 val);
 
 /* Real mode: deliver an interrupt, NMI or exception at e->rip.  Not decoded: only the state in struct emul is used. */
 enum emul_result emul_real_interrupt(struct emul *e, u8 vector);
@@ -449,8 +456,10 @@ static inline enum emul_mode emul_mode(u64 cr0, bool lma, u64 rflags, u32 cs_att
 /* Linear address masking, as the control registers of a CPU that has it say. */
 static inline void emul_set_lam(struct emul *e, u64 cr3, u64 cr4)
 {
-	e->lam[0] = cr3 & 1ull << 61 ? 56 : cr3 & 1ull << 62 ? 47 : 0;
-	e->lam[1] = !(cr4 & 1ull << 28) ? 0 : e->la57 ? 56 : 47;
+	u16 user = cr3 & 1ull << 61 ? 56 : cr3 & 1ull << 62 ? 47 : 0;
+	u16 supervisor = !(cr4 & 1ull << 28) ? 0 : e->la57 ? 56 : 47;
+
+	e->lam = user | supervisor << 8;
 }
 
 #endif

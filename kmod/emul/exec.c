@@ -173,6 +173,13 @@ bool emul_one_access(const struct emul *e)
 	return i->exec == emul_op_mov || i->exec == emul_op_movsx;
 }
 
+unsigned int emul_plain_load(const struct emul *e)
+{
+	const struct emul_insn *i = &e->insn;
+
+	return emul_one_access(e) && emul_is_mem(e) && (i->src == K_RM || i->src == K_MOFFS) ? src_bytes(i) : 0;
+}
+
 /* A bit offset in a register reaches beyond the operand: move the address there. */
 static void bit_string(struct emul *e)
 {
@@ -183,12 +190,38 @@ static void bit_string(struct emul *e)
 	e->ea = (e->ea + (u64)(bit >> shift) * bytes) & emul_mask(e->insn.adsize);
 }
 
+/* The operands are there: what the instruction does, and where it goes. */
+static __always_inline enum emul_result finish(struct emul *e)
+{
+	const struct emul_insn *i = &e->insn;
+	enum emul_result r;
+
+	r = i->exec(e);
+	if (r)
+		return r;
+
+	if (i->dst && !(i->flags & (F_NOWB | F_READDST))) {
+		r = emul_store_dst(e);
+		if (r)
+			return r;
+	}
+	e->rip = e->next_rip;
+	e->rflags = e->new_flags;
+	return EMUL_OK;
+}
+
+enum emul_result emul_exec_loaded(struct emul *e, u64 val)
+{
+	e->src = val;
+	return finish(e);
+}
+
 enum emul_result emul_exec(struct emul *e)
 {
 	const struct emul_insn *i = &e->insn;
 	enum emul_result r;
 
-	if (e->cet & (EMUL_CET_ENDBR | i->flags >> 24))
+	if (e->cet && e->cet & (EMUL_CET_ENDBR | i->flags >> 24))
 		return EMUL_UNHANDLEABLE;
 	if ((i->flags & F_PRIV) && e->cpl)
 		return emul_gp(e, 0);
@@ -210,17 +243,5 @@ enum emul_result emul_exec(struct emul *e)
 		if (r)
 			return r;
 	}
-
-	r = i->exec(e);
-	if (r)
-		return r;
-
-	if (i->dst && !(i->flags & (F_NOWB | F_READDST))) {
-		r = emul_store_dst(e);
-		if (r)
-			return r;
-	}
-	e->rip = e->next_rip;
-	e->rflags = e->new_flags;
-	return EMUL_OK;
+	return finish(e);
 }

@@ -129,9 +129,12 @@ static inline bool emul_canonical(const struct emul *e, u64 addr)
  */
 static inline u64 emul_untag(const struct emul *e, u64 addr)
 {
-	unsigned int last = e->lam[addr >> 63];
 	u64 top = 1ull << 63;
+	unsigned int last;
 
+	if (!e->lam)
+		return addr;
+	last = addr & top ? e->lam >> 8 : e->lam & 0xff;
 	if (!last)
 		return addr;
 	return ((u64)((s64)(addr << (63 - last)) >> (63 - last)) & ~top) | (addr & top);

@@ -168,8 +168,8 @@ struct page *irq_coalesced_page(struct keel_vm *vm);
 int irq_lapic_create(struct keel_vcpu *vcpu);	/* when vm->irq.mode != IRQCHIP_NONE; vm->lock held or not */
 void irq_lapic_destroy(struct keel_vcpu *vcpu);
 void irq_lapic_reset(struct keel_vcpu *vcpu, bool init);
-/* xAPIC page: true if @gpa is in it (data in/out, with room for 8 bytes), false if the LAPIC is elsewhere, off or
- * in x2APIC mode. */
+/* @gpa is in the page that apic_base says.  True: it is done (data in/out, with room for 8 bytes); false: the LAPIC is
+ * off or in x2APIC mode. */
 bool irq_lapic_mmio(struct keel_vcpu *vcpu, u64 gpa, unsigned int len, void *data, bool write);
 /* x2APIC MSRs 0x800..0x8ff, MSR_IA32_APICBASE, MSR_IA32_TSC_DEADLINE: 0 or 1 for #GP. */
 int irq_lapic_get_msr(struct keel_vcpu *vcpu, u32 msr, u64 *val, bool host);

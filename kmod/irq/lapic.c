@@ -565,8 +565,6 @@ bool irq_lapic_mmio(struct keel_vcpu *vcpu, u64 gpa, unsigned int len, void *dat
 	unsigned int off = gpa & ~PAGE_MASK, reg = off & 0x3f0;
 	u32 val;
 
-	if (!apic || (gpa ^ vcpu->apic_base) >> PAGE_SHIFT)
-		return false;
 	if (!apic_on(apic) || apic_is_x2(apic)) {
 		/* Nobody's registers now; the ABI's old habit is that the page stays taken. */
 		if (!keel_has_quirk(vcpu->vm, KVM_X86_QUIRK_LAPIC_MMIO_HOLE))

@@ -531,25 +531,15 @@ static int mmu_find_slow(struct keel_vcpu *vcpu, struct mem_page *map)
 	return mem_find_slow(mm, map);
 }
 
-int mmu_fault(struct keel_vcpu *vcpu, u64 gpa, u32 access)
+/* There is memory, and it may be accessed so. */
+static noinline int mmu_fault_in(struct keel_vcpu *vcpu, struct keel_slot *slot, u64 gfn, u32 access)
 {
 	struct keel_mmu *mmu = &vcpu->vm->mmu;
-	struct mem_page map = { .gfn = gpa >> PAGE_SHIFT, .access = access };
+	struct mem_page map = { .slot = slot, .gfn = gfn, .access = access };
 	unsigned long seq;
 	bool stale, near;
 	int err;
 
-	/*
-	 * A guest that walks through memory the user has not touched yet: the fast loop would look in vain each time.
-	 * A guess, and good for once: the slow loop makes it again, if it is memory at all.
-	 */
-	if (vcpu->atomic && map.gfn == vcpu->mmu.fresh_gfn) {
-		vcpu->mmu.fresh_gfn = MMU_NO_GFN;
-		return MMU_SLOW;
-	}
-	map.slot = keel_vcpu_slot(vcpu, map.gfn);
-	if (!map.slot || (access & MMU_ACC_WRITE && map.slot->flags & KVM_MEM_READONLY))
-		return MMU_MMIO;
 	/* Where this can be waited for; under the lock it could not. */
 	if (unlikely(map.slot->kept) && access & MMU_ACC_WRITE && !vcpu->atomic) {
 		err = keel_keep_fault(vcpu->vm, map.slot, map.gfn);
@@ -609,6 +599,26 @@ int mmu_fault(struct keel_vcpu *vcpu, u64 gpa, u32 access)
 		cond_resched();
 	}
 	return MMU_FIXED;
+}
+
+/* By itself, for an access to a device is over soon. */
+int mmu_fault(struct keel_vcpu *vcpu, u64 gpa, u32 access)
+{
+	u64 gfn = gpa >> PAGE_SHIFT;
+	struct keel_slot *slot;
+
+	/*
+	 * A guest that walks through memory the user has not touched yet: the fast loop would look in vain each time.
+	 * A guess, and good for once: the slow loop makes it again, if it is memory at all.
+	 */
+	if (vcpu->atomic && gfn == vcpu->mmu.fresh_gfn) {
+		vcpu->mmu.fresh_gfn = MMU_NO_GFN;
+		return MMU_SLOW;
+	}
+	slot = keel_vcpu_slot(vcpu, gfn);
+	if (!slot || (access & MMU_ACC_WRITE && slot->flags & KVM_MEM_READONLY))
+		return MMU_MMIO;
+	return mmu_fault_in(vcpu, slot, gfn, access);
 }
 
 /* -------------------------------------------------------------- life */

@@ -120,7 +120,7 @@ void svm_cache_reg(struct keel_vcpu *vcpu, unsigned int reg);
 void svm_get_segment(struct keel_vcpu *vcpu, struct kvm_segment *s, unsigned int seg);
 void svm_set_segment(struct keel_vcpu *vcpu, const struct kvm_segment *s, unsigned int seg);
 u64 svm_seg_base(struct keel_vcpu *vcpu, unsigned int seg);
-void svm_cs_mode(struct keel_vcpu *vcpu, bool *db, bool *l);
+u32 svm_cs_mode(struct keel_vcpu *vcpu);
 int svm_cpl(struct keel_vcpu *vcpu);
 void svm_get_dt(struct keel_vcpu *vcpu, struct kvm_dtable *dt, bool idt);
 void svm_set_dt(struct keel_vcpu *vcpu, const struct kvm_dtable *dt, bool idt);

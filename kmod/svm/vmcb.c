@@ -237,12 +237,11 @@ u64 svm_seg_base(struct keel_vcpu *vcpu, unsigned int seg)
 	return svm_seg(vcpu, seg)->base;
 }
 
-void svm_cs_mode(struct keel_vcpu *vcpu, bool *db, bool *l)
+u32 svm_cs_mode(struct keel_vcpu *vcpu)
 {
-	u16 a = to_svm(vcpu)->vmcb->save.cs.attrib;
-
-	*db = a & SVM_SELECTOR_DB_MASK;
-	*l = a & SVM_SELECTOR_L_MASK;
+	/* The VMCB leaves out the four bits of a descriptor that are the limit's. */
+	static_assert(SVM_SELECTOR_DB_MASK << 4 == EMUL_ATTR_DB && SVM_SELECTOR_L_MASK << 4 == EMUL_ATTR_L);
+	return to_svm(vcpu)->vmcb->save.cs.attrib << 4 & (EMUL_ATTR_DB | EMUL_ATTR_L);
 }
 
 int svm_cpl(struct keel_vcpu *vcpu)

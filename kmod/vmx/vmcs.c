@@ -321,12 +321,10 @@ u64 vmx_seg_base(struct keel_vcpu *vcpu, unsigned int seg)
 	return vmcs_read(GUEST_ES_BASE + seg_step(seg));
 }
 
-void vmx_cs_mode(struct keel_vcpu *vcpu, bool *db, bool *l)
+u32 vmx_cs_mode(struct keel_vcpu *vcpu)
 {
-	u32 ar = vmcs_read(GUEST_CS_AR_BYTES);
-
-	*db = ar & VMX_AR_DB_MASK;
-	*l = ar & VMX_AR_L_MASK;
+	static_assert(VMX_AR_DB_MASK == EMUL_ATTR_DB && VMX_AR_L_MASK == EMUL_ATTR_L);
+	return vmcs_read(GUEST_CS_AR_BYTES) & (EMUL_ATTR_DB | EMUL_ATTR_L);
 }
 
 int vmx_cpl(struct keel_vcpu *vcpu)

@@ -257,7 +257,7 @@ void vmx_cache_reg(struct keel_vcpu *vcpu, unsigned int reg);
 void vmx_get_segment(struct keel_vcpu *vcpu, struct kvm_segment *s, unsigned int seg);
 void vmx_set_segment(struct keel_vcpu *vcpu, const struct kvm_segment *s, unsigned int seg);
 u64 vmx_seg_base(struct keel_vcpu *vcpu, unsigned int seg);
-void vmx_cs_mode(struct keel_vcpu *vcpu, bool *db, bool *l);
+u32 vmx_cs_mode(struct keel_vcpu *vcpu);
 int vmx_cpl(struct keel_vcpu *vcpu);
 void vmx_get_dt(struct keel_vcpu *vcpu, struct kvm_dtable *dt, bool idt);
 void vmx_set_dt(struct keel_vcpu *vcpu, const struct kvm_dtable *dt, bool idt);

@@ -19,6 +19,14 @@ void mmio_read(void)
 	CHECK(RAX == mmio(0x10, 4) && RIP == 0x1002);
 
 	CHECK(RUN(0x0f, 0xb6, 0x1f) == EMUL_OK && RBX == mmio(0x10, 1)); /* movzbl (%rdi), %ebx */
+	RBX = ~0ull;
+	CHECK(RUN(0x66, 0x8b, 0x1f) == EMUL_OK && RBX == (~0xffffull | mmio(0x10, 2))); /* mov (%rdi), %bx */
+	CHECK(RUN(0x8a, 0x3f) == EMUL_OK);	/* mov (%rdi), %bh */
+	CHECK(RBX == (~0xffffull | mmio(0x10, 1) << 8 | mmio(0x10, 1)));
+	v->mmio[0x10] = 0x85;
+	CHECK(RUN(0x48, 0x0f, 0xbe, 0x1f) == EMUL_OK && RBX == (u64)(s8)0x85); /* movsbq (%rdi), %rbx */
+	CHECK(RUN(0x48, 0xa1, 0x10, 0, 0, 0xf0, 0, 0, 0, 0) == EMUL_OK && RAX == mmio(0x10, 8)); /* movabs */
+	CHECK(v->exits == 6);
 }
 
 void mmio_write(void)
