@@ -93,6 +93,7 @@ long keel_create_vm(unsigned long type);
 /* vm->lock held.  The second: those in which it differs from a new one, how many; NULL: only count. */
 long keel_vm_enable_cap(struct keel_vm *vm, u32 cap, u64 arg);
 unsigned int keel_vm_caps(const struct keel_vm *vm, struct keel_setup_cap *caps, bool late);
+VM_IOCTL(keel_set_boot_cpu_id);
 extern struct keel_ioctls keel_vcpu_ioctls;
 long keel_create_vcpu(struct keel_vm *vm, u32 id);
 /* One that KVM_CREATE_VCPU gives the file of later.  vm->lock held. */

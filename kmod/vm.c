@@ -106,7 +106,7 @@ static VM_IOCTL(vm_create_vcpu)
 	return keel_create_vcpu(vm, arg);
 }
 
-static VM_IOCTL(vm_set_boot_cpu_id)
+VM_IOCTL(keel_set_boot_cpu_id)
 {
 	if (vm->nr_vcpus)
 		return -EBUSY;
@@ -301,7 +301,7 @@ static const struct keel_ioctl vm_ioctls[] = {
 	VM_ENTRY(KVM_RESET_DIRTY_RINGS, LOCK_NONE, keel_reset_dirty_rings),
 	VM_ENTRY(KVM_SET_TSS_ADDR, LOCK_NONE, vm_set_tss_addr),
 	VM_ENTRY(KVM_SET_IDENTITY_MAP_ADDR, LOCK_VM, vm_set_identity_map),
-	VM_ENTRY(KVM_SET_BOOT_CPU_ID, LOCK_VM, vm_set_boot_cpu_id),
+	VM_ENTRY(KVM_SET_BOOT_CPU_ID, LOCK_VM, keel_set_boot_cpu_id),
 	VM_ENTRY(KVM_ENABLE_CAP, LOCK_VM, vm_enable_cap),
 	VM_ENTRY(KVM_CREATE_IRQCHIP, LOCK_VM, irq_create_irqchip),
 	VM_ENTRY(KVM_CREATE_PIT, LOCK_VM, irq_create_pit),

@@ -471,6 +471,7 @@ TEST(errors)
 	REFUSED(-EINVAL, (IN(KEEL_SECTION_CAPS, -1), cap.cap = 4711, memcpy(s + 1, &cap, sizeof(cap))), KEEL_SECTION_CAPS, 0);
 	REFUSED(-EINVAL, (IN(KEEL_SECTION_MACHINE, -1), *(u32 *)(s + 1) = 2), KEEL_SECTION_MACHINE, 0);
 	REFUSED(-EINVAL, (IN(KEEL_SECTION_MACHINE, -1), *(u32 *)(s + 1) = 0), KEEL_SECTION_ROUTES, 0);
+	REFUSED(-EINVAL, (IN(KEEL_SECTION_MACHINE, -1), ((struct keel_setup_vm *)(s + 1))->boot_cpu = -2), KEEL_SECTION_MACHINE, 0);
 	REFUSED(-EINVAL, (IN(KEEL_SECTION_ROUTES, -1), ((struct kvm_irq_routing_entry *)(s + 1))->type = 99), KEEL_SECTION_ROUTES, 0);
 	REFUSED(-EINVAL, (IN(KEEL_SECTION_VCPU, 0), ((struct keel_setup_vcpu *)(s + 1))->mcg_cap = 99), KEEL_SECTION_VCPU, 0);
 	REFUSED(-EINVAL, (IN(KEEL_SECTION_SREGS, 0), ((struct kvm_sregs2 *)(s + 1))->cr4 = ~0ULL), KEEL_SECTION_SREGS, 0);

@@ -866,4 +866,96 @@ TEST(another_vcpu)
 	vm_free(vm);
 }
 
+/* ---- what one MSR may be depends on another: whichever comes first ---- */
+
+TEST(msrs_in_any_order)
+{
+	struct vm *vm = vm_new(VM_PLAIN);
+	struct vcpu *v = vcpu_new(vm, 0);
+	static struct blob without, with, is;
+	struct keel_state arg;
+	u32 id;
+
+	/* That CPUID faults cannot be taken away from a guest in which it does */
+	ASSERT_EQ(1, vcpu_set_msr(v, MSR_PLATFORM_INFO, 0));
+	ASSERT_EQ(0, state_get(vm, &without, &arg));
+	id = snapshot(vm);
+	ASSERT_EQ(1, vcpu_set_msr(v, MSR_PLATFORM_INFO, MSR_PLATFORM_INFO_CPUID_FAULT));
+	ASSERT_EQ(1, vcpu_set_msr(v, MSR_MISC_FEATURES_ENABLES, MSR_MISC_FEATURES_ENABLES_CPUID_FAULT));
+	ASSERT_EQ(0, vcpu_set_msr(v, MSR_PLATFORM_INFO, 0));
+	ASSERT_EQ(0, state_get(vm, &with, &arg));
+	ASSERT_EQ(0, state_set(vm, &without, 0, &arg)) TH_LOG("section %u", arg.section.id);
+	ASSERT_EQ(0, state_get(vm, &is, &arg));
+	EXPECT_STREQ("", difference(&without, &is));
+	ASSERT_EQ(0, state_set(vm, &with, 0, &arg)) TH_LOG("section %u", arg.section.id);
+	ASSERT_EQ(0, state_get(vm, &is, &arg));
+	EXPECT_STREQ("", difference(&with, &is));
+	ASSERT_EQ(0, reset_to(vm, id, 0, NULL));
+	ASSERT_EQ(0, state_get(vm, &is, &arg));
+	EXPECT_STREQ("", difference(&without, &is));
+	vm_free(vm);
+}
+
+/* ---- a step is the guest's own, though one for keel was asked for when the guest was left ---- */
+
+static volatile u32 steps;
+
+static void step_handler(struct guest_frame *f)
+{
+	steps++;
+	f->rflags &= ~(u64)X86_EFLAGS_TF;
+}
+
+static void stepped_guest(u64 arg)
+{
+	guest_on(1, step_handler);
+	guest_on(2, step_handler);
+	guest_sync(0);
+	asm volatile("nop; nop; nop" ::: "memory");
+	guest_sync(steps);
+}
+
+TEST(step_of_another_state)
+{
+	struct {
+		struct kvm_signal_mask h;
+		u64 set;
+	} __attribute__((packed)) none_blocked = { .h.len = 8 };
+	static const struct timespec at_once;
+	struct vm *vm = vm_new(VM_PLAIN);
+	struct vcpu *v = vcpu_new(vm, 0);
+	struct kvm_vcpu_events e;
+	struct kvm_regs r;
+	sigset_t set, old;
+	u32 id;
+
+	vcpu_long(v, stepped_guest, 0);
+	ASSERT_EQ(0, vcpu_sync(v));
+	vcpu_settle(v);
+	must(ioctl(v->fd, KVM_GET_REGS, &r));
+	r.rflags |= X86_EFLAGS_TF;
+	must(ioctl(v->fd, KVM_SET_REGS, &r));
+	id = snapshot(vm);
+	/* An NMI has to wait for the next instruction, to which it does not come: there is a signal */
+	r.rflags &= ~(u64)X86_EFLAGS_TF;
+	must(ioctl(v->fd, KVM_SET_REGS, &r));
+	must(ioctl(v->fd, KVM_GET_VCPU_EVENTS, &e));
+	e.flags |= KVM_VCPUEVENT_VALID_NMI_PENDING | KVM_VCPUEVENT_VALID_SHADOW;
+	e.nmi.pending = 1;
+	e.interrupt.shadow = KVM_X86_SHADOW_INT_MOV_SS;
+	must(ioctl(v->fd, KVM_SET_VCPU_EVENTS, &e));
+	sigemptyset(&set);
+	sigaddset(&set, SIGUSR1);
+	sigprocmask(SIG_BLOCK, &set, &old);
+	must(ioctl(v->fd, KVM_SET_SIGNAL_MASK, &none_blocked));
+	raise(SIGUSR1);
+	EXPECT_EQ(-EINTR, xioctl(v->fd, KVM_RUN, 0));
+	EXPECT_EQ(SIGUSR1, sigtimedwait(&set, NULL, &at_once));
+	must(ioctl(v->fd, KVM_SET_SIGNAL_MASK, NULL));
+	sigprocmask(SIG_SETMASK, &old, NULL);
+	ASSERT_EQ(0, reset_to(vm, id, 0, NULL));
+	EXPECT_EQ(1, vcpu_sync(v));
+	vm_free(vm);
+}
+
 TEST_HARNESS_MAIN

@@ -1018,10 +1018,10 @@ VCPU_IOCTL(keel_msrs_get_state)
 	return (void *)e - buf;
 }
 
-/* What is there already need not be set; nor could all of it be, by a VMM. */
-VCPU_IOCTL(keel_msrs_set_state)
+/* How many are refused; what is there already need not be set, nor could all of it be, by a VMM. */
+static long set_msrs(struct keel_vcpu *vcpu, const struct kvm_msr_entry *e, const struct kvm_msr_entry *end)
 {
-	const struct kvm_msr_entry *e = buf, *end = buf + arg;
+	long refused = 0;
 	u64 now;
 
 	for (; e < end; e++) {
@@ -1031,7 +1031,19 @@ VCPU_IOCTL(keel_msrs_set_state)
 		if (!row || !in_state(row, msr) || e->reserved || keel_get_msr(vcpu, msr, &now, true))
 			return -EINVAL;
 		if (now != e->data && keel_set_msr(vcpu, msr, e->data, true))
-			return -EINVAL;
+			refused++;
 	}
-	return 0;
+	return refused;
+}
+
+/* What one may be can depend on another, in either order: so again, as long as it takes some along. */
+VCPU_IOCTL(keel_msrs_set_state)
+{
+	long before, refused = LONG_MAX;
+
+	do {
+		before = refused;
+		refused = set_msrs(vcpu, buf, buf + arg);
+	} while (refused > 0 && refused < before);
+	return refused ? -EINVAL : 0;
 }

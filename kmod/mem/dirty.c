@@ -146,6 +146,9 @@ static bool take_bits(struct keel_vm *vm, struct keel_slot *slot, unsigned long 
 	for (i = 0; i < n; i++) {
 		atomic_long_t *word = (atomic_long_t *)&slot->dirty[first + i];
 
+		/* Whatever the words in between are: which pages are dirty is the guest's choice. */
+		if (i % 64 == 63)
+			cond_resched_rwlock_write(&vm->mmu.lock);
 		/* Not written if there is nothing to take: most of a big guest is clean. */
 		if (!(buf[i] & atomic_long_read(word))) {
 			buf[i] = 0;
@@ -153,8 +156,6 @@ static bool take_bits(struct keel_vm *vm, struct keel_slot *slot, unsigned long 
 		}
 		buf[i] &= atomic_long_fetch_andnot(buf[i], word);
 		flush |= mmu_protect_pages(vm, slot, slot->base_gfn + (first + i) * BITS_PER_LONG, buf[i]);
-		if (i % 64 == 63)
-			cond_resched_rwlock_write(&vm->mmu.lock);
 	}
 	write_unlock(&vm->mmu.lock);
 	return flush;

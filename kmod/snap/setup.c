@@ -63,13 +63,13 @@ static long vm_set(struct keel_vm *vm, struct keel_vcpu *vcpu, const void *buf, 
 {
 	const struct keel_setup_vm *s = buf;
 	struct kvm_pit_config pit = { .flags = s->pit_flags };
-	long err = 0;
+	long err;
 
 	/* All of this is of a VM without vCPUs. */
 	if (s->irqchip > 1 || s->pit > 1 || vm->nr_vcpus)
 		return -EINVAL;
-	vm->bsp_id = s->boot_cpu;
-	if (s->irqchip)
+	err = keel_set_boot_cpu_id(vm, NULL, s->boot_cpu);
+	if (!err && s->irqchip)
 		err = irq_create_irqchip(vm, NULL, 0);
 	if (!err && s->pit)
 		err = irq_create_pit2(vm, &pit, 0);

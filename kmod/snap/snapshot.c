@@ -37,7 +37,7 @@
 #define MAX_DEPTH	64
 #define HOT_AFTER	3	/* resets that put a page back */
 #define COLD_AFTER	8	/* and in a row that did not need to */
-#define LOCKED_PAGES	64	/* with mmu.lock held */
+#define LOCKED_PAGES	64	/* with mmu.lock held, or a store's */
 
 #define GFP_KEEP	(GFP_KERNEL_ACCOUNT | __GFP_NOWARN)
 #define GFP_KEEP_NOW	(GFP_NOWAIT | __GFP_ACCOUNT | __GFP_NOWARN)
@@ -220,16 +220,30 @@ int keel_keep_fault(struct keel_vm *vm, struct keel_slot *slot, u64 gfn)
 	return keep(vm, vm->snaps->current_one, keel_slot_hva(slot, gfn), KEEP_FAULT);
 }
 
+/* Emptied piece by piece: xa_destroy() has IRQs off for as long as what is left takes, and here that may be millions. */
 static void snapshot_free(struct keel_vm *vm, struct snapshot *snap)
 {
+	XA_STATE(xas, &snap->pages, 0);
+	unsigned int held = 0;
 	struct snap_page *page;
-	unsigned long index, n = 0;
+	long n = 0;
 
-	xa_for_each(&snap->pages, index, page) {
-		page_free(page);
-		if (++n % 1024 == 0)
-			cond_resched();
+	xas_lock(&xas);
+	xas_for_each(&xas, page, ULONG_MAX) {
+		xas_store(&xas, NULL);
+		if (!xa_is_zero(page)) {	/* else a place that was only reserved */
+			page_free(page);
+			n++;
+		}
+		if (++held % LOCKED_PAGES)
+			continue;
+		/* From the same place on: xas_pause() would reckon with a node that may have gone with its last page. */
+		xas_reset(&xas);
+		xas_unlock(&xas);
+		cond_resched();
+		xas_lock(&xas);
 	}
+	xas_unlock(&xas);
 	count_pages(vm, snap, -n);
 	xa_destroy(&snap->pages);
 	kvfree(snap->delta);
@@ -690,7 +704,9 @@ static struct snapshot *snapshot_alloc(struct keel_snaps *snaps)
 {
 	struct snapshot *snap;
 
-	if (snaps->count >= MAX_SNAPSHOTS || (snaps->current_one && snaps->current_one->depth + 1 >= MAX_DEPTH))
+	/* No number is used again: another snapshot may still have it. */
+	if (snaps->count >= MAX_SNAPSHOTS || (snaps->current_one && snaps->current_one->depth + 1 >= MAX_DEPTH) ||
+	    snaps->last_id == U32_MAX)
 		return ERR_PTR(-E2BIG);
 	snap = kzalloc(sizeof(*snap), GFP_KERNEL_ACCOUNT);
 	if (!snap)

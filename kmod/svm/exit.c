@@ -69,8 +69,11 @@ static void svm_flush_regs(struct svm_vcpu *svm)
 		s->rip = vcpu->regs[KEEL_RIP];
 	if (vcpu->dirty & BIT(KEEL_RSP))
 		s->rsp = vcpu->regs[KEEL_RSP];
-	if (vcpu->dirty & BIT(KEEL_LAZY_RFLAGS))
+	if (vcpu->dirty & BIT(KEEL_LAZY_RFLAGS)) {
+		/* Of these flags: others may have been set since the step was asked for. */
+		svm->step_tf = vcpu->rflags & X86_EFLAGS_TF;
 		s->rflags = vcpu->rflags | (svm->step ? X86_EFLAGS_TF : 0);
+	}
 	vcpu->dirty = 0;
 }
 

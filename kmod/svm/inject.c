@@ -75,7 +75,6 @@ static void svm_single_step(struct svm_vcpu *svm)
 
 	if (svm->step)
 		return;
-	svm->step_tf = rflags & X86_EFLAGS_TF;
 	svm->step = true;
 	keel_set_rflags(vcpu, rflags);	/* written back with TF while step is set */
 }
