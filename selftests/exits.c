@@ -446,6 +446,26 @@ TEST_F(exits, refused_entry)
 	}
 }
 
+/* The same before it has ever run: Intel's CPU has not launched it then, and is to do so next. */
+TEST_F(exits, refused_first_entry)
+{
+	struct kvm_run *run = self->v->run;
+	struct kvm_regs r;
+
+	vcpu_long(self->v, idle_guest, 0);
+	vcpu_get_regs(self->v, &r);
+	r.rflags |= 1UL << 40;
+	vcpu_set_regs(self->v, &r);
+	vcpu_run(self->v);
+	if (run->exit_reason != KVM_EXIT_FAIL_ENTRY)
+		SKIP(return, "this CPU does not look at the upper half of RFLAGS");
+	EXPECT_EQ(0x80000021, run->fail_entry.hardware_entry_failure_reason);
+	r.rflags &= ~(1UL << 40);
+	vcpu_set_regs(self->v, &r);
+	vcpu_sync(self->v);
+	vcpu_done(self->v);
+}
+
 static void syncing_guest(u64 arg)
 {
 	for (;;)

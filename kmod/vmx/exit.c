@@ -199,9 +199,15 @@ void vmx_enter(struct keel_vcpu *vcpu)
 	vcpu->cr2 = native_read_cr2();
 	/* What the guest changes only through us. */
 	vcpu->avail = keel_hw.two_dim ? 0 : BIT(KEEL_LAZY_CR0) | BIT(KEEL_LAZY_CR3) | BIT(KEEL_LAZY_CR4);
-	vmx->launched = true;
 	vmx->insn_error = 0;
-	vmx->reason = vmcs_read_here(VM_EXIT_REASON);
+	/*
+	 * Between the number and the sign are notes, of which a CPU makes one that nobody asked for: the guest was in an
+	 * enclave (24.9.1; a VMM may map its own for it).
+	 */
+	vmx->reason = vmcs_read_here(VM_EXIT_REASON) & (VMX_EXIT_REASONS_FAILED_VMENTRY | U16_MAX);
+	/* Refused because of the guest's state, the VMCS is still to be launched (26.8). */
+	if (likely((s32)vmx->reason >= 0))
+		vmx->launched = true;
 	vmx->idt_info = vmcs_read_here(IDT_VECTORING_INFO_FIELD);
 	vmx_save_tpr(vmx);
 	/* EXIT_REASON_EXCEPTION_NMI, which is 0, or with the sign: a failed entry. */
