@@ -176,11 +176,16 @@ failed:
 	return "VMXON failed: firmware has locked VMX off on a CPU";
 }
 
+static bool vmx_differs(void);
+
 const char *vmx_cpu_enable(bool shared)
 {
 	struct vmx_cpu *vc = this_cpu_ptr(&vmx_cpu);
-	const char *why = shared ? vmx_borrow() : vmx_on(vc);
+	const char *why;
 
+	if (vmx_differs())
+		return "this CPU's VMX differs from that of the CPU which keel was loaded on";
+	why = shared ? vmx_borrow() : vmx_on(vc);
 	if (why)
 		return why;
 	INIT_LIST_HEAD(&vc->loaded);
@@ -297,71 +302,122 @@ void vmx_vpid_free(u16 vpid)
 
 #define VMX_TWO_DIM	(SECONDARY_EXEC_ENABLE_EPT | SECONDARY_EXEC_UNRESTRICTED_GUEST)
 
-/* One row a control word: the MSR that says what may and must be set, what keel cannot do without, what it likes. */
+#define SHADOW_EXITS	(CPU_BASED_CR3_LOAD_EXITING | CPU_BASED_CR3_STORE_EXITING | CPU_BASED_INVLPG_EXITING)
+
+/* Turned on and off at run time: windows; CR8 for a guest whose APIC is not ours. */
+#define RUN_TIME_EXITS	(CPU_BASED_INTR_WINDOW_EXITING | CPU_BASED_NMI_WINDOW_EXITING | CPU_BASED_CR8_LOAD_EXITING | \
+			 CPU_BASED_CR8_STORE_EXITING)
+
+/*
+ * One row a control word: the MSR that says what may and must be set, what keel cannot do without, what it likes, and what
+ * else it may turn on.
+ */
+enum { ROW_PIN, ROW_CPU, ROW_CPU2, ROW_EXIT, ROW_ENTRY };
 static const struct {
 	u32 msr;
 	const char *name;
-	u32 need, want;
+	u32 need, want, later;
 	u32 *to;
 } control_rows[] = {
-	{ MSR_IA32_VMX_TRUE_PINBASED_CTLS, "pin-based controls",
+	[ROW_PIN] = { MSR_IA32_VMX_TRUE_PINBASED_CTLS, "pin-based controls",
 	  PIN_BASED_EXT_INTR_MASK | PIN_BASED_NMI_EXITING | PIN_BASED_VIRTUAL_NMIS,
-	  PIN_BASED_POSTED_INTR, &vmx_has.pin_ctl },
+	  PIN_BASED_POSTED_INTR, 0, &vmx_has.pin_ctl },
 	/*
 	 * Not here, on purpose, because the guest may do it alone under EPT: CR3, INVLPG, RDTSC, PAUSE, and CR8
 	 * unless a waiting interrupt depends on it.
 	 */
-	{ MSR_IA32_VMX_TRUE_PROCBASED_CTLS, "processor-based controls",
+	[ROW_CPU] = { MSR_IA32_VMX_TRUE_PROCBASED_CTLS, "processor-based controls",
 	  CPU_BASED_USE_TSC_OFFSETTING | CPU_BASED_HLT_EXITING | CPU_BASED_MWAIT_EXITING | CPU_BASED_RDPMC_EXITING |
 	  CPU_BASED_TPR_SHADOW | CPU_BASED_MOV_DR_EXITING | CPU_BASED_UNCOND_IO_EXITING | CPU_BASED_USE_MSR_BITMAPS |
-	  CPU_BASED_MONITOR_EXITING | CPU_BASED_ACTIVATE_SECONDARY_CONTROLS, 0, &vmx_has.cpu_ctl },
-	{ MSR_IA32_VMX_PROCBASED_CTLS2, "secondary controls", 0,
+	  CPU_BASED_MONITOR_EXITING | CPU_BASED_ACTIVATE_SECONDARY_CONTROLS, 0, RUN_TIME_EXITS | SHADOW_EXITS,
+	  &vmx_has.cpu_ctl },
+	[ROW_CPU2] = { MSR_IA32_VMX_PROCBASED_CTLS2, "secondary controls", 0,
 	  VMX_TWO_DIM | SECONDARY_EXEC_ENABLE_VPID | SECONDARY_EXEC_ENABLE_RDTSCP | SECONDARY_EXEC_ENABLE_INVPCID |
 	  SECONDARY_EXEC_WBINVD_EXITING | SECONDARY_EXEC_XSAVES | SECONDARY_EXEC_TSC_SCALING |
 	  SECONDARY_EXEC_ENABLE_PML | SECONDARY_EXEC_ENABLE_USR_WAIT_PAUSE | SECONDARY_EXEC_ENCLS_EXITING | VMX_APICV,
-	  &vmx_has.cpu2_ctl },
-	{ MSR_IA32_VMX_TRUE_EXIT_CTLS, "exit controls",
-	  VM_EXIT_HOST_ADDR_SPACE_SIZE | VM_EXIT_LOAD_IA32_EFER, VM_EXIT_ACK_INTR_ON_EXIT, &vmx_has.exit_ctl },
-	{ MSR_IA32_VMX_TRUE_ENTRY_CTLS, "entry controls",
-	  VM_ENTRY_LOAD_DEBUG_CONTROLS | VM_ENTRY_LOAD_IA32_EFER, 0, &vmx_has.entry_ctl },
+	  0, &vmx_has.cpu2_ctl },
+	[ROW_EXIT] = { MSR_IA32_VMX_TRUE_EXIT_CTLS, "exit controls",
+	  VM_EXIT_HOST_ADDR_SPACE_SIZE | VM_EXIT_LOAD_IA32_EFER, VM_EXIT_ACK_INTR_ON_EXIT,
+	  VM_EXIT_LOAD_CET_STATE | VM_EXIT_LOAD_IA32_PERF_GLOBAL_CTRL, &vmx_has.exit_ctl },
+	[ROW_ENTRY] = { MSR_IA32_VMX_TRUE_ENTRY_CTLS, "entry controls",
+	  VM_ENTRY_LOAD_DEBUG_CONTROLS | VM_ENTRY_LOAD_IA32_EFER, 0,
+	  VM_ENTRY_LOAD_CET_STATE | VM_ENTRY_LOAD_IA32_PERF_GLOBAL_CTRL, &vmx_has.entry_ctl },
 };
 
 #define BASIC_ANY_ERROR_CODE	BIT_ULL(56)	/* of MSR_IA32_VMX_BASIC: exceptions go in with or without one, whichever they are */
 
+/* Of MSR_IA32_VMX_EPT_VPID_CAP, what is looked at. */
+#define VPID_CAPS	(VMX_VPID_INVVPID_BIT | VMX_VPID_EXTENT_SINGLE_CONTEXT_BIT)
+#define EPT_CAPS	(VMX_EPT_PAGE_WALK_4_BIT | VMX_EPT_PAGE_WALK_5_BIT | VMX_EPTP_WB_BIT | VMX_EPT_2MB_PAGE_BIT | \
+			 VMX_EPT_1GB_PAGE_BIT | VMX_EPT_AD_BIT | VMX_EPT_INVEPT_BIT | VMX_EPT_EXTENT_CONTEXT_BIT | \
+			 VMX_EPT_EXTENT_GLOBAL_BIT)
+
+/* On the CPU that keel was loaded on. */
+static struct {
+	u64 basic, control[ARRAY_SIZE(control_rows)], ept_vpid;
+} found __ro_after_init;
+
+static u32 may_be(unsigned int row)
+{
+	return found.control[row] >> 32;
+}
+
+static u64 ept_vpid_caps(void)
+{
+	u64 cap;
+
+	rdmsrq(MSR_IA32_VMX_EPT_VPID_CAP, cap);
+	return cap & (EPT_CAPS | (u64)VPID_CAPS << 32);
+}
+
+/*
+ * CPUs of two kinds in one machine, or with different microcode, may differ in what keel goes by.  Such a one is refused
+ * here, with a reason, lest it refuse a VMCS in the middle of a guest's life.  (No machine of the lab's has two kinds.)
+ */
+static bool vmx_differs(void)
+{
+	unsigned int i;
+	u64 val;
+
+	rdmsrq(MSR_IA32_VMX_BASIC, val);
+	if (val != found.basic)
+		return true;
+	for (i = 0; i < ARRAY_SIZE(control_rows); i++) {
+		u32 used = control_rows[i].need | control_rows[i].want | control_rows[i].later;
+
+		rdmsrq(control_rows[i].msr, val);
+		if ((val ^ found.control[i]) & (U32_MAX | (u64)used << 32))
+			return true;
+	}
+	rdmsrq(MSR_IA32_VMX_CR4_FIXED0, val);
+	return val != vmx_has.cr4_fixed0 || (found.ept_vpid && ept_vpid_caps() != found.ept_vpid);
+}
+
 static const char *read_controls(void)
 {
 	unsigned int i;
-	u32 must, may, entry;
-	u64 basic;
 
 	for (i = 0; i < ARRAY_SIZE(control_rows); i++) {
-		rdmsr(control_rows[i].msr, must, may);
-		if (control_rows[i].need & ~may)
+		rdmsrq(control_rows[i].msr, found.control[i]);
+		if (control_rows[i].need & ~may_be(i))
 			return control_rows[i].name;
-		*control_rows[i].to = (control_rows[i].need | (control_rows[i].want & may)) | must;
+		*control_rows[i].to = control_rows[i].need | (control_rows[i].want & may_be(i)) | (u32)found.control[i];
 	}
-	/* Turned on and off at run time: windows; CR8 for a guest whose APIC is not ours; long mode. */
-	rdmsr(MSR_IA32_VMX_TRUE_PROCBASED_CTLS, must, may);
-	if (~may & (CPU_BASED_INTR_WINDOW_EXITING | CPU_BASED_NMI_WINDOW_EXITING | CPU_BASED_CR8_LOAD_EXITING |
-		    CPU_BASED_CR8_STORE_EXITING))
+	if (vmx_has.cpu2_ctl & (SECONDARY_EXEC_ENABLE_EPT | SECONDARY_EXEC_ENABLE_VPID))
+		found.ept_vpid = ept_vpid_caps();
+	if (RUN_TIME_EXITS & ~may_be(ROW_CPU))
 		return "interrupt, NMI windows or CR8 exits";
-	rdmsr(MSR_IA32_VMX_TRUE_ENTRY_CTLS, must, entry);
-	rdmsr(MSR_IA32_VMX_TRUE_EXIT_CTLS, must, may);
 	/* #CP has an error code, which an entry refuses where it goes by the exceptions that had one before. */
-	rdmsrq(MSR_IA32_VMX_BASIC, basic);
-	vmx_has.cet = entry & VM_ENTRY_LOAD_CET_STATE && may & VM_EXIT_LOAD_CET_STATE && basic & BASIC_ANY_ERROR_CODE;
-	vmx_has.global_ctrl = entry & VM_ENTRY_LOAD_IA32_PERF_GLOBAL_CTRL && may & VM_EXIT_LOAD_IA32_PERF_GLOBAL_CTRL;
+	vmx_has.cet = may_be(ROW_ENTRY) & VM_ENTRY_LOAD_CET_STATE && may_be(ROW_EXIT) & VM_EXIT_LOAD_CET_STATE &&
+		      found.basic & BASIC_ANY_ERROR_CODE;
+	vmx_has.global_ctrl = may_be(ROW_ENTRY) & VM_ENTRY_LOAD_IA32_PERF_GLOBAL_CTRL &&
+			      may_be(ROW_EXIT) & VM_EXIT_LOAD_IA32_PERF_GLOBAL_CTRL;
 	return NULL;
 }
-
-#define SHADOW_EXITS	(CPU_BASED_CR3_LOAD_EXITING | CPU_BASED_CR3_STORE_EXITING | CPU_BASED_INVLPG_EXITING)
 
 /* Without EPT, or without real mode in it, the guest's page tables are shadowed and its real mode is emulated. */
 static void use_shadow(struct keel_hw_caps *caps)
 {
-	const u64 flush_one = VMX_VPID_INVVPID_BIT | VMX_VPID_EXTENT_SINGLE_CONTEXT_BIT;
-	u64 cap = 0;
-
 	vmx_has.cpu2_ctl &= ~(VMX_TWO_DIM | SECONDARY_EXEC_ENABLE_PML);
 	vmx_has.cpu_ctl |= SHADOW_EXITS;
 	caps->root_levels = 4;
@@ -369,17 +425,14 @@ static void use_shadow(struct keel_hw_caps *caps)
 	/* Nobody but us walks these tables: whether the CPU has such a bit does not matter. */
 	ept_format.accessed = VMX_EPT_ACCESS_BIT;
 	/* A VPID is of use if what is cached under it can be flushed: without one, entries and exits do that. */
-	if (vmx_has.cpu2_ctl & SECONDARY_EXEC_ENABLE_VPID)
-		rdmsrq(MSR_IA32_VMX_EPT_VPID_CAP, cap);
-	if (flush_one & ~(cap >> 32))
+	if (VPID_CAPS & ~(found.ept_vpid >> 32))
 		vmx_has.cpu2_ctl &= ~SECONDARY_EXEC_ENABLE_VPID;
 }
 
 static const char *read_ept(struct keel_hw_caps *caps)
 {
-	u64 cap;
+	u64 cap = found.ept_vpid;
 
-	rdmsrq(MSR_IA32_VMX_EPT_VPID_CAP, cap);
 	caps->max_page_level = cap & VMX_EPT_1GB_PAGE_BIT ? 3 : cap & VMX_EPT_2MB_PAGE_BIT ? 2 : 1;
 	caps->root_levels = cap & VMX_EPT_PAGE_WALK_5_BIT && boot_cpu_data.x86_phys_bits > 48 ? 5 : 4;
 	if (!(cap & VMX_EPT_PAGE_WALK_4_BIT) || !(cap & VMX_EPTP_WB_BIT))
@@ -405,7 +458,6 @@ static const char *vmx_missing(struct keel_hw_caps *caps, int *err)
 {
 	static char text[96];
 	const char *what;
-	u64 basic;
 
 	*err = -ENODEV;
 	if (!(cpuid_ecx(1) & BIT(X86_FEATURE_VMX & 31)))
@@ -417,10 +469,11 @@ static const char *vmx_missing(struct keel_hw_caps *caps, int *err)
 	/* There are no gates for INT to go through, and the kernel's way for NMIs that end a guest is kvm.ko's alone. */
 	if (keel_has_fred())
 		return "this kernel uses FRED, where only kvm.ko can hand on NMIs; boot with fred=off";
-	rdmsrq(MSR_IA32_VMX_BASIC, basic);
-	if (!(basic & BIT_ULL(55)) || vmx_basic_vmcs_size(basic) > PAGE_SIZE || (basic >> 50 & 15) != 6)
+	rdmsrq(MSR_IA32_VMX_BASIC, found.basic);
+	if (!(found.basic & BIT_ULL(55)) || vmx_basic_vmcs_size(found.basic) > PAGE_SIZE ||
+	    (found.basic >> 50 & 15) != 6)
 		return "this CPU's VMX is of the first generation, which keel does not know";
-	vmx_has.revision = vmx_basic_vmcs_revision_id(basic);
+	vmx_has.revision = vmx_basic_vmcs_revision_id(found.basic);
 	what = read_controls();
 	caps->two_dim = !what && ept && !(VMX_TWO_DIM & ~vmx_has.cpu2_ctl) && !(vmx_has.cpu_ctl & SHADOW_EXITS) &&
 			!read_ept(caps);
