@@ -10,6 +10,7 @@
 #include <linux/mem_encrypt.h>
 #include <linux/types.h>
 #include <asm/page.h>
+#include "compat.h"
 
 #define MMU_PTES		512
 #define MMU_ADDR_MASK		GENMASK_ULL(51, 12)
@@ -32,6 +33,15 @@ struct mmu_format {
 	 */
 	u64 host_write;
 };
+
+/*
+ * Of the CPU's addresses, which is what guests are told.  The kernel's own number is less where some bits say how memory is
+ * encrypted (SME, MKTME): in a guest's addresses they are bits like others.
+ */
+static inline unsigned int mmu_phys_bits(void)
+{
+	return cpuid_eax(0x80000000) >= 0x80000008 ? cpuid_eax(0x80000008) & 0xff : boot_cpu_data.x86_phys_bits;
+}
 
 static inline unsigned int mmu_shift(unsigned int level)	/* of gfn */
 {

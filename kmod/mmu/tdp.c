@@ -67,11 +67,11 @@ static void mmu_count_table(struct keel_vm *vm, const u64 *table, int n)
 	mmu_account(table, n);
 }
 
+static u64 mmu_last_gfn __ro_after_init;
+
 u64 mmu_max_gfn(void)
 {
-	unsigned int bits = min_t(unsigned int, boot_cpu_data.x86_phys_bits, 9 * keel_hw.root_levels + PAGE_SHIFT);
-
-	return (1ULL << (bits - PAGE_SHIFT)) - 1;
+	return mmu_last_gfn;
 }
 
 /* -------------------------------------------------------------- page cache */
@@ -718,6 +718,7 @@ int mmu_init(void)
 	if (WARN_ON(!fmt || !fmt->present || !fmt->logged || fmt->ram == fmt->device ||
 		    fmt->host_write & (MMU_ADDR_MASK | fmt->table | fmt->write | fmt->exec | fmt->ram | fmt->device)))
 		return -EINVAL;
+	mmu_last_gfn = (1ULL << (min(mmu_phys_bits(), 9 * keel_hw.root_levels + PAGE_SHIFT) - PAGE_SHIFT)) - 1;
 	mmu_nx_large = boot_cpu_has_bug(X86_BUG_ITLB_MULTIHIT) && !cpu_mitigations_off();
 	if (!sysfs_streq(nx_large, "auto") && kstrtobool(nx_large, &mmu_nx_large)) {
 		pr_err("keel: not loaded: nx_large is on, off or auto\n");

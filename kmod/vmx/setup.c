@@ -434,7 +434,7 @@ static const char *read_ept(struct keel_hw_caps *caps)
 	u64 cap = found.ept_vpid;
 
 	caps->max_page_level = cap & VMX_EPT_1GB_PAGE_BIT ? 3 : cap & VMX_EPT_2MB_PAGE_BIT ? 2 : 1;
-	caps->root_levels = cap & VMX_EPT_PAGE_WALK_5_BIT && boot_cpu_data.x86_phys_bits > 48 ? 5 : 4;
+	caps->root_levels = cap & VMX_EPT_PAGE_WALK_5_BIT && mmu_phys_bits() > 48 ? 5 : 4;
 	if (!(cap & VMX_EPT_PAGE_WALK_4_BIT) || !(cap & VMX_EPTP_WB_BIT))
 		return "EPT with four levels in write-back memory";
 	if (!(cap & VMX_EPT_INVEPT_BIT) || !(cap & (VMX_EPT_EXTENT_CONTEXT_BIT | VMX_EPT_EXTENT_GLOBAL_BIT)))
