@@ -87,7 +87,7 @@ static inline bool keel_ioctl_is_raw(const struct keel_ioctl *row)
 /* Bring the argument into the kernel, call, bring the answer back. */
 long keel_ioctl_copied(const struct keel_ioctl *row, void *object, unsigned long arg);
 
-int keel_check_extension(u32 cap);
+int keel_check_extension(unsigned long cap);
 struct file *keel_vm_file(void);	/* a new VM's, which it is the private_data of */
 long keel_create_vm(unsigned long type);
 /* vm->lock held.  The second: those in which it differs from a new one, how many; NULL: only count. */

@@ -121,7 +121,7 @@ static const struct keel_cap {
 	{ KVM_CAP_X86_APIC_BUS_CYCLES_NS, IRQ_BUS_CYCLE_NS },
 };
 
-int keel_check_extension(u32 cap)
+int keel_check_extension(unsigned long cap)
 {
 	unsigned int i;
 

@@ -574,8 +574,13 @@ static long run_locked(struct keel_vcpu *vcpu)
 		if (r <= 0)
 			return r;
 	}
-	if (keel_immediate_exit(run))
-		return -EINTR;
+	if (keel_immediate_exit(run)) {
+		/* A step that ended with that instruction is told of now: the VMM may put the vCPU elsewhere before it comes again. */
+		if (!keel_take_request(KEEL_REQ_DEBUG, vcpu))
+			return -EINTR;
+		keel_debug_exit(vcpu);
+		return 0;
+	}
 	/* Not earlier: whoever only has an instruction completed still looks at the exit it comes from. */
 	run->exit_reason = KVM_EXIT_UNKNOWN;
 	if (unlikely(vcpu->debug.control & KVM_GUESTDBG_SINGLESTEP))

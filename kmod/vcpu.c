@@ -419,8 +419,7 @@ void keel_vcpu_reset(struct keel_vcpu *vcpu, bool init)
 	keel_insn_forget(vcpu);
 	keel_pv_reset(vcpu);
 	keel_hv_vcpu_reset(vcpu);
-	if (vcpu->apic)
-		irq_lapic_reset(vcpu, init);
+	irq_lapic_reset(vcpu, init);
 	keel_call(vcpu_reset, vcpu, init);
 
 	memset(vcpu->regs, 0, sizeof(vcpu->regs));

@@ -103,7 +103,7 @@ static VM_IOCTL(vm_check_extension)
 
 static VM_IOCTL(vm_create_vcpu)
 {
-	return keel_create_vcpu(vm, arg);
+	return arg > INT_MAX ? -EINVAL : keel_create_vcpu(vm, arg);
 }
 
 VM_IOCTL(keel_set_boot_cpu_id)
@@ -205,6 +205,8 @@ static long vm_cap_exit_hypercall(struct keel_vm *vm, u64 arg)
 
 static long vm_cap_exit_on_emulation_failure(struct keel_vm *vm, u64 arg)
 {
+	if (arg & ~1ULL)
+		return -EINVAL;
 	WRITE_ONCE(vm->exit_on_emulation_failure, arg);
 	return 0;
 }
@@ -289,6 +291,12 @@ static VM_IOCTL(vm_enable_cap)
 	return cap->flags ? -EINVAL : keel_vm_enable_cap(vm, cap->cap, cap->args[0]);
 }
 
+/* There is no device of those that are made so: the controllers of a PC have ioctls of their own. */
+static VM_IOCTL(vm_create_device)
+{
+	return -ENODEV;
+}
+
 static const struct keel_ioctl vm_ioctls[] = {
 	VM_ENTRY(KVM_CHECK_EXTENSION, LOCK_NONE, vm_check_extension),
 	VM_ENTRY(KVM_CREATE_VCPU, LOCK_VM, vm_create_vcpu),
@@ -327,6 +335,7 @@ static const struct keel_ioctl vm_ioctls[] = {
 	VM_ENTRY(KVM_GET_TSC_KHZ, LOCK_VM, keel_vm_get_tsc_khz),
 	VM_ENTRY(KVM_X86_SET_MSR_FILTER, LOCK_VM, keel_set_msr_filter),
 	VM_ENTRY(KVM_SET_PMU_EVENT_FILTER, LOCK_VM, keel_set_pmu_event_filter),
+	VM_ENTRY(KVM_CREATE_DEVICE, LOCK_NONE, vm_create_device),
 	VM_ENTRY(KVM_HYPERV_EVENTFD, LOCK_NONE, keel_hv_eventfd),
 	VM_ENTRY(KVM_GET_STATS_FD, LOCK_NONE, keel_vm_stats_fd),
 	VM_ENTRY(KEEL_GET_INFO, LOCK_NONE, keel_get_info),

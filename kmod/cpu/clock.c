@@ -1045,7 +1045,7 @@ VCPU_IOCTL(keel_tsc_set_state)
 
 static bool is_tsc_offset(const struct kvm_device_attr *attr)
 {
-	return !attr->flags && attr->group == KVM_VCPU_TSC_CTRL && attr->attr == KVM_VCPU_TSC_OFFSET;
+	return attr->group == KVM_VCPU_TSC_CTRL && attr->attr == KVM_VCPU_TSC_OFFSET;
 }
 
 VCPU_IOCTL(keel_vcpu_has_attr)

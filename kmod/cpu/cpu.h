@@ -44,6 +44,8 @@ bool keel_guest_has_mwait(struct keel_vcpu *vcpu);
 bool keel_mwait_is_ud(struct keel_vcpu *vcpu);
 bool keel_cpuid_faults(struct keel_vcpu *vcpu);	/* would the instruction, here? */
 SYS_IOCTL(keel_get_supported_cpuid);
+/* A list for userspace, as the ioctls about CPUID give it. */
+long keel_copy_cpuid(struct kvm_cpuid2 __user *user, const struct kvm_cpuid_entry2 *entries, unsigned int n);
 SYS_IOCTL(keel_get_emulated_cpuid);
 VCPU_IOCTL(keel_set_cpuid);
 VCPU_IOCTL(keel_set_cpuid2);

@@ -503,13 +503,13 @@ VCPU_IOCTL(keel_set_cpuid)
 	return install(vcpu, entries, head.nent);
 }
 
-static long copy_table(struct kvm_cpuid2 __user *user, const struct kvm_cpuid_entry2 *entries, unsigned int n)
+long keel_copy_cpuid(struct kvm_cpuid2 __user *user, const struct kvm_cpuid_entry2 *entries, unsigned int n)
 {
-	u32 room;
+	struct kvm_cpuid2 head;
 
-	if (get_user(room, &user->nent))
+	if (copy_from_user(&head, user, sizeof(head)))
 		return -EFAULT;
-	if (room < n)
+	if (head.nent < n)
 		return -E2BIG;
 	if (copy_to_user(user->entries, entries, n * sizeof(*entries)) || put_user(n, &user->nent))
 		return -EFAULT;
@@ -530,14 +530,14 @@ VCPU_IOCTL(keel_get_cpuid2)
 		copy[i] = m->entries[i];
 		dynamic_bits(vcpu, copy[i].function, copy[i].index, &copy[i].eax);
 	}
-	ret = copy_table((void __user *)arg, copy, m->nent);
+	ret = keel_copy_cpuid((void __user *)arg, copy, m->nent);
 	kvfree(copy);
 	return ret;
 }
 
 SYS_IOCTL(keel_get_supported_cpuid)
 {
-	return copy_table((void __user *)arg, keel_offered, keel_nr_offered);
+	return keel_copy_cpuid((void __user *)arg, keel_offered, keel_nr_offered);
 }
 
 /* keel emulates no instruction the host's CPU lacks: the leaves are there, and empty. */
@@ -548,6 +548,18 @@ SYS_IOCTL(keel_get_emulated_cpuid)
 		{ .function = 1 },
 		{ .function = 7, .flags = KVM_CPUID_FLAG_SIGNIFCANT_INDEX },
 	};
+	struct kvm_cpuid2 __user *user = (void __user *)arg;
+	struct kvm_cpuid_entry2 asked;
+	u32 room, i;
 
-	return copy_table((void __user *)arg, none, ARRAY_SIZE(none));
+	if (get_user(room, &user->nent))
+		return -EFAULT;
+	/* What may come to mean something is kept free. */
+	for (i = 0; i < min_t(u32, room, CPUID_MAX_ENTRIES); i++) {
+		if (copy_from_user(&asked, &user->entries[i], sizeof(asked)))
+			return -EFAULT;
+		if (asked.padding[0] || asked.padding[1] || asked.padding[2])
+			return -EINVAL;
+	}
+	return keel_copy_cpuid((void __user *)arg, none, ARRAY_SIZE(none));
 }

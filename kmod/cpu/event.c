@@ -162,9 +162,6 @@ static void exception_inject(struct keel_vcpu *vcpu)
 	struct keel_event *ev = &q->exception;
 
 	payload_write(vcpu, ev);
-	/* Real mode has no error codes. */
-	if (!keel_is_protected(vcpu))
-		ev->has_error = false;
 	/* Faults restart the instruction, with RF so that its breakpoint does not hit again. */
 	if (ev->vector != X86_TRAP_DB && ev->vector != X86_TRAP_BP && ev->vector != X86_TRAP_OF &&
 	    ev->vector != X86_TRAP_DF && ev->vector != X86_TRAP_MC)
@@ -221,6 +218,9 @@ void keel_events_deliver(struct keel_vcpu *vcpu)
 		irq = next_irq(vcpu) >= 0;
 	}
 	if (q->injected.type) {
+		/* Real mode has no error codes, though a VMM may have set one. */
+		if (unlikely(q->injected.has_error) && !keel_is_protected(vcpu))
+			q->injected.has_error = false;
 		trace_keel_inject(vcpu, &q->injected);
 		keel_call(inject, vcpu, &q->injected);
 	}
@@ -295,7 +295,7 @@ static void set_user_irq(struct keel_vcpu *vcpu, int vector)
 		q->user_vector = vector;
 		if (q->injected.type == KEEL_EV_INTR)
 			q->injected.type = KEEL_EV_NONE;
-	} else if (vector >= 0 && !q->injected.type) {
+	} else if (vector >= 0 && (!q->injected.type || q->injected.type == KEEL_EV_INTR)) {
 		q->injected = (struct keel_event){ .type = KEEL_EV_INTR, .vector = vector };
 	}
 }

@@ -327,8 +327,7 @@ static enum emul_result op_pio_in(struct emul *e, u16 port, unsigned int size, v
 	return EMUL_USER;
 }
 
-static enum emul_result op_pio_out(struct emul *e, u16 port, unsigned int size, const void *data,
-				   unsigned int *count)
+static enum emul_result op_pio_out(struct emul *e, u16 port, unsigned int size, const void *data)
 {
 	struct keel_insn *in = to_insn(e);
 
@@ -336,15 +335,13 @@ static enum emul_result op_pio_out(struct emul *e, u16 port, unsigned int size, 
 		return EMUL_USER;
 	in->vcpu->stat.pio++;
 	if (kernel_pio(in->vcpu, port, size, (void *)data, false)) {
-		*count = 1;
 		trace_keel_pio(in->vcpu, port, size, 1, true);
 		return EMUL_OK;
 	}
 	in->pio_state = PIO_OUT_WANTED;
 	in->port = port;
 	in->pio_size = size;
-	in->pio_count = *count = min_t(unsigned int, *count, PAGE_SIZE / size);
-	memcpy(in->vcpu->pio_data, data, *count * size);
+	memcpy(in->vcpu->pio_data, data, size);
 	return EMUL_OK;
 }
 
@@ -807,8 +804,8 @@ static void store_state(struct keel_insn *in, u64 old_rip)
 		vcpu->dirty |= BIT(KEEL_RSP);
 	keel_set_reg(vcpu, KEEL_RIP, e->rip);
 	if (e->rip == old_rip && e->insn.prefix & (EMUL_PFX_REP | EMUL_PFX_REPNE)) {
-		keel_set_rflags(vcpu, e->rflags);
-		return;		/* between two iterations: nothing has ended yet */
+		keel_set_rflags(vcpu, e->rflags | X86_EFLAGS_RF);
+		return;		/* between two iterations: nothing has ended yet, and no breakpoint is hit again */
 	}
 	keel_set_rflags(vcpu, e->rflags & ~(u64)X86_EFLAGS_RF);
 	keel_call(set_shadow, vcpu, e->shadow & EMUL_SHADOW_SS ? KVM_X86_SHADOW_INT_MOV_SS :
@@ -957,7 +954,7 @@ static int emulate(struct keel_vcpu *vcpu, bool decoded)
 	vcpu->stat.emulated++;
 	if (in->pio_state == PIO_OUT_WANTED) {
 		in->pio_state = PIO_NONE;
-		user_pio(vcpu, in->port, in->pio_size, in->pio_count, false);
+		user_pio(vcpu, in->port, in->pio_size, 1, false);
 		return KEEL_USER;
 	}
 	if (in->nr_writes)

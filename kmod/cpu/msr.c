@@ -521,6 +521,9 @@ static int set_mtrr_var(const struct msr_access *a, u64 val)
 	  .get = get_##by, .set = set_##by }
 #define CONSTANT(msr, value)								\
 	{ .first = msr, .count = 1, .flags = M_FAST, .get = get_constant, .set = set_none, .valid = value }
+/* As it is, and forgets writes. */
+#define FIXED(msr, value)								\
+	{ .first = msr, .count = 1, .flags = M_FAST, .get = get_constant, .set = set_ignore, .valid = value }
 /* Reads as zero and forgets writes: guests poke these without asking CPUID first. */
 #define NOTHING(msr, n)		RANGE(msr, n, M_FAST, get_zero, set_ignore)
 
@@ -563,7 +566,7 @@ static const struct msr_row msr_rows[] = {
 	{ .first = MSR_IA32_TSX_CTRL, .count = 1, .flags = M_FAST | M_LIST | M_TSX, .get = get_tsx_ctrl, .set = set_tsx_ctrl,
 	  .offset = offsetof(struct keel_vcpu, msrs.tsx_ctrl), .valid = TSX_CTRL_RTM_DISABLE | TSX_CTRL_CPUID_CLEAR },
 	ONE(MSR_IA32_BBL_CR_CTL, M_FAST, get_zero, set_ignore),
-	ONE(MSR_IA32_BBL_CR_CTL3, M_FAST, get_zero, set_ignore),
+	FIXED(MSR_IA32_BBL_CR_CTL3, 0xbe702111),	/* an L2 cache that is on: what old systems look for */
 	{ .first = MSR_MISC_FEATURES_ENABLES, .count = 1, .flags = M_LIST, .get = msr_get_mem,
 	  .set = set_misc_features, .offset = offsetof(struct keel_vcpu, msrs.misc_features),
 	  .valid = MSR_MISC_FEATURES_ENABLES_CPUID_FAULT },
@@ -657,7 +660,7 @@ static const struct msr_row msr_rows[] = {
 	/* TscFreqSel and McStatusWrEn are kept. */
 	{ .first = MSR_K7_HWCR, .count = 1, .flags = M_FAST | M_LIST, .get = msr_get_mem, .set = set_hwcr,
 	  .offset = offsetof(struct keel_vcpu, msrs.hwcr), .valid = BIT_ULL(18) | BIT_ULL(24) },
-	NOTHING(MSR_K7_CLK_CTL, 1),
+	FIXED(MSR_K7_CLK_CTL, 0x20000000),	/* as that CPU's guide wants it set */
 	NOTHING(MSR_AMD64_NB_CFG, 1),
 	NOTHING(MSR_AMD64_PATCH_LOADER, 1),
 	NOTHING(MSR_K8_INT_PENDING_MSG, 1),

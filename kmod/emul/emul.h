@@ -153,7 +153,7 @@ struct emul_fault {
 #define EMUL_CET_FAR		0x4	/* any privilege level does one or the other */
 #define EMUL_CET_ENDBR		0x8	/* an indirect branch has just been */
 
-/* Largest single access, and the largest INS/OUTS batch. */
+/* Largest single access, and the largest batch of INS. */
 #define EMUL_MAX_ACCESS		64
 #define EMUL_MAX_BATCH		1024
 #define EMUL_MAX_VEC		64	/* bytes of a vector register */
@@ -251,15 +251,14 @@ struct emul_ops {
 	enum emul_result (*fetch)(struct emul *e, u64 linear, void *buf, unsigned int *bytes);
 
 	/*
-	 * Port input and output, *count elements of size 1, 2 or 4 (more than
-	 * one for REP INS/OUTS). May do fewer and say so in *count, at least 1.
-	 * pio_in: EMUL_USER, and the data on replay. pio_out records what
-	 * userspace is to do and returns EMUL_OK.
+	 * Port input, *count elements of size 1, 2 or 4 (more than one for
+	 * REP INS): may do fewer and say so in *count, at least 1; EMUL_USER,
+	 * and the data on replay. Output is of one element: VMMs have never
+	 * been given more. It records what userspace is to do and returns EMUL_OK.
 	 */
 	enum emul_result (*pio_in)(struct emul *e, u16 port, unsigned int size, void *data,
 				   unsigned int *count);
-	enum emul_result (*pio_out)(struct emul *e, u16 port, unsigned int size, const void *data,
-				    unsigned int *count);
+	enum emul_result (*pio_out)(struct emul *e, u16 port, unsigned int size, const void *data);
 
 	/* Hidden and visible parts of a segment register; cannot fail. */
 	void (*get_seg)(struct emul *e, unsigned int seg, struct emul_seg *s);

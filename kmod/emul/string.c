@@ -183,27 +183,25 @@ enum emul_result emul_op_in(struct emul *e)
 
 enum emul_result emul_op_out(struct emul *e)
 {
-	unsigned int n = io_bytes(e), count = 1;
+	unsigned int n = io_bytes(e);
 	enum emul_result r;
 
 	r = emul_io_allowed(e, e->src, n);
 	if (r)
 		return r;
-	return e->ops->pio_out(e, e->src, n, &e->regs[EMUL_RAX], &count);
+	return e->ops->pio_out(e, e->src, n, &e->regs[EMUL_RAX]);
 }
 
 /*
- * How many elements INS or OUTS may move at once, and from where: a batch goes
+ * How many elements INS may move at once, and where to: a batch goes
  * upward, stays in one page, does not wrap, passes the segment checks whole.
  */
-static enum emul_result batch_size(struct emul *e, unsigned int seg, unsigned int reg,
-				   unsigned int n, unsigned int access, unsigned int *count,
-				   u64 *linear)
+static enum emul_result batch_size(struct emul *e, unsigned int n, unsigned int *count, u64 *linear)
 {
-	u64 off = offset_in(e, reg), left = 1, room;
+	u64 off = offset_in(e, EMUL_RDI), left = 1, room;
 	enum emul_result r;
 
-	r = emul_linear(e, seg, off, n, access, linear);
+	r = emul_linear(e, EMUL_SEG_ES, off, n, EMUL_ACC_WRITE, linear);
 	if (r)
 		return r;
 	*count = 1;
@@ -218,9 +216,9 @@ static enum emul_result batch_size(struct emul *e, unsigned int seg, unsigned in
 	if (left <= 1 || (e->rflags & X86_EFLAGS_DF) ||
 	    emul_mask(e->insn.adsize) - off < left * n)
 		return EMUL_OK;
-	r = emul_linear(e, seg, off, left * n, access, linear);
+	r = emul_linear(e, EMUL_SEG_ES, off, left * n, EMUL_ACC_WRITE, linear);
 	if (r)	/* the limit is in between: one at a time */
-		return emul_linear(e, seg, off, n, access, linear);
+		return emul_linear(e, EMUL_SEG_ES, off, n, EMUL_ACC_WRITE, linear);
 	*count = left;
 	return EMUL_OK;
 }
@@ -245,7 +243,7 @@ enum emul_result emul_op_ins(struct emul *e)
 		return EMUL_OK;
 	r = emul_io_allowed(e, e->src, n);
 	if (!r)
-		r = batch_size(e, EMUL_SEG_ES, EMUL_RDI, n, EMUL_ACC_WRITE, &count, &linear);
+		r = batch_size(e, n, &count, &linear);
 	if (r)
 		return r;
 	/* A read from a port cannot be taken back: be sure of the store first. */
@@ -270,30 +268,18 @@ enum emul_result emul_op_ins(struct emul *e)
 
 enum emul_result emul_op_outs(struct emul *e)
 {
-	unsigned int n = io_bytes(e), count, asked;
+	unsigned int n = io_bytes(e);
 	enum emul_result r;
-	u64 linear;
+	u64 val;
 
 	if (repeated(e) && !offset_in(e, EMUL_RCX))
 		return EMUL_OK;
 	r = emul_io_allowed(e, e->src, n);
 	if (!r)
-		r = batch_size(e, e->insn.seg, EMUL_RSI, n, 0, &count, &linear);
-	if (r)
-		return r;
-	r = e->ops->read(e, linear, e->batch, n * count, 0);
-	if (r == EMUL_UNHANDLEABLE && n * count > EMUL_MAX_ACCESS) {
-		count = 1;
-		r = e->ops->read(e, linear, e->batch, n, 0);
-	}
-	if (r)
-		return r;
-	asked = count;
-	r = e->ops->pio_out(e, e->src, n, e->batch, &count);
-	if (r)
-		return r;
-	if (!count || count > asked)
-		return EMUL_UNHANDLEABLE;
-	batch_done(e, EMUL_RSI, n, count);
-	return EMUL_OK;
+		r = emul_read_val(e, e->insn.seg, offset_in(e, EMUL_RSI), &val, n);
+	if (!r)
+		r = e->ops->pio_out(e, e->src, n, &val);
+	if (!r)
+		batch_done(e, EMUL_RSI, n, 1);
+	return r;
 }

@@ -361,9 +361,10 @@ VM_IOCTL(keel_reset_dirty_rings)
 }
 
 /* vm->lock is held: no vCPU comes into being meanwhile. */
-long keel_enable_dirty_ring(struct keel_vm *vm, u64 bytes)
+long keel_enable_dirty_ring(struct keel_vm *vm, u64 arg)
 {
-	u64 entries = bytes / sizeof(struct kvm_dirty_gfn);
+	u32 bytes = arg;	/* has always been told in so many bits: the others are not looked at */
+	u32 entries = bytes / sizeof(struct kvm_dirty_gfn);
 	struct keel_slot *slot;
 	unsigned long id;
 

@@ -145,16 +145,14 @@ static enum emul_result v_pio_in(struct emul *em, u16 port, unsigned int size, v
 }
 
 static enum emul_result v_pio_out(struct emul *em, u16 port, unsigned int size,
-				  const void *data, unsigned int *count)
+				  const void *data)
 {
 	struct env *v = ENV(em);
 
 	(void)port;
-	if (*count > v->pio_max)
-		*count = v->pio_max;
-	if (v->pio_logged + *count * size <= sizeof(v->pio_log)) {
-		memcpy(v->pio_log + v->pio_logged, data, *count * size);
-		v->pio_logged += *count * size;
+	if (v->pio_logged + size <= sizeof(v->pio_log)) {
+		memcpy(v->pio_log + v->pio_logged, data, size);
+		v->pio_logged += size;
 	}
 	return EMUL_OK;
 }

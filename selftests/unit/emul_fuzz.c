@@ -151,11 +151,9 @@ static enum emul_result f_pio_in(struct emul *em, u16 port, unsigned int size, v
 }
 
 static enum emul_result f_pio_out(struct emul *em, u16 port, unsigned int size,
-				  const void *data, unsigned int *count)
+				  const void *data)
 {
-	MUST((size == 1 || size == 2 || size == 4) && *count && *count * size <= EMUL_MAX_BATCH);
-	if (take8() & 1)
-		*count = take8();
+	MUST(size == 1 || size == 2 || size == 4);
 	return answer();
 }
 

@@ -236,10 +236,15 @@ static HV_GET(get_time)
 	return 0;
 }
 
+/* Of the APIC, of the TSC. */
+static u64 frequency(struct keel_vcpu *vcpu, unsigned int n)
+{
+	return n ? div64_u64(NSEC_PER_SEC, vcpu->vm->irq.bus_cycle_ns) : vcpu->clock.tsc_khz * 1000ULL;
+}
+
 static HV_GET(get_frequency)
 {
-	/* Of the APIC, of the TSC. */
-	*val = n ? div64_u64(NSEC_PER_SEC, hv->vcpu->vm->irq.bus_cycle_ns) : hv->vcpu->clock.tsc_khz * 1000ULL;
+	*val = frequency(hv->vcpu, n);
 	return 0;
 }
 
@@ -471,8 +476,10 @@ static unsigned int nth_msr(const struct hv_msr *row, u32 msr)
 }
 
 /* What a vCPU that has no such part would have in it, for a VMM that saves all MSRs there are. */
-static u64 untouched(struct keel_vcpu *vcpu, const struct hv_msr *row)
+static u64 untouched(struct keel_vcpu *vcpu, const struct hv_msr *row, unsigned int n)
 {
+	if (row->first == HV_X64_MSR_TSC_FREQUENCY)
+		return frequency(vcpu, n);
 	if (row->first == HV_X64_MSR_VP_INDEX)
 		return vcpu->idx;
 	if (row->first == HV_X64_MSR_SINT0)
@@ -487,7 +494,7 @@ int keel_hv_get_msr(struct keel_vcpu *vcpu, u32 msr, u64 *val, bool host)
 	if (!row)
 		return 1;
 	if (!vcpu->hv) {
-		*val = untouched(vcpu, row);
+		*val = untouched(vcpu, row, nth_msr(row, msr));
 		return 0;
 	}
 	return row->get(vcpu->hv, nth_msr(row, msr), val, host);
@@ -500,7 +507,7 @@ int keel_hv_set_msr(struct keel_vcpu *vcpu, u32 msr, u64 val, bool host)
 	if (!row)
 		return 1;
 	if (!vcpu->hv) {
-		if (val == untouched(vcpu, row))
+		if (val == untouched(vcpu, row, nth_msr(row, msr)))
 			return 0;
 		if (keel_hv_enable(vcpu))
 			return 1;
@@ -558,20 +565,13 @@ static long supported(unsigned long arg, bool direct_timers)
 		  .ebx = NEVER_NOTIFY },
 		{ .function = HYPERV_CPUID_IMPLEMENT_LIMITS, .eax = KEEL_MAX_VCPUS, .ebx = 64 /* logical CPUs */ },
 	};
-	struct kvm_cpuid2 __user *user = (void __user *)arg;
-	u32 name[3], room;
+	u32 name[3];
 
 	memcpy(name, "Linux keel  ", sizeof(name));
 	e[0].ebx = name[0];
 	e[0].ecx = name[1];
 	e[0].edx = name[2];
-	if (get_user(room, &user->nent))
-		return -EFAULT;
-	if (room < ARRAY_SIZE(e))
-		return -E2BIG;
-	if (copy_to_user(user->entries, e, sizeof(e)) || put_user((u32)ARRAY_SIZE(e), &user->nent))
-		return -EFAULT;
-	return 0;
+	return keel_copy_cpuid((void __user *)arg, e, ARRAY_SIZE(e));
 }
 
 SYS_IOCTL(keel_get_supported_hv_cpuid)
