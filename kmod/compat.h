@@ -587,6 +587,24 @@ static inline u32 keel_fpu_begin(void)
 }
 #endif
 
+/*
+ * The state components that this process has asked for, for its guests (ARCH_REQ_XCOMP_GUEST_PERM).  The kernel tells only
+ * kvm.ko, which keeps them from being asked for once there is a vCPU; the flag for that is in here, too.
+ */
+static inline u64 keel_guest_xfeatures(void)
+{
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 16, 0)
+	const struct fpu *fpu = &current->group_leader->thread.fpu;
+#else					/* x86_task_fpu(), which is not for modules if it checks its argument */
+	const struct fpu *fpu = (void *)current->group_leader + sizeof(struct task_struct);
+#endif
+	return READ_ONCE(fpu->guest_perm.__state_perm);
+}
+
+#ifndef X86_FEATURE_AMX_FP16		/* 6.2 */
+#define X86_FEATURE_AMX_FP16	(12 * 32 + 21)
+#endif
+
 /* 6.13 has a second flag for what is not urgent, and makes cond_resched() deaf to it. */
 #ifdef _TIF_NEED_RESCHED_LAZY
 #define KEEL_TIF_RESCHED	(_TIF_NEED_RESCHED | _TIF_NEED_RESCHED_LAZY)

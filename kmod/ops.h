@@ -39,6 +39,7 @@ struct keel_hw_caps {
 	u64 mcg_caps;			/* MCG_CAP bits that only this vendor's CPUs have */
 	bool feat_ctl;			/* its CPUs all have FEAT_CTL */
 	bool cet;			/* S_CET, SSP and the table of SSPs are switched with the guest, where the CPU has them */
+	bool xfd;			/* #NM exits, to keel_fpu_nm(), while the guest has some state disabled (fpu.xfd) */
 	const struct keel_pmu_hw *pmu;	/* performance counters as this vendor has them: pmu.h */
 	bool tsc_scaling;
 	u64 max_tsc_ratio;

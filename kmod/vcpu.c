@@ -586,7 +586,7 @@ static const struct keel_ioctl vcpu_ioctls[] = {
 	VCPU_ENTRY(KVM_GET_FPU, LOCK_VCPU | ARG_FILLED, keel_get_fpu),
 	VCPU_ENTRY(KVM_SET_FPU, LOCK_VCPU, keel_set_fpu),
 	VCPU_ENTRY(KVM_GET_XSAVE, LOCK_VCPU | ARG_RAW, keel_get_xsave),
-	VCPU_ENTRY(KVM_GET_XSAVE2, LOCK_VCPU | ARG_RAW, keel_get_xsave),
+	VCPU_ENTRY(KVM_GET_XSAVE2, LOCK_VCPU | ARG_RAW, keel_get_xsave2),
 	VCPU_ENTRY(KVM_SET_XSAVE, LOCK_VCPU | ARG_RAW, keel_set_xsave),
 	VCPU_ENTRY(KVM_GET_XCRS, LOCK_VCPU, keel_get_xcrs),
 	VCPU_ENTRY(KVM_SET_XCRS, LOCK_VCPU, keel_set_xcrs),

@@ -341,11 +341,14 @@ TEST_F(node, system_attributes)
 		SKIP(return, "no KVM_CAP_SYS_ATTRIBUTES");
 	EXPECT_EQ(0, xioctl(self->fd, KVM_HAS_DEVICE_ATTR, &a));
 	EXPECT_EQ(0, xioctl(self->fd, KVM_GET_DEVICE_ATTR, &a));
-	/* the same states of XSAVE as CPUID says a guest may have; none on a host without */
+	/* what CPUID says a guest may have in XCR0, and tiles, which it says only to who has asked; none without XSAVE */
 	ASSERT_EQ(0, xioctl(self->fd, KVM_GET_SUPPORTED_CPUID, c));
 	e = cpuid_find(c, 0xd, 0);
 	if (e && e->eax) {
-		EXPECT_EQ(e->eax | (u64)e->edx << 32, val);
+		u64 shown = e->eax | (u64)e->edx << 32, tiles = 3 << 17;
+
+		EXPECT_EQ(shown | tiles, val | tiles);
+		EXPECT_EQ(0, shown & ~val);
 	}
 	a.addr = 8;
 	EXPECT_EQ(-EFAULT, xioctl(self->fd, KVM_GET_DEVICE_ATTR, &a));

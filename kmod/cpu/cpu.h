@@ -53,6 +53,7 @@ int keel_cpuid_set(struct keel_vcpu *vcpu, const struct kvm_cpuid_entry2 *entrie
 VCPU_IOCTL(keel_get_cpuid2);
 u64 keel_supported_xcr0(void);
 u64 keel_supported_xss(void);
+u64 keel_permitted_xcr0(void);		/* to this process */
 SYS_IOCTL(keel_sys_has_attr);		/* KVM_{HAS,GET}_DEVICE_ATTR on the node: KVM_X86_XCOMP_GUEST_SUPP */
 SYS_IOCTL(keel_sys_get_attr);
 u64 keel_host_cr4_mask(void);	/* CR4 bits a guest may have at all on this host */
@@ -130,7 +131,7 @@ VCPU_IOCTL(keel_set_mce);		/* KVM_X86_SET_MCE */
 /* Sections of the state.  @arg: bytes there are in @buf; the first answers how many it took. */
 VCPU_IOCTL(keel_msrs_get_state);
 VCPU_IOCTL(keel_msrs_set_state);
-size_t keel_msrs_state_size(struct keel_vm *vm);
+size_t keel_msrs_state_size(const struct keel_vcpu *vcpu);
 VCPU_IOCTL(keel_mce_get_state);
 VCPU_IOCTL(keel_mce_set_state);
 void keel_msr_setup(void);		/* called by keel_cpuid_setup() */
@@ -192,6 +193,11 @@ u8 keel_cet_tracks(struct keel_vcpu *vcpu, enum emul_mode mode, int cpl);
 /* ------------------------------------------------------------------- fpu.c */
 struct keel_fpu {
 	void *state;		/* keel's own XSAVE (or FXSAVE) area, standard format, 64-byte aligned */
+	u32 bytes;		/* of it: a page, or more */
+	u64 swapped;		/* what XSAVE and XRSTOR move */
+	u64 xfd, xfd_err;	/* guest's */
+	u64 host_xfd;		/* between load and save, if there are tiles: MSR_IA32_XFD is the guest's */
+	bool xfd_loaded;
 	u64 xcr0, xss;		/* guest's */
 	u32 pkru;
 	u32 host_pkru;		/* between enter and leave */
@@ -206,6 +212,8 @@ int keel_fpu_setup(void);	/* module load: feature mask, area size */
 int keel_fpu_init(struct keel_vcpu *vcpu);
 void keel_fpu_reset(struct keel_vcpu *vcpu, bool init);
 void keel_fpu_free(struct keel_vcpu *vcpu);
+/* The guest's CPUID will have these in XCR0: room for them, or why not.  vcpu->mutex; may sleep. */
+int keel_fpu_grow(struct keel_vcpu *vcpu, u64 features);
 /* Inside kernel_fpu_begin()/end(): guest state into / out of the registers. */
 void keel_fpu_load(struct keel_vcpu *vcpu);
 void keel_fpu_save(struct keel_vcpu *vcpu);
@@ -215,6 +223,8 @@ void keel_fpu_swap_in(struct keel_vcpu *vcpu);
 void keel_fpu_swap_out(struct keel_vcpu *vcpu);
 int keel_set_xcr0(struct keel_vcpu *vcpu, u64 val);	/* 1: #GP */
 int keel_set_xss(struct keel_vcpu *vcpu, u64 val);	/* 1: #GP; guest FPU not loaded */
+void keel_fpu_set_xfd(struct keel_vcpu *vcpu, u64 val);
+int keel_fpu_nm(struct keel_vcpu *vcpu);	/* preemption off since the exit; only for a guest that has fpu.xfd */
 /* For the emulator, guest FPU not loaded: 16, 32 or 64 bytes of vector register 0 to 31; a mask register; x87 and SSE. */
 void keel_fpu_read_vec(struct keel_vcpu *vcpu, unsigned int reg, void *buf, unsigned int bytes);
 void keel_fpu_write_vec(struct keel_vcpu *vcpu, unsigned int reg, const void *buf, unsigned int bytes, bool zero_upper);
@@ -223,13 +233,14 @@ void *keel_fpu_legacy(struct keel_vcpu *vcpu);
 VCPU_IOCTL(keel_get_fpu);
 VCPU_IOCTL(keel_set_fpu);
 VCPU_IOCTL(keel_get_xsave);
+VCPU_IOCTL(keel_get_xsave2);
 VCPU_IOCTL(keel_set_xsave);
 VCPU_IOCTL(keel_fpu_get_state);	/* a section of the state, of keel_fpu_state_size() bytes */
 VCPU_IOCTL(keel_fpu_set_state);
-size_t keel_fpu_state_size(struct keel_vm *vm);
+size_t keel_fpu_state_size(const struct keel_vcpu *vcpu);
 VCPU_IOCTL(keel_get_xcrs);
 VCPU_IOCTL(keel_set_xcrs);
-size_t keel_xsave_size(void);	/* KVM_CAP_XSAVE2's answer */
+size_t keel_xsave_size(void);	/* KVM_CAP_XSAVE2's answer, for this process */
 /* Bytes an XSAVE area with @features takes, in the standard or the compacted format. */
 u32 keel_xstate_bytes(u64 features, bool compacted);
 

@@ -422,6 +422,10 @@ static int install(struct keel_vcpu *vcpu, struct kvm_cpuid_entry2 *entries, int
 		if (linear != 48 && linear != 57 && linear != 0)
 			goto discard;
 	}
+	e = find(&probe, 0xd, 0);
+	err = e ? keel_fpu_grow(vcpu, e->eax | (u64)e->edx << 32) : 0;
+	if (err)
+		goto discard;
 	if (is_hyperv(&probe)) {
 		err = keel_hv_enable(vcpu);
 		if (err)
@@ -535,9 +539,31 @@ VCPU_IOCTL(keel_get_cpuid2)
 	return ret;
 }
 
+/* What this process may not have in XCR0 is not there. */
 SYS_IOCTL(keel_get_supported_cpuid)
 {
-	return keel_copy_cpuid((void __user *)arg, keel_offered, keel_nr_offered);
+	u64 xcr0 = keel_permitted_xcr0(), hidden = keel_supported_xcr0() & ~xcr0;
+	struct kvm_cpuid_entry2 *copy;
+	unsigned int i, n = 0;
+	long ret;
+
+	if (!hidden)
+		return keel_copy_cpuid((void __user *)arg, keel_offered, keel_nr_offered);
+	copy = kmalloc_array(keel_nr_offered, sizeof(*copy), GFP_KERNEL);
+	if (!copy)
+		return -ENOMEM;
+	for (i = 0; i < keel_nr_offered; i++) {
+		const struct kvm_cpuid_entry2 *e = &keel_offered[i];
+
+		if (e->function == 0xd && e->index > 1 && hidden & BIT_ULL(e->index))
+			continue;
+		copy[n++] = *e;
+		if (e->function == 0xd && e->index <= 1)
+			keel_fill_leaf_d(&copy[n - 1], xcr0);
+	}
+	ret = keel_copy_cpuid((void __user *)arg, copy, n);
+	kfree(copy);
+	return ret;
 }
 
 /* keel emulates no instruction the host's CPU lacks: the leaves are there, and empty. */

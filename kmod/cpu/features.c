@@ -65,26 +65,30 @@ const struct keel_feature_row keel_feature_rows[] = {
 #define W CPUID_7_EDX
 	{ 7, 0, EDX, W,
 	  F(W, AVX512_4VNNIW) | F(W, AVX512_4FMAPS) | F(W, FSRM) | F(W, AVX512_VP2INTERSECT) | F(W, MD_CLEAR) |
-	  F(W, SERIALIZE) | F(W, TSXLDTRK) | F(W, AVX512_FP16) | F(W, SPEC_CTRL) | F(W, INTEL_STIBP) |
-	  F(W, SPEC_CTRL_SSBD) | F(W, FLUSH_L1D),
+	  F(W, SERIALIZE) | F(W, TSXLDTRK) | F(W, AMX_BF16) | F(W, AMX_TILE) | F(W, AMX_INT8) |
+	  F(W, AVX512_FP16) | F(W, SPEC_CTRL) | F(W, INTEL_STIBP) | F(W, SPEC_CTRL_SSBD) | F(W, FLUSH_L1D),
 	  F(W, ARCH_CAPABILITIES) },
 #undef W
 #define W CPUID_7_1_EAX
 	{ 7, 1, EAX, W,
 	  F(W, SHA512) | F(W, SM3) | F(W, SM4) | F(W, AVX_VNNI) | F(W, AVX512_BF16) | F(W, CMPCCXADD) | F(W, FZRM) |
-	  F(W, FSRS) | F(W, FSRC) | F(W, AVX_IFMA) | F(W, LAM) },
+	  F(W, FSRS) | F(W, FSRC) | F(W, AMX_FP16) | F(W, AVX_IFMA) | F(W, LAM) },
 #undef W
 	{ 7, 1, EDX, KEEL_WORD_7_1_EDX,
-	  K(7_1_EDX, AVX_VNNI_INT8) | K(7_1_EDX, AVX_NE_CONVERT) | K(7_1_EDX, AVX_VNNI_INT16) | K(7_1_EDX, PREFETCHITI) |
-	  K(7_1_EDX, AVX10) },
+	  K(7_1_EDX, AVX_VNNI_INT8) | K(7_1_EDX, AVX_NE_CONVERT) | K(7_1_EDX, AMX_COMPLEX) | K(7_1_EDX, AVX_VNNI_INT16) |
+	  K(7_1_EDX, PREFETCHITI) | K(7_1_EDX, AVX10) },
 	{ 7, 2, EDX, KEEL_WORD_7_2_EDX,
 	  K(7_2_EDX, INTEL_PSFD) | K(7_2_EDX, IPRED_CTRL) | K(7_2_EDX, RRSBA_CTRL) | K(7_2_EDX, DDPD_U) |
 	  K(7_2_EDX, BHI_CTRL) | K(7_2_EDX, MCDT_NO) },
+	{ 0x1e, 1, EAX, KEEL_WORD_1E_1_EAX,
+	  K(1E_1_EAX, AMX_INT8_ALIAS) | K(1E_1_EAX, AMX_BF16_ALIAS) | K(1E_1_EAX, AMX_COMPLEX_ALIAS) |
+	  K(1E_1_EAX, AMX_FP16_ALIAS) | K(1E_1_EAX, AMX_FP8) | K(1E_1_EAX, AMX_TF32) | K(1E_1_EAX, AMX_AVX512) |
+	  K(1E_1_EAX, AMX_MOVRS) },
 	{ 0x24, 0, EBX, KEEL_WORD_24_EBX,
 	  /* with the version, which adjust_leaf() makes */
 	  AVX10_VERSION | K(24_EBX, AVX10_128) | K(24_EBX, AVX10_256) | K(24_EBX, AVX10_512) },
 #define W CPUID_D_1_EAX
-	{ 0xd, 1, EAX, W, F(W, XSAVEOPT) | F(W, XSAVEC) | F(W, XGETBV1) | F(W, XSAVES) },
+	{ 0xd, 1, EAX, W, F(W, XSAVEOPT) | F(W, XSAVEC) | F(W, XGETBV1) | F(W, XSAVES) | F(W, XFD) },
 #undef W
 #define W CPUID_8000_0001_ECX
 	{ 0x80000001, 0, ECX, W,
@@ -157,6 +161,10 @@ static const struct {
 	{ KEEL_FEATURE_AVX_VNNI_INT16, X86_FEATURE_AVX2 },
 	{ KEEL_FEATURE_AVX_NE_CONVERT, X86_FEATURE_AVX2 },
 	{ X86_FEATURE_CMPCCXADD, X86_FEATURE_LM },
+	{ X86_FEATURE_AMX_INT8, X86_FEATURE_AMX_TILE },
+	{ X86_FEATURE_AMX_BF16, X86_FEATURE_AMX_TILE },
+	{ X86_FEATURE_AMX_FP16, X86_FEATURE_AMX_TILE },
+	{ KEEL_FEATURE_AMX_COMPLEX, X86_FEATURE_AMX_TILE },
 	{ KEEL_FEATURE_AVX10, X86_FEATURE_AVX2 },
 	/* Bits of SPEC_CTRL, with which the kernel may have nothing to do. */
 	{ KEEL_FEATURE_INTEL_PSFD, X86_FEATURE_SPEC_CTRL },
@@ -188,6 +196,8 @@ static const struct leaf_row {
 	{ 0x0000000b, 0 },			/* topology is the VMM's to say */
 	{ 0x0000000c, 0 },
 	{ 0x0000000d, KEEP_ALL },
+	{ 0x0000001d, KEEP_ALL },		/* tiles; these two are made below */
+	{ 0x0000001e, KEEP_ALL },
 	{ 0x00000024, KEEP_EBX, 1 },		/* AVX10 */
 	{ 0x80000000, KEEP_EAX | KEEP_EBX | KEEP_ECX | KEEP_EDX },
 	{ 0x80000001, KEEP_EAX | KEEP_ECX | KEEP_EDX },
@@ -322,6 +332,12 @@ static bool has_avx10_state(void)
 	return !(~keel_supported_xcr0() & XFEATURE_MASK_AVX512);
 }
 
+/* Registers of AMX, which the kernel has in use and keel switches. */
+static bool has_tile_state(void)
+{
+	return keel_supported_xcr0() & XFEATURE_MASK_XTILE;
+}
+
 static void offer_leaf7(void)
 {
 	struct kvm_cpuid_entry2 *e = offer(7, 0, true), *sub;
@@ -336,6 +352,8 @@ static void offer_leaf7(void)
 	e->edx |= keel_cet_offers(X86_FEATURE_IBT);
 	if (!boot_cpu_has(X86_FEATURE_OSPKE))
 		e->ecx &= ~BIT(X86_FEATURE_PKU & 31);
+	if (!has_tile_state())
+		e->edx &= ~BIT(X86_FEATURE_AMX_TILE & 31);
 	for (index = 1; index <= max; index++) {
 		sub = offer(7, index, true);
 		sub->ebx = 0;
@@ -348,30 +366,50 @@ static void offer_leaf7(void)
 	}
 }
 
+void keel_fill_leaf_d(struct kvm_cpuid_entry2 *e, u64 xcr0)
+{
+	e->ebx = xcr0 ? keel_xstate_bytes(xcr0, e->index) : 0;
+	if (e->index)
+		return;
+	e->eax = xcr0;
+	e->ecx = e->ebx;
+	e->edx = xcr0 >> 32;
+}
+
 static void offer_leaf_d(void)
 {
 	u64 xcr0 = keel_supported_xcr0(), xss = keel_supported_xss();
 	struct kvm_cpuid_entry2 *e = offer(0xd, 0, true);
 	unsigned int i;
 
-	e->eax = xcr0;
-	e->edx = xcr0 >> 32;
-	e->ebx = xcr0 ? keel_xstate_bytes(xcr0, false) : 0;
-	e->ecx = e->ebx;
+	keel_fill_leaf_d(e, xcr0);
 	if (!xcr0)
 		return;
 	e = offer(0xd, 1, true);
 	filter_features(e);
-	e->ebx = keel_xstate_bytes(xcr0, true);
+	if (!has_tile_state())
+		e->eax &= ~BIT(X86_FEATURE_XFD & 31);
+	keel_fill_leaf_d(e, xcr0);
 	e->ecx = xss;
 	e->edx = xss >> 32;
 	for (i = 2; i < 63; i++) {
 		if (!((xcr0 | xss) & BIT_ULL(i)))
 			continue;
 		e = offer(0xd, i, true);
-		e->ecx &= BIT(0) | BIT(1);	/* of XSS, not of XCR0; aligned in the compacted format */
+		/* Of XSS, not of XCR0; aligned in the compacted format; can be disabled (XFD). */
+		e->ecx &= BIT(0) | BIT(1) | (has_tile_state() ? BIT(2) : 0);
 		e->edx = 0;
 	}
+}
+
+/* 0x1D: the one palette there is; 0x1E: what is done with tiles. */
+static void offer_tiles(u32 function)
+{
+	struct kvm_cpuid_entry2 *e = offer(function, 0, true);
+
+	e->eax = min_t(u32, e->eax, 1);
+	if (e->eax)
+		filter_features(offer(function, 1, true));
 }
 
 static void offer_hypervisor(void)
@@ -467,12 +505,16 @@ void keel_features_setup(void)
 			continue;
 		if (fn == 0x24 && !(offered_leaf(7, 1) && offered_leaf(7, 1)->edx & K(7_1_EDX, AVX10)))
 			continue;
+		if ((fn == 0x1d || fn == 0x1e) && !has_tile_state())
+			continue;
 		if (fn < 0x80000000)
 			last = fn;
 		if (fn == 7)
 			offer_leaf7();
 		else if (fn == 0xd)
 			offer_leaf_d();
+		else if (fn == 0x1d || fn == 0x1e)
+			offer_tiles(fn);
 		else
 			offer_row(&leaf_rows[i]);
 	}

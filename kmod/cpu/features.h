@@ -27,9 +27,10 @@ extern const struct keel_feature_row keel_feature_rows[];
 extern const unsigned int keel_nr_feature_rows;
 
 /* What KVM_GET_SUPPORTED_CPUID says, sorted. */
-#define KEEL_OFFERED_MAX	80
+#define KEEL_OFFERED_MAX	88
 extern struct kvm_cpuid_entry2 keel_offered[KEEL_OFFERED_MAX];
 extern unsigned int keel_nr_offered;
 void keel_features_setup(void);
+void keel_fill_leaf_d(struct kvm_cpuid_entry2 *e, u64 xcr0);	/* of its first two, what follows from XCR0 */
 
 #endif

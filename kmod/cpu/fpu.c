@@ -8,6 +8,10 @@
  * MSR_TSC_AUX, and the MSRs of control-flow enforcement (cet.c), travel with the FPU: like it, they mean nothing to the kernel
  * between begin and end.
  *
+ * The area is a page, which has room for all but the tiles of AMX.  A guest whose CPUID has those gets a larger one, if its
+ * process may have it (arch_prctl(2), ARCH_REQ_XCOMP_GUEST_PERM).  MSR_IA32_XFD travels with that: the kernel writes it
+ * when it switches tasks, and remembers what it wrote, so the value it left is there again when they are.
+ *
  * Locks: vcpu->mutex for the ioctls; load/save with preemption off, enter/leave with IRQs off.
  * SDM vol. 1 chapter 13; APM vol. 2 11.5, vol. 4 appendix A.
  */
@@ -34,7 +38,7 @@ static struct {
 	bool xsave;
 	u64 xcr0, xss;		/* what the kernel runs with */
 	u64 features;		/* what guests may have in XCR0 */
-	u64 swapped;		/* what XSAVE and XRSTOR move: all but PKRU */
+	u64 swapped;		/* what XSAVE and XRSTOR move for every guest: all but PKRU and tiles */
 	u64 supervisor;		/* what guests may have in XSS: in MSRs that are switched one by one (cet.c), not in the area */
 	u32 mxcsr_mask;
 	bool pku, xss_msr, tsc_aux;
@@ -44,11 +48,12 @@ static struct {
 	} comp[MAX_FEATURE + 1];
 } host __ro_after_init;
 
-static u64 xgetbv0(void)
+/* 0: XCR0, 1: what of it is not in its initial state */
+static u64 xgetbv(u32 index)
 {
 	u32 lo, hi;
 
-	asm volatile("xgetbv" : "=a" (lo), "=d" (hi) : "c" (0));
+	asm volatile("xgetbv" : "=a" (lo), "=d" (hi) : "c" (index));
 	return lo | (u64)hi << 32;
 }
 
@@ -92,7 +97,7 @@ static void __init read_components(void)
 		if (!(host.features & BIT_ULL(i)))
 			continue;
 		cpuid_count(0xd, i, &eax, &ebx, &ecx, &edx);
-		if (!eax || ebx + eax > PAGE_SIZE) {
+		if (!eax || (ebx + eax > PAGE_SIZE && i != XFEATURE_XTILE_DATA)) {
 			host.features &= ~BIT_ULL(i);
 			continue;
 		}
@@ -102,6 +107,8 @@ static void __init read_components(void)
 	}
 	if ((host.features & AVX512_FEATURES) != AVX512_FEATURES)
 		host.features &= ~(u64)AVX512_FEATURES;
+	if ((host.features & XFEATURE_MASK_XTILE) != XFEATURE_MASK_XTILE)
+		host.features &= ~(u64)XFEATURE_MASK_XTILE;
 	for (i = 2; i <= MAX_FEATURE; i++) {
 		u32 eax, ebx, ecx, edx;
 
@@ -129,11 +136,11 @@ int __init keel_fpu_setup(void)
 	host.xsave = boot_cpu_has(X86_FEATURE_XSAVE) && boot_cpu_has(X86_FEATURE_OSXSAVE);
 	if (!host.xsave)
 		return 0;
-	host.xcr0 = xgetbv0();
+	host.xcr0 = xgetbv(0);
 	host.pku = boot_cpu_has(X86_FEATURE_OSPKE);
-	/* Not AMX: its state is allocated by permission, task by task, and this area is one page. */
 	host.features = host.xcr0 & (XFEATURE_MASK_FP | XFEATURE_MASK_SSE | XFEATURE_MASK_YMM | AVX512_FEATURES |
-				     (host.pku ? XFEATURE_MASK_PKRU : 0));
+				     (host.pku ? XFEATURE_MASK_PKRU : 0) |
+				     (keel_hw.xfd && boot_cpu_has(X86_FEATURE_XFD) ? XFEATURE_MASK_XTILE : 0));
 	if (boot_cpu_has(X86_FEATURE_XSAVES))
 		host.xss_msr = rdmsrq_safe(MSR_IA32_XSS, &host.xss) == 0;
 	if (host.xss_msr) {
@@ -143,7 +150,7 @@ int __init keel_fpu_setup(void)
 		host.supervisor = ecx & CET_FEATURES;
 	}
 	read_components();
-	host.swapped = host.features & ~(u64)XFEATURE_MASK_PKRU;
+	host.swapped = host.features & ~(u64)(XFEATURE_MASK_PKRU | XFEATURE_MASK_XTILE);
 	return 0;
 }
 
@@ -156,6 +163,14 @@ u64 keel_supported_xcr0(void)
 u64 keel_supported_xss(void)
 {
 	return keel_cet_offers(X86_FEATURE_SHSTK) || keel_cet_offers(X86_FEATURE_IBT) ? host.supervisor : 0;
+}
+
+/* Tiles only for guests of a process that has asked for them. */
+u64 keel_permitted_xcr0(void)
+{
+	if (!(host.features & XFEATURE_MASK_XTILE) || keel_guest_xfeatures() & XFEATURE_MASK_XTILE_DATA)
+		return host.features;
+	return host.features & ~(u64)XFEATURE_MASK_XTILE;
 }
 
 static bool is_supported_xcr0(const struct kvm_device_attr *attr)
@@ -179,7 +194,7 @@ SYS_IOCTL(keel_sys_get_attr)
 
 size_t keel_xsave_size(void)
 {
-	return sizeof(struct kvm_xsave);
+	return max_t(size_t, sizeof(struct kvm_xsave), keel_xstate_bytes(keel_permitted_xcr0(), false));
 }
 
 u32 keel_xstate_bytes(u64 features, bool compacted)
@@ -208,18 +223,24 @@ void keel_fpu_reset(struct keel_vcpu *vcpu, bool init)
 	memset(fpu->cet.guest, 0, sizeof(fpu->cet.guest));
 	if (init || !fpu->state)
 		return;		/* INIT leaves the rest as it was */
-	memset(fpu->state, 0, PAGE_SIZE);
+	memset(fpu->state, 0, fpu->bytes);
 	legacy(fpu)->cwd = FCW_INIT;
 	legacy(fpu)->mxcsr = MXCSR_INIT;
 	fpu->xcr0 = XFEATURE_MASK_FP;
 	fpu->xss = 0;
 	fpu->pkru = 0;
+	keel_fpu_set_xfd(vcpu, 0);
+	fpu->xfd_err = 0;
 }
 
 int keel_fpu_init(struct keel_vcpu *vcpu)
 {
-	vcpu->fpu.state = (void *)get_zeroed_page(GFP_KERNEL_ACCOUNT);
-	if (!vcpu->fpu.state)
+	struct keel_fpu *fpu = &vcpu->fpu;
+
+	fpu->bytes = PAGE_SIZE;
+	fpu->swapped = host.swapped;
+	fpu->state = alloc_pages_exact(fpu->bytes, GFP_KERNEL_ACCOUNT);
+	if (!fpu->state)
 		return -ENOMEM;
 	keel_fpu_reset(vcpu, false);
 	return 0;
@@ -227,11 +248,80 @@ int keel_fpu_init(struct keel_vcpu *vcpu)
 
 void keel_fpu_free(struct keel_vcpu *vcpu)
 {
-	free_page((unsigned long)vcpu->fpu.state);
+	if (vcpu->fpu.state)
+		free_pages_exact(vcpu->fpu.state, vcpu->fpu.bytes);
 	vcpu->fpu.state = NULL;
 }
 
+static bool has_tiles(const struct keel_fpu *fpu)
+{
+	return fpu->swapped & XFEATURE_MASK_XTILE;
+}
+
+int keel_fpu_grow(struct keel_vcpu *vcpu, u64 features)
+{
+	struct keel_fpu *fpu = &vcpu->fpu;
+	u32 bytes = keel_xstate_bytes(host.features, false);
+	void *area;
+
+	if (!(features & XFEATURE_MASK_XTILE_DATA) || has_tiles(fpu))
+		return 0;
+	if (!(keel_permitted_xcr0() & XFEATURE_MASK_XTILE_DATA))
+		return -EPERM;
+	area = alloc_pages_exact(bytes, GFP_KERNEL_ACCOUNT | __GFP_ZERO);
+	if (!area)
+		return -ENOMEM;
+	memcpy(area, fpu->state, fpu->bytes);
+	free_pages_exact(fpu->state, fpu->bytes);
+	fpu->state = area;
+	fpu->bytes = bytes;
+	fpu->swapped |= XFEATURE_MASK_XTILE;
+	return 0;
+}
+
 /* ------------------------------------------------------------------ switching */
+
+static void xfd_change(u64 from, u64 to)
+{
+	if (from != to)
+		keel_wrmsr(MSR_IA32_XFD, to);
+}
+
+/*
+ * While tiles are moved none are disabled: XRSTOR would fault, and XSAVE leave out what a guest has in them, which is still
+ * there when it enables them again.
+ */
+static void tiles_load_begin(struct keel_fpu *fpu)
+{
+	fpu->host_xfd = keel_rdmsr(MSR_IA32_XFD);
+	xfd_change(fpu->host_xfd, 0);
+}
+
+static void tiles_load_end(struct keel_fpu *fpu)
+{
+	xfd_change(0, fpu->xfd);
+	fpu->xfd_loaded = true;
+}
+
+/* What there is to save.  Most of the time no tiles: nobody waits for eight kilobytes of zeros then. */
+static u64 tiles_save_begin(struct keel_fpu *fpu)
+{
+	u64 unused;
+
+	xfd_change(fpu->xfd, 0);
+	unused = XFEATURE_MASK_XTILE & ~xgetbv(1);
+	header(fpu)->xfeatures &= ~unused;
+	return fpu->swapped & ~unused;
+}
+
+/* A CPU does not sleep deeply with tiles in use. */
+static void tiles_save_end(struct keel_fpu *fpu)
+{
+	if (header(fpu)->xfeatures & XFEATURE_MASK_XTILE)
+		asm volatile(".byte 0xc4,0xe2,0x78,0x49,0xc0");		/* tilerelease */
+	xfd_change(0, fpu->host_xfd);
+	fpu->xfd_loaded = false;
+}
 
 void keel_fpu_load(struct keel_vcpu *vcpu)
 {
@@ -244,11 +334,15 @@ void keel_fpu_load(struct keel_vcpu *vcpu)
 	 */
 	if (static_cpu_has_bug(X86_BUG_FXSAVE_LEAK))
 		asm volatile("fnclex; emms; fildl %0" : : "m" (*(s32 *)fpu->state));
+	if (unlikely(has_tiles(fpu)))
+		tiles_load_begin(fpu);
 	if (host.xsave)
-		asm volatile("xrstor64 (%0)" : : "r" (fpu->state), "a" ((u32)host.swapped),
-			     "d" ((u32)(host.swapped >> 32)) : "memory");
+		asm volatile("xrstor64 (%0)" : : "r" (fpu->state), "a" ((u32)fpu->swapped),
+			     "d" ((u32)(fpu->swapped >> 32)) : "memory");
 	else
 		asm volatile("fxrstor64 (%0)" : : "r" (fpu->state) : "memory");
+	if (unlikely(has_tiles(fpu)))
+		tiles_load_end(fpu);
 	/* Also for a guest that is not told of RDTSCP and RDPID: not every CPU can keep it from them. */
 	fpu->swap_tsc_aux = host.tsc_aux;
 	if (fpu->swap_tsc_aux) {
@@ -263,12 +357,17 @@ void keel_fpu_load(struct keel_vcpu *vcpu)
 void keel_fpu_save(struct keel_vcpu *vcpu)
 {
 	struct keel_fpu *fpu = &vcpu->fpu;
+	u64 saved = fpu->swapped;
 
+	if (unlikely(has_tiles(fpu)))
+		saved = tiles_save_begin(fpu);
 	if (host.xsave)
-		asm volatile("xsave64 (%0)" : : "r" (fpu->state), "a" ((u32)host.swapped),
-			     "d" ((u32)(host.swapped >> 32)) : "memory");
+		asm volatile("xsave64 (%0)" : : "r" (fpu->state), "a" ((u32)saved),
+			     "d" ((u32)(saved >> 32)) : "memory");
 	else
 		asm volatile("fxsave64 (%0)" : : "r" (fpu->state) : "memory");
+	if (unlikely(has_tiles(fpu)))
+		tiles_save_end(fpu);
 	if (fpu->swap_tsc_aux) {
 		if (fpu->host_tsc_aux != vcpu->msrs.tsc_aux)
 			keel_wrmsr(MSR_TSC_AUX, fpu->host_tsc_aux);
@@ -328,7 +427,7 @@ bool keel_fpu_swaps(struct keel_vcpu *vcpu)
 	return vcpu->cr4 & X86_CR4_OSXSAVE && (fpu->xcr0 != host.xcr0 || (host.xss_msr && fpu->xss != host.xss));
 }
 
-/* ------------------------------------------------------------------ XCR0 */
+/* ------------------------------------------------------------------ XCR0, XFD */
 
 int keel_set_xcr0(struct keel_vcpu *vcpu, u64 val)
 {
@@ -338,6 +437,8 @@ int keel_set_xcr0(struct keel_vcpu *vcpu, u64 val)
 		return 1;
 	if ((val & AVX512_FEATURES) &&
 	    ((val & AVX512_FEATURES) != AVX512_FEATURES || !(val & XFEATURE_MASK_YMM)))
+		return 1;
+	if ((val & XFEATURE_MASK_XTILE) && (val & XFEATURE_MASK_XTILE) != XFEATURE_MASK_XTILE)
 		return 1;
 	vcpu->fpu.xcr0 = val;
 	return 0;
@@ -349,6 +450,34 @@ int keel_set_xss(struct keel_vcpu *vcpu, u64 val)
 		return 1;
 	vcpu->fpu.xss = val;
 	return 0;
+}
+
+/* The backend looks at whether there is any: keel_fpu_nm(). */
+void keel_fpu_set_xfd(struct keel_vcpu *vcpu, u64 val)
+{
+	struct keel_fpu *fpu = &vcpu->fpu;
+
+	if (fpu->xfd_loaded)		/* it is in the CPU right now */
+		xfd_change(fpu->xfd, val);
+	if (!fpu->xfd != !val)
+		keel_request(KEEL_REQ_INTERCEPTS, vcpu);
+	fpu->xfd = val;
+}
+
+/*
+ * #NM in the guest, which has disabled something.  Was it that?  The register in which the CPU tells must be 0 when a task
+ * of the host has the next #NM, and stays so if it is CR0.TS that this one is about.
+ */
+int keel_fpu_nm(struct keel_vcpu *vcpu)
+{
+	u64 err = keel_rdmsr(MSR_IA32_XFD_ERR);
+
+	if (err) {
+		vcpu->fpu.xfd_err = err;
+		keel_wrmsr(MSR_IA32_XFD_ERR, 0);
+	}
+	keel_raise(vcpu, X86_TRAP_NM);
+	return KEEL_RESUME;
 }
 
 int keel_emulate_xsetbv(struct keel_vcpu *vcpu)
@@ -369,7 +498,8 @@ int keel_emulate_xsetbv(struct keel_vcpu *vcpu)
 
 /*
  * XSAVE may leave a component out that is in its initial state, with old bytes in its place.  Write the
- * initial state there, so that every byte means something.
+ * initial state there, so that every byte means something.  Not tiles, which XRSTOR would then have in use; nobody but
+ * keel_get_xsave2() looks at those.
  */
 static void complete_area(struct keel_fpu *fpu)
 {
@@ -379,7 +509,7 @@ static void complete_area(struct keel_fpu *fpu)
 
 	if (!host.xsave)
 		return;
-	missing = host.swapped & ~header(fpu)->xfeatures;
+	missing = host.swapped & ~header(fpu)->xfeatures;	/* of this page */
 	if (!missing)
 		return;
 	if (missing & XFEATURE_MASK_FP) {
@@ -508,15 +638,21 @@ VCPU_IOCTL(keel_set_fpu)
 	return 0;
 }
 
+/* What an image of it may have. */
+static u64 area_features(const struct keel_fpu *fpu)
+{
+	return host.xsave ? fpu->swapped | (host.features & XFEATURE_MASK_PKRU) : XFEATURE_MASK_FPSSE;
+}
+
 /*
  * The image of the ABI: the area, and PKRU where XSAVE would put it, without what the guest's CPUID does not tell of, which
  * is none of its state.
  */
-VCPU_IOCTL(keel_get_xsave)
+VCPU_IOCTL(keel_get_xsave2)
 {
 	u64 shown = vcpu->model.xcr0_allowed | XFEATURE_MASK_FPSSE;
-	unsigned long hidden = host.features & ~shown;
 	struct keel_fpu *fpu = &vcpu->fpu;
+	unsigned long hidden;
 	void __user *to = (void __user *)arg;
 	u64 pkru = fpu->pkru;
 	struct xstate_header h;
@@ -528,7 +664,8 @@ VCPU_IOCTL(keel_get_xsave)
 	h = *header(fpu);
 	h.xfeatures |= host.xsave ? host.features & XFEATURE_MASK_PKRU : XFEATURE_MASK_FPSSE;
 	h.xfeatures &= shown;
-	if (copy_to_user(to, fpu->state, PAGE_SIZE) || copy_to_user(to + LEGACY_BYTES, &h, sizeof(h)))
+	hidden = area_features(fpu) & ~h.xfeatures;
+	if (copy_to_user(to, fpu->state, fpu->bytes) || copy_to_user(to + LEGACY_BYTES, &h, sizeof(h)))
 		return -EFAULT;
 	if (h.xfeatures & XFEATURE_MASK_PKRU &&
 	    copy_to_user(to + host.comp[XFEATURE_PKRU].offset, &pkru, min_t(u32, host.comp[XFEATURE_PKRU].bytes, 8)))
@@ -539,52 +676,100 @@ VCPU_IOCTL(keel_get_xsave)
 	return 0;
 }
 
-/* Would XRSTOR take it? */
-static bool image_valid(const void *image)
+/* The ABI's first one has room for a page. */
+VCPU_IOCTL(keel_get_xsave)
+{
+	return has_tiles(&vcpu->fpu) ? -EINVAL : keel_get_xsave2(vcpu, buf, arg);
+}
+
+/* Would LDTILECFG take it, and make something of it?  Palette 0 is the initial state. */
+static bool tilecfg_valid(const u8 *cfg)
+{
+	const u16 *row_bytes = (const u16 *)(cfg + 16);
+	const u8 *rows = cfg + 48;
+	u32 eax, ebx, ecx, edx, i;
+
+	cpuid_count(0x1d, 0, &eax, &ebx, &ecx, &edx);
+	if (!cfg[0] || cfg[0] > eax || memchr_inv(cfg + 2, 0, 14))
+		return false;
+	cpuid_count(0x1d, cfg[0], &eax, &ebx, &ecx, &edx);
+	for (i = 0; i < 16; i++) {
+		/* EBX: bytes of a row, and how many tiles; ECX: rows */
+		if ((row_bytes[i] || rows[i]) && i >= ebx >> 16)
+			return false;
+		if (row_bytes[i] > (u16)ebx || rows[i] > (u16)ecx || !row_bytes[i] != !rows[i])
+			return false;
+	}
+	return true;
+}
+
+/*
+ * LDTILECFG faults at a configuration that makes no sense.  XRSTOR is to make the initial state of it.  Nobody would catch a
+ * fault of its in keel_fpu_load(), so this does not count on it: the initial state is made here, of the tiles, too.
+ */
+static void settle_tiles(void *image)
+{
+	struct xstate_header *h = image + LEGACY_BYTES;
+
+	if (h->xfeatures & XFEATURE_MASK_XTILE_CFG && !tilecfg_valid(image + host.comp[XFEATURE_XTILE_CFG].offset))
+		h->xfeatures &= ~(u64)XFEATURE_MASK_XTILE;
+}
+
+/*
+ * Would XRSTOR take it?  In the standard form it faults at components that XCR0, here the host's, has not, at a header of
+ * the other form or with reserved bits, and at reserved bits of MXCSR, whatever the header says of SSE.
+ */
+static bool image_valid(const struct keel_fpu *fpu, const void *image)
 {
 	const struct xstate_header *h = image + LEGACY_BYTES;
 	const struct fxregs_state *fx = image;
 
-	return !(h->xfeatures & ~(host.xsave ? host.features : XFEATURE_MASK_FPSSE)) && !h->xcomp_bv &&
+	return !(h->xfeatures & ~area_features(fpu)) && !h->xcomp_bv &&
 	       !memchr_inv(h->reserved, 0, sizeof(h->reserved)) && !(fx->mxcsr & ~host.mxcsr_mask);
 }
 
 /* All of it or nothing: it becomes the guest's state by taking the other's place, which is the next one's then. */
 VCPU_IOCTL(keel_set_xsave)
 {
-	void *image = xchg(&vcpu->vm->spare_page, NULL) ?: (void *)__get_free_page(GFP_KERNEL_ACCOUNT);
-	struct xstate_header *h = image + LEGACY_BYTES;
 	struct keel_fpu *fpu = &vcpu->fpu;
+	void *image = has_tiles(fpu) ? NULL : xchg(&vcpu->vm->spare_page, NULL);
+	struct xstate_header *h;
 	long err = 0;
 
+	image = image ?: alloc_pages_exact(fpu->bytes, GFP_KERNEL_ACCOUNT);
 	if (!image)
 		return -ENOMEM;
-	if (copy_from_user(image, (void __user *)arg, PAGE_SIZE)) {
+	h = image + LEGACY_BYTES;
+	if (copy_from_user(image, (void __user *)arg, fpu->bytes)) {
 		err = -EFAULT;
-	} else if (!image_valid(image)) {
+	} else if (!image_valid(fpu, image)) {
 		err = -EINVAL;
 	} else {
 		fpu->pkru = 0;
 		if (h->xfeatures & XFEATURE_MASK_PKRU)
 			memcpy(&fpu->pkru, image + host.comp[XFEATURE_PKRU].offset, sizeof(fpu->pkru));
 		h->xfeatures &= ~(u64)XFEATURE_MASK_PKRU;
+		settle_tiles(image);
 		swap(fpu->state, image);
 	}
-	free_page((unsigned long)xchg(&vcpu->vm->spare_page, image));
+	if (!has_tiles(fpu))
+		image = xchg(&vcpu->vm->spare_page, image);
+	if (image)
+		free_pages_exact(image, fpu->bytes);
 	return err;
 }
 
 /* ------------------------------------------------------------------ the state (snap/state.c) */
 
 /* All that XSAVE has ever written there; PKRU is apart. */
-static size_t area_size(void)
+static size_t area_size(u64 swapped)
 {
-	return host.xsave ? keel_xstate_bytes(host.swapped, false) : LEGACY_BYTES;
+	return host.xsave ? keel_xstate_bytes(swapped, false) : LEGACY_BYTES;
 }
 
-size_t keel_fpu_state_size(struct keel_vm *vm)
+size_t keel_fpu_state_size(const struct keel_vcpu *vcpu)
 {
-	return sizeof(struct keel_state_fpu) + area_size();
+	return sizeof(struct keel_state_fpu) + area_size(vcpu->fpu.swapped);
 }
 
 /* As it is, with what XSAVE left out left out: that is exact. */
@@ -597,7 +782,7 @@ VCPU_IOCTL(keel_fpu_get_state)
 	s->xss = fpu->xss;
 	s->pkru = fpu->pkru;
 	(void)keel_cet_get_msr(vcpu, KEEL_MSR_SSP, &s->ssp, true);
-	memcpy(s + 1, fpu->state, area_size());
+	memcpy(s + 1, fpu->state, area_size(fpu->swapped));
 	return 0;
 }
 
@@ -609,14 +794,15 @@ VCPU_IOCTL(keel_fpu_set_state)
 
 	if (s->reserved || ((struct fxregs_state *)(s + 1))->mxcsr & ~host.mxcsr_mask)
 		return -EINVAL;
-	if (host.xsave && (!image_valid(s + 1) || h->xfeatures & XFEATURE_MASK_PKRU))
+	if (host.xsave && (!image_valid(fpu, s + 1) || h->xfeatures & XFEATURE_MASK_PKRU))
 		return -EINVAL;
 	if (s->xcr0 != fpu->xcr0 && keel_set_xcr0(vcpu, s->xcr0))
 		return -EINVAL;
 	if (keel_set_xss(vcpu, s->xss) || keel_cet_set_msr(vcpu, KEEL_MSR_SSP, s->ssp, true))
 		return -EINVAL;
 	fpu->pkru = s->pkru;
-	memcpy(fpu->state, s + 1, area_size());
+	memcpy(fpu->state, s + 1, area_size(fpu->swapped));
+	settle_tiles(fpu->state);
 	return 0;
 }
 

@@ -10,6 +10,7 @@
 #include <linux/nospec.h>
 #include <linux/slab.h>
 #include <linux/uaccess.h>
+#include <asm/fpu/types.h>
 #include <asm/kvm_para.h>
 #include <asm/mce.h>
 #include <asm/processor.h>
@@ -236,6 +237,24 @@ static int get_xss(const struct msr_access *a, u64 *val)
 static int set_xss(const struct msr_access *a, u64 val)
 {
 	return keel_set_xss(a->vcpu, val);
+}
+
+/* MSR_IA32_XFD, and behind it MSR_IA32_XFD_ERR. */
+static int get_xfd(const struct msr_access *a, u64 *val)
+{
+	*val = a->msr == MSR_IA32_XFD ? a->vcpu->fpu.xfd : a->vcpu->fpu.xfd_err;
+	return 0;
+}
+
+static int set_xfd(const struct msr_access *a, u64 val)
+{
+	if (val & ~(a->vcpu->model.xcr0_allowed & XFEATURE_MASK_XTILE_DATA))
+		return 1;
+	if (a->msr == MSR_IA32_XFD)
+		keel_fpu_set_xfd(a->vcpu, val);
+	else
+		a->vcpu->fpu.xfd_err = val;
+	return 0;
 }
 
 static int get_smbase(const struct msr_access *a, u64 *val)
@@ -590,6 +609,8 @@ static const struct msr_row msr_rows[] = {
 	  .set = set_misc_enable, .offset = offsetof(struct keel_vcpu, msrs.misc_enable), .valid = ~0ULL },
 	{ .first = MSR_IA32_DEBUGCTLMSR, .count = 1, .flags = M_FAST | M_LIST, .get = msr_get_mem, .set = set_debugctl,
 	  .offset = offsetof(struct keel_vcpu, msrs.debugctl) },
+	{ .first = MSR_IA32_XFD, .count = 2, .flags = M_FAST | M_LIST | M_IF_OFFERED | M_NEEDS, .feature = X86_FEATURE_XFD,
+	  .get = get_xfd, .set = set_xfd },
 	MEM(MSR_IA32_POWER_CTL, M_LIST, power_ctl, ~0ULL),
 	RANGE(MSR_IA32_LASTBRANCHFROMIP, 4, M_FAST, get_zero, set_none),
 	{ .first = 0x200, .count = KEEL_VAR_MTRRS * 2, .flags = M_FAST | M_LIST, .get = msr_get_mem, .set = set_mtrr_var,
@@ -884,7 +905,8 @@ void keel_msrs_reset(struct keel_vcpu *vcpu, bool init)
 static bool listed(const struct msr_row *row, u32 msr, u16 flag)
 {
 	return (row->flags & flag) && find(&msr) && (!(row->flags & M_PMU) || keel_pmu_lists(msr)) &&
-	       (!(row->flags & M_CET) || keel_cet_lists(msr));
+	       (!(row->flags & M_CET) || keel_cet_lists(msr)) &&
+	       (!(row->flags & M_IF_OFFERED) || keel_offers(row->feature));
 }
 
 static long copy_list(unsigned long arg, u16 flag)
@@ -999,7 +1021,7 @@ static bool in_state(const struct msr_row *row, u32 msr)
 	return listed(row, msr, M_LIST) && !(row->flags & M_APART);
 }
 
-size_t keel_msrs_state_size(struct keel_vm *vm)
+size_t keel_msrs_state_size(const struct keel_vcpu *vcpu)
 {
 	return nr_in_state * sizeof(struct kvm_msr_entry);
 }

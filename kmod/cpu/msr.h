@@ -16,6 +16,7 @@
 #define M_APART		BIT(7)	/* of the state, but of another section than the MSRs' */
 #define M_CET		BIT(9)	/* listed where guests may have what it is about */
 #define M_TSX		BIT(10)	/* does not exist, for the VMM either, where the host's CPU has no TSX_CTRL */
+#define M_IF_OFFERED	BIT(11)	/* listed where keel offers .feature */
 
 struct msr_access {
 	struct keel_vcpu *vcpu;

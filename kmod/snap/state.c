@@ -47,7 +47,7 @@ static const struct section {
 	u32 id;
 	u32 flags;
 	size_t size;
-	size_t (*size_of)(struct keel_vm *vm);	/* where it depends on the host */
+	size_t (*size_of)(const struct keel_vcpu *vcpu);	/* where it depends on that, or the host */
 	bool (*has)(struct keel_vm *vm);	/* NULL: always */
 	union {
 		struct {
@@ -130,7 +130,7 @@ static struct keel_section walk_section(const struct walk *w)
 	return (struct keel_section){
 		.id = w->s->id,
 		.vcpu = w->vcpu ? w->vcpu->id : KEEL_SECTION_VM,
-		.length = w->s->size_of ? w->s->size_of(w->vm) : w->s->size,
+		.length = w->s->size_of ? w->s->size_of(w->vcpu) : w->s->size,
 	};
 }
 
@@ -139,15 +139,21 @@ static struct keel_section walk_section(const struct walk *w)
 /* At most. */
 static size_t state_size(struct keel_vm *vm)
 {
-	size_t of_vm = sizeof(struct keel_state_head), of_vcpu = 0;
+	size_t size = sizeof(struct keel_state_head);
 	const struct section *s;
+	struct keel_vcpu *vcpu;
+	unsigned int i;
 
 	for (s = sections; s < sections + ARRAY_SIZE(sections); s++) {
 		if (s->has && !s->has(vm))
 			continue;
-		*(s->flags & OF_VM ? &of_vm : &of_vcpu) += snap_section_bytes(s->size_of ? s->size_of(vm) : s->size);
+		if (!s->size_of)
+			size += snap_section_bytes(s->size) * (s->flags & OF_VM ? 1 : vm->nr_vcpus);
+		else
+			keel_for_each_vcpu(vcpu, i, vm)
+				size += snap_section_bytes(s->size_of(vcpu));
 	}
-	return of_vm + of_vcpu * vm->nr_vcpus;
+	return size;
 }
 
 static int state_get(struct keel_vm *vm, struct snap_state *state, bool with_setup, struct keel_section *bad)

@@ -306,6 +306,8 @@ static int vmx_exception(struct keel_vcpu *vcpu)
 		return keel_emulate_ud(vcpu);
 	case X86_TRAP_GP:
 		return keel_emulate_gp(vcpu, info & INTR_INFO_DELIVER_CODE_MASK ? vmcs_read(VM_EXIT_INTR_ERROR_CODE) : 0);
+	case X86_TRAP_NM:
+		return keel_fpu_nm(vcpu);
 	case X86_TRAP_PF:
 		return keel_shadow_fault(vcpu, vmcs_read(EXIT_QUALIFICATION), vmcs_read(VM_EXIT_INTR_ERROR_CODE));
 	default:

@@ -611,6 +611,7 @@ static int vmx_setup(struct keel_ops *ops, const char **why)
 	caps->mmu_fmt = &ept_format;
 	caps->mcg_caps = MCG_CMCI_P | MCG_LMCE_P;
 	caps->feat_ctl = true;
+	caps->xfd = true;
 	caps->tsc_scaling = vmx_has.cpu2_ctl & SECONDARY_EXEC_TSC_SCALING;
 	caps->max_tsc_ratio = ~0ULL;
 	caps->tsc_frac_bits = 48;

@@ -183,6 +183,7 @@ void vmx_update_intercepts(struct keel_vcpu *vcpu)
 	vmcs_write(EXCEPTION_BITMAP, EXCEPTIONS | (keel_hw.two_dim ? 0 : BIT(X86_TRAP_PF)) |
 		   (keel_vmware_backdoor ? BIT(X86_TRAP_GP) : 0) |
 		   (vcpu->debug.control & KVM_GUESTDBG_USE_SW_BP ? BIT(X86_TRAP_BP) : 0) |
+		   (vcpu->fpu.xfd ? BIT(X86_TRAP_NM) : 0) |
 		   (vcpu->smm || keel_has_quirk(vcpu->vm, KVM_X86_QUIRK_FIX_HYPERCALL_INSN) ? BIT(X86_TRAP_UD) : 0));
 	/* Halted, where HLT does not exit, it is not any more. */
 	if (unlikely(vcpu->smm) && off & KVM_X86_DISABLE_EXITS_HLT)

@@ -42,12 +42,6 @@ static const struct held {
 	{ 0x80000007, 0, EBX, BIT(0) | BIT(1), NULL },		/* QEMU asks the host itself */
 	{ 7, 0, EBX, BIT(14), "mpx" },
 	{ 0xd, 0, EAX, BIT(3) | BIT(4), "mpx" },
-	{ 7, 0, EDX, BIT(22) | BIT(24) | BIT(25), "amx-tile" },
-	{ 7, 1, EAX, BIT(21), "amx-tile" },
-	{ 7, 1, EDX, BIT(8), "amx-tile" },
-	{ 0xd, 0, EAX, BIT(17) | BIT(18), "amx-tile" },
-	{ 0xd, 1, EAX, BIT(4), "amx-tile" },
-	{ 0x1e, 1, EAX, ~0U, "amx-tile" },
 	{ 7, 0, EDX, BIT(30), "core-capability" },
 	{ 0x80000022, 0, EAX, BIT(0), "perfmon-v2" },
 	{ 0xc0000001, 0, EDX, ~0U, "xstore" },
@@ -90,6 +84,8 @@ void cpuid_count(u32 function, u32 index, u32 *eax, u32 *ebx, u32 *ecx, u32 *edx
 		*eax = 2;
 	if (function == 0x24 && !index)
 		*ebx |= 1;
+	if ((function == 0x1d || function == 0x1e) && !index)
+		*eax = 1;
 }
 
 int rdmsrq_safe(u32 msr, u64 *val)
@@ -118,7 +114,9 @@ bool keel_pmu_lists(u32 msr)
 /* As cpu/fpu.c has it of a host that has them all in use.  (What QEMU says of leaf 0xd follows from what its emulation can do.) */
 u64 keel_supported_xcr0(void)
 {
-	return boot_cpu_has(X86_FEATURE_XSAVE) ? 0x2e7 : 0;
+	if (!boot_cpu_has(X86_FEATURE_XSAVE))
+		return 0;
+	return 0x2e7 | (boot_cpu_has(X86_FEATURE_AMX_TILE) && boot_cpu_has(X86_FEATURE_XFD) ? XFEATURE_MASK_XTILE : 0);
 }
 
 u64 keel_supported_xss(void)
@@ -241,6 +239,23 @@ static void test_off(const char *name)
 	tap_result(!offered_leaf(7, 2)->edx || !(offered_leaf(7, 2)->edx & 0x1f), "without SPEC_CTRL none of its bits");
 }
 
+/* Tiles, and a kernel that has not their state in use. */
+static void test_tiles(const char *name)
+{
+	unsigned int i;
+
+	for (i = 0; strcmp(models[i].name, name); i++)
+		;
+	host_is(&models[i]);
+	tap_result(keel_offers(X86_FEATURE_AMX_INT8) && keel_offers(KEEL_FEATURE_AMX_COMPLEX) && offered_leaf(0x1d, 1) &&
+		   offered_leaf(0x1e, 1) && keel_offered[0].eax >= 0x1e, "%s has tiles", name);
+	boot_cpu_data.x86_capability[X86_FEATURE_XFD / 32] &= ~BIT(X86_FEATURE_XFD & 31);
+	keel_features_setup();
+	tap_result(!keel_offers(X86_FEATURE_AMX_TILE) && !keel_offers(X86_FEATURE_AMX_INT8) &&
+		   !keel_offers(X86_FEATURE_AMX_FP16) && !keel_offers(KEEL_FEATURE_AMX_COMPLEX) && !offered_leaf(0x1d, 0) &&
+		   !offered_leaf(0x1e, 0), "none of it where the kernel has not their state in use");
+}
+
 /* What the kernel says and CPUID does not: an AMD CPU that has no such leaf. */
 static void test_said(const char *name)
 {
@@ -286,6 +301,7 @@ int main(void)
 	for (i = 0; i < ARRAY_SIZE(models); i++)
 		test_model(&models[i]);
 	test_off("SierraForest-v1");
+	test_tiles("DiamondRapids-v1");
 	test_said("EPYC-v1");
 	test_docs();
 	tap_plan_done();
