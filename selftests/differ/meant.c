@@ -174,7 +174,6 @@ const struct meant meant[] = {
 	{ "msrs/*/0 * 0x8[c-f]", INTEL, 0, 0, "no SGX in guests" },
 	{ "msrs/*/0 * 0xe1", INTEL, 0, 0, "UMWAIT_CONTROL where the CPU has it" },
 	{ "msrs/*/0 * 0x122", INTEL, 0, 0, "TSX_CTRL where the CPU has it" },
-	{ "msrs/*/0 * 0x1c[45]", BOTH, 0, 0, "XFD only where the CPU has it" },
 	{ "msrs/*/0 * 0x4d0", AMD, 0, 0,
 	  "the control of local machine checks is there before the VMM says that they are" },
 	{ "msrs/*/0 * 0x119", BOTH, 0, 0, "old systems write to it: to no effect" },
