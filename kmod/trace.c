@@ -3,3 +3,7 @@
 #include "ops.h"
 #define CREATE_TRACE_POINTS
 #include "trace.h"
+
+/* As keel_inject's format says them. */
+static_assert(KEEL_EV_INTR == 1 && KEEL_EV_NMI == 2 && KEEL_EV_EXCEPTION == 3 &&
+	      KEEL_EV_SOFT_INTR == 4 && KEEL_EV_SOFT_EXC == 5);

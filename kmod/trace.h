@@ -64,13 +64,10 @@ TRACE_EVENT(keel_map,
 		  __entry->addr, __entry->level, __entry->pte)
 );
 
-/* So that perf and trace-cmd, which read the format, know the numbers. */
-TRACE_DEFINE_ENUM(KEEL_EV_INTR);
-TRACE_DEFINE_ENUM(KEEL_EV_NMI);
-TRACE_DEFINE_ENUM(KEEL_EV_EXCEPTION);
-TRACE_DEFINE_ENUM(KEEL_EV_SOFT_INTR);
-TRACE_DEFINE_ENUM(KEEL_EV_SOFT_EXC);
-
+/*
+ * Numbers, which perf and trace-cmd can read in the format: for names of an enum the kernel would go through the
+ * formats of all its events each time that the module is loaded. trace.c has their meaning checked.
+ */
 TRACE_EVENT(keel_inject,
 	TP_PROTO(struct keel_vcpu *vcpu, const struct keel_event *ev),
 	TP_ARGS(vcpu, ev),
@@ -90,9 +87,7 @@ TRACE_EVENT(keel_inject,
 	),
 	TP_printk("vcpu %u %s vector %u%s error 0x%x", __entry->id,
 		  __print_symbolic(__entry->type,
-				   { KEEL_EV_INTR, "interrupt" }, { KEEL_EV_NMI, "nmi" },
-				   { KEEL_EV_EXCEPTION, "exception" }, { KEEL_EV_SOFT_INTR, "int n" },
-				   { KEEL_EV_SOFT_EXC, "int3/into" }),
+				   { 1, "interrupt" }, { 2, "nmi" }, { 3, "exception" }, { 4, "int n" }, { 5, "int3/into" }),
 		  __entry->vector, __entry->has_error ? "" : " no", __entry->error)
 );
 
