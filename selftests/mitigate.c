@@ -12,7 +12,7 @@
 
 #define COUNTS		0x4b4c0000U
 #define MARK		0x6b65656c6c6162ULL
-enum { N_SPEC_CTRL, N_PRED_CMD, N_FLUSH_CMD, N_BP_CFG, N_TSC_RATIO, N_VERW = 0x10, N_FILD };
+enum { N_SPEC_CTRL, N_PRED_CMD, N_FLUSH_CMD, N_BP_CFG, N_TSC_RATIO, N_TSX_CTRL, N_VERW = 0x10, N_FILD };
 #define TSC_RATIO	0xc0000104U
 #define BP_CFG		0xc001102eU
 #define BP_SPEC_REDUCE	(1UL << 4)
@@ -300,6 +300,31 @@ TEST_F(mitigate, bp_reduce)
 	vm_free(self->vm);
 	self->vm = NULL;
 	EXPECT_EQ(0, host_msr(BP_CFG) & BP_SPEC_REDUCE);
+}
+
+/* Transactions that the kernel has turned off no guest has, also one that its VMM tells of them: nobody writes there */
+TEST_F(mitigate, tsx_off)
+{
+	struct kvm_cpuid_entry2 *e;
+	u64 off, before;
+	int i;
+
+	DUE("tsx_off");
+	stay_on_one_cpu();
+	off = host_msr(MSR_IA32_TSX_CTRL);
+	EXPECT_EQ(TSX_CTRL_RTM_DISABLE | TSX_CTRL_CPUID_CLEAR, off);
+	self->vm = vm_new(VM_PLAIN);
+	e = cpuid_find(self->vm->cpuid, 7, 0);
+	EXPECT_EQ(0, e->ebx & 1 << 11);
+	e->ebx |= 1 << 11;
+	self->v = vcpu_new(self->vm, 0);
+	vcpu_long(self->v, port_guest, 0);
+	before = count(N_TSX_CTRL);
+	EXPECT_LE(1, before);		/* the kernel's own, at boot */
+	for (i = 0; i < TURNS; i++)
+		vcpu_expect(self->v, KVM_EXIT_IO);
+	EXPECT_EQ(before, count(N_TSX_CTRL));
+	EXPECT_EQ(off, host_msr(MSR_IA32_TSX_CTRL));
 }
 
 /* ---- beside the kernel's own module: as one finds it, the other left it ---- */

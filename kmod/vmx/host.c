@@ -79,7 +79,8 @@ bool vmx_host_setup(void)
 }
 
 /*
- * A guest that is not told of transactions has none.  What CPUID says of them is keel's to say, and stays as the host has it in the
+ * A guest that is not told of transactions has none; nor has one that is, where the kernel has turned them off: then it
+ * guards nothing against what they leak.  What CPUID says of them is keel's to say, and stays as the host has it in the
  * CPU.  From the next stay in the fast loop on, or in this one.
  */
 void vmx_update_tsx_ctrl(struct vmx_vcpu *vmx)
@@ -88,7 +89,8 @@ void vmx_update_tsx_ctrl(struct vmx_vcpu *vmx)
 
 	if (!has_tsx_ctrl)
 		return;
-	if (vmx->vcpu.msrs.tsx_ctrl & TSX_CTRL_RTM_DISABLE || !keel_guest_has(&vmx->vcpu, X86_FEATURE_RTM))
+	if (vmx->vcpu.msrs.tsx_ctrl & TSX_CTRL_RTM_DISABLE || !keel_guest_has(&vmx->vcpu, X86_FEATURE_RTM) ||
+	    !keel_offers(X86_FEATURE_RTM))
 		val |= TSX_CTRL_RTM_DISABLE;
 	if (vmx->vcpu.atomic && val != vmx->tsx_ctrl)
 		keel_wrmsr(MSR_IA32_TSX_CTRL, val);

@@ -21,7 +21,7 @@
 #define COUNTS		0x4b4c0000u
 #define MARK		0x6b65656c6c6162ULL
 
-enum { SPEC_CTRL, PRED_CMD, FLUSH_CMD, BP_CFG, TSC_RATIO, FIXED_MSRS, MAX_MSRS = 8 };
+enum { SPEC_CTRL, PRED_CMD, FLUSH_CMD, BP_CFG, TSC_RATIO, TSX_CTRL, FIXED_MSRS, MAX_MSRS = 10 };
 enum { VERW = 0x10, FILD, COUNTERS };
 
 static struct {
@@ -30,7 +30,7 @@ static struct {
 	uint64_t start;
 } kept[MAX_MSRS] = {
 	{ 0x48, ~0x407UL }, { 0x49, ~0x81UL }, { 0x10b, ~1UL }, { 0xc001102e },
-	{ 0xc0000104, ~0UL << 40, 1UL << 32 },
+	{ 0xc0000104, ~0UL << 40, 1UL << 32 }, { 0x122, ~3UL },
 };
 static int nr_kept = FIXED_MSRS;
 
