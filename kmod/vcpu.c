@@ -408,9 +408,9 @@ void keel_vcpu_reset(struct keel_vcpu *vcpu, bool init)
 
 	memset(&vcpu->ev, 0, sizeof(vcpu->ev));
 	vcpu->ev.user_vector = -1;
+	keel_msrs_reset(vcpu, init);
+	keel_fpu_reset(vcpu, init);
 	if (!init) {
-		keel_msrs_reset(vcpu, init);
-		keel_fpu_reset(vcpu, init);
 		vcpu->mp_events = 0;
 		vcpu->smi_pending = false;
 	}

@@ -649,6 +649,23 @@ static void keeping(u64 id)
 	guest_done(0);
 }
 
+/* Nothing of it is left after an INIT */
+TEST_F(cet, init)
+{
+	u64 val;
+	u32 i;
+
+	NEED(SHSTK);
+	for (i = 0; i < OWN; i++)
+		EXPECT_EQ(1, vcpu_set_msr(self->v, own_msrs[i], own_value(0, i)));
+	EXPECT_EQ(1, vcpu_set_msr(self->v, MSR_IA32_S_CET, CET_WRSS_EN));
+	vcpu_take_init(self->v);
+	for (i = 0; i <= OWN; i++) {
+		EXPECT_EQ(1, vcpu_get_msr(self->v, i < OWN ? own_msrs[i] : MSR_IA32_S_CET, &val));
+		EXPECT_EQ(0, val) TH_LOG("register %u", i);
+	}
+}
+
 /* The CPU's own, as the host has them; -1: they cannot be read */
 static int host_msrs(u64 *val)
 {

@@ -467,11 +467,16 @@ TEST_F(features, bus_lock_detect)
 {
 	bool has = offered(self->vm, 7, 0, ECX, 24);
 	struct vcpu *v = self->v;
+	u64 val;
 
 	if (!has && !on_keel())
 		SKIP(return, "no BUS_LOCK_DETECT");
 	vcpu_long(v, bus_lock_guest, has);
 	vcpu_done(v);
+	/* INIT has it off again, in the CPU and for whoever asks */
+	vcpu_take_init(v);
+	EXPECT_EQ(1, vcpu_get_msr(v, MSR_IA32_DEBUGCTLMSR, &val));
+	EXPECT_EQ(0, val);
 	v = untold(self->vm, 7, 0, ECX, 24);
 	vcpu_long(v, bus_lock_guest, 0);
 	vcpu_done(v);

@@ -708,6 +708,15 @@ void vcpu_settle(struct vcpu *v)
 	v->run->immediate_exit = 0;
 }
 
+void vcpu_take_init(struct vcpu *v)
+{
+	struct kvm_msi m = { .address_lo = 0xfee00000 | (u32)v->id << 12, .data = 5 << 8 };
+	struct kvm_mp_state mp;
+
+	must(ioctl(v->vm->fd, KVM_SIGNAL_MSI, &m));
+	must(ioctl(v->fd, KVM_GET_MP_STATE, &mp));	/* what has arrived is part of the answer */
+}
+
 void stay_on(int tid, int cpu)
 {
 	cpu_set_t set;

@@ -154,6 +154,7 @@ u64 vcpu_stat(struct vcpu *v, const char *name);	/* and it must be there */
 
 /* Run to the next exit that is not a guest's report of failure */
 u32 vcpu_run(struct vcpu *v);
+void vcpu_take_init(struct vcpu *v);	/* an INIT, of a vCPU with a LAPIC in the kernel: it is done with */
 void vcpu_settle(struct vcpu *v);	/* what an exit has begun is completed, by a KVM_RUN that does not get as far as the guest */
 /* Run, and it must be: */
 u64 vcpu_done(struct vcpu *v);			/* guest_done(): its value */
