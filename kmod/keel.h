@@ -521,7 +521,7 @@ int keel_set_cr4(struct keel_vcpu *vcpu, u64 val);
 int keel_set_cr8(struct keel_vcpu *vcpu, u64 val);
 int keel_set_efer(struct keel_vcpu *vcpu, u64 val, bool host);
 u64 keel_cr4_reserved(struct keel_vcpu *vcpu);	/* bits this guest's CPUID does not allow */
-bool keel_is_canonical(struct keel_vcpu *vcpu, u64 addr);
+bool keel_is_canonical(u64 addr);	/* as MSRs take it: by what the CPU can do, whatever CR4.LA57 says */
 /*
  * Length of the intercepted instruction at RIP, for a CPU that does not say: > 0, or -EAGAIN
  * (the bytes are not at hand in the fast loop), or -EFAULT (a fault was queued; just resume).

@@ -402,7 +402,7 @@ static const struct msr_case {
 	{ MSR_IA32_PL2_SSP, 0x1002, true, SHSTK },
 	{ MSR_IA32_PL3_SSP, 0x7ffff0f8, false, SHSTK },
 	{ MSR_IA32_PL3_SSP, 0x7ffff0f9, true, SHSTK },
-	{ MSR_IA32_PL3_SSP, 0x00f0000000000000, true, SHSTK },
+	{ MSR_IA32_PL3_SSP, 0x01f0000000000000, true, SHSTK },
 	{ MSR_IA32_INT_SSP_TAB, 0xffff800000000123, false, SHSTK },
 	{ MSR_IA32_INT_SSP_TAB, 0x0100000000000000, true, SHSTK },
 };

@@ -482,6 +482,30 @@ TEST_F(features, bus_lock_detect)
 	vcpu_done(v);
 }
 
+/* Addresses in MSRs are as long as the CPU knows them: they stay over an INIT and an SMI, which clear CR4.LA57 */
+TEST_F(features, long_addresses)
+{
+	static const u32 msrs[] = { MSR_KERNEL_GS_BASE, MSR_LSTAR, MSR_IA32_SYSENTER_EIP };
+	bool has = offered(self->vm, 7, 0, ECX, 16);
+	const u64 kernel = 0xff11000000000000;	/* where Linux has its memory with five levels */
+	struct kvm_sregs s;
+	unsigned int i;
+	u64 val;
+
+	if (!on_keel())
+		SKIP(return, "kvm's module goes by the mode before 6.13");
+	vcpu_get_sregs(self->v, &s);
+	ASSERT_EQ(0, s.cr4 & X86_CR4_LA57);
+	for (i = 0; i < sizeof(msrs) / sizeof(*msrs); i++) {
+		EXPECT_EQ(has, vcpu_set_msr(self->v, msrs[i], kernel) == 1);
+		EXPECT_EQ(1, vcpu_get_msr(self->v, msrs[i], &val));
+		EXPECT_EQ(has ? kernel : 0, val);
+		EXPECT_NE(1, vcpu_set_msr(self->v, msrs[i], 1UL << 56));
+	}
+	if (!has)
+		SKIP(return, "all addresses have 48 bits here");
+}
+
 static void without_guest(u64 arg)
 {
 	u64 v;

@@ -164,7 +164,7 @@ static bool control_valid(struct keel_vcpu *vcpu, u64 val)
 static bool valid(struct keel_vcpu *vcpu, u32 msr, u64 val)
 {
 	/* Of the controls it is the address of the bitmap for old code. */
-	if (!keel_is_canonical(vcpu, is_control(msr) ? val & PAGE_MASK : val))
+	if (!keel_is_canonical(is_control(msr) ? val & PAGE_MASK : val))
 		return false;
 	if (is_control(msr))
 		return control_valid(vcpu, val);

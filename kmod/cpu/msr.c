@@ -73,7 +73,7 @@ static int set_backend(const struct msr_access *a, u64 val)
 
 static int set_canonical(const struct msr_access *a, u64 val)
 {
-	if (!keel_is_canonical(a->vcpu, val))
+	if (!keel_is_canonical(val))
 		return 1;
 	return keel_call(set_msr, a->vcpu, a->msr, val);
 }

@@ -31,9 +31,9 @@ u64 keel_linear_rip(struct keel_vcpu *vcpu)
 	return (u32)(keel_call(seg_base, vcpu, KEEL_CS) + keel_reg(vcpu, KEEL_RIP));
 }
 
-bool keel_is_canonical(struct keel_vcpu *vcpu, u64 addr)
+bool keel_is_canonical(u64 addr)
 {
-	unsigned int bits = keel_cr4(vcpu) & X86_CR4_LA57 ? 57 : 48;
+	unsigned int bits = keel_offers(X86_FEATURE_LA57) ? 57 : 48;
 
 	return (u64)((s64)(addr << (64 - bits)) >> (64 - bits)) == addr;
 }
