@@ -287,6 +287,8 @@ TEST_F(busy, errors)
 	REFUSED(-EINVAL, (e = IN(KEEL_SECTION_EVENTS, 1), e->injected.type = 9), KEEL_SECTION_EVENTS, 1);
 	REFUSED(-EINVAL, (e = IN(KEEL_SECTION_EVENTS, 1), e->mp_state = 77), KEEL_SECTION_EVENTS, 1);
 	REFUSED(-EINVAL, (pit = IN(KEEL_SECTION_PIT, -1), pit->period = 1), KEEL_SECTION_PIT, -1);
+	/* a TSC that is faster than any that can be asked for */
+	REFUSED(-EINVAL, ((struct keel_state_clock *)IN(KEEL_SECTION_CLOCK, -1))->line_ratio = ~1ULL, KEEL_SECTION_CLOCK, -1);
 	REFUSED(-EINVAL, *(u64 *)(IN(KEEL_SECTION_FPU, 0) + sizeof(struct keel_state_fpu) + 520) = 1, KEEL_SECTION_FPU, 0);
 	was = guest_var(self->vm, turns[0]);
 	run_turns(self->v, 2);

@@ -958,10 +958,12 @@ VM_IOCTL(keel_clock_get_state)
 	return 0;
 }
 
-/* A rate that a multiplier can be made for. */
+/* A rate that a multiplier can be made for: one that could be asked for. */
 static bool ratio_valid(u64 ratio)
 {
-	return !ratio || (keel_hw.tsc_scaling && ratio < keel_hw.max_tsc_ratio && scale(ratio, tsc_khz));
+	u64 khz = scale(ratio, tsc_khz);
+
+	return !ratio || (keel_hw.tsc_scaling && ratio < keel_hw.max_tsc_ratio && khz && khz <= U32_MAX);
 }
 
 VM_IOCTL(keel_clock_set_state)
