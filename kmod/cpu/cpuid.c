@@ -467,9 +467,13 @@ VCPU_IOCTL(keel_set_cpuid2)
 	if (head.nent > CPUID_MAX_ENTRIES)
 		return -E2BIG;
 	if (head.nent) {
-		entries = vmemdup_user(user->entries, array_size(sizeof(*entries), head.nent));
-		if (IS_ERR(entries))
-			return PTR_ERR(entries);
+		entries = kvmalloc_array(head.nent, sizeof(*entries), GFP_KERNEL_ACCOUNT);
+		if (!entries)
+			return -ENOMEM;
+		if (copy_from_user(entries, user->entries, array_size(sizeof(*entries), head.nent))) {
+			kvfree(entries);
+			return -EFAULT;
+		}
 	}
 	return install(vcpu, entries, head.nent);
 }

@@ -47,10 +47,15 @@ static int filter_copy_range(struct kvm_msr_filter_range *to, const struct kvm_m
 	if (!from->flags || from->flags & ~(KVM_MSR_FILTER_READ | KVM_MSR_FILTER_WRITE) ||
 	    bytes > KVM_MSR_FILTER_MAX_BITMAP_SIZE)
 		return -EINVAL;
-	bitmap = user ? memdup_user((const void __user *)(unsigned long)from->bitmap, bytes) :
-			kmemdup(from->bitmap, bytes, GFP_KERNEL_ACCOUNT) ?: ERR_PTR(-ENOMEM);
-	if (IS_ERR(bitmap))
-		return PTR_ERR(bitmap);
+	bitmap = kmalloc(bytes, GFP_KERNEL_ACCOUNT);
+	if (!bitmap)
+		return -ENOMEM;
+	if (!user) {
+		memcpy(bitmap, from->bitmap, bytes);
+	} else if (copy_from_user(bitmap, (const void __user *)(unsigned long)from->bitmap, bytes)) {
+		kfree(bitmap);
+		return -EFAULT;
+	}
 	*to = *from;
 	to->bitmap = bitmap;
 	return 1;
