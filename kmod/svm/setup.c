@@ -134,7 +134,9 @@ const char *svm_cpu_enable(bool shared)
 		return svm_cpu_borrow(sc, efer);
 	if (efer & EFER_SVME)
 		return "SVM is on already: run \"keel share\" for VMs beside kvm_amd's, or unload who else has it (VirtualBox?)";
-	wrmsrq(MSR_EFER, efer | EFER_SVME);
+	/* #GP where firmware has locked it off, on this CPU alone. */
+	if (wrmsrq_safe(MSR_EFER, efer | EFER_SVME))
+		return "firmware has locked SVM off on a CPU";
 	wrmsrq(MSR_VM_HSAVE_PA, svm_pa(sc->hsave));
 	sc->tsc_ratio = 0;	/* unknown: the first vCPU writes it */
 	/* Another hypervisor's translations may still be tagged with these ids. */
@@ -245,13 +247,17 @@ static void msrpm_open(unsigned long *map, u32 msr, bool write)
 	}
 }
 
-static const char *svm_missing(void)
+static const char *svm_missing(int *err)
 {
 	u64 vm_cr;
 
-	if (!boot_cpu_has(X86_FEATURE_SVM))
+	*err = -ENODEV;
+	if (cpuid_eax(0x80000000) < SVM_CPUID_FUNC || !(cpuid_ecx(0x80000001) & BIT(X86_FEATURE_SVM & 31)))
 		return "this CPU has no SVM";
-	if (rdmsrq_safe(MSR_VM_CR, &vm_cr) == 0 && (vm_cr & SVM_VM_CR_SVM_DIS_MASK))
+	*err = -EOPNOTSUPP;
+	/* Kernels from 6.7 on look there themselves, and forget the feature. */
+	if (!boot_cpu_has(X86_FEATURE_SVM) ||
+	    (rdmsrq_safe(MSR_VM_CR, &vm_cr) == 0 && (vm_cr & SVM_VM_CR_SVM_DIS_MASK)))
 		return "SVM is disabled in firmware; enable it in the BIOS setup";
 	/* Which a CR3 of 32 bits cannot say of the page it points to. */
 	if (!npt && sme_me_mask)
@@ -334,9 +340,9 @@ int svm_setup(struct keel_ops *ops, const char **why)
 	unsigned int i;
 	int err;
 
-	*why = svm_missing();
+	*why = svm_missing(&err);
 	if (*why)
-		return boot_cpu_has(X86_FEATURE_SVM) ? -EOPNOTSUPP : -ENODEV;
+		return err;
 
 	cpuid(SVM_CPUID_FUNC, &eax, &ebx, &ecx, &edx);
 	svm_has.nr_asids = ebx;
