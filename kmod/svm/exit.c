@@ -409,7 +409,7 @@ int svm_exit_fast(struct keel_vcpu *vcpu)
 	if (trace_keel_exit_enabled())
 		svm_trace_exit(svm, slot);
 	keel_count_exit(&vcpu->stat, slot);
-	if (unlikely(c->int_state | svm->in_shadow))
+	if (unlikely(svm_in_shadow(c) | svm->in_shadow))
 		svm_keep_shadow(svm);
 	if (unlikely(svm->step) && slot != SVM_EXIT_EXCP_BASE + X86_TRAP_DB)
 		svm_step_end(svm);

@@ -61,7 +61,7 @@ void svm_cancel_inject(struct keel_vcpu *vcpu)
 bool svm_event_blocked(struct keel_vcpu *vcpu, enum keel_event_type type)
 {
 	struct svm_vcpu *svm = to_svm(vcpu);
-	bool shadow = svm->vmcb->control.int_state & SVM_INTERRUPT_SHADOW_MASK;
+	bool shadow = svm_in_shadow(&svm->vmcb->control);
 
 	if (type == KEEL_EV_NMI)
 		return shadow || svm->nmi_masked;
@@ -119,8 +119,7 @@ void svm_close_window(struct keel_vcpu *vcpu)
 u8 svm_get_shadow(struct keel_vcpu *vcpu)
 {
 	/* The CPU has one bit for both kinds. */
-	return to_svm(vcpu)->vmcb->control.int_state & SVM_INTERRUPT_SHADOW_MASK ?
-		KVM_X86_SHADOW_INT_STI | KVM_X86_SHADOW_INT_MOV_SS : 0;
+	return svm_in_shadow(&to_svm(vcpu)->vmcb->control) ? KVM_X86_SHADOW_INT_STI | KVM_X86_SHADOW_INT_MOV_SS : 0;
 }
 
 void svm_set_shadow(struct keel_vcpu *vcpu, u8 mask)
@@ -151,7 +150,7 @@ void svm_keep_shadow(struct svm_vcpu *svm)
 	u64 rip = keel_reg(&svm->vcpu, KEEL_RIP);
 	bool stepped = svm->step && svm_exit_code(c) == SVM_EXIT_EXCP_BASE + X86_TRAP_DB;
 
-	if (c->int_state & SVM_INTERRUPT_SHADOW_MASK) {
+	if (svm_in_shadow(c)) {
 		svm->in_shadow = true;
 		svm->shadow_lost = false;
 		svm->shadow_rip = rip;

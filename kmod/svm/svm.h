@@ -65,6 +65,15 @@ static inline u32 svm_exit_code(const struct vmcb_control_area *c)
 	return c->exit_code;
 }
 
+/*
+ * Is the guest in an interrupt shadow?  Newer CPUs write RFLAGS.IF beside that bit at each exit (APM appendix B), which none of
+ * the lab's emulators does.
+ */
+static inline bool svm_in_shadow(const struct vmcb_control_area *c)
+{
+	return c->int_state & SVM_INTERRUPT_SHADOW_MASK;
+}
+
 static inline void svm_touch(struct svm_vcpu *svm, enum svm_clean bits)
 {
 	svm->clean &= ~bits;
