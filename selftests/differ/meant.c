@@ -28,6 +28,7 @@
 #define EARLY		"in Bochs a step of KVM's ends before its instruction"
 #define BY_ENTRY	"G goes with the limit, and TR is busy: what is else would not be entered with"
 #define DELIVERY_DATA	"KVM_INTERNAL_ERROR_DELIVERY_EV, at once, and with data that are of neither vendor"
+#define LONG		"addresses are as long as the CPU has them, whatever CR4.LA57 says"
 #define NOT_THERE	"of an event that is not there"
 
 const struct meant meant[] = {
@@ -215,6 +216,8 @@ const struct meant meant[] = {
 	{ "bits-msrs/msr/107374206[5-9] *", BOTH, 0, 0, "no synthetic debugger" },
 	{ "bits-msrs/msr/1073742079 *", BOTH, 0, 0, "no synthetic debugger" },
 	{ "bits-msrs/msr/1263947010 *", BOTH, 0, 0, NESTED },
+	{ "bits-msrs/msr/322122560[23] *", AMD, 0, 0x60d, LONG },
+	{ "bits-msrs/msr/3221225730 *", AMD, 0, 0x60d, LONG },
 	{ "bits-msrs/msr/3221225604 *", BOTH, 0, 0, "the mask of SYSCALL has 32 bits" },
 	{ "bits-msrs/msr/3221225731 *", AMD, 0, 0, "TSC_AUX has 32 bits" },
 	{ "bits-msrs/msr/3221225732 *", AMD, 0, 0, NESTED },
@@ -264,8 +267,6 @@ const struct meant meant[] = {
 	{ "bits-xsave/bit/* after 0x1c", BOTH, 0, 0, "MXCSR_MASK is the CPU's" },
 	{ "bits-pic/bit/* after *", BOTH, 0, 0,
 	  "flags are told as 0 and 1, and edge or level only of lines that can be either" },
-	{ "bits-cpuid/leaf/13 set *", BOTH, 0, 0,
-	  "a part of the FPU that the CPU lacks is not the VMM's to have allowed" },
 	{ "bits-cpuid/leaf/[17] cr4 0x?0[bd]", INTEL, 0, 0,
 	  "CR4: no nested virtualization, and UMIP where the CPU has it" },
 	{ "states/mp_state*", BOTH, 0, 0, "KVM_MP_STATE_AP_RESET_HOLD: no memory encryption" },
