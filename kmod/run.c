@@ -575,7 +575,10 @@ static long run_locked(struct keel_vcpu *vcpu)
 			return r;
 	}
 	if (keel_immediate_exit(run)) {
-		/* A step that ended with that instruction is told of now: the VMM may put the vCPU elsewhere before it comes again. */
+		/*
+		 * A step that ended with that instruction is told of now: the VMM may put the vCPU elsewhere before it
+		 * comes again.
+		 */
 		if (!keel_take_request(KEEL_REQ_DEBUG, vcpu))
 			return -EINTR;
 		keel_debug_exit(vcpu);

@@ -22,7 +22,9 @@
  * A block is translated from bytes that another CPU may be changing, and only
  * then is their page watched for changes. A block with what was there in between,
  * the breakpoint of a kernel that patches itself, is then executed for ever. So
- * the bytes are looked at again once the page is watched.
+ * the bytes are looked at again once the page is watched. What is left is a store
+ * whose thread lost its host CPU just before making it: L1 hangs then, one CPU in
+ * asm_exc_int3, the other in text_poke. It was seen once.
  *
  * FLDENV and its like, on any CPU, clear a flag of CPU 0's without a lock (IGNNE,
  * which nobody sets), in the word that says whether it is in a guest and how:
