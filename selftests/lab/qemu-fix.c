@@ -22,9 +22,10 @@
  * A block is translated from bytes that another CPU may be changing, and only
  * then is their page watched for changes. A block with what was there in between,
  * the breakpoint of a kernel that patches itself, is then executed for ever. So
- * the bytes are looked at again once the page is watched. What is left is a store
- * whose thread lost its host CPU just before making it: L1 hangs then, one CPU in
- * asm_exc_int3, the other in text_poke. It was seen once.
+ * the bytes are looked at again once the page is watched. A store whose thread
+ * found the page not watched and lost its host CPU before making it comes later
+ * still: where a block of a kernel's has a breakpoint, all other threads leave their
+ * blocks once before its bytes are looked at.
  *
  * FLDENV and its like, on any CPU, clear a flag of CPU 0's without a lock (IGNNE,
  * which nobody sets), in the word that says whether it is in a guest and how:
@@ -104,17 +105,51 @@ static uint64_t code_page_seen(void *env, uint64_t addr, void **host)
 	return page;
 }
 
+static void (*leave_blocks)(void *cpu), (*enter_blocks)(void *cpu), (*others_leave)(void), (*others_go_on)(void);
+static void (*look_again)(void *cpu);
+
+#define INT3	0xcc
+#define CPL	3
+
+/* @block begins with what it was translated for (with or without pc), cflags, a word of tracers, and the size of its code */
+static bool has_breakpoint(const char *block, uint64_t cs_base, uint32_t flags)
+{
+	uint16_t size;
+
+	if (memcmp(block, &cs_base, 8) || memcmp(block + 8, &flags, 4)) {
+		block += 8;
+		if (memcmp(block, &cs_base, 8) || memcmp(block + 8, &flags, 4))
+			return false;
+	}
+	memcpy(&size, block + 20, 2);
+	return memchr(seen.was, INT3, size < seen.n ? size : seen.n);
+}
+
 static void *translate_unchanged(void *cpu, uint64_t pc, uint64_t cs_base, uint32_t flags, int cflags)
 {
+	static __thread uint64_t settled;	/* the block at this address waited for the others' stores */
 	void *block;
 	int i;
 
 	for (i = 0; i < 100; i++) {
 		block = translate(cpu, pc, cs_base, flags, cflags);
-		if (!seen.at || !memcmp(seen.was, seen.at, seen.n))
+		if (!seen.at)
 			break;
+		if (!memcmp(seen.was, seen.at, seen.n)) {
+			if (settled == pc || (flags & CPL) || !has_breakpoint(block, cs_base, flags))
+				break;
+			forget_block(block, -1);
+			leave_blocks(cpu);
+			others_leave();
+			others_go_on();
+			enter_blocks(cpu);
+			settled = pc;
+			/* All blocks may have been thrown away meanwhile, the one that led here, too. */
+			look_again(cpu);
+		}
 		forget_block(block, -1);
 	}
+	settled = 0;
 	return block;
 }
 
@@ -303,7 +338,13 @@ __attribute__((constructor)) static void fix(void)
 	translate = dlsym(RTLD_DEFAULT, "tb_gen_code");
 	code_page = dlsym(RTLD_DEFAULT, "get_page_addr_code_hostp");
 	forget_block = dlsym(RTLD_DEFAULT, "tb_phys_invalidate");
-	if (forget_block && redirect((void *)translate, (void *)code_page, "", 0, code_page_seen))
+	leave_blocks = dlsym(RTLD_DEFAULT, "cpu_exec_end");
+	enter_blocks = dlsym(RTLD_DEFAULT, "cpu_exec_start");
+	others_leave = dlsym(RTLD_DEFAULT, "start_exclusive");
+	others_go_on = dlsym(RTLD_DEFAULT, "end_exclusive");
+	look_again = dlsym(RTLD_DEFAULT, "cpu_loop_exit");
+	if (forget_block && leave_blocks && enter_blocks && others_leave && others_go_on && look_again &&
+	    redirect((void *)translate, (void *)code_page, "", 0, code_page_seen))
 		redirect(dlsym(RTLD_DEFAULT, "cpu_exec"), (void *)translate, "", 0, translate_unchanged);
 
 	clear_ignne = dlsym(RTLD_DEFAULT, "cpu_clear_ignne");
