@@ -16,7 +16,7 @@
  * machine-bochs has written behind the mark: its addresses by the first number,
  * its place in memory by the second, both multiples of 2 MiB.  A third tells the
  * kernel that it was done, by which it places its other regions at random, too;
- * what follows them tells bochs-kernel how much room it takes.
+ * what follows them tells plain-kernel how much room it takes.
  */
 	.code32
 	.globl	_start
