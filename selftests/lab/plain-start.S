@@ -2,7 +2,7 @@
 /*
  * What takes the place of the decompressor in a bzImage whose payload is the
  * kernel as it is in memory: decompressing costs an interpreted CPU forty
- * seconds, copying costs it none.
+ * seconds, one that is translated four, copying costs them none.
  *
  * The loader has put this at 1 MiB (a kernel that says it cannot be relocated
  * goes nowhere else) and enters at the first byte in 32-bit mode without
@@ -13,7 +13,7 @@
  * between this and the kernel, and of how many lists it consists.
  *
  * Where the kernel runs is moved, as the decompressor does for KASLR, by what
- * machine-bochs has written behind the mark: its addresses by the first number,
+ * `plain-kernel --move` has written behind the mark: its addresses by the first number,
  * its place in memory by the second, both multiples of 2 MiB.  A third tells the
  * kernel that it was done, by which it places its other regions at random, too;
  * what follows them tells plain-kernel how much room it takes.
@@ -81,7 +81,7 @@ start:	cli
 
 	/* The first 4 GiB mapped to themselves, in pages of 2 MiB; the tables are where the payload was. */
 tables:	movl	$TABLES, %edi
-	movl	$(6 * 0x1000 / 4), %ecx
+	movl	$(7 * 0x1000 / 4), %ecx
 	xorl	%eax, %eax
 	rep stosl
 	movl	$(TABLES + 0x1003), TABLES
@@ -96,13 +96,29 @@ tables:	movl	$TABLES, %edi
 	addl	$0x200000, %eax
 	jnc	1b
 
+	/* Five levels, which the kernel does not change any more, where the CPU has them. */
+	xorl	%eax, %eax
+	cpuid
+	cmpl	$7, %eax
+	movl	$TABLES, %edi
+	jb	1f
+	movl	$7, %eax
+	xorl	%ecx, %ecx
+	cpuid
+	testl	$(1 << 16), %ecx
+	jz	1f
+	movl	$(TABLES + 0x6000), %edi
+	movl	$(TABLES + 3), (%edi)
+	movl	%cr4, %eax
+	orl	$(1 << 12), %eax		/* CR4.LA57 */
+	movl	%eax, %cr4
+
 	/* Long mode: CR4.PAE, EFER.LME, CR0.PG. */
-	lgdt	gdt_pointer
+1:	lgdt	gdt_pointer
 	movl	%cr4, %eax
 	orl	$0x20, %eax
 	movl	%eax, %cr4
-	movl	$TABLES, %eax
-	movl	%eax, %cr3
+	movl	%edi, %cr3
 	movl	$0xc0000080, %ecx
 	rdmsr
 	orl	$0x100, %eax
