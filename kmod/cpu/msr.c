@@ -481,20 +481,6 @@ static int set_mtrr_def(const struct msr_access *a, u64 val)
 	return 0;
 }
 
-/* The eleven fixed-range MSRs have gaps between their numbers. */
-static unsigned int mtrr_fix_index(u32 msr)
-{
-	if (msr == MSR_MTRRfix64K_00000)
-		return 0;
-	return msr < MSR_MTRRfix4K_C0000 ? msr - MSR_MTRRfix16K_80000 + 1 : msr - MSR_MTRRfix4K_C0000 + 3;
-}
-
-static int get_mtrr_fix(const struct msr_access *a, u64 *val)
-{
-	*val = a->vcpu->msrs.mtrr_fix[mtrr_fix_index(a->msr)];
-	return 0;
-}
-
 static int set_mtrr_fix(const struct msr_access *a, u64 val)
 {
 	unsigned int i;
@@ -502,7 +488,7 @@ static int set_mtrr_fix(const struct msr_access *a, u64 val)
 	for (i = 0; i < 64; i += 8)
 		if (!memory_type_valid(val >> i))
 			return 1;
-	a->vcpu->msrs.mtrr_fix[mtrr_fix_index(a->msr)] = val;
+	*msr_mem(a) = val;
 	return 0;
 }
 
@@ -543,6 +529,10 @@ static int set_mtrr_var(const struct msr_access *a, u64 val)
 /* As it is, and forgets writes. */
 #define FIXED(msr, value)								\
 	{ .first = msr, .count = 1, .flags = M_FAST, .get = get_constant, .set = set_ignore, .valid = value }
+/* Eleven, with gaps between their numbers. */
+#define MTRR_FIX(msr, n, index)								\
+	{ .first = msr, .count = n, .flags = M_FAST | M_LIST, .get = msr_get_mem, .set = set_mtrr_fix,	\
+	  .offset = offsetof(struct keel_vcpu, msrs.mtrr_fix[index]) }
 /* Reads as zero and forgets writes: guests poke these without asking CPUID first. */
 #define NOTHING(msr, n)		RANGE(msr, n, M_FAST, get_zero, set_ignore)
 
@@ -615,9 +605,9 @@ static const struct msr_row msr_rows[] = {
 	RANGE(MSR_IA32_LASTBRANCHFROMIP, 4, M_FAST, get_zero, set_none),
 	{ .first = 0x200, .count = KEEL_VAR_MTRRS * 2, .flags = M_FAST | M_LIST, .get = msr_get_mem, .set = set_mtrr_var,
 	  .offset = offsetof(struct keel_vcpu, msrs.mtrr_var) },
-	ONE(MSR_MTRRfix64K_00000, M_FAST | M_LIST, get_mtrr_fix, set_mtrr_fix),
-	RANGE(MSR_MTRRfix16K_80000, 2, M_FAST | M_LIST, get_mtrr_fix, set_mtrr_fix),
-	RANGE(MSR_MTRRfix4K_C0000, 8, M_FAST | M_LIST, get_mtrr_fix, set_mtrr_fix),
+	MTRR_FIX(MSR_MTRRfix64K_00000, 1, 0),
+	MTRR_FIX(MSR_MTRRfix16K_80000, 2, 1),
+	MTRR_FIX(MSR_MTRRfix4K_C0000, 8, 3),
 	{ .first = MSR_IA32_CR_PAT, .count = 1, .flags = M_FAST | M_LIST, .get = msr_get_mem, .set = set_pat,
 	  .offset = offsetof(struct keel_vcpu, msrs.pat) },
 	{ .first = MSR_MTRRdefType, .count = 1, .flags = M_FAST | M_LIST, .get = msr_get_mem, .set = set_mtrr_def,
@@ -748,8 +738,15 @@ static bool row_exists(const struct msr_row *row)
 	return !(row->flags & M_OFFERED) || keel_offers(row->feature);
 }
 
+/* The MSRs of a vCPU's state, at most, in the order of the rows. */
+#define STATE_MSRS_MAX	256
+
 static bool in_state(const struct msr_row *row, u32 msr);
-static unsigned int nr_in_state __ro_after_init;	/* MSRs of a vCPU's state, at most */
+static struct state_msr {
+	u32 msr;
+	const struct msr_row *row;
+} state_msrs[STATE_MSRS_MAX] __ro_after_init;
+static unsigned int nr_in_state __ro_after_init;
 
 void keel_msr_setup(void)
 {
@@ -769,7 +766,8 @@ void keel_msr_setup(void)
 			continue;
 		for (i = 0; i < row->count; i++) {
 			windows[w].row[row->first - windows[w].first + i] = r + 1;
-			nr_in_state += in_state(row, row->first + i);
+			if (in_state(row, row->first + i) && !WARN_ON(nr_in_state == STATE_MSRS_MAX))
+				state_msrs[nr_in_state++] = (struct state_msr){ row->first + i, row };
 		}
 	}
 }
@@ -1026,36 +1024,54 @@ size_t keel_msrs_state_size(const struct keel_vcpu *vcpu)
 	return nr_in_state * sizeof(struct kvm_msr_entry);
 }
 
+/* As the VMM sees it; most are in memory. */
+static int state_get(struct keel_vcpu *vcpu, const struct state_msr *s, u64 *val)
+{
+	struct msr_access a = { .vcpu = vcpu, .row = s->row, .msr = s->msr, .host = true };
+
+	return likely(s->row->get == msr_get_mem) ? msr_get_mem(&a, val) : s->row->get(&a, val);
+}
+
 VCPU_IOCTL(keel_msrs_get_state)
 {
 	struct kvm_msr_entry *e = buf;
-	const struct msr_row *row;
-	u32 msr;
+	const struct state_msr *s;
 
-	for (row = msr_rows; row < msr_rows + ARRAY_SIZE(msr_rows); row++)
-		for (msr = row->first; msr < row->first + row->count; msr++) {
-			if (!in_state(row, msr))
-				continue;
-			e->index = msr;
-			if (!keel_get_msr(vcpu, msr, &e->data, true))
-				e++;
-		}
+	for (s = state_msrs; s < state_msrs + nr_in_state; s++) {
+		u64 val;
+
+		if (!state_get(vcpu, s, &val))
+			*e++ = (struct kvm_msr_entry){ .index = s->msr, .data = val };
+	}
 	return (void *)e - buf;
+}
+
+/* Mostly the next, or one of those behind it. */
+static const struct state_msr *state_find(const struct state_msr *last, u32 msr)
+{
+	const struct state_msr *s;
+
+	for (s = last; s < state_msrs + nr_in_state; s++)
+		if (s->msr == msr)
+			return s;
+	for (s = state_msrs; s < last; s++)
+		if (s->msr == msr)
+			return s;
+	return NULL;
 }
 
 /* How many are refused; what is there already need not be set, nor could all of it be, by a VMM. */
 static long set_msrs(struct keel_vcpu *vcpu, const struct kvm_msr_entry *e, const struct kvm_msr_entry *end)
 {
+	const struct state_msr *s = state_msrs;
 	long refused = 0;
 	u64 now;
 
 	for (; e < end; e++) {
-		u32 msr = e->index;
-		const struct msr_row *row = find(&msr);
-
-		if (!row || !in_state(row, msr) || e->reserved || keel_get_msr(vcpu, msr, &now, true))
+		s = state_find(s, e->index);
+		if (!s || e->reserved || state_get(vcpu, s, &now))
 			return -EINVAL;
-		if (now != e->data && keel_set_msr(vcpu, msr, e->data, true))
+		if (now != e->data && keel_set_msr(vcpu, e->index, e->data, true))
 			refused++;
 	}
 	return refused;
