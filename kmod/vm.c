@@ -434,9 +434,7 @@ struct file *keel_vm_file(void)
 	err = keel_call(vm_init, vm);
 	if (err)
 		goto no_backend;
-	err = irq_vm_init(vm);
-	if (err)
-		goto no_irq;
+	irq_vm_init(vm);
 	err = mmu_vm_init(vm);
 	if (err)
 		goto no_mmu;
@@ -451,7 +449,6 @@ struct file *keel_vm_file(void)
 no_mmu:
 	irq_vm_release(vm);
 	irq_vm_destroy(vm);
-no_irq:
 	keel_call(vm_destroy, vm);
 no_backend:
 	keel_hw_put(vm);

@@ -420,6 +420,34 @@ TEST(set_up)
 	vm_free(vm);
 }
 
+/* Those that a VM begins with are not told of, none at all are */
+TEST(first_routes)
+{
+	struct vm *vm = obedient_vm(VM_IRQCHIP, mem_alloc(AREA_SIZE));
+	struct kvm_irq_routing none = { 0 };
+	static struct blob b;
+	int i, length;
+	pid_t pid;
+
+	for (i = 0; i < 2; i++) {
+		ASSERT_EQ(0, state_get(vm, &blob, KEEL_WITH_SETUP));
+		ASSERT_EQ(i, !!section(&blob, KEEL_SECTION_ROUTES, -1));
+		if (i) {
+			length = section(&blob, KEEL_SECTION_ROUTES, -1)->length;
+			EXPECT_EQ(0, length);
+		}
+		pid = vm_fork(vm);
+		if (!pid) {
+			sure(!state_get(vm, &b, KEEL_WITH_SETUP));
+			sure(!differences(&blob, &b));
+			_exit(0);
+		}
+		ASSERT_EQ(0, reap(pid));
+		must(ioctl(vm->fd, KVM_SET_GSI_ROUTING, &none));
+	}
+	vm_free(vm);
+}
+
 /* ---- errors change nothing ---- */
 
 TEST(errors)
@@ -430,9 +458,13 @@ TEST(errors)
 	struct keel_setup_cap cap = { 0 };
 	struct keel_section *s;
 	struct keel_state arg;
+	struct { struct kvm_irq_routing r; struct kvm_irq_routing_entry e[1]; } routes = { .r.nr = 1, .e = {
+		{ .gsi = 3, .type = KVM_IRQ_ROUTING_IRQCHIP, .u.irqchip = { .irqchip = KVM_IRQCHIP_IOAPIC, .pin = 3 } },
+	} };
 	int free_fd, fd;
 
 	must(vm_enable_cap(vm, KVM_CAP_EXCEPTION_PAYLOAD, 1));
+	must(ioctl(vm->fd, KVM_SET_GSI_ROUTING, &routes));
 	ASSERT_EQ(0, state_get(vm, &blob, KEEL_WITH_SETUP));
 	free_fd = must(dup(0));
 	close(free_fd);

@@ -293,7 +293,7 @@ struct keel_state_lapic {
 /* The VM's: */
 #define KEEL_SECTION_CAPS	64	/* struct keel_setup_cap, as many as there are */
 #define KEEL_SECTION_MACHINE	65	/* struct keel_setup_vm */
-#define KEEL_SECTION_ROUTES	66	/* struct kvm_irq_routing_entry, likewise */
+#define KEEL_SECTION_ROUTES	66	/* struct kvm_irq_routing_entry, likewise; without it those that a new VM has */
 #define KEEL_SECTION_MSR_FILTER	67	/* struct keel_setup_msr_filter and its bitmaps */
 #define KEEL_SECTION_PMU_FILTER	68	/* struct kvm_pmu_event_filter and its events */
 #define KEEL_SECTION_MEMSLOTS	69	/* struct kvm_userspace_memory_region, likewise */

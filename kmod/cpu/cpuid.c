@@ -399,8 +399,11 @@ static int install(struct keel_vcpu *vcpu, struct kvm_cpuid_entry2 *entries, int
 
 	/* Insertion sort: stable, so of two entries for one leaf the order stays; nearly sorted as it comes. */
 	for (i = 1; i < nent; i++) {
-		struct kvm_cpuid_entry2 cur = entries[i];
+		struct kvm_cpuid_entry2 cur;
 
+		if (likely(entry_key(&entries[i - 1]) <= entry_key(&entries[i])))
+			continue;
+		cur = entries[i];
 		for (j = i; j && entry_key(&entries[j - 1]) > entry_key(&cur); j--)
 			entries[j] = entries[j - 1];
 		entries[j] = cur;

@@ -216,6 +216,12 @@ u32 keel_xstate_bytes(u64 features, bool compacted)
 
 /* ------------------------------------------------------------------ life */
 
+/* All that XSAVE has ever written there; PKRU is apart. */
+static size_t area_size(u64 swapped)
+{
+	return host.xsave ? keel_xstate_bytes(swapped, false) : LEGACY_BYTES;
+}
+
 void keel_fpu_reset(struct keel_vcpu *vcpu, bool init)
 {
 	struct keel_fpu *fpu = &vcpu->fpu;
@@ -223,7 +229,7 @@ void keel_fpu_reset(struct keel_vcpu *vcpu, bool init)
 	memset(fpu->cet.guest, 0, sizeof(fpu->cet.guest));
 	if (init || !fpu->state)
 		return;		/* INIT leaves the rest as it was */
-	memset(fpu->state, 0, fpu->bytes);
+	memset(fpu->state, 0, area_size(fpu->swapped));
 	legacy(fpu)->cwd = FCW_INIT;
 	legacy(fpu)->mxcsr = MXCSR_INIT;
 	fpu->xcr0 = XFEATURE_MASK_FP;
@@ -239,11 +245,9 @@ int keel_fpu_init(struct keel_vcpu *vcpu)
 
 	fpu->bytes = PAGE_SIZE;
 	fpu->swapped = host.swapped;
-	fpu->state = alloc_pages_exact(fpu->bytes, GFP_KERNEL_ACCOUNT);
-	if (!fpu->state)
-		return -ENOMEM;
-	keel_fpu_reset(vcpu, false);
-	return 0;
+	/* For keel_fpu_reset(), which follows.  All of it is the VMM's to read, and zero where no XSAVE writes. */
+	fpu->state = alloc_pages_exact(fpu->bytes, GFP_KERNEL_ACCOUNT | __GFP_ZERO);
+	return fpu->state ? 0 : -ENOMEM;
 }
 
 void keel_fpu_free(struct keel_vcpu *vcpu)
@@ -760,12 +764,6 @@ VCPU_IOCTL(keel_set_xsave)
 }
 
 /* ------------------------------------------------------------------ the state (snap/state.c) */
-
-/* All that XSAVE has ever written there; PKRU is apart. */
-static size_t area_size(u64 swapped)
-{
-	return host.xsave ? keel_xstate_bytes(swapped, false) : LEGACY_BYTES;
-}
 
 size_t keel_fpu_state_size(const struct keel_vcpu *vcpu)
 {

@@ -68,6 +68,8 @@ VM_IOCTL(irq_register_coalesced)
 
 	if (zone->pio > 1 || zone->addr + zone->size < zone->addr)
 		return -EINVAL;
+	if (!irq_coalesced_page(vm))
+		return -ENOMEM;
 	z = kzalloc(sizeof(*z), GFP_KERNEL_ACCOUNT);
 	if (!z)
 		return -ENOMEM;
@@ -107,15 +109,21 @@ VM_IOCTL(irq_unregister_coalesced)
 	return 0;
 }
 
+/* There from the first that asks for it on. */
 struct page *irq_coalesced_page(struct keel_vm *vm)
 {
-	return vm->buses.ring;
-}
+	struct page *page = READ_ONCE(vm->buses.ring), *other;
 
-int irq_coalesced_init(struct keel_vm *vm)
-{
-	vm->buses.ring = alloc_page(GFP_KERNEL_ACCOUNT | __GFP_ZERO);
-	return vm->buses.ring ? 0 : -ENOMEM;
+	if (page)
+		return page;
+	page = alloc_page(GFP_KERNEL_ACCOUNT | __GFP_ZERO);
+	if (!page)
+		return NULL;
+	other = cmpxchg(&vm->buses.ring, NULL, page);
+	if (!other)
+		return page;
+	__free_page(page);
+	return other;
 }
 
 void irq_coalesced_free(struct keel_vm *vm)

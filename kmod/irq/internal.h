@@ -31,7 +31,6 @@ void irq_bus_remove(struct keel_vm *vm, enum bus_id bus, struct irq_bus_dev *dev
 
 extern struct workqueue_struct *irq_wq;	/* made with the room */
 
-int irq_coalesced_init(struct keel_vm *vm);
 void irq_coalesced_free(struct keel_vm *vm);
 void irq_ioeventfds_release(struct keel_vm *vm);
 void irq_irqfds_release(struct keel_vm *vm);
@@ -56,10 +55,11 @@ bool irq_sources_set(u8 *sources, const u8 *state, unsigned int n);
 int irq_set_gsi(struct keel_vm *vm, enum irq_source source, u32 gsi, bool level);
 /* The guest acknowledged what came from this pin.  Any context, no chip's lock held. */
 void irq_acked(struct keel_vm *vm, enum irq_chip chip, unsigned int pin);
-bool irq_pin_wants_ack(struct keel_vm *vm, enum irq_chip chip, unsigned int pin);
+u32 irq_ioapic_pins_acked(struct keel_vm *vm);		/* pins whose interrupts somebody wants to hear the end of */
 void irq_late_work(struct work_struct *work);	/* what irq_deliver() did not do at once */
-int irq_default_routes(struct keel_vm *vm);
-int irq_empty_routes(struct keel_vm *vm);
+int irq_routes_init(void);	/* module load, unload */
+void irq_routes_exit(void);
+void irq_first_routes(struct keel_vm *vm, bool pc);	/* those that a PC has, or none */
 void irq_routes_free(struct keel_vm *vm);
 
 /* ------------------------------------------------------------- ack.c */

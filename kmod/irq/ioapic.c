@@ -124,10 +124,11 @@ int irq_ioapic_set(struct keel_vm *vm, unsigned int pin, enum irq_source source,
 static void update_wants_eoi(struct irq_ioapic *io)
 {
 	DECLARE_BITMAP(want, 256) = {};
+	u32 acked = irq_ioapic_pins_acked(io->device.vm);
 	unsigned int pin;
 
 	for (pin = 0; pin < IRQ_IOAPIC_PINS; pin++) {
-		if (io->pins[pin].fields.trig_mode || irq_pin_wants_ack(io->device.vm, CHIP_IOAPIC, pin))
+		if (io->pins[pin].fields.trig_mode || acked & BIT(pin))
 			__set_bit(io->pins[pin].fields.vector, want);
 	}
 	bitmap_copy(io->device.vm->irq.wants_eoi, want, 256);
@@ -464,9 +465,12 @@ VM_IOCTL(irq_ioapic_set_state)
 		io->irr = s->state.irr;
 		io->moved = s->moved;
 		io->paused = s->paused;
-		memcpy(io->pins, s->state.redirtbl, sizeof(io->pins));
 		memcpy(io->eois, s->eois, sizeof(io->eois));
-		update_wants_eoi(io);
+		/* A guest programs it once. */
+		if (memcmp(io->pins, s->state.redirtbl, sizeof(io->pins))) {
+			memcpy(io->pins, s->state.redirtbl, sizeof(io->pins));
+			update_wants_eoi(io);
+		}
 		if (io->paused && !io->stopped)
 			hrtimer_start(&io->storm, keel_clock_expires(vm, s->paused_until), HRTIMER_MODE_ABS_HARD);
 		err = 0;

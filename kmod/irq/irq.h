@@ -127,7 +127,7 @@ bool irq_fast_mmio(struct keel_vcpu *vcpu, u64 gpa);
 /* Ioctls below take their own locks, except those said to want vm->lock, which keeps vCPUs from being created. */
 int irq_room_init(void);
 void irq_room_exit(void);
-int irq_vm_init(struct keel_vm *vm);
+void irq_vm_init(struct keel_vm *vm);
 /* The VM fd is closed: detach irqfds and ioeventfds. */
 void irq_vm_release(struct keel_vm *vm);
 /* Last reference gone: no timer of the chips reaches a vCPU any more. / vCPUs are freed: free the rest. */
@@ -156,6 +156,7 @@ VM_IOCTL(irq_set_routing);		/* variable size: uses arg */
 /* The same of the kernel's memory; how they are now, how many: NULL: only count.  vm->lock held. */
 int irq_routes_set(struct keel_vm *vm, const struct kvm_irq_routing_entry *entries, u32 nr);
 u32 irq_routes_get(struct keel_vm *vm, struct kvm_irq_routing_entry *entries);
+bool irq_routes_are_new(struct keel_vm *vm);	/* nobody has set any */
 VM_IOCTL(irq_signal_msi);
 VM_IOCTL(irq_irqfd);
 VM_IOCTL(irq_ioeventfd);

@@ -8,7 +8,7 @@
 #include <linux/string.h>
 #include "internal.h"
 
-int irq_vm_init(struct keel_vm *vm)
+void irq_vm_init(struct keel_vm *vm)
 {
 	mutex_init(&vm->irq.lock);
 	spin_lock_init(&vm->irq.map_lock);
@@ -18,7 +18,6 @@ int irq_vm_init(struct keel_vm *vm)
 	INIT_WORK(&vm->irq.late, irq_late_work);
 	vm->irq.bus_cycle_ns = IRQ_BUS_CYCLE_NS;
 	irq_buses_init(vm);
-	return irq_coalesced_init(vm);
 }
 
 void irq_vm_release(struct keel_vm *vm)
@@ -119,7 +118,7 @@ bool irq_sources_set(u8 *sources, const u8 *state, unsigned int n)
 	return true;
 }
 
-/* Also after an irq_vm_init() that failed; vCPUs and their LAPICs are gone. */
+/* vCPUs and their LAPICs are gone. */
 void irq_vm_destroy(struct keel_vm *vm)
 {
 	devices_free(vm);
@@ -148,33 +147,29 @@ VM_IOCTL(irq_create_irqchip)
 	if (!ret)
 		ret = irq_ioapic_create(vm);
 	mutex_unlock(&vm->slots_lock);
-	if (!ret)
-		ret = irq_default_routes(vm);
-	if (ret)
+	if (ret) {
 		devices_free(vm);
-	else
+	} else {
+		irq_first_routes(vm, true);
 		smp_store_release(&vm->irq.mode, IRQCHIP_KERNEL);
+	}
 	mutex_unlock(&vm->irq.lock);
 	return ret;
 }
 
 long irq_enable_split(struct keel_vm *vm, u64 pins)
 {
-	int ret;
-
 	lockdep_assert_held(&vm->lock);
 	if (pins > IRQ_MAX_GSI)
 		return -EINVAL;
 	if (vm->irq.mode != IRQCHIP_NONE || vm->nr_vcpus)
 		return -EEXIST;
 	mutex_lock(&vm->irq.lock);
-	ret = irq_empty_routes(vm);
-	if (!ret) {
-		vm->irq.split_pins = pins;
-		smp_store_release(&vm->irq.mode, IRQCHIP_SPLIT);
-	}
+	irq_first_routes(vm, false);
+	vm->irq.split_pins = pins;
+	smp_store_release(&vm->irq.mode, IRQCHIP_SPLIT);
 	mutex_unlock(&vm->irq.lock);
-	return ret;
+	return 0;
 }
 
 long irq_enable_x2apic_api(struct keel_vm *vm, u64 flags)

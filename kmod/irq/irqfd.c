@@ -317,11 +317,17 @@ void irq_irqfds_release(struct keel_vm *vm)
 int irq_room_init(void)
 {
 	irq_wq = alloc_workqueue("keel-irq", WQ_UNBOUND, 0);
-	return irq_wq ? 0 : -ENOMEM;
+	if (irq_wq && !irq_routes_init())
+		return 0;
+	irq_routes_exit();
+	if (irq_wq)
+		destroy_workqueue(irq_wq);
+	return -ENOMEM;
 }
 
 void irq_room_exit(void)
 {
 	rcu_barrier();		/* queues the last irqfd_free() */
 	destroy_workqueue(irq_wq);
+	irq_routes_exit();
 }

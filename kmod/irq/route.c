@@ -30,6 +30,7 @@ struct irq_routes {
 	u32 nr_gsis;
 	u32 nr;
 	u32 nr_sints;
+	bool shared;					/* what VMs begin with */
 	u32 *sints;					/* those routes, by sint_key(); behind start[] */
 	s16 pin_gsi[CHIP_COUNT][IRQ_IOAPIC_PINS];	/* -1: no GSI leads there */
 	u32 *start;					/* nr_gsis + 1 indices into route[] */
@@ -126,16 +127,25 @@ void irq_late_work(struct work_struct *work)
 	}
 }
 
-bool irq_pin_wants_ack(struct keel_vm *vm, enum irq_chip chip, unsigned int pin)
+u32 irq_ioapic_pins_acked(struct keel_vm *vm)
 {
 	const struct irq_routes *t;
-	bool ret;
+	unsigned int pin;
+	u32 pins = 0;
 
+	/* Of most VMs nobody waits for any. */
+	if (xa_empty(&vm->irq.acks))
+		return 0;
 	rcu_read_lock();
 	t = rcu_dereference(vm->irq.routes);
-	ret = t && t->pin_gsi[chip][pin] >= 0 && irq_ack_wanted(vm, t->pin_gsi[chip][pin]);
+	for (pin = 0; t && pin < IRQ_IOAPIC_PINS; pin++) {
+		int gsi = t->pin_gsi[CHIP_IOAPIC][pin];
+
+		if (gsi >= 0 && irq_ack_wanted(vm, gsi))
+			pins |= BIT(pin);
+	}
 	rcu_read_unlock();
-	return ret;
+	return pins;
 }
 
 void irq_acked(struct keel_vm *vm, enum irq_chip chip, unsigned int pin)
@@ -316,7 +326,7 @@ static void routes_publish(struct keel_vm *vm, struct irq_routes *t)
 
 	lockdep_assert_held(&vm->irq.lock);
 	old = rcu_replace_pointer(vm->irq.routes, t, lockdep_is_held(&vm->irq.lock));
-	if (old)
+	if (old && !old->shared)
 		kvfree_rcu(old, rcu);
 	irq_ioapic_rescan(vm);
 }
@@ -413,6 +423,13 @@ static struct kvm_irq_routing_entry route_to_user(const struct irq_route *e)
 	return u;
 }
 
+bool irq_routes_are_new(struct keel_vm *vm)
+{
+	const struct irq_routes *t = current_routes(vm);
+
+	return t && t->shared;
+}
+
 u32 irq_routes_get(struct keel_vm *vm, struct kvm_irq_routing_entry *entries)
 {
 	const struct irq_routes *t = current_routes(vm);
@@ -423,21 +440,25 @@ u32 irq_routes_get(struct keel_vm *vm, struct kvm_irq_routing_entry *entries)
 	return t ? t->nr : 0;
 }
 
-int irq_empty_routes(struct keel_vm *vm)
+/*
+ * As on a PC before any VMM says otherwise: GSIs 0 to 15 reach both controllers, the rest the IOAPIC.  Where those are the
+ * VMM's, none.  The same tables for all VMs.
+ */
+static struct irq_routes *of_pc, *of_none;
+
+static struct irq_routes *shared_build(const struct irq_route *list, u32 nr)
 {
-	struct irq_routes *t = routes_build(NULL, 0);
+	struct irq_routes *t = routes_build(list, nr);
 
 	if (IS_ERR(t))
-		return PTR_ERR(t);
-	routes_publish(vm, t);
-	return 0;
+		return NULL;
+	t->shared = true;
+	return t;
 }
 
-/* As on a PC before any VMM says otherwise: GSIs 0 to 15 reach both controllers, the rest the IOAPIC. */
-int irq_default_routes(struct keel_vm *vm)
+int irq_routes_init(void)
 {
 	struct irq_route list[IRQ_PIC_PINS + IRQ_IOAPIC_PINS] = {};
-	struct irq_routes *t;
 	u32 n = 0, gsi;
 
 	for (gsi = 0; gsi < IRQ_IOAPIC_PINS; gsi++) {
@@ -445,16 +466,28 @@ int irq_default_routes(struct keel_vm *vm)
 			list[n++] = (struct irq_route){ .gsi = gsi, .type = ROUTE_PIC, .pin = gsi };
 		list[n++] = (struct irq_route){ .gsi = gsi, .type = ROUTE_IOAPIC, .pin = gsi };
 	}
-	t = routes_build(list, n);
-	if (IS_ERR(t))
-		return PTR_ERR(t);
-	routes_publish(vm, t);
-	return 0;
+	of_pc = shared_build(list, n);
+	of_none = shared_build(NULL, 0);
+	return of_pc && of_none ? 0 : -ENOMEM;
+}
+
+void irq_routes_exit(void)
+{
+	kvfree(of_pc);
+	kvfree(of_none);
+}
+
+void irq_first_routes(struct keel_vm *vm, bool pc)
+{
+	routes_publish(vm, pc ? of_pc : of_none);
 }
 
 void irq_routes_free(struct keel_vm *vm)
 {
-	kvfree(rcu_dereference_protected(vm->irq.routes, true));
+	struct irq_routes *t = rcu_dereference_protected(vm->irq.routes, true);
+
+	if (t && !t->shared)
+		kvfree(t);
 	RCU_INIT_POINTER(vm->irq.routes, NULL);
 }
 

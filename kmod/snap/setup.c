@@ -83,8 +83,8 @@ static long vm_set(struct keel_vm *vm, struct keel_vcpu *vcpu, const void *buf, 
 
 static long routes_get(struct keel_vm *vm, struct keel_vcpu *vcpu, void *buf)
 {
-	return vm->irq.mode == IRQCHIP_NONE ? NOT_THERE :
-					      irq_routes_get(vm, buf) * sizeof(struct kvm_irq_routing_entry);
+	return vm->irq.mode == IRQCHIP_NONE || irq_routes_are_new(vm) ?
+		NOT_THERE : irq_routes_get(vm, buf) * sizeof(struct kvm_irq_routing_entry);
 }
 
 static long routes_set(struct keel_vm *vm, struct keel_vcpu *vcpu, const void *buf, size_t size)
