@@ -183,6 +183,8 @@ extern struct keel_ops svm_ops, vmx_ops;
 
 /* In an asm goto: a fault of the instruction at @from goes to that C label. */
 #define KEEL_EXTABLE_GOTO(from, label)	_ASM_EXTABLE(from, (%l[label]))
+/* The same of one that reads the user's memory, which may be broken. */
+#define KEEL_EXTABLE_USER_GOTO(from, label)	_ASM_EXTABLE_UA(from, (%l[label]))
 
 void keel_machine_check(void);	/* hw.c: for enter() when one ended the guest */
 

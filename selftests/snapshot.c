@@ -680,7 +680,7 @@ TEST_F_TIMEOUT(tree, walk, 400)
 TEST_F(tree, hot)
 {
 	struct keel_info info;
-	u64 want, faults = 0, pages, value = 3, i, first = 0, last = 0;
+	u64 want, faults = 0, pages, value = 3, i, first = 0, second = 0, last = 0;
 	u32 id;
 
 	must(ioctl(self->vm->fd, KEEL_GET_INFO, &info));
@@ -699,8 +699,10 @@ TEST_F(tree, hot)
 		vcpu_sync(self->v);
 		vcpu_settle(self->v);
 		faults = vcpu_stat(self->v, "page_faults") - faults;
-		if (i == 1)
+		if (i == 0)
 			first = faults;
+		if (i == 1)
+			second = faults;
 		if (i == 14)
 			last = faults;
 		ASSERT_NE(want, hash(self->mem, PAGES * PAGE));
@@ -710,10 +712,54 @@ TEST_F(tree, hot)
 	}
 	EXPECT_LE(32, first);
 	if (info.features & KEEL_FEATURE_WORKING_SET && !variant->flags) {
+		EXPECT_GT(8, second);
 		EXPECT_GT(8, last);
 	} else {
+		EXPECT_LE(32, second);
 		EXPECT_LE(32, last);
 	}
+}
+
+/* One that is not written any more is not looked at for long: its next write is an exit again */
+TEST_F(tree, cold)
+{
+	u64 want, faults = 0, pages = 0, i;
+	u32 id;
+
+	id = snapshot(self->vm);
+	want = hash(self->mem, PAGES * PAGE);
+	for (i = 0; i < 16; i++) {
+		guest_var(self->vm, nr_orders) = i == 0 || i == 15;
+		guest_var(self->vm, orders[0].page) = 7;
+		guest_var(self->vm, orders[0].value) = 99 + i;
+		faults = vcpu_stat(self->v, "page_faults");
+		vcpu_sync(self->v);
+		vcpu_settle(self->v);
+		faults = vcpu_stat(self->v, "page_faults") - faults;
+		ASSERT_EQ(0, reset_to(self->vm, id, 0, &pages));
+		ASSERT_EQ(want, hash(self->mem, PAGES * PAGE)) TH_LOG("run %lu", (unsigned long)i);
+	}
+	EXPECT_LE(1, faults);
+	EXPECT_LE(1, pages);
+}
+
+/* What a child has otherwise is what was written, not what was looked at */
+TEST_F(tree, delta_of_hot)
+{
+	u32 parent, child;
+	u64 pages = 0;
+
+	parent = snapshot(self->vm);
+	write_some(self, 24);
+	ASSERT_EQ(0, reset_to(self->vm, parent, KEEL_RESET_MEMORY, NULL));
+	child = snapshot(self->vm);
+	ASSERT_EQ(0, reset_to(self->vm, parent, KEEL_RESET_MEMORY, &pages));
+	if (!variant->flags) {
+		EXPECT_GT(16, pages);
+	}
+	write_some(self, 24);
+	ASSERT_EQ(0, reset_to(self->vm, child, KEEL_RESET_MEMORY, NULL));
+	EXPECT_EQ(1, self->mem[0]);
 }
 
 /* A page that is not there any more in the host's tables has been written, for all that is known */

@@ -124,15 +124,29 @@ void mmu_unprotect_slot(struct keel_vm *vm, struct keel_slot *slot);
  * for write, flushes.
  */
 bool mmu_protect_pages(struct keel_vm *vm, struct keel_slot *slot, u64 gfn, unsigned long mask);
+
+/*
+ * Where the last leaf was found, and its neighbours are: for pages that are looked at one after the other.  Zeroed at the
+ * start, and again whenever lock was let go.
+ */
+struct mmu_near {
+	const struct mmu_view *view;
+	u64 first;			/* gfn of table[0] */
+	u64 *table;			/* those above grant writes */
+};
+
+#define MMU_TAKE_LEAVE		BIT(0)	/* the right; what goes is the CPU's mark of writes (struct mmu_format, dirty) */
+#define MMU_TAKE_WRITTEN	BIT(1)	/* only if it has that mark; else it is left as it is, and the answer this: */
+#define MMU_NOT_WRITTEN		((void *)1)
+
 /*
  * A page that is to be what it was, mapped for the guest to write it: where it is, for the kernel, as long as the caller
- * holds lock for write.  NULL: it is not mapped that way, or no ordinary memory.  It loses the right to be written; or, with
- * @leave, keeps it, and the mark by which the CPU notes writes in its entries (struct mmu_format, dirty) is taken away.
- * Caller flushes.
+ * holds lock for write.  NULL: it is not mapped that way, or no ordinary memory.  It loses the right to be written, or what
+ * @how says.  Caller flushes.
  */
-void *mmu_take_page(struct keel_vm *vm, struct keel_slot *slot, u64 gfn, bool leave);
+void *mmu_take_page(struct keel_vm *vm, struct keel_slot *slot, u64 gfn, unsigned int how, struct mmu_near *near);
 /* May a page left writable have been written since?  It may, if it is not mapped that way any more.  lock held for write. */
-bool mmu_page_written(struct keel_vm *vm, struct keel_slot *slot, u64 gfn);
+bool mmu_page_written(struct keel_vm *vm, struct keel_slot *slot, u64 gfn, struct mmu_near *near);
 /* Does the CPU mark the pages it accesses in the tables that it walks for guests? */
 bool mmu_tells_accessed(void);
 bool mmu_executes_small(void);		/* do guests execute from small pages only? */

@@ -23,19 +23,25 @@
 static __always_inline u64 *lookup(const struct mmu_view *view, u64 gfn, unsigned int *level, u64 *held)
 {
 	const struct mmu_format *fmt = keel_hw.mmu_fmt;
-	u64 *table = view->root, *ptep, pte;
+	/* What a right is to an entry that grants it, host_write is to one that lacks it. */
+	const u64 present = fmt->present, large = fmt->large, flip = fmt->inverted ^ fmt->host_write;
+	u64 *table = view->root, *ptep, pte, all = ~0ULL;
+	unsigned int at = keel_hw.root_levels;
 
 	if (!table)
 		return NULL;
-	for (*level = keel_hw.root_levels; ; (*level)--) {
-		ptep = &table[mmu_index(gfn, *level)];
+	for (; ; at--) {
+		ptep = &table[mmu_index(gfn, at)];
 		pte = READ_ONCE(*ptep);
-		if (!mmu_is_table(fmt, pte, *level))
-			return ptep;
-		if (held)
-			*held &= mmu_rights(fmt, pte) | (fmt->host_write & ~pte);
+		if (at == 1 || !(pte & present) || pte & large)
+			break;
+		all &= pte ^ flip;
 		table = mmu_pte_table(pte);
 	}
+	*level = at;
+	if (held)
+		*held = all & (fmt->read | fmt->write | fmt->exec | fmt->host_write);
+	return ptep;
 }
 
 u64 *mmu_lookup(const struct mmu_view *view, u64 gfn, unsigned int *level)
@@ -45,7 +51,7 @@ u64 *mmu_lookup(const struct mmu_view *view, u64 gfn, unsigned int *level)
 
 u64 *mmu_lookup_held(const struct mmu_view *view, u64 gfn, unsigned int *level, u64 *held)
 {
-	*held = ~0ULL;
+	*held = 0;
 	return lookup(view, gfn, level, held);
 }
 
@@ -228,49 +234,52 @@ void mmu_push_down(struct keel_vm *vm, struct mmu_view *view, u64 gfn)
 /* -------------------------------------------------------------- told by the CPU */
 
 /* The leaf by which the CPU may write a page of 4K; NULL: there is none. */
-static u64 *writable_leaf(const struct mmu_view *view, u64 gfn)
+static u64 *writable_leaf(const struct mmu_view *view, u64 gfn, struct mmu_near *near)
 {
 	const struct mmu_format *fmt = keel_hw.mmu_fmt;
+	u64 *ptep, pte, held;
 	unsigned int level;
-	u64 held, *ptep = mmu_lookup_held(view, gfn, &level, &held);
 
-	return ptep && level == 1 && READ_ONCE(*ptep) & fmt->present && READ_ONCE(*ptep) & held & fmt->write ? ptep : NULL;
+	if (likely(near->view == view && near->first == round_down(gfn, MMU_PTES))) {
+		ptep = &near->table[mmu_index(gfn, 1)];
+	} else {
+		ptep = mmu_lookup_held(view, gfn, &level, &held);
+		if (!ptep || level > 1 || !(held & fmt->write))
+			return NULL;
+		*near = (struct mmu_near){
+			.view = view, .first = round_down(gfn, MMU_PTES), .table = ptep - mmu_index(gfn, 1),
+		};
+	}
+	pte = READ_ONCE(*ptep);
+	return pte & fmt->present && pte & fmt->write ? ptep : NULL;
 }
 
-void *mmu_take_page(struct keel_vm *vm, struct keel_slot *slot, u64 gfn, bool leave)
+void *mmu_take_page(struct keel_vm *vm, struct keel_slot *slot, u64 gfn, unsigned int how, struct mmu_near *near)
 {
 	const struct mmu_format *fmt = keel_hw.mmu_fmt;
-	struct mmu_view *view;
-	void *page = NULL;
 	u64 *ptep, pte;
 
 	lockdep_assert_held_write(&vm->mmu.lock);
-	mmu_for_each_view_of(view, vm, keel_slot_space(slot)) {
-		ptep = writable_leaf(view, gfn);
-		if (!ptep)
-			continue;
-		pte = READ_ONCE(*ptep);
-		if (mmu_is_device(fmt, pte) || !pfn_valid(mmu_pte_addr(pte) >> PAGE_SHIFT))
-			continue;
-		atomic64_andnot(leave ? fmt->dirty : fmt->write, (atomic64_t *)ptep);
-		/* The host has not asked for it back, or it would not be here, and knows that it is written. */
-		page = __va(mmu_pte_addr(pte));
-	}
-	return page;
+	ptep = writable_leaf(&vm->mmu.view[keel_slot_space(slot)], gfn, near);
+	if (!ptep)
+		return NULL;
+	pte = READ_ONCE(*ptep);
+	if (how & MMU_TAKE_WRITTEN && !(pte & fmt->dirty))
+		return MMU_NOT_WRITTEN;
+	if (mmu_is_device(fmt, pte) || !pfn_valid(mmu_pte_addr(pte) >> PAGE_SHIFT))
+		return NULL;
+	atomic64_andnot(how & MMU_TAKE_LEAVE ? fmt->dirty : fmt->write, (atomic64_t *)ptep);
+	/* The host has not asked for it back, or it would not be here, and knows that it is written. */
+	return __va(mmu_pte_addr(pte));
 }
 
-bool mmu_page_written(struct keel_vm *vm, struct keel_slot *slot, u64 gfn)
+bool mmu_page_written(struct keel_vm *vm, struct keel_slot *slot, u64 gfn, struct mmu_near *near)
 {
-	struct mmu_view *view;
-	bool written = false;
 	u64 *ptep;
 
 	lockdep_assert_held_write(&vm->mmu.lock);
-	mmu_for_each_view_of(view, vm, keel_slot_space(slot)) {
-		ptep = writable_leaf(view, gfn);
-		written |= !ptep || READ_ONCE(*ptep) & keel_hw.mmu_fmt->dirty;
-	}
-	return written;
+	ptep = writable_leaf(&vm->mmu.view[keel_slot_space(slot)], gfn, near);
+	return !ptep || READ_ONCE(*ptep) & keel_hw.mmu_fmt->dirty;
 }
 
 /* -------------------------------------------------------------- and back */

@@ -8,9 +8,10 @@
  * known, which mmu/protect.c does from above.
  *
  * What is in a store stays there when the page is put back, so it is copied once for all resets.  Such pages are listed as
- * they are written (dirty); a reset goes through that list, puts them back and has their next write made known again.  One
- * that was written before each of the last few resets is left writable, if the CPU notes writes in its entry: it is hot,
- * and the reset looks there.  Where nothing tells, because the entry is not there any more, it counts as written.
+ * they are written (dirty); a reset goes through that list and puts them back.  Where the CPU notes writes in its entries
+ * a page is left writable then: it is hot, and the next resets look there, which costs much less than the exit of a first
+ * write.  Each time that it was written pays for some looks in vain; after those its next write is made known again.  Where
+ * nothing tells, because the entry is not there any more, it counts as written.
  *
  * They are a tree.  A child has the list of pages in which it differs from its parent (delta), each of which is in the
  * parent's store; and in its own once the VM has left it.  So from one snapshot to another the way is up, putting back the
@@ -35,8 +36,8 @@
 
 #define MAX_SNAPSHOTS	256
 #define MAX_DEPTH	64
-#define HOT_AFTER	3	/* resets that put a page back */
-#define COLD_AFTER	8	/* and in a row that did not need to */
+#define HEAT_MAX	4	/* resets that put a page back, as far as they are counted */
+#define COLD_AFTER	2	/* for each of those, resets in a row that did not need to */
 #define LOCKED_PAGES	64	/* with mmu.lock held, or a store's */
 
 #define GFP_KEEP	(GFP_KERNEL_ACCOUNT | __GFP_NOWARN)
@@ -123,6 +124,35 @@ static bool is_device(struct keel_vm *vm, unsigned long hva)
 	return (e.flags & (_PAGE_PRESENT | _PAGE_SPECIAL)) == (_PAGE_PRESENT | _PAGE_SPECIAL) && !is_zero_pfn(e.pfn);
 }
 
+/* A page, in words, which all CPUs are fast at. */
+#define COPY_PAGE(to, from, extable, fault)							\
+	asm goto("mov %0,%%rdi\n\tmov %1,%%rsi\n\tmov %2,%%ecx\n"				\
+		 "1:\trep movsq\n"								\
+		 extable									\
+		 : : "r" (to), "r" (from), "i" (PAGE_SIZE / 8) : "rdi", "rsi", "rcx", "memory" : fault)
+
+/* To where the kernel has the guest's page; some it does not have (memfd_secret). */
+static bool page_copied(void *to, const void *from)
+{
+	COPY_PAGE(to, from, KEEL_EXTABLE_GOTO(1b, fault), fault);
+	return true;
+fault:
+	return false;
+}
+
+/* Page faults are disabled.  False: it is not at hand. */
+static bool page_from_user(void *to, const void __user *from)
+{
+	if (!user_access_begin(from, PAGE_SIZE))
+		return false;
+	COPY_PAGE(to, from, KEEL_EXTABLE_USER_GOTO(1b, fault), fault);
+	user_access_end();
+	return true;
+fault:
+	user_access_end();
+	return false;
+}
+
 /*
  * How long a page that is not at hand is waited for: not at all; as a guest's fault waits, until there is a signal; or as
  * a write of the kernel's, which follows and would wait for it.
@@ -132,14 +162,14 @@ enum patience { KEEP_NOW, KEEP_FAULT, KEEP_WAIT };
 /* 0, 1: a device's; -EFAULT, -EINTR */
 static int page_read(struct keel_vm *vm, struct snap_page *page, enum patience patience)
 {
-	unsigned long left;
+	bool read;
 	int err;
 
 	pagefault_disable();
-	left = __copy_from_user_inatomic(page->data, (void __user *)page->hva, PAGE_SIZE);
+	read = page_from_user(page->data, (void __user *)page->hva);
 	pagefault_enable();
-	if (!left || patience == KEEP_NOW)
-		return left ? -EFAULT : 0;
+	if (read || patience == KEEP_NOW)
+		return read ? 0 : -EFAULT;
 	err = mem_touch(vm->mm, page->hva, false, true);
 	if (err == -EINTR && patience == KEEP_WAIT)
 		err = 0;
@@ -156,7 +186,7 @@ static int page_keep(struct keel_vm *vm, struct snapshot *snap, unsigned long hv
 		     struct snap_page **kept)
 {
 	gfp_t gfp = patience == KEEP_NOW ? GFP_KEEP_NOW : GFP_KEEP;
-	unsigned long index = hva >> PAGE_SHIFT;
+	XA_STATE(xas, &snap->pages, hva >> PAGE_SHIFT);
 	struct snap_page *page;
 	int err;
 
@@ -168,17 +198,20 @@ static int page_keep(struct keel_vm *vm, struct snapshot *snap, unsigned long hv
 	page->hva = hva;
 	err = page_read(vm, page, patience);
 	if (!err && patience != KEEP_NOW)
-		err = xa_reserve(&snap->pages, index, gfp);
+		err = xa_reserve(&snap->pages, xas.xa_index, gfp);
 	if (err)
 		goto free;
-	xa_lock(&snap->pages);
-	*kept = xa_load(&snap->pages, index);
-	if (!*kept)
-		err = xa_err(__xa_store(&snap->pages, index, page, GFP_KEEP_NOW));
-	xa_unlock(&snap->pages);
-	if (*kept || err)
+	xas_lock(&xas);
+	*kept = xas_load(&xas);
+	/* What was reserved is no page. */
+	if (!*kept || xa_is_zero(*kept)) {
+		xas_store(&xas, page);
+		err = xas_error(&xas);
+		*kept = err ? NULL : page;
+	}
+	xas_unlock(&xas);
+	if (*kept != page)
 		goto free;
-	*kept = page;
 	count_pages(vm, snap, 1);
 	return 0;
 free:
@@ -344,40 +377,23 @@ static int page_restore(struct keel_vm *vm, const struct snap_page *page)
 	return 0;
 }
 
-/* To where the kernel has the guest's page; some it does not have (memfd_secret). */
-static bool page_copied(void *to, const void *from)
-{
-	asm goto("mov %0,%%rdi\n\tmov %1,%%rsi\n\tmov %2,%%ecx\n"
-		 "1:\trep movsq\n"
-		 KEEL_EXTABLE_GOTO(1b, fault)
-		 : : "r" (to), "r" (from), "i" (PAGE_SIZE / 8) : "rdi", "rsi", "rcx", "memory" : fault);
-	return true;
-fault:
-	return false;
-}
-
 /* Pages to be put back, and the way the lock is held meanwhile. */
 struct undo {
 	struct keel_vm *vm;
 	struct snapshot *snap;
+	struct mmu_near near;
 	struct llist_node *left;	/* of those listed, the ones that the user's mapping has to be asked for */
 	struct keel_slot *slot;		/* of the last */
 	unsigned long count;
 	unsigned int held;
 	bool flush;
-	bool stays;			/* it will be the current one: pages may be hot */
+	bool hot;			/* pages may be left writable */
 };
 
-static void undo_breathe(struct undo *u)
-{
-	if (++u->held % LOCKED_PAGES == 0)
-		cond_resched_rwlock_write(&u->vm->mmu.lock);
-}
-
-/* May it be left writable?  Where writes are logged each has to come here. */
+/* Where writes are logged each has to come here. */
 static bool may_be_hot(const struct undo *u, const struct keel_slot *slot)
 {
-	return u->stays && keel_hw.two_dim && keel_hw.mmu_fmt->dirty && !u->vm->snaps->aliased && !slot->dirty;
+	return u->hot && !slot->dirty;
 }
 
 static void cool(struct snap_page *page)
@@ -387,69 +403,83 @@ static void cool(struct snap_page *page)
 	page->heat = page->cold = 0;
 }
 
-/* Of the hot ones, those that were written are listed as well; some are not hot any more. */
-static void undo_look_at_hot(struct undo *u)
+/* Nothing is to be put back. */
+static void undo_unwritten(struct undo *u, struct snap_page *page)
 {
-	struct snap_page *page, *next;
-
-	list_for_each_entry_safe(page, next, &u->snap->hot, hot) {
-		u->slot = slot_of(u->vm, page->hva, u->slot);
-		if (!may_be_hot(u, u->slot) || page->cold >= COLD_AFTER) {
-			page_listed(u->snap, page);
-			cool(page);
-		} else if (test_bit(PAGE_DIRTY, &page->flags) || mmu_page_written(u->vm, u->slot, gfn_of(u->slot, page->hva))) {
-			page->cold = 0;
-			page_listed(u->snap, page);
-		} else {
-			page->cold++;
-		}
-		undo_breathe(u);
-	}
+	if (may_be_hot(u, u->slot) && ++page->cold < page->heat * COLD_AFTER)
+		return;
+	u->flush |= page_protect(u->vm, page, u->slot);
+	cool(page);
 }
 
-/* Back to what it was, and its next write is the first again, or shows in its entry.  False: it is yet to be copied. */
-static bool undo_page(struct undo *u, struct snap_page *page)
+/* Its next write is the first again, or shows in its entry.  Where it is, for the kernel; NULL: nobody knows. */
+static void *undo_take(struct undo *u, struct snap_page *page, unsigned int how)
 {
-	bool hot = test_bit(PAGE_HOT, &page->flags), leave;
+	bool hot = test_bit(PAGE_HOT, &page->flags), leave = may_be_hot(u, u->slot);
 	void *at = NULL;
 
-	u->slot = slot_of(u->vm, page->hva, u->slot);
-	clear_bit(PAGE_DIRTY, &page->flags);
-	page->heat += page->heat < HOT_AFTER;
-	leave = hot || (page->heat == HOT_AFTER && may_be_hot(u, u->slot));
 	if (likely(!u->vm->snaps->aliased))
-		at = mmu_take_page(u->vm, u->slot, gfn_of(u->slot, page->hva), leave);
+		at = mmu_take_page(u->vm, u->slot, gfn_of(u->slot, page->hva), how | (leave ? MMU_TAKE_LEAVE : 0),
+				   &u->near);
+	if (at == MMU_NOT_WRITTEN)
+		return at;
 	if (at) {
 		u->flush = true;
 	} else {
 		u->flush |= page_protect(u->vm, page, u->slot);
 		leave = false;
 	}
+	page->cold = 0;
+	page->heat += page->heat < HEAT_MAX;
 	if (leave && !hot) {
 		set_bit(PAGE_HOT, &page->flags);
 		list_add(&page->hot, &u->snap->hot);
 	} else if (hot && !leave) {
 		cool(page);
 	}
-	if (!at || !page_copied(at, page->data))
-		return false;
-	tell_restored(u->vm, page->hva);
-	return true;
+	return at;
+}
+
+/* Back to what it was. */
+static void undo_page(struct undo *u, struct snap_page *page, unsigned int how)
+{
+	void *at;
+
+	u->slot = slot_of(u->vm, page->hva, u->slot);
+	at = undo_take(u, page, how);
+	if (at == MMU_NOT_WRITTEN) {
+		undo_unwritten(u, page);
+	} else {
+		u->count++;
+		if (at && page_copied(at, page->data)) {
+			tell_restored(u->vm, page->hva);
+		} else {
+			page->node.next = u->left;
+			u->left = &page->node;
+		}
+	}
+}
+
+static void undo_breathe(struct undo *u)
+{
+	if (++u->held % LOCKED_PAGES == 0 && cond_resched_rwlock_write(&u->vm->mmu.lock))
+		u->near = (struct mmu_near){};
 }
 
 static void undo_locked(struct undo *u)
 {
-	struct llist_node *node, *next;
+	struct snap_page *page, *more;
 
 	write_lock(&u->vm->mmu.lock);
-	undo_look_at_hot(u);
-	for (node = llist_del_all(&u->snap->dirty); node; node = next) {
-		next = node->next;
-		u->count++;
-		if (!undo_page(u, llist_entry(node, struct snap_page, node))) {
-			node->next = u->left;
-			u->left = node;
-		}
+	/* The hot ones, before others get hot.  One that is listed, too, has its turn there. */
+	list_for_each_entry_safe(page, more, &u->snap->hot, hot) {
+		if (!test_bit(PAGE_DIRTY, &page->flags))
+			undo_page(u, page, MMU_TAKE_WRITTEN);
+		undo_breathe(u);
+	}
+	llist_for_each_entry_safe(page, more, llist_del_all(&u->snap->dirty), node) {
+		clear_bit(PAGE_DIRTY, &page->flags);
+		undo_page(u, page, 0);
 		undo_breathe(u);
 	}
 	write_unlock(&u->vm->mmu.lock);
@@ -459,7 +489,11 @@ static void undo_locked(struct undo *u)
 
 static int undo(struct keel_vm *vm, struct snapshot *snap, bool stays, u64 *pages)
 {
-	struct undo u = { .vm = vm, .snap = snap, .stays = stays };
+	struct undo u = {
+		.vm = vm, .snap = snap,
+		/* One that is left for another is none for whose pages anything is to be noted. */
+		.hot = stays && keel_hw.two_dim && keel_hw.mmu_fmt->dirty && !vm->snaps->aliased,
+	};
 	struct snap_page *page;
 	int err = 0;
 
@@ -672,10 +706,30 @@ static void breathe(unsigned long n)
 		cond_resched();
 }
 
-/* What was written since @snap, and is going to be what a child of it has otherwise.  Hot pages may have been. */
-static int take_delta(struct snapshot *snap, struct snapshot *child)
+/* Of the hot pages those that were written are listed; and none is hot any more, nor is its next write known. */
+static void list_hot(struct keel_vm *vm, struct snapshot *snap)
 {
+	struct keel_slot *slot = NULL;
 	struct snap_page *page, *next;
+	struct mmu_near near = {};
+	unsigned int n = 0;
+
+	write_lock(&vm->mmu.lock);
+	list_for_each_entry_safe(page, next, &snap->hot, hot) {
+		slot = slot_of(vm, page->hva, slot);
+		if (mmu_page_written(vm, slot, gfn_of(slot, page->hva), &near))
+			page_listed(snap, page);
+		cool(page);
+		if (++n % LOCKED_PAGES == 0 && cond_resched_rwlock_write(&vm->mmu.lock))
+			near = (struct mmu_near){};
+	}
+	write_unlock(&vm->mmu.lock);
+}
+
+/* What was written since @snap, and is going to be what a child of it has otherwise.  Then all are to be protected. */
+static int take_delta(struct keel_vm *vm, struct snapshot *snap, struct snapshot *child)
+{
+	struct snap_page *page;
 	struct llist_node *first = READ_ONCE(snap->dirty.first);
 	unsigned long n = 0;
 
@@ -688,10 +742,7 @@ static int take_delta(struct snapshot *snap, struct snapshot *child)
 	child->delta = kvmalloc_array(n, sizeof(*child->delta), GFP_KEEP);
 	if (!child->delta)
 		return -ENOMEM;
-	list_for_each_entry_safe(page, next, &snap->hot, hot) {
-		page_listed(snap, page);
-		cool(page);
-	}
+	list_hot(vm, snap);
 	llist_for_each_entry(page, llist_del_all(&snap->dirty), node) {
 		clear_bit(PAGE_DIRTY, &page->flags);
 		child->delta[child->nr_delta++] = page->hva >> PAGE_SHIFT;
@@ -733,7 +784,7 @@ static int snapshot_take(struct keel_vm *vm, struct snapshot *snap)
 
 	err = snap_state_get(vm, &snap->state, &bad);
 	if (!err && snap->parent)
-		err = take_delta(snap->parent, snap);
+		err = take_delta(vm, snap->parent, snap);
 	if (err)
 		return err;
 	if (!snap->parent) {
