@@ -21,7 +21,7 @@ enum keel_ioctl_flags {
 
 struct keel_ioctl {
 	u32 cmd;
-	u16 flags;
+	u8 lock, flags;		/* LOCK_*, ARG_* */
 	u16 words;		/* the argument's, if it is copied word by word */
 	long (*call)(const struct keel_ioctl *row, void *object, void *buf, unsigned long arg);
 	union {
@@ -50,32 +50,30 @@ static inline long keel_call_vcpu(const struct keel_ioctl *row, void *object, vo
 #define KEEL_ARG_WORDS		64
 #define IOCTL_WORDS(c)	\
 	(_IOC_SIZE(c) % sizeof(u64) || _IOC_SIZE(c) > KEEL_ARG_WORDS * sizeof(u64) ? 0 : _IOC_SIZE(c) / sizeof(u64))
-#define IOCTL_FLAGS(c, f)	((f) | (_IOC_DIR(c) == _IOC_NONE ? ARG_RAW : 0))
+#define IOCTL_HOW(c, f)		\
+	.cmd = c, .lock = (f) & LOCK_MASK, .flags = ((f) & ~LOCK_MASK) | (_IOC_DIR(c) == _IOC_NONE ? ARG_RAW : 0)
 
-#define SYS_ENTRY(c, f, h)	{ .cmd = c, .flags = IOCTL_FLAGS(c, f), .call = keel_call_sys, .sys = h }
-#define VM_ENTRY(c, f, h)	{ .cmd = c, .flags = IOCTL_FLAGS(c, f), .call = keel_call_vm, .vm = h }
-#define VCPU_ENTRY(c, f, h)	\
-	{ .cmd = c, .flags = IOCTL_FLAGS(c, f), .words = IOCTL_WORDS(c), .call = keel_call_vcpu, .vcpu = h }
+#define SYS_ENTRY(c, f, h)	{ IOCTL_HOW(c, f), .call = keel_call_sys, .sys = h }
+#define VM_ENTRY(c, f, h)	{ IOCTL_HOW(c, f), .call = keel_call_vm, .vm = h }
+#define VCPU_ENTRY(c, f, h)	{ IOCTL_HOW(c, f), .words = IOCTL_WORDS(c), .call = keel_call_vcpu, .vcpu = h }
 
 /* A table with an index: VMMs make some of these calls for each exit. */
 struct keel_ioctls {
 	const struct keel_ioctl *rows, *end;
-	u8 first[_IOC_NRMASK + 1];	/* by the ioctl's number: the first row that has it; if none has, any */
+	const struct keel_ioctl *first[_IOC_NRMASK + 1];	/* that has this number; if none has, any */
 };
 
 #define KEEL_IOCTLS(name, table)	struct keel_ioctls name __ro_after_init = \
 	{ .rows = table, .end = table + ARRAY_SIZE(table) }
 void keel_ioctls_index(struct keel_ioctls *t);	/* at load */
 
+/* NULL: there is none. */
+const struct keel_ioctl *keel_ioctl_next(const struct keel_ioctls *t, const struct keel_ioctl *row, unsigned int cmd);
 static inline const struct keel_ioctl *keel_ioctl_find(const struct keel_ioctls *t, unsigned int cmd)
 {
-	const struct keel_ioctl *row = &t->rows[t->first[_IOC_NR(cmd)]];
+	const struct keel_ioctl *row = t->first[_IOC_NR(cmd)];
 
-	do {
-		if (likely(row->cmd == cmd))
-			return row;
-	} while (++row < t->end);
-	return NULL;
+	return likely(row->cmd == cmd) ? row : keel_ioctl_next(t, row, cmd);
 }
 
 /* Is nothing to be copied?  Then the handler can be called as it is. */

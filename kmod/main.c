@@ -203,9 +203,20 @@ static KEEL_IOCTLS(sys_table, sys_ioctls);
 void __init keel_ioctls_index(struct keel_ioctls *t)
 {
 	const struct keel_ioctl *row;
+	unsigned int nr;
 
+	for (nr = 0; nr < ARRAY_SIZE(t->first); nr++)
+		t->first[nr] = t->rows;
 	for (row = t->end; row-- > t->rows; )
-		t->first[_IOC_NR(row->cmd)] = row - t->rows;
+		t->first[_IOC_NR(row->cmd)] = row;
+}
+
+const struct keel_ioctl *keel_ioctl_next(const struct keel_ioctls *t, const struct keel_ioctl *row, unsigned int cmd)
+{
+	while (++row < t->end)
+		if (row->cmd == cmd)
+			return row;
+	return NULL;
 }
 
 #define KEEL_ARG_ON_STACK	1024	/* the largest that is not a page */

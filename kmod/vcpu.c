@@ -708,8 +708,8 @@ static long vcpu_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
 	row = keel_ioctl_find(&keel_vcpu_ioctls, cmd);
 	if (!row)
 		return -EINVAL;
-	if (unlikely((row->flags & LOCK_MASK) != LOCK_VCPU)) {
-		if ((row->flags & LOCK_MASK) != LOCK_RESET_VCPU)
+	if (unlikely(row->lock != LOCK_VCPU)) {
+		if (row->lock != LOCK_RESET_VCPU)
 			return vcpu_call(row, vcpu, arg);
 		ret = keel_reset_first(vcpu->vm, arg);
 		if (ret)

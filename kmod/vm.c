@@ -367,7 +367,7 @@ static long vm_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
 	row = keel_ioctl_find(&vm_table, cmd);
 	if (!row)
 		return -ENOTTY;
-	if ((row->flags & LOCK_MASK) != LOCK_VM)
+	if (row->lock != LOCK_VM)
 		return vm_call(row, vm, arg);
 	mutex_lock(&vm->lock);
 	ret = vm_call(row, vm, arg);
