@@ -14,6 +14,7 @@
 #include "ioctl.h"
 #include "cpu/mitigate.h"
 #include "ops.h"
+#include "userwords.h"
 
 struct kmem_cache *keel_vcpu_cache;
 static atomic64_t vcpu_serial = ATOMIC64_INIT(0);
@@ -630,48 +631,6 @@ static const struct keel_ioctl vcpu_ioctls[] = {
 
 KEEL_IOCTLS(keel_vcpu_ioctls, vcpu_ioctls);
 
-#define COPY_AT_ONCE	8
-
-static __always_inline bool words_from_user(u64 *to, const u64 __user *from, unsigned int n)
-{
-	unsigned int i;
-
-	if (!user_read_access_begin(from, n * sizeof(u64)))
-		return false;
-	for (; n >= COPY_AT_ONCE; n -= COPY_AT_ONCE, to += COPY_AT_ONCE, from += COPY_AT_ONCE) {
-#pragma GCC unroll 8
-		for (i = 0; i < COPY_AT_ONCE; i++)
-			unsafe_get_user(to[i], &from[i], fault);
-	}
-	for (; n > 0; n--)
-		unsafe_get_user(*to++, from++, fault);
-	user_read_access_end();
-	return true;
-fault:
-	user_read_access_end();
-	return false;
-}
-
-static __always_inline bool words_to_user(u64 __user *to, const u64 *from, unsigned int n)
-{
-	unsigned int i;
-
-	if (!user_write_access_begin(to, n * sizeof(u64)))
-		return false;
-	for (; n >= COPY_AT_ONCE; n -= COPY_AT_ONCE, to += COPY_AT_ONCE, from += COPY_AT_ONCE) {
-#pragma GCC unroll 8
-		for (i = 0; i < COPY_AT_ONCE; i++)
-			unsafe_put_user(from[i], &to[i], fault);
-	}
-	for (; n > 0; n--)
-		unsafe_put_user(*from++, to++, fault);
-	user_write_access_end();
-	return true;
-fault:
-	user_write_access_end();
-	return false;
-}
-
 static noinline long vcpu_call_words(const struct keel_ioctl *row, struct keel_vcpu *vcpu, unsigned long arg)
 {
 	u64 buf[KEEL_ARG_WORDS] __uninitialized;
@@ -679,13 +638,13 @@ static noinline long vcpu_call_words(const struct keel_ioctl *row, struct keel_v
 	long ret;
 
 	if (row->cmd & IOC_IN) {
-		if (!words_from_user(buf, user, row->words))
+		if (!keel_words_from_user(buf, user, row->words))
 			return -EFAULT;
 	} else if (!(row->flags & ARG_FILLED)) {
 		memset(buf, 0, row->words * sizeof(u64));	/* what a handler leaves alone must not leak the stack */
 	}
 	ret = row->vcpu(vcpu, buf, arg);
-	if (ret >= 0 && (row->cmd & IOC_OUT) && !words_to_user(user, buf, row->words))
+	if (ret >= 0 && (row->cmd & IOC_OUT) && !keel_words_to_user(user, buf, row->words))
 		ret = -EFAULT;
 	return ret;
 }

@@ -17,6 +17,7 @@
 #include "mitigate.h"
 #include "msr.h"
 #include "ops.h"
+#include "userwords.h"
 
 /* ------------------------------------------------------------------ accessors that fit many rows */
 
@@ -899,6 +900,7 @@ void keel_msrs_reset(struct keel_vcpu *vcpu, bool init)
 /* ------------------------------------------------------------------ ioctls */
 
 #define MSRS_PER_IOCTL	256
+#define WORDS		(sizeof(struct kvm_msr_entry) / sizeof(u64))
 
 static bool listed(const struct msr_row *row, u32 msr, u16 flag)
 {
@@ -969,28 +971,26 @@ static long msrs_apply(struct keel_vcpu *vcpu, unsigned long arg, msr_entry_fn o
 {
 	struct kvm_msrs __user *user = (void __user *)arg;
 	struct kvm_msr_entry few[16] __uninitialized, *entries = few;
-	struct kvm_msrs head;
-	size_t bytes;
 	long done;
+	u32 n;
 
-	if (copy_from_user(&head, user, sizeof(head)))
+	if (get_user(n, &user->nmsrs))
 		return -EFAULT;
-	if (head.nmsrs >= MSRS_PER_IOCTL)
+	if (n >= MSRS_PER_IOCTL)
 		return -E2BIG;
-	if (!head.nmsrs)
+	if (!n)
 		return 0;
-	bytes = array_size(sizeof(*entries), head.nmsrs);
-	if (head.nmsrs > ARRAY_SIZE(few)) {
-		entries = memdup_user(user->entries, bytes);
+	if (n > ARRAY_SIZE(few)) {
+		entries = memdup_user(user->entries, array_size(sizeof(*entries), n));
 		if (IS_ERR(entries))
 			return PTR_ERR(entries);
-	} else if (copy_from_user(few, user->entries, bytes)) {
+	} else if (!keel_words_from_user((u64 *)few, (u64 __user *)user->entries, n * WORDS)) {
 		return -EFAULT;
 	}
-	for (done = 0; done < head.nmsrs; done++)
+	for (done = 0; done < n; done++)
 		if (one(vcpu, &entries[done]))
 			break;
-	if (write_back && copy_to_user(user->entries, entries, done * sizeof(*entries)))
+	if (write_back && !keel_words_to_user((u64 __user *)user->entries, (u64 *)entries, done * WORDS))
 		done = -EFAULT;
 	if (entries != few)
 		kfree(entries);
