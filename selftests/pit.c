@@ -128,6 +128,34 @@ static void counter_guest(u64 arg)
 	guest_done(0);
 }
 
+/* What IN leaves alone of RAX, and what it clears, where a device of the kernel's answers; OUT leaves all of it alone */
+static void width_guest(u64 arg)
+{
+	u64 rax = 0x1122334455667788ULL;
+
+	asm volatile("inb $0x42,%%al" : "+a"(rax));
+	guest_eq(rax & ~0xffULL, 0x1122334455667700ULL);
+	outb(0x21, 0xa5);
+	outb(0xa1, 0x5a);
+	asm volatile("inb $0x21,%%al" : "+a"(rax));
+	guest_eq(rax, 0x11223344556677a5ULL);
+	asm volatile("inw $0xa0,%%ax" : "+a"(rax));
+	guest_eq(rax & ~0xffULL, 0x1122334455665a00ULL);
+	rax |= 0xffff;
+	asm volatile("inl $0x40,%%eax" : "+a"(rax));
+	guest_eq(rax & ~0xffULL, 0);
+	rax = 0x11223344556677ffULL;
+	asm volatile("outb %%al,$0x21" : "+a"(rax));
+	guest_eq(rax, 0x11223344556677ffULL);
+	guest_done(0);
+}
+
+TEST_F(pit, widths)
+{
+	vcpu_long(self->v, width_guest, 0);
+	vcpu_done(self->v);
+}
+
 /* None of it leaves the kernel */
 TEST_F(pit, counters)
 {

@@ -66,6 +66,12 @@ static __always_inline bool lapic_mmio(struct keel_vcpu *vcpu, u64 gpa, unsigned
 	return vcpu->apic && !((gpa ^ vcpu->apic_base) >> PAGE_SHIFT) && irq_lapic_mmio(vcpu, gpa, len, data, write);
 }
 
+/* As here: most VMs have none. */
+static __always_inline bool fast_mmio(struct keel_vcpu *vcpu, u64 gpa)
+{
+	return vcpu->vm->buses.bus[BUS_FAST_MMIO].count && irq_fast_mmio(vcpu, gpa);
+}
+
 /* A device read of up to 8 bytes: replayed, answered in the kernel, or asked of userspace. */
 static enum emul_result device_read(struct keel_insn *in, u64 gpa, void *buf, unsigned int len)
 {
@@ -103,20 +109,20 @@ static enum emul_result device_read(struct keel_insn *in, u64 gpa, void *buf, un
 static enum emul_result device_write(struct keel_insn *in, u64 gpa, const void *buf, unsigned int len)
 {
 	struct keel_vcpu *vcpu = in->vcpu;
-	struct insn_io *io = insn_write(in, in->nr_writes);
-	u8 data[8] = {};
+	struct insn_io *io;
 
-	vcpu->stat.mmio++;
-	memcpy(data, buf, len);
-	trace_keel_mmio(vcpu, gpa, len, true, data);
-	if (lapic_mmio(vcpu, gpa, len, data, true) ||
-	    !irq_bus_write(vcpu, BUS_MMIO, gpa, len, data))
-		return EMUL_OK;
 	if (in->nr_replay + in->nr_writes == INSN_IO_MAX)
 		return EMUL_UNHANDLEABLE;
+	io = insn_write(in, in->nr_writes);
+	vcpu->stat.mmio++;
+	memset(io->data, 0, sizeof(io->data));
+	memcpy(io->data, buf, len);
+	trace_keel_mmio(vcpu, gpa, len, true, io->data);
+	if (lapic_mmio(vcpu, gpa, len, io->data, true) ||
+	    !irq_bus_write(vcpu, BUS_MMIO, gpa, len, io->data))
+		return EMUL_OK;
 	io->addr = gpa;
 	io->len = len;
-	memcpy(io->data, data, sizeof(data));
 	in->nr_writes++;
 	return EMUL_OK;
 }
@@ -1000,7 +1006,7 @@ static int page_fault_done(struct keel_vcpu *vcpu, int r, u64 gpa, u32 access, u
 		return KEEL_SLOW;
 	if (unlikely(vcpu->ev.injected.type))
 		return delivery_failed(vcpu, gpa, info);
-	if ((access & MMU_ACC_WRITE) && irq_fast_mmio(vcpu, gpa)) {
+	if ((access & MMU_ACC_WRITE) && fast_mmio(vcpu, gpa)) {
 		/* The doorbell has been rung; ringing it again after KEEL_SLOW would be harmless. */
 		r = keel_skip(vcpu);
 		return r < 0 ? KEEL_RESUME : r;
@@ -1066,15 +1072,15 @@ static int complete_fast_out(struct keel_vcpu *vcpu)
 int keel_pio(struct keel_vcpu *vcpu, u16 port, unsigned int size, bool in, u64 next_rip)
 {
 	struct keel_insn *insn = vcpu->insn;
-	u64 rax = vcpu->regs[KEEL_RAX];
+	u64 *rax = &vcpu->regs[KEEL_RAX];
 
 	vcpu->stat.pio++;
 	trace_keel_pio(vcpu, port, size, 1, !in);
 	if (in) {
-		u64 val = size == 4 ? 0 : rax;
-
-		if (kernel_pio(vcpu, port, size, &val, true)) {
-			keel_set_reg(vcpu, KEEL_RAX, val);
+		/* A device that answers writes as many bytes as it was asked for. */
+		if (kernel_pio(vcpu, port, size, rax, true)) {
+			if (size == 4)
+				*rax = (u32)*rax;
 			keel_advance(vcpu, next_rip);
 			return KEEL_RESUME;
 		}
@@ -1085,11 +1091,11 @@ int keel_pio(struct keel_vcpu *vcpu, u16 port, unsigned int size, bool in, u64 n
 		vcpu->complete = complete_fast_in;
 		return KEEL_USER;
 	}
-	if (kernel_pio(vcpu, port, size, &rax, false)) {
+	if (kernel_pio(vcpu, port, size, rax, false)) {
 		keel_advance(vcpu, next_rip);
 		return KEEL_RESUME;
 	}
-	put_unaligned_le32(rax, vcpu->pio_data);	/* as many bytes as any port takes */
+	put_unaligned_le32(*rax, vcpu->pio_data);	/* as many bytes as any port takes */
 	user_pio(vcpu, port, size, 1, false);
 	/* A VMM finds RIP at the instruction, which is over when it has seen to it. */
 	if (unlikely(port == PORT_7E) && keel_has_quirk(vcpu->vm, KVM_X86_QUIRK_OUT_7E_INC_RIP)) {

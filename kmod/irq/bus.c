@@ -13,8 +13,8 @@ struct irq_bus_range {
 	struct irq_bus_dev *dev;
 };
 
-/* Index of the first range that starts above @addr. */
-static unsigned int bus_above(const struct irq_bus *bus, u64 addr)
+/* The first range that starts above @addr, or the end. */
+static struct irq_bus_range *bus_above(const struct irq_bus *bus, u64 addr)
 {
 	unsigned int lo = 0, hi = bus->count;
 
@@ -26,53 +26,77 @@ static unsigned int bus_above(const struct irq_bus *bus, u64 addr)
 		else
 			hi = mid;
 	}
-	return lo;
+	return &bus->ranges[lo];
 }
 
 /*
- * Several ranges may hold the address (ioeventfds with different data to match), so each that holds the whole
- * access is asked in turn.  No range is longer than bus->longest, which says when to give up.
+ * Is there a range below *@at that holds the byte at @addr and @more behind it?  The last one.  Several may (ioeventfds
+ * with different data to match).  No range is longer than bus->longest, which is less than 4 GiB, and says when to give up.
  */
-static __always_inline int bus_access(struct keel_vcpu *vcpu, enum bus_id id, u64 addr, unsigned int len,
-				      void *data, bool write)
+static __always_inline bool bus_below(const struct irq_bus *bus, const struct irq_bus_range **at, u64 addr,
+				      unsigned int more)
 {
-	const struct irq_bus *bus = &vcpu->vm->buses.bus[id];
-	unsigned int i = bus_above(bus, addr);
-	u64 last = addr + (len ? len - 1 : 0);
-	int ret;
+	const struct irq_bus_range *r = *at;
 
-	while (i-- > 0) {
-		const struct irq_bus_range *r = &bus->ranges[i];
-
+	while (r > bus->ranges) {
+		r--;
 		if (addr - r->first >= bus->longest)
 			break;
-		if (last > r->last || last < addr)
-			continue;
-		if (write)
-			ret = r->dev->ops->write(r->dev, vcpu, addr, len, data);
-		else if (r->dev->ops->read)
-			ret = r->dev->ops->read(r->dev, vcpu, addr, len, data);
-		else
-			continue;
-		if (ret != -EOPNOTSUPP)
-			return ret;
+		if (likely((s64)(r->last - addr) >= more)) {
+			*at = r;
+			return true;
+		}
 	}
-	return -EOPNOTSUPP;
+	return false;
 }
 
-int irq_bus_read(struct keel_vcpu *vcpu, enum bus_id bus, u64 addr, unsigned int len, void *data)
+/* Each that holds it is asked in turn, from @r on.  (Arguments stand where the callers have theirs.) */
+static noinline int bus_read(struct keel_vcpu *vcpu, const struct irq_bus_range *r, u64 addr, unsigned int len,
+			     void *data, const struct irq_bus *bus)
 {
-	return bus_access(vcpu, bus, addr, len, data, false);
+	int ret = -EOPNOTSUPP;
+
+	do {
+		if (r->dev->ops->read)
+			ret = r->dev->ops->read(r->dev, vcpu, addr, len, data);
+	} while (unlikely(ret == -EOPNOTSUPP) && bus_below(bus, &r, addr, len - 1));
+	return ret;
 }
 
-int irq_bus_write(struct keel_vcpu *vcpu, enum bus_id bus, u64 addr, unsigned int len, const void *data)
+static noinline int bus_write(struct keel_vcpu *vcpu, const struct irq_bus_range *r, u64 addr, unsigned int len,
+			      const void *data, const struct irq_bus *bus)
 {
-	return bus_access(vcpu, bus, addr, len, (void *)data, true);
+	int ret;
+
+	do {
+		ret = r->dev->ops->write(r->dev, vcpu, addr, len, data);
+	} while (unlikely(ret == -EOPNOTSUPP) && bus_below(bus, &r, addr, len ? len - 1 : 0));
+	return ret;
 }
 
+int irq_bus_read(struct keel_vcpu *vcpu, enum bus_id id, u64 addr, unsigned int len, void *data)
+{
+	const struct irq_bus *bus = &vcpu->vm->buses.bus[id];
+	const struct irq_bus_range *r = bus_above(bus, addr);
+
+	return bus_below(bus, &r, addr, len - 1) ? bus_read(vcpu, r, addr, len, data, bus) : -EOPNOTSUPP;
+}
+
+int irq_bus_write(struct keel_vcpu *vcpu, enum bus_id id, u64 addr, unsigned int len, const void *data)
+{
+	const struct irq_bus *bus = &vcpu->vm->buses.bus[id];
+	const struct irq_bus_range *r = bus_above(bus, addr);
+
+	return bus_below(bus, &r, addr, len - 1) ? bus_write(vcpu, r, addr, len, data, bus) : -EOPNOTSUPP;
+}
+
+/* Of any length, and with any data. */
 bool irq_fast_mmio(struct keel_vcpu *vcpu, u64 gpa)
 {
-	return bus_access(vcpu, BUS_FAST_MMIO, gpa, 0, NULL, true) == 0;
+	const struct irq_bus *bus = &vcpu->vm->buses.bus[BUS_FAST_MMIO];
+	const struct irq_bus_range *r = bus_above(bus, gpa);
+
+	return bus_below(bus, &r, gpa, 0) && bus_write(vcpu, r, gpa, 0, NULL, bus) == 0;
 }
 
 static u64 bus_longest(const struct irq_bus *bus)
@@ -88,8 +112,8 @@ static u64 bus_longest(const struct irq_bus *bus)
 int irq_bus_add(struct keel_vm *vm, enum bus_id id, u64 addr, u64 len, struct irq_bus_dev *dev)
 {
 	struct irq_bus *bus = &vm->buses.bus[id];
-	struct irq_bus_range *fresh = NULL, *old = NULL;
-	unsigned int pos, size = bus->size;
+	struct irq_bus_range *fresh = NULL, *old = NULL, *pos;
+	unsigned int size = bus->size;
 
 	lockdep_assert_held(&vm->slots_lock);
 	if (!len || addr + len - 1 < addr || len > U32_MAX)
@@ -112,8 +136,8 @@ int irq_bus_add(struct keel_vm *vm, enum bus_id id, u64 addr, u64 len, struct ir
 		bus->size = size;
 	}
 	pos = bus_above(bus, addr);
-	memmove(&bus->ranges[pos + 1], &bus->ranges[pos], (bus->count - pos) * sizeof(*fresh));
-	bus->ranges[pos] = (struct irq_bus_range){ addr, addr + len - 1, dev };
+	memmove(pos + 1, pos, (void *)&bus->ranges[bus->count] - (void *)pos);
+	*pos = (struct irq_bus_range){ addr, addr + len - 1, dev };
 	bus->count++;
 	bus->longest = max(bus->longest, len);
 	keel_vm_resume(vm);
