@@ -547,6 +547,9 @@ static inline void keel_do_machine_check(struct pt_regs *regs)
 #endif
 }
 
+/* All that the mask could set the guest's state sets. */
+#define KEEL_FPU_NONE	0
+
 /*
  * From 6.15 on who has the FPU holds back softirqs: what interrupts raise meanwhile waits.  What had been left to ksoftirqd
  * before is ksoftirqd's: keel_fpu_begin() returns it, and a guest runs beside that as any thread does.
@@ -561,7 +564,7 @@ static inline u32 keel_fpu_begin(void)
 {
 	u32 known;
 
-	kernel_fpu_begin();
+	kernel_fpu_begin_mask(KEEL_FPU_NONE);
 	if (likely(!local_softirq_pending()))
 		return 0;
 	/* Left over, or raised just now?  They are run here, and it is looked again where nothing comes in between. */
@@ -570,7 +573,7 @@ static inline u32 keel_fpu_begin(void)
 	known = local_softirq_pending();
 	local_bh_disable();
 	local_irq_enable();
-	kernel_fpu_begin();
+	kernel_fpu_begin_mask(KEEL_FPU_NONE);
 	local_bh_enable();
 	return known;
 }
@@ -582,7 +585,7 @@ static inline u32 keel_softirqs_held(u32 known)
 
 static inline u32 keel_fpu_begin(void)
 {
-	kernel_fpu_begin();
+	kernel_fpu_begin_mask(KEEL_FPU_NONE);
 	return 0;
 }
 #endif

@@ -221,6 +221,7 @@ struct keel_vcpu {
 	int mode;			/* enum keel_mode; IN_GUEST is set with IRQs off */
 	bool atomic;			/* in the fast loop: must not sleep or fault */
 	bool guest_irq_exit;		/* last exit was a host interrupt (backend sets) */
+	bool vapic;			/* it has a VAPIC page: irq/vapic.c */
 	u32 avail, dirty;		/* bit per keel_reg: cached copy valid / to be written back */
 	u64 regs[KEEL_NR_REGS];
 	u64 spec_ctrl;			/* mitigate.h; the entry code finds these two behind regs */

@@ -121,21 +121,23 @@ static bool run_once(struct keel_vcpu *vcpu, u32 softirqs_known)
 /* A stay in the fast loop counts as guest time.  Where time is counted precisely an interrupt does so, too: IRQs off. */
 static __always_inline void run_account_guest(bool enter)
 {
-	bool precise = vtime_accounting_enabled_this_cpu();
-
-	if (precise)
+	if (vtime_accounting_enabled_this_cpu()) {
 		local_irq_disable();
-	if (enter)
-		vtime_account_guest_enter();
-	else
-		vtime_account_guest_exit();
-	if (precise)
+		if (enter)
+			vtime_account_guest_enter();
+		else
+			vtime_account_guest_exit();
 		local_irq_enable();
+	} else if (enter) {
+		current->flags |= PF_VCPU;
+	} else {
+		current->flags &= ~PF_VCPU;
+	}
 }
 
 static int run_fast(struct keel_vcpu *vcpu)
 {
-	bool vapic = irq_vapic_used(vcpu);
+	bool vapic = vcpu->vapic;
 	u32 softirqs_known;
 	int next;
 
@@ -150,7 +152,6 @@ static int run_fast(struct keel_vcpu *vcpu)
 		return KEEL_RESUME;
 	}
 	keel_fpu_load(vcpu);
-	vcpu->fpu.swaps = keel_fpu_swaps(vcpu);
 	keel_call(begin, vcpu);
 	pagefault_disable();
 	vcpu->atomic = true;
@@ -180,8 +181,13 @@ static int run_fast(struct keel_vcpu *vcpu)
 		if (unlikely(vapic))
 			break;
 		if (unlikely(vcpu->guest_irq_exit)) {
-			/* The guest, not this loop, is what RCU would wait for: now is a quiet moment. */
+			/*
+			 * The guest, not this loop, is what RCU would wait for: now is a quiet moment.  Who has to leave
+			 * comes to one anyway.
+			 */
 			vcpu->guest_irq_exit = false;
+			if (keel_guest_mode_work_pending())
+				continue;
 			local_irq_disable();
 			keel_rcu_note_guest();
 			local_irq_enable();
@@ -453,10 +459,14 @@ static int run_loop(struct keel_vcpu *vcpu)
 		if (r <= 0 && r != -EINTR)
 			return r;
 		if (r == -EINTR || keel_guest_mode_work_pending()) {
-			keel_vcpu_end(vcpu);
-			r = keel_guest_mode_work();
-			if (keel_vcpu_begin(vcpu))
-				r = -EINTR;
+			if (likely(signal_pending(current))) {
+				r = -EINTR;	/* the ioctl ends, and with it the stay in the VM */
+			} else {
+				keel_vcpu_end(vcpu);
+				r = keel_guest_mode_work();
+				if (keel_vcpu_begin(vcpu))
+					r = -EINTR;
+			}
 			if (r) {
 				vcpu->run->exit_reason = KVM_EXIT_INTR;
 				vcpu->stat.signal_exits += r == -EINTR;

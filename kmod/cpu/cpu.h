@@ -194,17 +194,16 @@ u8 keel_cet_tracks(struct keel_vcpu *vcpu, enum emul_mode mode, int cpl);
 struct keel_fpu {
 	void *state;		/* keel's own XSAVE (or FXSAVE) area, standard format, 64-byte aligned */
 	u32 bytes;		/* of it: a page, or more */
-	u64 swapped;		/* what XSAVE and XRSTOR move */
+	u32 swapped;		/* what XSAVE and XRSTOR move; 0: the host has FXSAVE only */
 	u64 xfd, xfd_err;	/* guest's */
 	u64 host_xfd;		/* between load and save, if there are tiles: MSR_IA32_XFD is the guest's */
 	bool xfd_loaded;
 	u64 xcr0, xss;		/* guest's */
 	u32 pkru;
 	u32 host_pkru;		/* between enter and leave */
-	bool swaps;		/* keel_fpu_swaps(), in the fast loop */
+	bool swaps;		/* between load and save: entries swap XCR0, XSS or PKRU */
 	bool swap_xcr0, swap_xss, swap_pkru;
-	bool swap_tsc_aux;	/* between load and save: MSR_TSC_AUX is the guest's */
-	u64 host_tsc_aux;
+	u64 host_tsc_aux;	/* between load and save: MSR_TSC_AUX is the guest's */
 	struct keel_cet cet;
 };
 
@@ -215,15 +214,15 @@ void keel_fpu_free(struct keel_vcpu *vcpu);
 /* The guest's CPUID will have these in XCR0: room for them, or why not.  vcpu->mutex; may sleep. */
 int keel_fpu_grow(struct keel_vcpu *vcpu, u64 features);
 /* Inside kernel_fpu_begin()/end(): guest state into / out of the registers. */
-void keel_fpu_load(struct keel_vcpu *vcpu);
+void keel_fpu_load(struct keel_vcpu *vcpu);	/* also decides fpu.swaps */
 void keel_fpu_save(struct keel_vcpu *vcpu);
-/* IRQs off, around an entry (run.c) if keel_fpu_swaps(): XCR0, XSS and PKRU. */
-bool keel_fpu_swaps(struct keel_vcpu *vcpu);
+/* IRQs off, around an entry (run.c) if fpu.swaps. */
 void keel_fpu_swap_in(struct keel_vcpu *vcpu);
 void keel_fpu_swap_out(struct keel_vcpu *vcpu);
 int keel_set_xcr0(struct keel_vcpu *vcpu, u64 val);	/* 1: #GP */
 int keel_set_xss(struct keel_vcpu *vcpu, u64 val);	/* 1: #GP; guest FPU not loaded */
 void keel_fpu_set_xfd(struct keel_vcpu *vcpu, u64 val);
+void keel_fpu_set_tsc_aux(struct keel_vcpu *vcpu, u32 val);
 int keel_fpu_nm(struct keel_vcpu *vcpu);	/* preemption off since the exit; only for a guest that has fpu.xfd */
 /* For the emulator, guest FPU not loaded: 16, 32 or 64 bytes of vector register 0 to 31; a mask register; x87 and SSE. */
 void keel_fpu_read_vec(struct keel_vcpu *vcpu, unsigned int reg, void *buf, unsigned int bytes);
@@ -340,13 +339,13 @@ void keel_clock_put_wary(struct keel_vcpu *vcpu);
 /* Preemption off: the vCPU comes to this CPU, and leaves it. */
 static inline void keel_clock_load(struct keel_vcpu *vcpu, int cpu)
 {
-	if (unlikely(READ_ONCE(keel_tsc_wary)))
+	if (unlikely(data_race(keel_tsc_wary)))
 		keel_clock_load_wary(vcpu, cpu);
 }
 
 static inline void keel_clock_put(struct keel_vcpu *vcpu)
 {
-	if (unlikely(READ_ONCE(keel_tsc_wary)))
+	if (unlikely(data_race(keel_tsc_wary)))
 		keel_clock_put_wary(vcpu);
 }
 

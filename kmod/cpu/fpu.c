@@ -38,7 +38,7 @@ static struct {
 	bool xsave;
 	u64 xcr0, xss;		/* what the kernel runs with */
 	u64 features;		/* what guests may have in XCR0 */
-	u64 swapped;		/* what XSAVE and XRSTOR move for every guest: all but PKRU and tiles */
+	u32 swapped;		/* what XSAVE and XRSTOR move for every guest: all but PKRU and tiles */
 	u64 supervisor;		/* what guests may have in XSS: in MSRs that are switched one by one (cet.c), not in the area */
 	u32 mxcsr_mask;
 	bool pku, xss_msr, tsc_aux;
@@ -150,7 +150,7 @@ int __init keel_fpu_setup(void)
 		host.supervisor = ecx & CET_FEATURES;
 	}
 	read_components();
-	host.swapped = host.features & ~(u64)(XFEATURE_MASK_PKRU | XFEATURE_MASK_XTILE);
+	host.swapped = host.features & ~(XFEATURE_MASK_PKRU | XFEATURE_MASK_XTILE);
 	return 0;
 }
 
@@ -291,40 +291,55 @@ static void xfd_change(u64 from, u64 to)
 		keel_wrmsr(MSR_IA32_XFD, to);
 }
 
+static void xrstor(const struct keel_fpu *fpu)
+{
+	asm volatile("xrstor64 (%0)" : : "r" (fpu->state), "a" (fpu->swapped), "d" (0) : "memory");
+}
+
+static void xsave(const struct keel_fpu *fpu, u32 what)
+{
+	asm volatile("xsave64 (%0)" : : "r" (fpu->state), "a" (what), "d" (0) : "memory");
+}
+
 /*
  * While tiles are moved none are disabled: XRSTOR would fault, and XSAVE leave out what a guest has in them, which is still
  * there when it enables them again.
  */
-static void tiles_load_begin(struct keel_fpu *fpu)
+static noinline void load_with_tiles(struct keel_fpu *fpu)
 {
 	fpu->host_xfd = keel_rdmsr(MSR_IA32_XFD);
 	xfd_change(fpu->host_xfd, 0);
-}
-
-static void tiles_load_end(struct keel_fpu *fpu)
-{
+	xrstor(fpu);
 	xfd_change(0, fpu->xfd);
 	fpu->xfd_loaded = true;
 }
 
-/* What there is to save.  Most of the time no tiles: nobody waits for eight kilobytes of zeros then. */
-static u64 tiles_save_begin(struct keel_fpu *fpu)
+/*
+ * Most of the time there are none: nobody waits for eight kilobytes of zeros then.  And a CPU does not sleep deeply with
+ * tiles in use.
+ */
+static noinline void save_with_tiles(struct keel_fpu *fpu)
 {
-	u64 unused;
+	u32 unused;
 
 	xfd_change(fpu->xfd, 0);
 	unused = XFEATURE_MASK_XTILE & ~xgetbv(1);
-	header(fpu)->xfeatures &= ~unused;
-	return fpu->swapped & ~unused;
-}
-
-/* A CPU does not sleep deeply with tiles in use. */
-static void tiles_save_end(struct keel_fpu *fpu)
-{
+	header(fpu)->xfeatures &= ~(u64)unused;
+	xsave(fpu, fpu->swapped & ~unused);
 	if (header(fpu)->xfeatures & XFEATURE_MASK_XTILE)
 		asm volatile(".byte 0xc4,0xe2,0x78,0x49,0xc0");		/* tilerelease */
 	xfd_change(0, fpu->host_xfd);
 	fpu->xfd_loaded = false;
+}
+
+/* Will the guest run with another XCR0, XSS or PKRU than the host? */
+static bool fpu_swaps(const struct keel_vcpu *vcpu)
+{
+	const struct keel_fpu *fpu = &vcpu->fpu;
+
+	if (host.pku && ((vcpu->cr4 & X86_CR4_PKE) || (fpu->xcr0 & XFEATURE_MASK_PKRU)))
+		return true;
+	return vcpu->cr4 & X86_CR4_OSXSAVE && (fpu->xcr0 != host.xcr0 || (host.xss_msr && fpu->xss != host.xss));
 }
 
 void keel_fpu_load(struct keel_vcpu *vcpu)
@@ -339,17 +354,15 @@ void keel_fpu_load(struct keel_vcpu *vcpu)
 	if (static_cpu_has_bug(X86_BUG_FXSAVE_LEAK))
 		asm volatile("fnclex; emms; fildl %0" : : "m" (*(s32 *)fpu->state));
 	if (unlikely(has_tiles(fpu)))
-		tiles_load_begin(fpu);
-	if (host.xsave)
-		asm volatile("xrstor64 (%0)" : : "r" (fpu->state), "a" ((u32)fpu->swapped),
-			     "d" ((u32)(fpu->swapped >> 32)) : "memory");
+		load_with_tiles(fpu);
+	else if (likely(fpu->swapped))
+		xrstor(fpu);
 	else
 		asm volatile("fxrstor64 (%0)" : : "r" (fpu->state) : "memory");
-	if (unlikely(has_tiles(fpu)))
-		tiles_load_end(fpu);
+	/* None of what this depends on changes before they are saved. */
+	fpu->swaps = fpu_swaps(vcpu);
 	/* Also for a guest that is not told of RDTSCP and RDPID: not every CPU can keep it from them. */
-	fpu->swap_tsc_aux = host.tsc_aux;
-	if (fpu->swap_tsc_aux) {
+	if (host.tsc_aux) {
 		fpu->host_tsc_aux = keel_rdmsr(MSR_TSC_AUX);
 		if (fpu->host_tsc_aux != vcpu->msrs.tsc_aux)
 			keel_wrmsr(MSR_TSC_AUX, vcpu->msrs.tsc_aux);
@@ -361,22 +374,15 @@ void keel_fpu_load(struct keel_vcpu *vcpu)
 void keel_fpu_save(struct keel_vcpu *vcpu)
 {
 	struct keel_fpu *fpu = &vcpu->fpu;
-	u64 saved = fpu->swapped;
 
 	if (unlikely(has_tiles(fpu)))
-		saved = tiles_save_begin(fpu);
-	if (host.xsave)
-		asm volatile("xsave64 (%0)" : : "r" (fpu->state), "a" ((u32)saved),
-			     "d" ((u32)(saved >> 32)) : "memory");
+		save_with_tiles(fpu);
+	else if (likely(fpu->swapped))
+		xsave(fpu, fpu->swapped);
 	else
 		asm volatile("fxsave64 (%0)" : : "r" (fpu->state) : "memory");
-	if (unlikely(has_tiles(fpu)))
-		tiles_save_end(fpu);
-	if (fpu->swap_tsc_aux) {
-		if (fpu->host_tsc_aux != vcpu->msrs.tsc_aux)
-			keel_wrmsr(MSR_TSC_AUX, fpu->host_tsc_aux);
-		fpu->swap_tsc_aux = false;
-	}
+	if (host.tsc_aux && fpu->host_tsc_aux != vcpu->msrs.tsc_aux)
+		keel_wrmsr(MSR_TSC_AUX, fpu->host_tsc_aux);
 	if (unlikely(fpu->cet.used))
 		keel_cet_save(vcpu);
 }
@@ -421,16 +427,6 @@ void keel_fpu_swap_out(struct keel_vcpu *vcpu)
 	fpu->swap_pkru = fpu->swap_xss = fpu->swap_xcr0 = false;
 }
 
-/* Would swapping in do anything?  Asked once a stay in the fast loop, where none of what it depends on changes. */
-bool keel_fpu_swaps(struct keel_vcpu *vcpu)
-{
-	const struct keel_fpu *fpu = &vcpu->fpu;
-
-	if (host.pku && ((vcpu->cr4 & X86_CR4_PKE) || (fpu->xcr0 & XFEATURE_MASK_PKRU)))
-		return true;
-	return vcpu->cr4 & X86_CR4_OSXSAVE && (fpu->xcr0 != host.xcr0 || (host.xss_msr && fpu->xss != host.xss));
-}
-
 /* ------------------------------------------------------------------ XCR0, XFD */
 
 int keel_set_xcr0(struct keel_vcpu *vcpu, u64 val)
@@ -454,6 +450,13 @@ int keel_set_xss(struct keel_vcpu *vcpu, u64 val)
 		return 1;
 	vcpu->fpu.xss = val;
 	return 0;
+}
+
+void keel_fpu_set_tsc_aux(struct keel_vcpu *vcpu, u32 val)
+{
+	vcpu->msrs.tsc_aux = val;
+	if (vcpu->atomic && host.tsc_aux)	/* it is in the CPU right now */
+		keel_wrmsr(MSR_TSC_AUX, val);
 }
 
 /* The backend looks at whether there is any: keel_fpu_nm(). */

@@ -194,9 +194,7 @@ static int set_tsc_aux(const struct msr_access *a, u64 val)
 {
 	if (val >> 32)
 		return 1;
-	a->vcpu->msrs.tsc_aux = val;
-	if (a->vcpu->fpu.swap_tsc_aux)	/* it is in the CPU right now */
-		wrmsrq(MSR_TSC_AUX, val);
+	keel_fpu_set_tsc_aux(a->vcpu, val);
 	return 0;
 }
 

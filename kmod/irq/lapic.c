@@ -966,7 +966,7 @@ VCPU_IOCTL(irq_lapic_set_state)
 		return -EINVAL;
 	load_regs(apic, &s->state);
 	apic->eoi_offer = EOI_NONE;
-	apic->vapic_addr = s->vapic_addr;
+	irq_vapic_set(vcpu, s->vapic_addr);
 	apic->esr = s->esr;
 	apic->eoi_vector = s->eoi_vector;
 	apic_timer_set_state(apic, s);

@@ -20,14 +20,15 @@ VCPU_IOCTL(irq_set_vapic_addr)
 		return -EINVAL;
 	if (va->vapic_addr && keel_vcpu_read(vcpu, va->vapic_addr, &probe, 1))
 		return -EINVAL;
-	vcpu->apic->vapic_addr = va->vapic_addr;
+	irq_vapic_set(vcpu, va->vapic_addr);
 	irq_apicv_check(vcpu);
 	return 0;
 }
 
-bool irq_vapic_used(struct keel_vcpu *vcpu)
+void irq_vapic_set(struct keel_vcpu *vcpu, u64 addr)
 {
-	return vcpu->apic && vcpu->apic->vapic_addr;
+	vcpu->apic->vapic_addr = addr;
+	vcpu->vapic = addr;
 }
 
 void irq_vapic_enter(struct keel_vcpu *vcpu)
