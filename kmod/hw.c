@@ -75,7 +75,7 @@ bool __keel_hw_arrive(struct keel_vcpu *vcpu)
 	return true;
 }
 
-void __keel_hw_leave(struct keel_vcpu *vcpu)
+void keel_hw_leave(struct keel_vcpu *vcpu)
 {
 	if (!vcpu->arrived)
 		return;

@@ -61,7 +61,7 @@ struct keel_hw_caps {
 	OP(vcpu_init, int, (struct keel_vcpu *))					\
 	OP(vcpu_destroy, void, (struct keel_vcpu *))					\
 	OP(vcpu_reset, void, (struct keel_vcpu *, bool init))				\
-	/* Preemption off: this vCPU will run on / leaves this CPU. */			\
+	/* Preemption off: this vCPU will run on this CPU; it leaves it, which is told only where it is shared. */	\
 	OP(load, void, (struct keel_vcpu *, int cpu))					\
 	OP(put, void, (struct keel_vcpu *))						\
 	/* Preemption off, once per stay in the fast loop: save host state not switched per entry. */ \
@@ -172,12 +172,7 @@ static __always_inline bool keel_hw_arrive(struct keel_vcpu *vcpu)
 	return !keel_hw_shared() || __keel_hw_arrive(vcpu);
 }
 
-void __keel_hw_leave(struct keel_vcpu *vcpu);
-static __always_inline void keel_hw_leave(struct keel_vcpu *vcpu)
-{
-	if (keel_hw_shared())
-		__keel_hw_leave(vcpu);
-}
+void keel_hw_leave(struct keel_vcpu *vcpu);
 
 extern struct keel_ops svm_ops, vmx_ops;
 

@@ -32,6 +32,15 @@ static __always_inline void vcpu_load_on(struct keel_vcpu *vcpu, int cpu)
 		keel_request(KEEL_REQ_STEAL, vcpu);
 }
 
+static __always_inline void vcpu_leave_cpu(struct keel_vcpu *vcpu)
+{
+	keel_clock_put(vcpu);
+	if (keel_hw_shared()) {
+		keel_call(put, vcpu);
+		keel_hw_leave(vcpu);
+	}
+}
+
 static void vcpu_sched_in(struct preempt_notifier *pn, int cpu)
 {
 	struct keel_vcpu *vcpu = container_of(pn, struct keel_vcpu, pn);
@@ -47,9 +56,7 @@ static void vcpu_sched_out(struct preempt_notifier *pn, struct task_struct *next
 	if (task_is_running(current))	/* else it sleeps by its own will */
 		WRITE_ONCE(vcpu->preempted, current);
 	vcpu->stat.preemptions++;
-	keel_clock_put(vcpu);
-	keel_call(put, vcpu);
-	keel_hw_leave(vcpu);
+	vcpu_leave_cpu(vcpu);
 }
 
 static struct preempt_ops vcpu_preempt_ops = {
@@ -69,9 +76,7 @@ static __always_inline void vcpu_load(struct keel_vcpu *vcpu)
 static __always_inline void vcpu_put(struct keel_vcpu *vcpu)
 {
 	preempt_disable();
-	keel_clock_put(vcpu);
-	keel_call(put, vcpu);
-	keel_hw_leave(vcpu);
+	vcpu_leave_cpu(vcpu);
 	preempt_notifier_unregister(&vcpu->pn);
 	WRITE_ONCE(vcpu->cpu, -1);
 	preempt_enable();

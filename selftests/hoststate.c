@@ -8,6 +8,7 @@
 #include <sched.h>
 #include <asm/ldt.h>
 #include <asm/prctl.h>
+#include <sys/wait.h>
 #include <sys/syscall.h>
 
 FIXTURE(hoststate) {
@@ -265,6 +266,47 @@ TEST_F(hoststate, tsc_aux)
 	vcpu_long(self->v, aux_guest, 0);
 	vcpu_done(self->v);
 	EXPECT_EQ(0, guest_var(self->vm, aux_seen));
+}
+
+/* ---- ports that the thread may use: their bitmap is behind the TSS, whose limit a VMX exit cuts down ---- */
+
+#define PORT	0x80		/* sys/io.h has names that guests have, too */
+
+static void use_port(void)
+{
+	asm volatile("outb %%al, $0x80" : : "a" (0));	/* PORT; a signal, if it may not */
+}
+
+TEST_F(hoststate, ports)
+{
+	int i;
+
+	if (syscall(SYS_ioperm, PORT, 1, 1))
+		SKIP(return, "this kernel gives no ports to processes");
+	use_port();
+	vcpu_long(self->v, exits_guest, 0);
+	for (i = 0; i < 12; i++) {
+		/* it has the port, is given it after a run without, and gives it back after one with it */
+		bool has = i % 4 != 2;
+
+		ASSERT_EQ(0, syscall(SYS_ioperm, PORT, 1, has));
+		EXPECT_EQ(i, vcpu_sync(self->v));
+		if (has)
+			use_port();
+	}
+	/* others come and go meanwhile */
+	for (; i < 24; i++) {
+		pid_t pid = must(fork());
+
+		if (!pid) {
+			use_port();
+			_exit(0);
+		}
+		EXPECT_EQ(i, vcpu_sync(self->v));
+		use_port();
+		waitpid(pid, &pid, 0);
+		EXPECT_EQ(0, pid);
+	}
 }
 
 TEST_HARNESS_MAIN

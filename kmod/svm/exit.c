@@ -25,7 +25,7 @@ static void svm_begin_ldt(struct svm_vcpu *svm)
 	loadsegment(es, 0);
 }
 
-static void svm_end_ldt(struct svm_vcpu *svm)
+static noinline void svm_end_ldt(struct svm_vcpu *svm)
 {
 	keel_load_ldt();
 	if (svm->host_ds)
@@ -65,11 +65,13 @@ static void svm_flush_regs(struct svm_vcpu *svm)
 	struct vmcb_save_area *s = &svm->vmcb->save;
 	struct keel_vcpu *vcpu = &svm->vcpu;
 
-	if (vcpu->dirty & BIT(KEEL_RIP))
+	u32 dirty = vcpu->dirty;
+
+	if (dirty & BIT(KEEL_RIP))
 		s->rip = vcpu->regs[KEEL_RIP];
-	if (vcpu->dirty & BIT(KEEL_RSP))
+	if (dirty & BIT(KEEL_RSP))
 		s->rsp = vcpu->regs[KEEL_RSP];
-	if (vcpu->dirty & BIT(KEEL_LAZY_RFLAGS)) {
+	if (dirty & BIT(KEEL_LAZY_RFLAGS)) {
 		/* Of these flags: others may have been set since the step was asked for. */
 		svm->step_tf = vcpu->rflags & X86_EFLAGS_TF;
 		s->rflags = vcpu->rflags | (svm->step ? X86_EFLAGS_TF : 0);
@@ -109,7 +111,9 @@ void svm_enter(struct keel_vcpu *vcpu)
 		c->int_ctl = (c->int_ctl & ~V_TPR_MASK) | tpr;
 		svm_touch(svm, CLEAN_INTR);
 	}
-	svm_assign_asid(svm);
+	c->tlb_ctl = TLB_CONTROL_DO_NOTHING;
+	if (unlikely(!svm_keeps_asid(svm)))
+		svm_assign_asid(svm);
 	c->clean = svm->clean;
 
 	svm_switch(svm, svm_host_save_pa());
@@ -122,10 +126,7 @@ void svm_enter(struct keel_vcpu *vcpu)
 	vcpu->cr2 = s->cr2;
 	vcpu->regs[KEEL_RIP] = s->rip;
 	vcpu->rflags = s->rflags;
-	/* What the guest changes only through us, and what most exits look at. */
-	vcpu->avail = BIT(KEEL_LAZY_CR4) | BIT(KEEL_RIP) | BIT(KEEL_LAZY_RFLAGS);
-	if (unlikely(!keel_hw.two_dim))
-		vcpu->avail |= BIT(KEEL_LAZY_CR0) | BIT(KEEL_LAZY_CR3);
+	vcpu->avail = svm_has.kept;
 	if (unlikely(svm->step))
 		vcpu->avail &= ~BIT(KEEL_LAZY_RFLAGS);	/* TF may be ours */
 	c->event_inj = 0;
@@ -400,6 +401,21 @@ static noinline void svm_trace_exit(struct svm_vcpu *svm, unsigned int slot)
 	trace_keel_exit(&svm->vcpu, slot, svm_exits[slot].name, c->exit_info_1, c->exit_info_2);
 }
 
+static noinline void svm_watch(struct svm_vcpu *svm)
+{
+	struct vmcb_control_area *c = &svm->vmcb->control;
+	struct keel_vcpu *vcpu = &svm->vcpu;
+
+	if (svm_in_shadow(c) | svm->in_shadow)
+		svm_keep_shadow(svm);
+	if (svm->step && svm_exit_code(c) != SVM_EXIT_EXCP_BASE + X86_TRAP_DB)
+		svm_step_end(svm);
+	if (svm->iret_started && keel_reg(vcpu, KEEL_RIP) != svm->iret_rip) {
+		svm_set_nmi_mask(vcpu, false);
+		keel_request(KEEL_REQ_EVENT, vcpu);
+	}
+}
+
 int svm_exit_fast(struct keel_vcpu *vcpu)
 {
 	struct svm_vcpu *svm = to_svm(vcpu);
@@ -409,14 +425,8 @@ int svm_exit_fast(struct keel_vcpu *vcpu)
 	if (trace_keel_exit_enabled())
 		svm_trace_exit(svm, slot);
 	keel_count_exit(&vcpu->stat, slot);
-	if (unlikely(svm_in_shadow(c) | svm->in_shadow))
-		svm_keep_shadow(svm);
-	if (unlikely(svm->step) && slot != SVM_EXIT_EXCP_BASE + X86_TRAP_DB)
-		svm_step_end(svm);
-	if (unlikely(svm->iret_started) && keel_reg(vcpu, KEEL_RIP) != svm->iret_rip) {
-		svm_set_nmi_mask(vcpu, false);
-		keel_request(KEEL_REQ_EVENT, vcpu);
-	}
+	if (unlikely(svm_in_shadow(c) || svm->watched))
+		svm_watch(svm);
 	if (unlikely(c->exit_int_info & SVM_EXITINTINFO_VALID))
 		svm_requeue_vectoring(svm);
 	else

@@ -44,16 +44,7 @@ static struct mmu_format npt_format __ro_after_init = {
 	.host_write	= _PAGE_SOFTW1,
 };
 
-struct svm_cpu {
-	struct page *hsave;	/* the CPU's own host save area, MSR_VM_HSAVE_PA; shared: the VMCB that flushes */
-	struct page *host;	/* VMSAVE's picture of the host, for the VMLOAD after an exit */
-	u64 asid_generation;	/* starts at 1; 0 is a vCPU's "none" */
-	u32 asid_next;
-	u64 tsc_ratio;		/* in MSR_AMD64_TSC_RATIO, 0: unknown */
-	u64 tsc_found;		/* shared: what was there before, 0: still is */
-	bool enabled;		/* EFER.SVME was set by us */
-};
-static DEFINE_PER_CPU(struct svm_cpu, svm_cpu);
+DEFINE_PER_CPU(struct svm_cpu, svm_cpu);
 
 DEFINE_PER_CPU(phys_addr_t, svm_host_pa);
 
@@ -172,9 +163,8 @@ void svm_cpu_disable(bool shared)
 }
 
 /*
- * Before an entry.  Four cases: same CPU, same generation: keep the id.  Moved to another CPU, or the
- * generation went by, or the guest asked for a flush (generation 0): take the next id, under which
- * nothing is cached yet.  Ids used up: start a new generation and have VMRUN flush all of them.  Beside kvm_amd the last two
+ * Before an entry.  Moved to another CPU, or the generation went by, or the guest asked for a flush
+ * (generation 0): take the next id, under which nothing is cached yet.  Ids used up: start a new generation and have VMRUN flush all of them.  Beside kvm_amd the last two
  * are a flush of the one id.
  */
 void svm_assign_asid(struct svm_vcpu *svm)
@@ -183,9 +173,6 @@ void svm_assign_asid(struct svm_vcpu *svm)
 	struct vmcb_control_area *c = &svm->vmcb->control;
 	int cpu = smp_processor_id();
 
-	c->tlb_ctl = TLB_CONTROL_DO_NOTHING;
-	if (likely(svm->asid_cpu == cpu && svm->asid_generation == sc->asid_generation))
-		return;
 	if (keel_hw_shared()) {
 		svm->asid = svm_shared_asid();
 		c->tlb_ctl = svm_flush_one();
@@ -368,6 +355,9 @@ int svm_setup(struct keel_ops *ops, const char **why)
 	 * host does not survive.  Of keel's own tables the CPU sees no such change without a flush.
 	 */
 	caps->two_dim = npt && boot_cpu_has(X86_FEATURE_NPT) && !boot_cpu_has_bug(X86_BUG_AMD_TLB_MMATCH);
+	svm_has.kept = BIT(KEEL_LAZY_CR4) | BIT(KEEL_RIP) | BIT(KEEL_LAZY_RFLAGS);
+	if (!caps->two_dim)
+		svm_has.kept |= BIT(KEEL_LAZY_CR0) | BIT(KEEL_LAZY_CR3);
 	/* The VMCB has S_CET, SSP and ISST_ADDR where the CPU has shadow stacks.  Without nested paging our tables would need theirs. */
 	svm_has.cet = caps->two_dim && cpuid_eax(0) >= 7 && cpuid_ecx(7) & BIT(X86_FEATURE_SHSTK & 31);
 	caps->cet = svm_has.cet;
@@ -449,7 +439,7 @@ static void svm_put(struct keel_vcpu *vcpu)
 {
 	struct svm_cpu *sc;
 
-	if (!keel_hw_shared() || !vcpu->arrived)
+	if (!vcpu->arrived)
 		return;
 	sc = this_cpu_ptr(&svm_cpu);
 	svm_flush_and_leave(sc);

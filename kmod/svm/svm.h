@@ -39,13 +39,18 @@ struct svm_vcpu {
 	bool irq_window;
 	/* NMI window without hardware help: see inject.c */
 	bool nmi_masked;
-	bool iret_started;
 	u64 iret_rip;
 	u64 dr6;			/* the guest's, which a #DB that is the VMM's spoils in the VMCB */
-	bool step;			/* TF is ours */
+	union {				/* what an exit is to be looked at for, so that one look tells that there is nothing */
+		struct {
+			bool iret_started;
+			bool step;		/* TF is ours */
+			bool in_shadow;		/* the interrupt shadow, for a CPU that loses it: see inject.c */
+			bool unused;
+		};
+		u32 watched;
+	};
 	bool step_tf;			/* the guest's own TF meanwhile */
-	/* the interrupt shadow, for a CPU that loses it: see inject.c */
-	bool in_shadow;
 	bool shadow_lost;		/* it did */
 	u64 shadow_rip;
 	u64 tsc_ratio;
@@ -95,10 +100,23 @@ static inline bool svm_intercepts(struct svm_vcpu *svm, unsigned int bit)
 	return svm->vmcb->control.intercepts[bit / 32] & BIT(bit % 32);
 }
 
+/* What a CPU has. */
+struct svm_cpu {
+	struct page *hsave;	/* the CPU's own host save area, MSR_VM_HSAVE_PA; shared: the VMCB that flushes */
+	struct page *host;	/* VMSAVE's picture of the host, for the VMLOAD after an exit */
+	u64 asid_generation;	/* starts at 1; 0 is a vCPU's "none" */
+	u32 asid_next;
+	u64 tsc_ratio;		/* in MSR_AMD64_TSC_RATIO, 0: unknown */
+	u64 tsc_found;		/* shared: what was there before, 0: still is */
+	bool enabled;		/* EFER.SVME was set by us */
+};
+DECLARE_PER_CPU(struct svm_cpu, svm_cpu);
+
 /* What the CPU has, of the features of CPUID 8000000A that this room uses. */
 struct svm_features {
 	bool nrips, tsc_scale, cet;
 	u32 nr_asids;
+	u32 kept;	/* bit per keel_reg: what a guest changes only through us, and what svm_enter() reads at each exit */
 };
 extern struct svm_features svm_has;
 
@@ -109,6 +127,12 @@ const char *svm_cpu_enable(bool shared);
 void svm_cpu_disable(bool shared);
 void svm_cpu_emergency(void);
 void svm_assign_asid(struct svm_vcpu *svm);
+/* Preemption off: is the one that it had on this CPU still its own, with nothing to flush? */
+static __always_inline bool svm_keeps_asid(const struct svm_vcpu *svm)
+{
+	return svm->asid_cpu == smp_processor_id() && svm->asid_generation == this_cpu_read(svm_cpu.asid_generation);
+}
+
 void svm_restart_asids(void);
 void svm_load_tsc_ratio(struct svm_vcpu *svm);
 DECLARE_PER_CPU(phys_addr_t, svm_host_pa);	/* of VMSAVE's picture of the host */

@@ -135,12 +135,15 @@ void svm_cache_reg(struct keel_vcpu *vcpu, unsigned int reg)
 {
 	struct vmcb_save_area *s = &to_svm(vcpu)->vmcb->save;
 
+	/* The emulator's first question; and a switch is a chain of comparisons. */
+	if (reg == KEEL_RSP) {
+		vcpu->regs[KEEL_RSP] = s->rsp;
+		vcpu->avail |= BIT(KEEL_RSP);
+		return;
+	}
 	switch (reg) {
 	case KEEL_RIP:
 		vcpu->regs[KEEL_RIP] = s->rip;
-		break;
-	case KEEL_RSP:
-		vcpu->regs[KEEL_RSP] = s->rsp;
 		break;
 	case KEEL_LAZY_RFLAGS:
 		vcpu->rflags = s->rflags;

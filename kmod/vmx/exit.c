@@ -150,11 +150,16 @@ static noinline void vmx_after_exit(struct vmx_vcpu *vmx)
 static noinline void vmx_exception_exit(struct vmx_vcpu *vmx)
 {
 	if (vmx->reason != EXIT_REASON_EXCEPTION_NMI) {
-		/* The entry failed, as it does when a machine check breaks it off (SDM 26.9). */
+		/*
+		 * The entry failed because of the guest's state, and the VMCS is still to be launched (SDM 26.8); or a
+		 * machine check has broken it off (26.9).
+		 */
+		vmx->insn_error = 0;
 		if ((u16)vmx->reason == EXIT_REASON_MCE_DURING_VMENTRY)
 			keel_machine_check();
 		return;
 	}
+	vmx->launched = true;
 	vmx->intr_info = vmcs_read_here(VM_EXIT_INTR_INFO);
 	switch (vmx->intr_info & INTR_INFO_INTR_TYPE_MASK) {
 	case INTR_TYPE_NMI_INTR:
@@ -197,21 +202,18 @@ void vmx_enter(struct keel_vcpu *vcpu)
 		return;
 	}
 	vcpu->cr2 = native_read_cr2();
-	/* What the guest changes only through us. */
-	vcpu->avail = keel_hw.two_dim ? 0 : BIT(KEEL_LAZY_CR0) | BIT(KEEL_LAZY_CR3) | BIT(KEEL_LAZY_CR4);
-	vmx->insn_error = 0;
+	vcpu->avail = vmx_has.kept;
 	/*
 	 * Between the number and the sign are notes, of which a CPU makes one that nobody asked for: the guest was in an
 	 * enclave (24.9.1; a VMM may map its own for it).
 	 */
 	vmx->reason = vmcs_read_here(VM_EXIT_REASON) & (VMX_EXIT_REASONS_FAILED_VMENTRY | U16_MAX);
-	/* Refused because of the guest's state, the VMCS is still to be launched (26.8). */
-	if (likely((s32)vmx->reason >= 0))
-		vmx->launched = true;
 	vmx->idt_info = vmcs_read_here(IDT_VECTORING_INFO_FIELD);
 	vmx_save_tpr(vmx);
 	/* EXIT_REASON_EXCEPTION_NMI, which is 0, or with the sign: a failed entry. */
-	if (unlikely((s32)vmx->reason <= 0))
+	if (likely((s32)vmx->reason > 0))
+		vmx->launched = true;
+	else
 		vmx_exception_exit(vmx);
 	if (unlikely(vmx->work & VMX_EXIT_WORK))
 		vmx_after_exit(vmx);
@@ -469,16 +471,27 @@ static noinline void vmx_trace_exit(struct vmx_vcpu *vmx, unsigned int slot)
 	trace_keel_exit(&vmx->vcpu, slot, vmx_exits[slot].name, vmx->reason, vmx->idt_info);
 }
 
+static __always_inline void vmx_note_exit(struct vmx_vcpu *vmx, unsigned int slot)
+{
+	if (trace_keel_exit_enabled())
+		vmx_trace_exit(vmx, slot);
+	keel_count_exit(&vmx->vcpu.stat, slot);
+}
+
 int vmx_exit_fast(struct keel_vcpu *vcpu)
 {
 	struct vmx_vcpu *vmx = to_vmx(vcpu);
-	unsigned int slot = vmx_slot(vmx);
+	unsigned int slot = vmx->reason;
 
-	if (trace_keel_exit_enabled())
-		vmx_trace_exit(vmx, slot);
-	keel_count_exit(&vcpu->stat, slot);
-	if (unlikely(vmx->reason & VMX_EXIT_REASONS_FAILED_VMENTRY))
-		return KEEL_SLOW;	/* nothing was delivered, nothing has changed */
+	/* No row's; a failed entry's is none. */
+	if (unlikely(slot >= VMX_EXIT_SLOTS)) {
+		slot = vmx_slot(vmx);
+		if (vmx->reason & VMX_EXIT_REASONS_FAILED_VMENTRY) {
+			vmx_note_exit(vmx, slot);
+			return KEEL_SLOW;	/* nothing was delivered, nothing has changed */
+		}
+	}
+	vmx_note_exit(vmx, slot);
 	if (unlikely(vmx->idt_info & VECTORING_INFO_VALID_MASK))
 		vmx_requeue_vectoring(vmx);
 	else

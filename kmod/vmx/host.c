@@ -172,7 +172,7 @@ static unsigned long task_fs_base(void)
 {
 	u64 base;
 
-	if (boot_cpu_has(X86_FEATURE_FSGSBASE))
+	if (static_cpu_has(X86_FEATURE_FSGSBASE))
 		return rdfsbase();
 	rdmsrq(MSR_FS_BASE, base);
 	return base;
@@ -193,20 +193,50 @@ void vmx_host_debugctl(struct vmx_vcpu *vmx)
 		vmx->after_exit &= ~VMX_DEBUGCTL;
 }
 
+/* Those of @switched_msrs that mean something to the kernel. */
+static __always_inline void switch_syscall(const u64 *from, const u64 *to)
+{
+	unsigned int i;
+
+#pragma GCC unroll 3
+	for (i = 0; i < ARRAY_SIZE(host_syscall); i++)
+		if (from[i] != to[i])
+			keel_wrmsr(switched_msrs[i], to[i]);
+}
+
+/*
+ * The LDT, since selectors may be of it; selectors; then bases, which loading a selector changes: that of user mode's GS
+ * is the caller's to put back, if it is another than the guest's.
+ */
+static noinline void end_selectors(struct vmx_vcpu *vmx)
+{
+	if (keel_has_ldt())
+		keel_load_ldt();
+	if (vmx->host_ds)
+		loadsegment(ds, vmx->host_ds);
+	if (vmx->host_es)
+		loadsegment(es, vmx->host_es);
+	if (vmx->host_fs) {
+		loadsegment(fs, vmx->host_fs);
+		keel_wrmsr(MSR_FS_BASE, vmx->host_fs_base);
+	}
+	if (vmx->host_gs) {
+		load_gs_index(vmx->host_gs);
+		keel_wrmsr(MSR_KERNEL_GS_BASE, vmx->host_kernel_gs);
+	}
+}
+
 void vmx_begin(struct keel_vcpu *vcpu)
 {
 	struct vmx_vcpu *vmx = to_vmx(vcpu);
 	unsigned long base = task_fs_base();
-	unsigned int i;
 
 	/* From here to the end of this stay nobody else's VMCS becomes current. */
 	if (keel_hw_shared())
 		this_cpu_write(vmx_guarded, vmx->window);
 	keel_l1d_note();
-	savesegment(ds, vmx->host_ds);
-	savesegment(es, vmx->host_es);
-	savesegment(fs, vmx->host_fs);
-	savesegment(gs, vmx->host_gs);
+	asm volatile("mov %%ds, %0\n\tmov %%es, %1\n\tmov %%fs, %2\n\tmov %%gs, %3"
+		     : "=m" (vmx->host_ds), "=m" (vmx->host_es), "=m" (vmx->host_fs), "=m" (vmx->host_gs));
 	if (base != vmx->host_fs_base) {
 		vmx->host_fs_base = base;
 		vmcs_write(HOST_FS_BASE, base);
@@ -222,9 +252,8 @@ void vmx_begin(struct keel_vcpu *vcpu)
 	/* Without SYSCALL nothing looks at its MSRs: RDMSR and WRMSR of them exit. */
 	vmx->syscall_loaded = vcpu->efer & EFER_SCE;
 	vmx->host_syscall = found_syscall(vmx);
-	for (i = 0; vmx->syscall_loaded && i < ARRAY_SIZE(host_syscall); i++)
-		if (vmx->msr_guest[i] != vmx->host_syscall[i])
-			keel_wrmsr(switched_msrs[i], vmx->msr_guest[i]);
+	if (vmx->syscall_loaded)
+		switch_syscall(vmx->host_syscall, vmx->msr_guest);
 	vmx->host_kernel_gs = keel_rdmsr(MSR_KERNEL_GS_BASE);
 	if (vmx->msr_guest[KERNEL_GS] != vmx->host_kernel_gs)
 		keel_wrmsr(MSR_KERNEL_GS_BASE, vmx->msr_guest[KERNEL_GS]);
@@ -233,38 +262,24 @@ void vmx_begin(struct keel_vcpu *vcpu)
 void vmx_end(struct keel_vcpu *vcpu)
 {
 	struct vmx_vcpu *vmx = to_vmx(vcpu);
-	unsigned int i;
 
-	for (i = 0; vmx->syscall_loaded && i < ARRAY_SIZE(host_syscall); i++)
-		if (vmx->msr_guest[i] != vmx->host_syscall[i])
-			keel_wrmsr(switched_msrs[i], vmx->host_syscall[i]);
+	if (vmx->syscall_loaded)
+		switch_syscall(vmx->msr_guest, vmx->host_syscall);
 	if (has_tsx_ctrl && vmx->tsx_ctrl != vmx->host_tsx_ctrl)
 		keel_wrmsr(MSR_IA32_TSX_CTRL, vmx->host_tsx_ctrl);
 	vmx->msr_guest[KERNEL_GS] = keel_rdmsr(MSR_KERNEL_GS_BASE);
 
-	/* The LDT, since selectors may be of it; selectors; then bases, which loading a selector changes. */
-	if (unlikely(keel_has_ldt()))
-		keel_load_ldt();
-	if (unlikely(vmx->host_ds))
-		loadsegment(ds, vmx->host_ds);
-	if (unlikely(vmx->host_es))
-		loadsegment(es, vmx->host_es);
-	if (unlikely(vmx->host_fs)) {
-		loadsegment(fs, vmx->host_fs);
-		keel_wrmsr(MSR_FS_BASE, vmx->host_fs_base);
-	}
-	if (unlikely(vmx->host_gs)) {
-		load_gs_index(vmx->host_gs);
+	if (unlikely(keel_has_ldt() || vmx->host_selectors))
+		end_selectors(vmx);
+	if (vmx->msr_guest[KERNEL_GS] != vmx->host_kernel_gs)
 		keel_wrmsr(MSR_KERNEL_GS_BASE, vmx->host_kernel_gs);
-	} else if (vmx->msr_guest[KERNEL_GS] != vmx->host_kernel_gs) {
-		keel_wrmsr(MSR_KERNEL_GS_BASE, vmx->host_kernel_gs);
-	}
 	if (unlikely(vmx->host_debugctl & DEBUGCTL_USER))
 		keel_wrmsr(MSR_IA32_DEBUGCTLMSR,
 			   keel_rdmsr(MSR_IA32_DEBUGCTLMSR) | (vmx->host_debugctl & DEBUGCTL_USER));
-	/* An exit makes the GDT's limit 64K and the TSS's 0x67. */
+	/* An exit makes the GDT's limit 64K and the TSS's 0x67, which may be known to be so. */
 	native_load_gdt(&vmx->host_gdt);
-	invalidate_tss_limit();
+	if (!this_cpu_read(__tss_limit_invalid))
+		invalidate_tss_limit();
 	if (keel_hw_shared())
 		this_cpu_write(vmx_guarded, true);
 }

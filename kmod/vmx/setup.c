@@ -135,25 +135,21 @@ void vmx_make_current(struct vmx_vcpu *vmx, u64 found)
 		vmx_ptrld(pa);
 }
 
-static noinline void vmcs_load(struct vmx_vcpu *vmx, int cpu)
+void vmx_vmcs_load(struct vmx_vcpu *vmx, int cpu)
 {
 	struct vmx_cpu *vc = this_cpu_ptr(&vmx_cpu);
 	unsigned long flags;
 
+	if (keel_hw_shared()) {
+		vmx_shared_load(vmx, cpu);
+		return;
+	}
 	if (vmx->vmcs_cpu != cpu)
 		vmx_vmcs_forget(vmx);
 	local_irq_save(flags);
 	vc->current_vmcs = vmx;
 	vmx_make_current(vmx, VMX_NO_VMCS);
 	local_irq_restore(flags);
-}
-
-void vmx_vmcs_load(struct vmx_vcpu *vmx, int cpu)
-{
-	if (keel_hw_shared())
-		vmx_shared_load(vmx, cpu);
-	else if (unlikely(this_cpu_read(vmx_cpu.current_vmcs) != vmx))
-		vmcs_load(vmx, cpu);
 }
 
 static const char *vmx_on(struct vmx_cpu *vc)
@@ -478,6 +474,8 @@ static const char *vmx_missing(struct keel_hw_caps *caps, int *err)
 	caps->two_dim = !what && ept && !(VMX_TWO_DIM & ~vmx_has.cpu2_ctl) && !(vmx_has.cpu_ctl & SHADOW_EXITS) &&
 			!read_ept(caps);
 	caps->pdptrs = caps->two_dim;
+	if (!caps->two_dim)
+		vmx_has.kept = BIT(KEEL_LAZY_CR0) | BIT(KEEL_LAZY_CR3) | BIT(KEEL_LAZY_CR4);
 	/* Without, pages of shadow stacks would have to be so in our tables, too, and real mode is emulated. */
 	vmx_has.cet &= caps->two_dim;
 	caps->cet = vmx_has.cet;

@@ -202,9 +202,8 @@ void vmx_update_intercepts(struct keel_vcpu *vcpu)
 	vmx_block_end(block, flags);
 }
 
-void vmx_load(struct keel_vcpu *vcpu, int cpu)
+static noinline void vmcs_load(struct vmx_vcpu *vmx, int cpu)
 {
-	struct vmx_vcpu *vmx = to_vmx(vcpu);
 	bool moved = vmx->last_cpu != cpu;
 
 	vmx_vmcs_load(vmx, cpu);
@@ -216,7 +215,16 @@ void vmx_load(struct keel_vcpu *vcpu, int cpu)
 	vmx_host_cpu(vmx);
 }
 
-/* The VMCS stays current until another takes its place: most of the time the same vCPU comes back. */
+/* Most of the time the same vCPU comes back, and its VMCS is still current: it was nowhere else. */
+void vmx_load(struct keel_vcpu *vcpu, int cpu)
+{
+	struct vmx_vcpu *vmx = to_vmx(vcpu);
+
+	if (keel_hw_shared() || unlikely(this_cpu_read(vmx_cpu.current_vmcs) != vmx))
+		vmcs_load(vmx, cpu);
+}
+
+/* The VMCS stays current until another takes its place. */
 void vmx_put(struct keel_vcpu *vcpu)
 {
 }

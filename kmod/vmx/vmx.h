@@ -67,7 +67,12 @@ struct vmx_vcpu {
 	const u64 *host_syscall;	/* the first three as they were before: constants, or what was found */
 	u64 found_syscall[3];
 	bool syscall_loaded;		/* between begin and end: the first three are in the CPU */
-	u16 host_ds, host_es, host_fs, host_gs;
+	union {				/* the task's; nearly always none */
+		struct {
+			u16 host_ds, host_es, host_fs, host_gs;
+		};
+		u64 host_selectors;
+	};
 	u64 host_debugctl;		/* before the last entry */
 	u64 host_umwait;
 	u64 tsx_ctrl, host_tsx_ctrl;	/* what the guest is to run with; what was there before, if that is not the same */
@@ -101,6 +106,7 @@ struct vmx_features {
 	u32 revision;			/* first word of VMXON regions and VMCSs */
 	u32 pin_ctl, cpu_ctl, cpu2_ctl, exit_ctl, entry_ctl;
 	u64 cr4_fixed0;			/* CR4 bits that must be 1 in VMX operation */
+	u32 kept;			/* bit per keel_reg: what a guest changes only through us */
 	bool ept_ad, invept_single, pml, apicv, posted;
 	bool global_ctrl;		/* entries and exits can load PERF_GLOBAL_CTRL */
 	bool cet;			/* and S_CET, SSP and the table of SSPs */
