@@ -309,4 +309,39 @@ TEST_F(hoststate, ports)
 	}
 }
 
+/* ---- what the CPU makes of memory ---- */
+
+#define MSR_PAT		0x277
+#define PAT_ALL_UC	0
+
+static void pat_guest(u64 arg)
+{
+	wrmsr(MSR_PAT, PAT_ALL_UC);
+	guest_eq(rdmsr(MSR_PAT), PAT_ALL_UC);
+	guest_done(0);
+}
+
+/* A guest's types are not the host's. */
+TEST_F(hoststate, pat)
+{
+	u64 before, after;
+	cpu_set_t set;
+	int fd;
+
+	CPU_ZERO(&set);
+	CPU_SET(0, &set);
+	must(sched_setaffinity(0, sizeof(set), &set));
+	system("modprobe -q msr");
+	fd = open("/dev/cpu/0/msr", O_RDONLY);
+	if (fd < 0)
+		SKIP(return, "no /dev/cpu/0/msr");
+	ASSERT_EQ(8, pread(fd, &before, 8, MSR_PAT));
+	vcpu_long(self->v, pat_guest, 0);
+	vcpu_done(self->v);
+	ASSERT_EQ(8, pread(fd, &after, 8, MSR_PAT));
+	EXPECT_EQ(before, after);
+	EXPECT_NE(PAT_ALL_UC, after);
+	close(fd);
+}
+
 TEST_HARNESS_MAIN

@@ -453,6 +453,9 @@ static const struct vmx_exit {
 	/* What TDX has; CPUs with it exit whatever the controls say, and older headers have no names for these. */
 	[76]			= { BOTH(vmx_ud), "seamcall" },
 	[77]			= { BOTH(vmx_ud), "tdcall" },
+	/* So do those with RDMSR and WRMSRNS of a number in the instruction, of which no guest is told. */
+	[84]			= { BOTH(vmx_ud), "rdmsr_imm" },
+	[85]			= { BOTH(vmx_ud), "wrmsrns_imm" },
 };
 
 const char *vmx_exit_name(unsigned int slot)

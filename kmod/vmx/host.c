@@ -140,6 +140,10 @@ void vmx_host_constant(void)
 	rdmsrq(MSR_IA32_SYSENTER_EIP, val);
 	vmcs_write(HOST_IA32_SYSENTER_EIP, val);
 	vmcs_write(HOST_IA32_EFER, host_efer);
+	if (vmx_has.exit_ctl & VM_EXIT_LOAD_IA32_PAT) {
+		rdmsrq(MSR_IA32_CR_PAT, val);
+		vmcs_write(HOST_IA32_PAT, val);
+	}
 	if (keel_hw.cet) {
 		/* The kernel's branch tracking; it has no shadow stacks of its own. */
 		rdmsrq(MSR_IA32_S_CET, val);

@@ -333,10 +333,10 @@ static const struct {
 	  SECONDARY_EXEC_ENABLE_PML | SECONDARY_EXEC_ENABLE_USR_WAIT_PAUSE | SECONDARY_EXEC_ENCLS_EXITING | VMX_APICV,
 	  0, &vmx_has.cpu2_ctl },
 	[ROW_EXIT] = { MSR_IA32_VMX_TRUE_EXIT_CTLS, "exit controls",
-	  VM_EXIT_HOST_ADDR_SPACE_SIZE | VM_EXIT_LOAD_IA32_EFER, VM_EXIT_ACK_INTR_ON_EXIT,
+	  VM_EXIT_HOST_ADDR_SPACE_SIZE | VM_EXIT_LOAD_IA32_EFER, VM_EXIT_ACK_INTR_ON_EXIT | VM_EXIT_LOAD_IA32_PAT,
 	  VM_EXIT_LOAD_CET_STATE | VM_EXIT_LOAD_IA32_PERF_GLOBAL_CTRL, &vmx_has.exit_ctl },
 	[ROW_ENTRY] = { MSR_IA32_VMX_TRUE_ENTRY_CTLS, "entry controls",
-	  VM_ENTRY_LOAD_DEBUG_CONTROLS | VM_ENTRY_LOAD_IA32_EFER, 0,
+	  VM_ENTRY_LOAD_DEBUG_CONTROLS | VM_ENTRY_LOAD_IA32_EFER, VM_ENTRY_LOAD_IA32_PAT,
 	  VM_ENTRY_LOAD_CET_STATE | VM_ENTRY_LOAD_IA32_PERF_GLOBAL_CTRL, &vmx_has.entry_ctl },
 };
 
@@ -411,6 +411,18 @@ static const char *read_controls(void)
 	return NULL;
 }
 
+/*
+ * Of devices' memory the guest's PAT decides with EPT's type.  Tables of ours, in place of the guest's, mean by the host's
+ * what they say.
+ */
+static void use_pat(bool two_dim)
+{
+	if (two_dim && vmx_has.entry_ctl & VM_ENTRY_LOAD_IA32_PAT && vmx_has.exit_ctl & VM_EXIT_LOAD_IA32_PAT)
+		return;
+	vmx_has.entry_ctl &= ~VM_ENTRY_LOAD_IA32_PAT;
+	vmx_has.exit_ctl &= ~VM_EXIT_LOAD_IA32_PAT;
+}
+
 /* Without EPT, or without real mode in it, the guest's page tables are shadowed and its real mode is emulated. */
 static void use_shadow(struct keel_hw_caps *caps)
 {
@@ -481,6 +493,7 @@ static const char *vmx_missing(struct keel_hw_caps *caps, int *err)
 	caps->cet = vmx_has.cet;
 	if (!what && !caps->two_dim)
 		use_shadow(caps);
+	use_pat(caps->two_dim);
 	if (!what)
 		return NULL;
 	snprintf(text, sizeof(text), "this CPU's VMX lacks something that keel needs: %s", what);

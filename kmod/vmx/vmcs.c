@@ -488,6 +488,7 @@ static const struct {
 	{ MSR_FS_BASE, GUEST_FS_BASE },
 	{ MSR_GS_BASE, GUEST_GS_BASE },
 	{ MSR_IA32_DEBUGCTLMSR, GUEST_IA32_DEBUGCTL },
+	{ MSR_IA32_CR_PAT, GUEST_IA32_PAT },
 	/* What asks for these is told before where there are none. */
 	{ MSR_IA32_S_CET, GUEST_S_CET },
 	{ MSR_IA32_INT_SSP_TAB, GUEST_INTR_SSP_TABLE },
@@ -498,6 +499,8 @@ static u32 msr_field(u32 msr)
 {
 	unsigned int i;
 
+	if (msr == MSR_IA32_CR_PAT && !(vmx_has.entry_ctl & VM_ENTRY_LOAD_IA32_PAT))
+		return 0;
 	for (i = 0; i < ARRAY_SIZE(vmcs_msrs); i++)
 		if (vmcs_msrs[i].msr == msr)
 			return vmcs_msrs[i].field;

@@ -334,7 +334,7 @@ int vmx_exit_fast(struct keel_vcpu *vcpu);
 int vmx_exit_slow(struct keel_vcpu *vcpu);
 u64 vmx_next_rip(struct keel_vcpu *vcpu);
 void vmx_hypercall_insn(u8 insn[3]);
-#define VMX_EXIT_SLOTS	79
+#define VMX_EXIT_SLOTS	87
 const char *vmx_exit_name(unsigned int slot);
 
 /*
