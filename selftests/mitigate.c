@@ -102,6 +102,8 @@ static void spin_guest(u64 ticks)
 	guest_done(0);
 }
 
+#define SPEC_CTRL_UNKNOWN	(1UL << 20)	/* the emulated CPU takes anything */
+
 static void spec_guest(u64 turns)
 {
 	u32 r[4];
@@ -114,6 +116,9 @@ static void spec_guest(u64 turns)
 		guest_eq(rdmsr_try(MSR_IA32_SPEC_CTRL, &v), NO_FAULT);
 		guest_eq(v, SPEC_CTRL_SSBD);
 		guest_sync(0);
+		guest_eq(wrmsr_try(MSR_IA32_SPEC_CTRL, SPEC_CTRL_SSBD | SPEC_CTRL_UNKNOWN), NO_FAULT);
+		guest_sync(1);
+		guest_eq(wrmsr_try(MSR_IA32_SPEC_CTRL, SPEC_CTRL_SSBD), NO_FAULT);
 	}
 }
 
@@ -221,12 +226,17 @@ TEST_F(mitigate, spec_ibrs)
 
 TEST_F(mitigate, spec_switch)
 {
-	u64 before, spec;
+	u64 before, spec, val;
 
 	DUE("spec_switch");
 	begin(self, spec_guest, TURNS);
 	spec = host_msr(MSR_IA32_SPEC_CTRL);
-	vcpu_sync(self->v);
+	EXPECT_EQ(0, vcpu_sync(self->v));
+	/* Whatever a guest has there, its VMM is told what it may set. */
+	EXPECT_EQ(1, vcpu_sync(self->v));
+	EXPECT_EQ(1, vcpu_get_msr(self->v, MSR_IA32_SPEC_CTRL, &val));
+	EXPECT_EQ(SPEC_CTRL_SSBD, val);
+	EXPECT_EQ(1, vcpu_set_msr(self->v, MSR_IA32_SPEC_CTRL, val));
 	before = count(N_SPEC_CTRL);
 	vcpu_sync(self->v);
 	EXPECT_LE(2 * TURNS, count(N_SPEC_CTRL) - before);

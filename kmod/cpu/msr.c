@@ -355,9 +355,12 @@ static void write_spec_ctrl(struct keel_vcpu *vcpu, u64 val)
 
 static int get_spec_ctrl(const struct msr_access *a, u64 *val)
 {
-	if (!a->host && !spec_ctrl_allowed(a))
+	u64 allowed = spec_ctrl_allowed(a);
+
+	if (!a->host && !allowed)
 		return 1;
-	*val = spec_ctrl(a->vcpu);
+	/* What is its own may have bits that keel does not know.  VMMs are told what they may set again. */
+	*val = spec_ctrl(a->vcpu) & (a->host ? allowed : ~0ULL);
 	return 0;
 }
 
