@@ -1006,4 +1006,61 @@ TEST(step_of_another_state)
 	vm_free(vm);
 }
 
+/* ---- a #DB that the CPU owes the guest belongs to the state: no more, no less ---- */
+
+static u64 trap_dr6;
+
+static void trap_handler(struct guest_frame *f)
+{
+	steps++;
+	asm volatile("mov %%dr6, %0" : "=r"(trap_dr6));
+	asm volatile("mov %0, %%dr6" :: "r"(0xffff0ff0UL));
+}
+
+static void trapped_guest(u64 arg)
+{
+	guest_on(1, trap_handler);
+	guest_sync(0);
+	asm volatile("nop; nop; nop" ::: "memory");
+	guest_sync(steps);
+}
+
+TEST(traps)
+{
+	struct vm *vm = vm_new(VM_PLAIN);
+	struct vcpu *v = vcpu_new(vm, 0);
+	static struct blob without, with;
+	struct keel_state_events *e;
+	struct keel_state arg;
+	u32 id;
+
+	vcpu_long(v, trapped_guest, 0);
+	ASSERT_EQ(0, vcpu_sync(v));
+	vcpu_settle(v);
+	id = snapshot(vm);
+	ASSERT_EQ(0, state_get(vm, &without, &arg));
+	e = section(&without, KEEL_SECTION_EVENTS, 0);
+	EXPECT_EQ(0, e->traps);
+	memcpy(&with, &without, sizeof(with));
+	e = section(&with, KEEL_SECTION_EVENTS, 0);
+	e->traps = 1 << 13;
+	EXPECT_EQ(-EINVAL, state_set(vm, &with, 0, &arg));
+	e->traps = 1 << 12 | 1;
+	if (state_set(vm, &with, 0, &arg)) {
+		EXPECT_EQ(KEEL_SECTION_EVENTS, arg.section.id);
+		vm_free(vm);
+		SKIP(return, "this CPU tells nothing of traps");
+	}
+	ASSERT_EQ(0, state_get(vm, &without, &arg));
+	EXPECT_STREQ("", difference(&with, &without));
+	/* What is owed is not owed any more to the guest that was reset. */
+	ASSERT_EQ(0, reset_to(vm, id, 0, NULL));
+	ASSERT_EQ(0, vcpu_sync(v));
+	ASSERT_EQ(0, reset_to(vm, id, 0, NULL));
+	ASSERT_EQ(0, state_set(vm, &with, 0, &arg));
+	EXPECT_EQ(1, vcpu_sync(v));
+	EXPECT_EQ(1, guest_var(vm, trap_dr6) & 0xf);
+	vm_free(vm);
+}
+
 TEST_HARNESS_MAIN

@@ -233,9 +233,12 @@ struct keel_state_events {
 	__u8 sipi_vector;
 	__u8 pending;		/* KEEL_PENDING_*: exits that are due */
 	__u8 debug_vector;	/* of KVM_EXIT_DEBUG */
-	__u8 reserved[3];
+	__u8 reserved;
+	__u16 traps;		/* Intel's: KEEL_TRAPS, that the CPU owes the guest a #DB for; else 0 */
 	__u64 debug_dr6;
 };
+
+#define KEEL_TRAPS		0x500f	/* breakpoints 0 to 3; bit 12, an enabled one; bit 14, a step.  SDM vol. 3 25.4.2 */
 
 #define KEEL_PENDING_SHUTDOWN	(1U << 0)
 #define KEEL_PENDING_DEBUG	(1U << 1)

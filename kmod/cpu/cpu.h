@@ -174,6 +174,8 @@ struct keel_cet {	/* control-flow enforcement: MSRs that no entry and no exit sw
 
 /* The shadow stack pointer, to the backend's get_msr and set_msr and to keel_cet_*_msr(): a number that no MSR has. */
 #define KEEL_MSR_SSP		(~0U)
+/* The traps that the CPU owes the guest a #DB for, where it says so */
+#define KEEL_MSR_TRAPS		(~1U)
 
 #define KEEL_NR_CET_MSRS	7
 extern const u32 keel_cet_msrs[KEEL_NR_CET_MSRS];	/* KEEL_MSRS_CET */

@@ -501,6 +501,7 @@ VCPU_IOCTL(keel_events_get_state)
 	struct keel_state_events *s = buf;
 	struct keel_events *q = &vcpu->ev;
 	unsigned int i;
+	u64 traps;
 
 	nmis_collect(vcpu);
 	event_to_state(&s->exception, &q->exception);
@@ -511,6 +512,8 @@ VCPU_IOCTL(keel_events_get_state)
 	s->nmi_pending = q->nmi_pending;
 	s->nmi_masked = keel_call(get_nmi_mask, vcpu);
 	s->shadow = keel_call(get_shadow, vcpu);
+	if (!keel_call(get_msr, vcpu, KEEL_MSR_TRAPS, &traps))
+		s->traps = traps & KEEL_TRAPS;
 	s->smm = vcpu->smm;
 	s->smm_in_nmi = vcpu->smm_in_nmi;
 	s->smi_pending = READ_ONCE(vcpu->smi_pending);
@@ -528,11 +531,14 @@ VCPU_IOCTL(keel_events_get_state)
 static bool state_events_valid(struct keel_vcpu *vcpu, const struct keel_state_events *s)
 {
 	const u8 flags = s->nmi_masked | s->smm | s->smm_in_nmi | s->smi_pending;
+	u64 traps;
 
 	if (!state_event_valid(&s->exception, true) || !state_event_valid(&s->injected, false))
 		return false;
 	if (s->user_vector < -1 || s->user_vector > 255 || s->nmi_pending > 2 || flags > 1 ||
-	    memchr_inv(s->reserved, 0, sizeof(s->reserved)) || s->shadow & ~(KVM_X86_SHADOW_INT_STI | KVM_X86_SHADOW_INT_MOV_SS) || s->mp_events & ~3U)
+	    s->reserved || s->shadow & ~(KVM_X86_SHADOW_INT_STI | KVM_X86_SHADOW_INT_MOV_SS) || s->mp_events & ~3U)
+		return false;
+	if (s->traps && (s->traps & ~KEEL_TRAPS || keel_call(get_msr, vcpu, KEEL_MSR_TRAPS, &traps)))
 		return false;
 	if (s->pending & ~(KEEL_PENDING_SHUTDOWN | KEEL_PENDING_DEBUG | (vcpu->apic ? KEEL_PENDING_EOI : 0)))
 		return false;
@@ -562,6 +568,7 @@ VCPU_IOCTL(keel_events_set_state)
 	q->user_vector = s->user_vector;
 	keel_call(set_nmi_mask, vcpu, s->nmi_masked);
 	keel_call(set_shadow, vcpu, s->shadow);
+	(void)keel_call(set_msr, vcpu, KEEL_MSR_TRAPS, s->traps);
 	vcpu->mp_state = s->mp_state;
 	xchg(&vcpu->mp_events, s->mp_events);	/* which others set bits of */
 	vcpu->sipi_vector = s->sipi_vector;

@@ -493,6 +493,7 @@ static const struct {
 	{ MSR_IA32_S_CET, GUEST_S_CET },
 	{ MSR_IA32_INT_SSP_TAB, GUEST_INTR_SSP_TABLE },
 	{ KEEL_MSR_SSP, GUEST_SSP },
+	{ KEEL_MSR_TRAPS, GUEST_PENDING_DBG_EXCEPTIONS },
 };
 
 static u32 msr_field(u32 msr)
