@@ -108,6 +108,7 @@ static uint64_t code_page_seen(void *env, uint64_t addr, void **host)
 static void (*leave_blocks)(void *cpu), (*enter_blocks)(void *cpu), (*others_leave)(void), (*others_go_on)(void);
 static void (*look_again)(void *cpu);
 
+#define COUNT	0x1ff	/* of cflags: so many instructions, for once, which would be forgotten */
 #define INT3	0xcc
 #define CPL	3
 
@@ -136,7 +137,7 @@ static void *translate_unchanged(void *cpu, uint64_t pc, uint64_t cs_base, uint3
 		if (!seen.at)
 			break;
 		if (!memcmp(seen.was, seen.at, seen.n)) {
-			if (settled == pc || (flags & CPL) || !has_breakpoint(block, cs_base, flags))
+			if (settled == pc || (flags & CPL) || (cflags & COUNT) || !has_breakpoint(block, cs_base, flags))
 				break;
 			forget_block(block, -1);
 			leave_blocks(cpu);
