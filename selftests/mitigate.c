@@ -7,6 +7,7 @@
  */
 #include "test.h"
 #include "beside.h"
+#include "snap.h"
 #include <elf.h>
 #include <sched.h>
 
@@ -102,7 +103,7 @@ static void spin_guest(u64 ticks)
 	guest_done(0);
 }
 
-#define SPEC_CTRL_UNKNOWN	(1UL << 20)	/* the emulated CPU takes anything */
+#define SPEC_CTRL_UNKNOWN	(1UL << 20)	/* the emulated AMD CPU takes anything */
 
 static void spec_guest(u64 turns)
 {
@@ -116,7 +117,9 @@ static void spec_guest(u64 turns)
 		guest_eq(rdmsr_try(MSR_IA32_SPEC_CTRL, &v), NO_FAULT);
 		guest_eq(v, SPEC_CTRL_SSBD);
 		guest_sync(0);
-		guest_eq(wrmsr_try(MSR_IA32_SPEC_CTRL, SPEC_CTRL_SSBD | SPEC_CTRL_UNKNOWN), NO_FAULT);
+		guest_eq(rdmsr_try(MSR_IA32_SPEC_CTRL, &v), NO_FAULT);
+		guest_eq(v, SPEC_CTRL_SSBD);
+		(void)wrmsr_try(MSR_IA32_SPEC_CTRL, SPEC_CTRL_SSBD | SPEC_CTRL_UNKNOWN);
 		guest_sync(1);
 		guest_eq(wrmsr_try(MSR_IA32_SPEC_CTRL, SPEC_CTRL_SSBD), NO_FAULT);
 	}
@@ -227,15 +230,21 @@ TEST_F(mitigate, spec_ibrs)
 TEST_F(mitigate, spec_switch)
 {
 	u64 before, spec, val;
+	u32 id;
 
 	DUE("spec_switch");
 	begin(self, spec_guest, TURNS);
 	spec = host_msr(MSR_IA32_SPEC_CTRL);
 	EXPECT_EQ(0, vcpu_sync(self->v));
+	vcpu_settle(self->v);
+	id = snapshot(self->vm);
 	/* Whatever a guest has there, its VMM is told what it may set. */
 	EXPECT_EQ(1, vcpu_sync(self->v));
 	EXPECT_EQ(1, vcpu_get_msr(self->v, MSR_IA32_SPEC_CTRL, &val));
 	EXPECT_EQ(SPEC_CTRL_SSBD, val);
+	vcpu_settle(self->v);
+	ASSERT_EQ(0, reset_to(self->vm, id, 0, NULL));
+	EXPECT_EQ(1, vcpu_sync(self->v));
 	EXPECT_EQ(1, vcpu_set_msr(self->v, MSR_IA32_SPEC_CTRL, val));
 	before = count(N_SPEC_CTRL);
 	vcpu_sync(self->v);

@@ -973,10 +973,13 @@ static long msrs_apply(struct keel_vcpu *vcpu, unsigned long arg, msr_entry_fn o
 	struct kvm_msrs __user *user = (void __user *)arg;
 	struct kvm_msr_entry few[16] __uninitialized, *entries = few;
 	long done;
+	u64 head;
 	u32 n;
 
-	if (get_user(n, &user->nmsrs))
+	/* With what is behind the number: all of it is there, or none. */
+	if (get_user(head, (u64 __user *)user))
 		return -EFAULT;
+	n = head;
 	if (n >= MSRS_PER_IOCTL)
 		return -E2BIG;
 	if (!n)
@@ -1072,7 +1075,8 @@ static long set_msrs(struct keel_vcpu *vcpu, const struct kvm_msr_entry *e, cons
 		s = state_find(s, e->index);
 		if (!s || e->reserved || state_get(vcpu, s, &now))
 			return -EINVAL;
-		if (now != e->data && keel_set_msr(vcpu, e->index, e->data, true))
+		/* Of that one not all is told. */
+		if ((now != e->data || e->index == MSR_IA32_SPEC_CTRL) && keel_set_msr(vcpu, e->index, e->data, true))
 			refused++;
 	}
 	return refused;
