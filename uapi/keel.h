@@ -238,7 +238,7 @@ struct keel_state_events {
 	__u64 debug_dr6;
 };
 
-#define KEEL_TRAPS		0x500f	/* breakpoints 0 to 3; bit 12, an enabled one; bit 14, a step.  SDM vol. 3 25.4.2 */
+#define KEEL_TRAPS		0x580f	/* breakpoints 0 to 3; bit 11, a bus lock; 12, an enabled breakpoint; 14, a step.  SDM vol. 3 25.4.2 */
 
 #define KEEL_PENDING_SHUTDOWN	(1U << 0)
 #define KEEL_PENDING_DEBUG	(1U << 1)
@@ -377,7 +377,8 @@ struct keel_snapshot {
  * alone, vCPUs and devices stay as they are.  Where writes are logged, the pages that it writes are in the dirty log.
  *	ENODEV		the VM is set up otherwise than it was
  *	ENODATA		what it would need was not kept, since there was no memory for it when keel itself wrote a page
- *	ENOSPC		dirty rings have no room for it: harvest them
+ *	ENOSPC		dirty rings have no room for it: harvest them.  Where all of them would not do, end the logging of its slots
+ *			for the reset
  * A vCPU that finds no memory to keep a page its guest writes returns from KVM_RUN with ENOMEM, and has done nothing.
  */
 struct keel_reset {

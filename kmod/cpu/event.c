@@ -496,6 +496,11 @@ static const struct { u8 bit, req; } pending_exits[] = {
 	PENDING(SHUTDOWN, TRIPLE_FAULT), PENDING(DEBUG, DEBUG), PENDING(EOI, IOAPIC_EOI),
 };
 
+static u16 traps_known(void)
+{
+	return keel_offers(X86_FEATURE_BUS_LOCK_DETECT) ? KEEL_TRAPS : KEEL_TRAPS & ~(u16)DR_BUS_LOCK;
+}
+
 VCPU_IOCTL(keel_events_get_state)
 {
 	struct keel_state_events *s = buf;
@@ -513,7 +518,7 @@ VCPU_IOCTL(keel_events_get_state)
 	s->nmi_masked = keel_call(get_nmi_mask, vcpu);
 	s->shadow = keel_call(get_shadow, vcpu);
 	if (!keel_call(get_msr, vcpu, KEEL_MSR_TRAPS, &traps))
-		s->traps = traps & KEEL_TRAPS;
+		s->traps = traps & traps_known();
 	s->smm = vcpu->smm;
 	s->smm_in_nmi = vcpu->smm_in_nmi;
 	s->smi_pending = READ_ONCE(vcpu->smi_pending);
@@ -538,7 +543,7 @@ static bool state_events_valid(struct keel_vcpu *vcpu, const struct keel_state_e
 	if (s->user_vector < -1 || s->user_vector > 255 || s->nmi_pending > 2 || flags > 1 ||
 	    s->reserved || s->shadow & ~(KVM_X86_SHADOW_INT_STI | KVM_X86_SHADOW_INT_MOV_SS) || s->mp_events & ~3U)
 		return false;
-	if (s->traps && (s->traps & ~KEEL_TRAPS || keel_call(get_msr, vcpu, KEEL_MSR_TRAPS, &traps)))
+	if (s->traps && (s->traps & ~traps_known() || keel_call(get_msr, vcpu, KEEL_MSR_TRAPS, &traps)))
 		return false;
 	if (s->pending & ~(KEEL_PENDING_SHUTDOWN | KEEL_PENDING_DEBUG | (vcpu->apic ? KEEL_PENDING_EOI : 0)))
 		return false;

@@ -541,6 +541,10 @@ int vmx_set_msr(struct keel_vcpu *vcpu, u32 msr, u64 val)
 	} else if (msr == MSR_IA32_UMWAIT_CONTROL) {
 		if (vcpu->atomic)
 			vmx_swap_umwait(vmx);
+	} else if (msr == KEEL_MSR_TRAPS) {
+		vmcs_write(GUEST_PENDING_DBG_EXCEPTIONS, val);
+		/* Whose state it gets was not in a HLT that does not exit. */
+		vmcs_write(GUEST_ACTIVITY_STATE, GUEST_ACTIVITY_ACTIVE);
 	} else if (msr == MSR_IA32_TSX_CTRL) {
 		vmx_update_tsx_ctrl(vmx);
 	} else if (msr_field(msr)) {
