@@ -6,6 +6,8 @@
 #include "test.h"
 #include "snap.h"
 
+#include <sys/time.h>
+
 static int state_set(struct vm *vm, const struct blob *b, u32 flags, struct keel_state *arg)
 {
 	*arg = (struct keel_state){ .data = (u64)b->data, .size = b->size, .flags = flags };
@@ -1002,6 +1004,97 @@ TEST(step_of_another_state)
 	must(ioctl(v->fd, KVM_SET_SIGNAL_MASK, NULL));
 	sigprocmask(SIG_SETMASK, &old, NULL);
 	ASSERT_EQ(0, reset_to(vm, id, 0, NULL));
+	EXPECT_EQ(1, vcpu_sync(v));
+	vm_free(vm);
+}
+
+/* ---- rings have to have room for the pages of logged slots, and no others ---- */
+
+#define MANY	1280UL			/* more than the ring has room for, which is the least that VMX takes */
+
+TEST(rings_of_another_slot)
+{
+	u8 *mem = mem_alloc(MANY * PAGE), *logged = mem_alloc(PAGE);
+	struct vm *vm = vm_new(VM_PLAIN);
+	struct vcpu *v;
+	u64 want;
+	u32 id, i, n;
+
+	must(vm_enable_cap(vm, KVM_CAP_DIRTY_LOG_RING, 4 * 4096));
+	v = vcpu_new(vm, 0);
+	vcpu_long(v, obedient_guest, 0);
+	madvise(mem, MANY * PAGE, MADV_NOHUGEPAGE);
+	memset(mem, 1, MANY * PAGE);
+	vm_slot(vm, 1, BASE, MANY * PAGE, mem, 0);
+	vm_slot(vm, 2, BASE + 2 * MANY * PAGE, PAGE, logged, 0);
+	want = hash(mem, MANY * PAGE);
+	id = snapshot(vm);
+	guest_var(vm, nr_orders) = 64;
+	for (i = 0; i < MANY; i += 64) {
+		for (n = 0; n < 64; n++) {
+			guest_var(vm, orders[n].page) = i + n;
+			guest_var(vm, orders[n].value) = 3;
+		}
+		vcpu_sync(v);
+		vcpu_settle(v);
+	}
+	ASSERT_EQ(0, reset_to(vm, id, KEEL_RESET_MEMORY, NULL));
+	vm_slot(vm, 2, BASE + 2 * MANY * PAGE, PAGE, logged, KVM_MEM_LOG_DIRTY_PAGES);
+	ASSERT_EQ(0, reset_to(vm, id, KEEL_RESET_MEMORY, NULL));
+	EXPECT_EQ(want, hash(mem, MANY * PAGE));
+	vm_free(vm);
+}
+
+/*
+ * ---- asleep in a HLT that does not exit, it was not when the state was taken ----
+ *
+ * VMX says at an exit that the CPU was asleep, and makes no entry to sleep with an interrupt shadow.  The lab's emulator says
+ * that it is awake, so that nothing is seen there if that is forgotten.
+ */
+
+static volatile u32 awake;
+
+static void sleepy_guest(u64 arg)
+{
+	guest_sync(0);
+	while (!awake)
+		asm volatile("sti; hlt; cli");
+	guest_sync(1);
+}
+
+static void nothing(int sig)
+{
+}
+
+TEST(asleep)
+{
+	struct itimerval soon = { .it_value.tv_usec = 200000, .it_interval.tv_usec = 200000 }, never = { };
+	struct sigaction act = { .sa_handler = nothing };
+	struct vm *vm = vm_new(VM_PLAIN);
+	struct kvm_vcpu_events e;
+	struct vcpu *v;
+	u32 id;
+
+	if (vm_enable_cap(vm, KVM_CAP_X86_DISABLE_EXITS, KVM_X86_DISABLE_EXITS_HLT)) {
+		vm_free(vm);
+		SKIP(return, "HLT exits on this machine");
+	}
+	v = vcpu_new(vm, 0);
+	vcpu_long(v, sleepy_guest, 0);
+	ASSERT_EQ(0, vcpu_sync(v));
+	vcpu_settle(v);
+	/* With an interrupt shadow no entry is made to sleep. */
+	must(ioctl(v->fd, KVM_GET_VCPU_EVENTS, &e));
+	e.flags |= KVM_VCPUEVENT_VALID_SHADOW;
+	e.interrupt.shadow = KVM_X86_SHADOW_INT_MOV_SS;
+	must(ioctl(v->fd, KVM_SET_VCPU_EVENTS, &e));
+	id = snapshot(vm);
+	sigaction(SIGALRM, &act, NULL);
+	setitimer(ITIMER_REAL, &soon, NULL);
+	EXPECT_EQ(-EINTR, xioctl(v->fd, KVM_RUN, 0));
+	setitimer(ITIMER_REAL, &never, NULL);
+	ASSERT_EQ(0, reset_to(vm, id, 0, NULL));
+	guest_var(vm, awake) = 1;
 	EXPECT_EQ(1, vcpu_sync(v));
 	vm_free(vm);
 }

@@ -66,6 +66,18 @@ static inline unsigned int keel_slot_space(const struct keel_slot *slot)
 bool keel_slot_id_valid(u32 id);
 struct keel_slot *keel_slot_find(struct keel_vm *vm, unsigned int space, u64 gfn);	/* NULL: no memory there */
 struct keel_slot *keel_vcpu_slot(struct keel_vcpu *vcpu, u64 gfn);	/* the same, remembers the last ones */
+
+/* Whose memory that is, by the VMM's address; mostly it is the slot that it was before.  slots_lock held. */
+static inline struct keel_slot *keel_slot_of_hva(struct keel_memslots *slots, unsigned long hva, struct keel_slot *last)
+{
+	struct interval_tree_node *node;
+
+	if (likely(last && hva - last->hva < last->npages << PAGE_SHIFT))
+		return last;
+	node = interval_tree_iter_first(&slots->by_hva, hva, hva);
+	return node ? container_of(node, struct keel_slot, hva_node) : NULL;
+}
+
 /* A snapshot begins or ends to keep what is in it.  VM paused, slots_lock held. */
 void keel_slot_keep(struct keel_slot *slot, bool on);
 void keel_memslots_init(struct keel_vm *vm);

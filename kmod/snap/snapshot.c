@@ -319,17 +319,6 @@ static bool slots_aliased(struct keel_vm *vm)
 	return false;
 }
 
-/* Slots do not change while there is a snapshot; mostly it is the one that it was before. */
-static struct keel_slot *slot_of(struct keel_vm *vm, unsigned long hva, struct keel_slot *last)
-{
-	struct interval_tree_node *node;
-
-	if (likely(last && hva - last->hva < last->npages << PAGE_SHIFT))
-		return last;
-	node = interval_tree_iter_first(&vm->slots.by_hva, hva, hva);
-	return node ? container_of(node, struct keel_slot, hva_node) : NULL;
-}
-
 static u64 gfn_of(const struct keel_slot *slot, unsigned long hva)
 {
 	return slot->base_gfn + ((hva - slot->hva) >> PAGE_SHIFT);
@@ -445,7 +434,7 @@ static void undo_page(struct undo *u, struct snap_page *page, unsigned int how)
 {
 	void *at;
 
-	u->slot = slot_of(u->vm, page->hva, u->slot);
+	u->slot = keel_slot_of_hva(&u->vm->slots, page->hva, u->slot);
 	at = undo_take(u, page, how);
 	if (at == MMU_NOT_WRITTEN) {
 		undo_unwritten(u, page);
@@ -601,28 +590,50 @@ static int path_intact(struct snapshot *from, struct snapshot *to, struct snapsh
 	return broken ? -ENODATA : 0;
 }
 
+/* There may be millions. */
+static void breathe(unsigned long n)
+{
+	if (n % 1024 == 0)
+		cond_resched();
+}
+
+/* Ring entries that pages take which are put back; of slots that are the same memory as if all were. */
+struct entries {
+	struct keel_vm *vm;
+	struct keel_slot *slot;
+	unsigned long n, seen;
+};
+
+static void entries_add(struct entries *e, unsigned long hva)
+{
+	e->slot = keel_slot_of_hva(&e->vm->slots, hva, e->slot);
+	if (e->vm->snaps->aliased)
+		e->n += e->vm->slots.logged;
+	else if (e->slot && e->slot->dirty)
+		e->n++;
+	breathe(++e->seen);
+}
+
 /* Pages that will be written; which is known but for what hot ones tell. */
 static bool rings_have_room(struct keel_vm *vm, struct snapshot *from, struct snapshot *to, struct snapshot *above)
 {
-	unsigned long n = 0, room;
-	struct llist_node *node;
-	struct list_head *hot;
+	struct snapshot *const ways[] = { from, to };
+	struct entries e = { .vm = vm };
+	struct snap_page *page;
 	struct snapshot *s;
+	unsigned long i, way;
 
 	if (!vm->slots.ring_entries || !vm->slots.logged)
 		return true;
-	room = keel_rings_room(vm);
-	llist_for_each(node, READ_ONCE(from->dirty.first))
-		if (++n > room)
-			return false;
-	for (s = from; s != above; s = s->parent)
-		n += s->nr_delta;
-	for (s = to; s != above; s = s->parent)
-		n += s->nr_delta;
-	list_for_each(hot, &from->hot)
-		if (++n > room)
-			return false;
-	return n <= room;
+	llist_for_each_entry(page, READ_ONCE(from->dirty.first), node)
+		entries_add(&e, page->hva);
+	list_for_each_entry(page, &from->hot, hot)
+		entries_add(&e, page->hva);
+	for (way = 0; way < ARRAY_SIZE(ways); way++)
+		for (s = ways[way]; s != above; s = s->parent)
+			for (i = 0; i < s->nr_delta; i++)
+				entries_add(&e, s->delta[i] << PAGE_SHIFT);
+	return e.n <= keel_rings_room(vm);
 }
 
 /* All that can fail with nothing changed. */
@@ -699,13 +710,6 @@ static void slots_protect(struct keel_vm *vm)
 		mmu_protect_slot(vm, slot);
 }
 
-/* There may be millions. */
-static void breathe(unsigned long n)
-{
-	if (n % 1024 == 0)
-		cond_resched();
-}
-
 /* Of the hot pages those that were written are listed; and none is hot any more, nor is its next write known. */
 static void list_hot(struct keel_vm *vm, struct snapshot *snap)
 {
@@ -716,7 +720,7 @@ static void list_hot(struct keel_vm *vm, struct snapshot *snap)
 
 	write_lock(&vm->mmu.lock);
 	list_for_each_entry_safe(page, next, &snap->hot, hot) {
-		slot = slot_of(vm, page->hva, slot);
+		slot = keel_slot_of_hva(&vm->slots, page->hva, slot);
 		if (mmu_page_written(vm, slot, gfn_of(slot, page->hva), &near))
 			page_listed(snap, page);
 		cool(page);
@@ -731,12 +735,14 @@ static int take_delta(struct keel_vm *vm, struct snapshot *snap, struct snapshot
 {
 	struct snap_page *page;
 	struct llist_node *first = READ_ONCE(snap->dirty.first);
-	unsigned long n = 0;
+	unsigned long n = 0, seen = 0;
 
 	llist_for_each_entry(page, first, node)
 		breathe(++n);
-	list_for_each_entry(page, &snap->hot, hot)
+	list_for_each_entry(page, &snap->hot, hot) {
 		n += !test_bit(PAGE_DIRTY, &page->flags);
+		breathe(++seen);
+	}
 	if (!n)
 		return 0;
 	child->delta = kvmalloc_array(n, sizeof(*child->delta), GFP_KEEP);
@@ -1001,13 +1007,16 @@ static int merge_up(struct snapshot *snap)
 			return -ENOMEM;
 		breathe(++n);
 	}
-	list_for_each_entry(page, &snap->hot, hot)
+	list_for_each_entry(page, &snap->hot, hot) {
 		if (!xa_load(&parent->pages, page->hva >> PAGE_SHIFT) &&
 		    xa_reserve(&parent->pages, page->hva >> PAGE_SHIFT, GFP_KEEP))
 			return -ENOMEM;
+		breathe(++n);
+	}
 	list_for_each_entry_safe(page, next, &snap->hot, hot) {
 		page_listed(snap, page);
 		cool(page);
+		breathe(++n);
 	}
 	for (i = 0; i < snap->nr_delta; i++) {
 		page_listed(parent, xa_load(&parent->pages, snap->delta[i]));
