@@ -238,7 +238,8 @@ struct keel_state_events {
 	__u64 debug_dr6;
 };
 
-#define KEEL_TRAPS		0x580f	/* breakpoints 0 to 3; bit 11, a bus lock; 12, an enabled breakpoint; 14, a step.  SDM vol. 3 25.4.2 */
+/* Bits 0 to 3, breakpoints; 11, a bus lock; 12, a breakpoint that is enabled; 14, a step.  SDM vol. 3 25.4.2 */
+#define KEEL_TRAPS		0x580f
 
 #define KEEL_PENDING_SHUTDOWN	(1U << 0)
 #define KEEL_PENDING_DEBUG	(1U << 1)

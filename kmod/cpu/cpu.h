@@ -174,7 +174,10 @@ struct keel_cet {	/* control-flow enforcement: MSRs that no entry and no exit sw
 
 /* The shadow stack pointer, to the backend's get_msr and set_msr and to keel_cet_*_msr(): a number that no MSR has. */
 #define KEEL_MSR_SSP		(~0U)
-/* The traps that the CPU owes the guest a #DB for, where it says so */
+/*
+ * Likewise the traps that the CPU owes the guest a #DB for, where it says so.  They are set with the state of a vCPU, which
+ * is then awake.
+ */
 #define KEEL_MSR_TRAPS		(~1U)
 
 #define KEEL_NR_CET_MSRS	7

@@ -554,7 +554,7 @@ static const struct msr_row msr_rows[] = {
 	  .offset = offsetof(struct keel_vcpu, msrs.smi_count), .valid = ~0ULL },
 	{ .first = MSR_IA32_TSC_ADJUST, .count = 1, .flags = M_FAST | M_LIST | M_NEEDS,
 	  .feature = X86_FEATURE_TSC_ADJUST, .get = get_clock, .set = set_tsc_adjust },
-	ONE(MSR_IA32_SPEC_CTRL, M_FAST | M_LIST, get_spec_ctrl, set_spec_ctrl),
+	ONE(MSR_IA32_SPEC_CTRL, M_FAST | M_LIST | M_UNTOLD, get_spec_ctrl, set_spec_ctrl),
 	ONE(MSR_IA32_PRED_CMD, M_FAST, get_none, set_pred_cmd),
 	{ .first = MSR_IA32_FLUSH_CMD, .count = 1, .flags = M_FAST | M_NEEDS | M_OFFERED, .get = get_none,
 	  .set = set_flush_cmd, .feature = X86_FEATURE_FLUSH_L1D },
@@ -1075,8 +1075,7 @@ static long set_msrs(struct keel_vcpu *vcpu, const struct kvm_msr_entry *e, cons
 		s = state_find(s, e->index);
 		if (!s || e->reserved || state_get(vcpu, s, &now))
 			return -EINVAL;
-		/* Of that one not all is told. */
-		if ((now != e->data || e->index == MSR_IA32_SPEC_CTRL) && keel_set_msr(vcpu, e->index, e->data, true))
+		if ((now != e->data || s->row->flags & M_UNTOLD) && keel_set_msr(vcpu, e->index, e->data, true))
 			refused++;
 	}
 	return refused;

@@ -17,6 +17,7 @@
 #define M_CET		BIT(9)	/* listed where guests may have what it is about */
 #define M_TSX		BIT(10)	/* does not exist, for the VMM either, where the host's CPU has no TSX_CTRL */
 #define M_IF_OFFERED	BIT(11)	/* listed where keel offers .feature */
+#define M_UNTOLD	BIT(12)	/* may have more than a VMM is told: a state sets it whatever it reads as */
 
 struct msr_access {
 	struct keel_vcpu *vcpu;

@@ -64,7 +64,6 @@ static void svm_flush_regs(struct svm_vcpu *svm)
 {
 	struct vmcb_save_area *s = &svm->vmcb->save;
 	struct keel_vcpu *vcpu = &svm->vcpu;
-
 	u32 dirty = vcpu->dirty;
 
 	if (dirty & BIT(KEEL_RIP))

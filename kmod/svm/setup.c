@@ -163,9 +163,9 @@ void svm_cpu_disable(bool shared)
 }
 
 /*
- * Before an entry.  Moved to another CPU, or the generation went by, or the guest asked for a flush
- * (generation 0): take the next id, under which nothing is cached yet.  Ids used up: start a new generation and have VMRUN flush all of them.  Beside kvm_amd the last two
- * are a flush of the one id.
+ * Before an entry that cannot keep its id.  Moved to another CPU, or the generation went by, or the guest asked for a flush
+ * (generation 0): take the next one, under which nothing is cached yet.  Ids used up: start a new generation and have VMRUN
+ * flush all of them.  Beside kvm_amd both are a flush of the one id.
  */
 void svm_assign_asid(struct svm_vcpu *svm)
 {

@@ -100,7 +100,7 @@ static inline bool svm_intercepts(struct svm_vcpu *svm, unsigned int bit)
 	return svm->vmcb->control.intercepts[bit / 32] & BIT(bit % 32);
 }
 
-/* What a CPU has. */
+/* What keel has for each CPU. */
 struct svm_cpu {
 	struct page *hsave;	/* the CPU's own host save area, MSR_VM_HSAVE_PA; shared: the VMCB that flushes */
 	struct page *host;	/* VMSAVE's picture of the host, for the VMLOAD after an exit */

@@ -25,7 +25,7 @@
  * the bytes are looked at again once the page is watched. A store whose thread
  * found the page not watched and lost its host CPU before making it comes later
  * still: where a block of a kernel's has a breakpoint, all other threads leave their
- * blocks once before its bytes are looked at.
+ * blocks once before its bytes are looked at (lab/patching is L1 doing that all the time).
  *
  * FLDENV and its like, on any CPU, clear a flag of CPU 0's without a lock (IGNNE,
  * which nobody sets), in the word that says whether it is in a guest and how:
