@@ -17,6 +17,7 @@
 # make package-test     installs, uses, upgrades and purges them in a Debian of their own
 # make libvirt-test     libvirt on keel, and live migration between two hosts
 # make matrix           builds for the kernels of three Debian releases and their flavours, and boots them where there is a machine for it
+# make qemus            the guests of check on the QEMUs of Debian's next releases, 10 and 11
 # make stress           what takes long to be sure of: CPU hotplug under running guests
 # make docs             the pictures in docs/img, from the .dot files beside them
 # make load / unload    the module, on this machine
@@ -31,7 +32,7 @@ KDIR ?= /lib/modules/$(KVER)/build
 # Two builds in one directory spoil each other: the second waits.
 kmake = mkdir -p build && flock build/.lock $(MAKE) -C $(KDIR) M=$(top)
 
-.PHONY: all clean install load unload tools examples examples-test deb docs deps demo check bench kvm-selftests shell package-test libvirt-test matrix boots stress cscope
+.PHONY: all clean install load unload tools examples examples-test deb docs deps demo check bench kvm-selftests shell package-test libvirt-test matrix boots qemus stress cscope
 all:
 	+@[ -e "$(KDIR)/Makefile" ] || { echo "no kernel build tree at '$(KDIR)': make deps, or give KVER= or KDIR="; exit 1; }
 	+@$(kmake) modules
@@ -74,5 +75,5 @@ docs: $(patsubst %.dot,%.svg,$(wildcard docs/img/*.dot))
 deb:
 	+@debian/make-debs
 
-deps demo check bench kvm-selftests shell package-test libvirt-test matrix boots stress:
+deps demo check bench kvm-selftests shell package-test libvirt-test matrix boots qemus stress:
 	+@$(lab)/$@
