@@ -545,6 +545,7 @@ VCPU_IOCTL(keel_set_regs);
 VCPU_IOCTL(keel_get_sregs);
 VCPU_IOCTL(keel_set_sregs);
 VCPU_IOCTL(keel_get_sregs2);
+VCPU_IOCTL(keel_sregs_get_state);	/* the same, with what is still to be delivered as it is */
 VCPU_IOCTL(keel_set_sregs2);
 VCPU_IOCTL(keel_sregs_set_state);	/* the same, but touches no guest memory */
 
@@ -560,6 +561,7 @@ void keel_queue_nmi(struct keel_vcpu *vcpu);	/* any context */
 /* Before entry: pick what to inject, open windows.  Fast loop safe. */
 void keel_events_deliver(struct keel_vcpu *vcpu);
 /* After exit: @ev was being delivered when the exit came; it goes in again. */
+void keel_events_settle(struct keel_vcpu *vcpu);	/* CR2, DR6: as VMMs without KVM_CAP_EXCEPTION_PAYLOAD find them */
 void keel_events_requeue(struct keel_vcpu *vcpu, const struct keel_event *ev);
 bool keel_events_pending(struct keel_vcpu *vcpu);	/* would wake a halted vCPU */
 bool keel_irq_window_open(struct keel_vcpu *vcpu);	/* IF set, no shadow, nothing in delivery */

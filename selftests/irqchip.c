@@ -415,6 +415,32 @@ TEST_F(irqchip, eoi_of_another)
 	close(resample);
 }
 
+/* An eventfd interrupts one VM: two would take its signals from each other */
+TEST_F(irqchip, eventfd_of_another)
+{
+	struct vm *vm = vm_new(VM_IRQCHIP);
+	int ev = eventfd(0, EFD_NONBLOCK), resample = eventfd(0, EFD_NONBLOCK);
+	struct kvm_irqfd fd = { .fd = ev, .gsi = 9 }, off = { .fd = ev, .gsi = 9, .flags = KVM_IRQFD_FLAG_DEASSIGN };
+	struct kvm_irqfd level = { .fd = ev, .gsi = 10, .flags = KVM_IRQFD_FLAG_RESAMPLE, .resamplefd = resample };
+	u64 n = 1;
+
+	if (!vm_cap(vm, KVM_CAP_ONE_REG))
+		SKIP(return, "as KVM had it before 6.17");
+	must(ioctl(self->vm->fd, KVM_IRQFD, &fd));
+	EXPECT_EQ(-EBUSY, xioctl(vm->fd, KVM_IRQFD, &fd));
+	EXPECT_EQ(-EBUSY, xioctl(vm->fd, KVM_IRQFD, &level));
+	EXPECT_EQ(8, write(ev, &n, 8));
+	EXPECT_EQ(-1, read(ev, &n, 8));		/* it took it */
+	must(ioctl(self->vm->fd, KVM_IRQFD, &off));
+	EXPECT_EQ(0, xioctl(vm->fd, KVM_IRQFD, &level));
+	EXPECT_EQ(-EBUSY, xioctl(self->vm->fd, KVM_IRQFD, &fd));
+	vm_free(vm);
+	/* with the VM its part in it ends */
+	EXPECT_EQ(0, xioctl(self->vm->fd, KVM_IRQFD, &fd));
+	close(ev);
+	close(resample);
+}
+
 /* ---- MSI ---- */
 
 static void msi_guest(u64 arg)

@@ -26,7 +26,7 @@ static struct pv_time times[NR] __attribute__((aligned(64)));
 /* Of each guest CPU, what it saw */
 static volatile struct seen {
 	u64 loops, tsc, tsc_back, ns, ns_back, ns_leap, spoiled;
-	u32 ticks, stable;
+	u32 ticks, stable, stopped;
 } seen[NR];
 static volatile u32 stop, page[NR][1024];
 
@@ -65,6 +65,10 @@ static void guest(u64 id)
 		s->tsc = tsc;
 		s->ns = ns;
 		s->stable = times[id].flags & 1;
+		if (times[id].flags & 2) {
+			times[id].flags &= ~2;
+			s->stopped++;
+		}
 		for (i = 0; i < 1024; i++)
 			if (page[id][i] != (u32)s->loops + i)
 				s->spoiled++;
@@ -238,6 +242,7 @@ TEST_F_TIMEOUT(power, hotplug, 1200)
 		EXPECT_GT(SECOND, guest_var(self->vm, seen)[i].ns_back);
 		EXPECT_GT(30 * SECOND, guest_var(self->vm, seen)[i].ns_leap);
 		EXPECT_EQ(0, guest_var(self->vm, seen)[i].spoiled);
+		EXPECT_EQ(0, guest_var(self->vm, seen)[i].stopped);
 	}
 }
 
@@ -295,8 +300,11 @@ TEST_F_TIMEOUT(power, suspend, 600)
 	end(self->vm, self->v, self->nr);
 	if (guest_var(self->vm, seen)[0].stable)
 		EXPECT_FORWARD(self->vm, self->nr, 60 * SECOND);
-	for (i = 0; i < self->nr; i++)
+	for (i = 0; i < self->nr; i++) {
 		EXPECT_EQ(0, guest_var(self->vm, seen)[i].tsc_back);
+		/* told each time, as a guest's watchdogs want to be */
+		EXPECT_LE(2, guest_var(self->vm, seen)[i].stopped);
+	}
 }
 
 /* Somebody else has virtualization when the host wakes up: the VMs are dead, and nothing worse happens */

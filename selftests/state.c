@@ -529,6 +529,37 @@ TEST_F(state, events)
 	EXPECT_EQ(0xabc000, f.exception_payload);
 }
 
+/* Whoever does not ask for payloads finds them in registers, whichever it reads first */
+TEST_F(state, payloads_in_registers)
+{
+	struct kvm_vcpu_events e = {
+		.flags = KVM_VCPUEVENT_VALID_PAYLOAD, .exception.pending = 1, .exception.nr = PF_VEC,
+		.exception.has_error_code = 1, .exception_has_payload = 1, .exception_payload = 0xabc000,
+	};
+	struct kvm_debugregs d;
+	struct kvm_sregs s;
+
+	vcpu_long(self->v, nop_guest, 0);
+	must(vm_enable_cap(self->vm, KVM_CAP_EXCEPTION_PAYLOAD, 1));
+	must(ioctl(self->v->fd, KVM_SET_VCPU_EVENTS, &e));
+	vcpu_get_sregs(self->v, &s);
+	EXPECT_EQ(0, s.cr2);
+	must(vm_enable_cap(self->vm, KVM_CAP_EXCEPTION_PAYLOAD, 0));
+	vcpu_get_sregs(self->v, &s);
+	EXPECT_EQ(0xabc000, s.cr2);
+
+	must(vm_enable_cap(self->vm, KVM_CAP_EXCEPTION_PAYLOAD, 1));
+	e.exception.nr = DB_VEC;
+	e.exception.has_error_code = 0;
+	e.exception_payload = 1 << 14;
+	must(ioctl(self->v->fd, KVM_SET_VCPU_EVENTS, &e));
+	must(ioctl(self->v->fd, KVM_GET_DEBUGREGS, &d));
+	EXPECT_EQ(0, d.dr6 & 1 << 14);
+	must(vm_enable_cap(self->vm, KVM_CAP_EXCEPTION_PAYLOAD, 0));
+	must(ioctl(self->v->fd, KVM_GET_DEBUGREGS, &d));
+	EXPECT_EQ(1 << 14, d.dr6 & 1 << 14);
+}
+
 TEST_F(state, debugregs)
 {
 	struct kvm_debugregs d, e;
@@ -637,6 +668,101 @@ TEST_F(state, cpuid_after_run)
 	e = cpuid_find(c, 1, 0);
 	e->eax ^= 0x10;
 	EXPECT_EQ(-EINVAL, xioctl(v->fd, KVM_SET_CPUID2, c));
+}
+
+/* Nor does what MSRs say of it; what was written before may be written again */
+TEST_F(state, feature_msrs_after_run)
+{
+	struct vcpu *v = self->v;
+	u64 val, other;
+
+	EXPECT_EQ(1, vcpu_get_msr(v, MSR_IA32_ARCH_CAPABILITIES, &val));
+	EXPECT_EQ(1, vcpu_set_msr(v, MSR_IA32_ARCH_CAPABILITIES, val ^ 1));
+	EXPECT_EQ(1, vcpu_set_msr(v, MSR_IA32_ARCH_CAPABILITIES, val));
+	vcpu_long(v, nop_guest, 0);
+	vcpu_sync(v);
+	EXPECT_EQ(0, vcpu_set_msr(v, MSR_IA32_ARCH_CAPABILITIES, val ^ 1));
+	EXPECT_EQ(1, vcpu_set_msr(v, MSR_IA32_ARCH_CAPABILITIES, val));
+	EXPECT_EQ(1, vcpu_get_msr(v, MSR_IA32_ARCH_CAPABILITIES, &other));
+	EXPECT_EQ(val, other);
+	EXPECT_EQ(1, vcpu_get_msr(v, MSR_PLATFORM_INFO, &val));
+	EXPECT_EQ(0, vcpu_set_msr(v, MSR_PLATFORM_INFO, val ^ 0x100));
+	EXPECT_EQ(1, vcpu_set_msr(v, MSR_PLATFORM_INFO, val));
+	/* microcode is brought up to date while it runs */
+	EXPECT_EQ(1, vcpu_get_msr(v, MSR_IA32_UCODE_REV, &val));
+	EXPECT_EQ(1, vcpu_set_msr(v, MSR_IA32_UCODE_REV, val + (1ULL << 32)));
+}
+
+static void misc_enable_guest(u64 arg)
+{
+	u64 val = rdmsr(MSR_IA32_MISC_ENABLE);
+
+	guest_eq(val, MSR_IA32_MISC_ENABLE_BTS_UNAVAIL | MSR_IA32_MISC_ENABLE_PEBS_UNAVAIL);
+	guest_eq(wrmsr_try(MSR_IA32_MISC_ENABLE, val ^ MSR_IA32_MISC_ENABLE_BTS_UNAVAIL), GP0);
+	guest_eq(wrmsr_try(MSR_IA32_MISC_ENABLE, val ^ MSR_IA32_MISC_ENABLE_PEBS_UNAVAIL), GP0);
+	guest_eq(wrmsr_try(MSR_IA32_MISC_ENABLE, val | MSR_IA32_MISC_ENABLE_EMON), NO_FAULT);
+	guest_eq(rdmsr(MSR_IA32_MISC_ENABLE), val);
+	guest_eq(wrmsr_try(MSR_IA32_MISC_ENABLE, val | MSR_IA32_MISC_ENABLE_FAST_STRING), NO_FAULT);
+	guest_eq(rdmsr(MSR_IA32_MISC_ENABLE), val | MSR_IA32_MISC_ENABLE_FAST_STRING);
+	guest_done(0);
+}
+
+/* What there is of a debug store and of performance monitoring is not the guest's to say */
+TEST_F(state, misc_enable)
+{
+	u64 val;
+
+	vcpu_long(self->v, misc_enable_guest, 0);
+	vcpu_done(self->v);
+	EXPECT_EQ(1, vcpu_set_msr(self->v, MSR_IA32_MISC_ENABLE, MSR_IA32_MISC_ENABLE_EMON));
+	EXPECT_EQ(1, vcpu_get_msr(self->v, MSR_IA32_MISC_ENABLE, &val));
+	EXPECT_EQ(MSR_IA32_MISC_ENABLE_EMON, val);
+}
+
+static void tsc_aux_guest(u64 there)
+{
+	u64 val;
+
+	guest_eq(rdmsr_try(MSR_TSC_AUX, &val), there ? NO_FAULT : GP0);
+	guest_eq(wrmsr_try(MSR_TSC_AUX, 7), there ? NO_FAULT : GP0);
+	guest_done(0);
+}
+
+/* Two instructions read it, and one is enough; of its upper half AMD's CPUs take no notice */
+TEST_F(state, tsc_aux)
+{
+	static const u32 vendors[2][3] = {
+		{ 0x756e6547, 0x6c65746e, 0x49656e69 }, { 0x68747541, 0x444d4163, 0x69746e65 },
+	};
+	struct kvm_cpuid2 *c = self->vm->cpuid;
+	struct kvm_cpuid_entry2 *e = cpuid_find(c, 0, 0), *aux = cpuid_find(c, 0x80000001, 0), *pid = cpuid_find(c, 7, 0);
+	bool rdpid = pid && pid->ecx & 1 << 22;
+	struct vcpu *v = self->v;
+	u64 val;
+	int i;
+
+	if (!(aux->edx & 1 << 27))
+		SKIP(return, "no RDTSCP");
+	for (i = 0; i < 2; i++) {
+		e->ebx = vendors[i][0];
+		e->ecx = vendors[i][1];
+		e->edx = vendors[i][2];
+		must(ioctl(v->fd, KVM_SET_CPUID2, c));
+		EXPECT_EQ(i, vcpu_set_msr(v, MSR_TSC_AUX, 1ULL << 32 | 5));
+		EXPECT_EQ(1, vcpu_get_msr(v, MSR_TSC_AUX, &val));
+		EXPECT_EQ(i ? 5 : 0, val);
+	}
+	aux->edx &= ~(1 << 27);
+	must(ioctl(v->fd, KVM_SET_CPUID2, c));
+	vcpu_long(v, tsc_aux_guest, rdpid);
+	vcpu_done(v);
+	if (!rdpid)
+		return;
+	v = vcpu_bare(self->vm, 1);
+	pid->ecx &= ~(1 << 22);
+	must(ioctl(v->fd, KVM_SET_CPUID2, c));
+	vcpu_long(v, tsc_aux_guest, 0);
+	vcpu_done(v);
 }
 
 /* The older form, without index or flags */

@@ -145,13 +145,16 @@ struct keel_state_clock {
 	__u64 line_tsc, line_ns;	/* a point of the line, where the TSC is on its axis, and kvmclock */
 	__u64 line_ratio;	/* of the TSCs, in the CPU's fixed point; 0: the host's rate */
 	__u64 wall_msr;		/* MSR_KVM_WALL_CLOCK */
-	__u64 written_tsc, written_ns, written_offset, written_ratio;	/* the last TSC that the VMM wrote, if any */
+	__u64 written_tsc, written_ns, written_offset, written_ratio;	/* the last TSC that a vCPU was given, if any */
 	__u32 mult;		/* the line's rate, as guests see it */
 	__s8 shift;
 	__u8 stable;		/* there is a line */
-	__u8 written;
+	__u8 written;		/* KEEL_TSC_* */
 	__u8 reserved;
 };
+
+#define KEEL_TSC_MADE	1	/* by KVM_CREATE_VCPU */
+#define KEEL_TSC_BY_VMM	2	/* by KVM_SET_MSRS or KVM_VCPU_TSC_OFFSET at least once */
 
 struct keel_state_tsc {
 	__u64 offset;		/* guest's TSC = the axis' TSC * ratio + offset */

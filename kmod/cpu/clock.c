@@ -194,11 +194,21 @@ void keel_clock_resume(void)
 	WRITE_ONCE(keel_tsc_wary, true);
 }
 
+static u32 host_sleeps;		/* how many there were */
+
+/* By now the host knows how long.  A guest is told that it stood, or its watchdogs would think that a task had run all the while. */
 static int host_awake(struct notifier_block *nb, unsigned long action, void *data)
 {
-	if (action == PM_POST_SUSPEND || action == PM_POST_HIBERNATION)
-		clock_invalidate_all();		/* by now the host knows */
+	if (action == PM_POST_SUSPEND || action == PM_POST_HIBERNATION) {
+		WRITE_ONCE(host_sleeps, host_sleeps + 1);
+		clock_invalidate_all();
+	}
 	return NOTIFY_DONE;
+}
+
+static bool was_stopped(const struct keel_vcpu_clock *c)
+{
+	return c->stopped || c->sleeps != READ_ONCE(host_sleeps);
 }
 
 static struct notifier_block host_awake_nb = { .notifier_call = host_awake };
@@ -405,7 +415,6 @@ static void move_offset(struct keel_vcpu *vcpu, u64 diff)
 static void set_mark(struct keel_clock *vc, const struct keel_vcpu_clock *c, const struct host_time *now, u64 offset)
 {
 	lockdep_assert_held(&vc->lock);
-	vc->written = true;
 	vc->last_tsc = scale(c->ratio, now->tsc) + offset;
 	vc->last_ns = now->ns;
 	vc->last_offset = offset;
@@ -414,7 +423,8 @@ static void set_mark(struct keel_clock *vc, const struct keel_vcpu_clock *c, con
 
 /*
  * The VMM writes a TSC.  VMMs set one vCPU after the other to "the same" value, so a write near what the last
- * one has become by now, or of 0 (the reset value), means: in step with the others.  Which it can only be at their rate;
+ * one has become by now, or of 0 (the reset value), means: in step with the others.  The first that a VMM writes is near
+ * nothing: with what vCPUs are made it has nothing to do, in a guest that is restored young.  In step it can only be at their rate;
  * a vCPU that is @made among others of another rate is about to be given it, and leaves the mark to them.
  */
 static void write_tsc_in_step(struct keel_vcpu *vcpu, u64 val, bool made)
@@ -436,11 +446,15 @@ static void write_tsc_in_step(struct keel_vcpu *vcpu, u64 val, bool made)
 					  scale(c->ratio, now.tsc) + vc->last_offset;
 		u64 second = ns_to_cycles(c, NSEC_PER_SEC);
 
-		if (!val || (val < expected + second && val + second > expected))
+		if (!val || (vc->written == KEEL_TSC_BY_VMM && val < expected + second && val + second > expected))
 			offset = unstable ? expected - scale(c->ratio, now.tsc) : vc->last_offset;
 	}
 	if (same_rate || !vc->written || !made)
 		set_mark(vc, c, &now, offset);
+	if (!made)
+		vc->written = KEEL_TSC_BY_VMM;
+	else if (!vc->written)
+		vc->written = KEEL_TSC_MADE;
 	spin_unlock(&vc->lock);
 	set_offset(vcpu, offset);
 	preempt_enable();
@@ -630,10 +644,12 @@ void keel_clock_update(struct keel_vcpu *vcpu)
 	struct keel_vcpu_clock *c = &vcpu->clock;
 	struct pvclock_vcpu_time_info page;
 	u64 gpa = c->time_msr & ~CLOCK_ENABLED, tsc, ns;
+	bool stopped = was_stopped(c);
 	u8 flags = 0;
 
 	c->rate = rate_of(c->ratio);
 	irq_lapic_timer_sync(vcpu);	/* a vCPU that moved may be on another TSC */
+	c->sleeps = READ_ONCE(host_sleeps);
 	if (!(c->time_msr & CLOCK_ENABLED))
 		return;
 	/* A page that is not there is the guest's fault and nobody else's. */
@@ -659,7 +675,7 @@ void keel_clock_update(struct keel_vcpu *vcpu)
 	page.tsc_shift = c->rate.shift;
 	/* The guest clears "stopped" once it took note. */
 	page.flags = flags | (page.flags & PVCLOCK_GUEST_STOPPED);
-	if (c->stopped)
+	if (stopped)
 		page.flags |= PVCLOCK_GUEST_STOPPED;
 	c->stopped = false;
 	write_page(vcpu, gpa, &page);
@@ -715,8 +731,10 @@ static void set_clock_page(struct keel_vcpu *vcpu, u64 val)
 	bool was = vcpu->clock.time_msr & CLOCK_ENABLED, is = val & CLOCK_ENABLED;
 
 	vcpu->clock.time_msr = val;
-	if (was != is)
+	if (was != is) {
 		keel_clock_watch(vcpu->vm, is);
+		vcpu->clock.sleeps = READ_ONCE(host_sleeps);
+	}
 	if (is)
 		keel_request(KEEL_REQ_CLOCK, vcpu);
 }
@@ -795,6 +813,7 @@ void keel_clock_vcpu_init(struct keel_vcpu *vcpu)
 	c->tsc_offset = 0;
 	c->left_cpu = -1;
 	c->epoch = READ_ONCE(tsc_epoch);
+	c->sleeps = READ_ONCE(host_sleeps);
 	write_tsc_in_step(vcpu, 0, true);
 	load_tsc(vcpu);
 }
@@ -974,7 +993,7 @@ VM_IOCTL(keel_clock_set_state)
 	struct keel_rate rate;
 	bool anew;
 
-	if (s->stable > 1 || s->written > 1 || s->reserved || !ratio_valid(s->line_ratio))
+	if (s->stable > 1 || s->written > KEEL_TSC_BY_VMM || s->reserved || !ratio_valid(s->line_ratio))
 		return -EINVAL;
 	rate = rate_of(s->line_ratio);
 	spin_lock(&vc->lock);
@@ -1012,7 +1031,7 @@ VCPU_IOCTL(keel_tsc_get_state)
 	s->ratio = c->ratio;
 	s->time_msr = c->time_msr;
 	s->khz = c->tsc_khz;
-	s->stopped = c->stopped;
+	s->stopped = was_stopped(c);
 	return 0;
 }
 
@@ -1038,6 +1057,7 @@ VCPU_IOCTL(keel_tsc_set_state)
 	tell_tsc(vcpu);
 	preempt_enable();
 	c->stopped = s->stopped;
+	c->sleeps = READ_ONCE(host_sleeps);
 	if (s->time_msr != c->time_msr || c->stopped)
 		set_clock_page(vcpu, s->time_msr);
 	return 0;
@@ -1081,6 +1101,7 @@ VCPU_IOCTL(keel_vcpu_set_attr)
 	spin_lock(&vc->lock);
 	now = host_now();
 	set_mark(vc, &vcpu->clock, &now, offset);
+	vc->written = KEEL_TSC_BY_VMM;
 	spin_unlock(&vc->lock);
 	set_offset(vcpu, offset);
 	preempt_enable();

@@ -21,7 +21,7 @@ struct keel_cpu_model {
 	struct kvm_cpuid_entry2 *entries;	/* sorted by (function, index) */
 	int nent;
 	u8 memo[32];		/* number of the entry last found for what hashes there, plus one */
-	bool zero_out_of_range;	/* leaves above the highest read as zero (AMD), not as the highest (Intel) */
+	bool is_amd;		/* or Hygon: what is out of range or reserved reads as zero, or is ignored, where Intel's does other */
 	u32 basic_max;		/* highest basic leaf */
 	u32 caps[KEEL_NR_WORDS];	/* guest's feature words: the kernel's numbers of X86_FEATURE_*, then keel's own */
 	u8 maxphyaddr;		/* what CPUID says, within reason; until it says anything, KEEL_PHYADDR_UNSAID */
@@ -89,6 +89,7 @@ struct keel_msrs {	/* values of MSRs that live in memory only */
 
 int keel_get_msr(struct keel_vcpu *vcpu, u32 msr, u64 *val, bool host);	/* 0, 1: #GP / unknown, -EAGAIN: fast loop */
 int keel_set_msr(struct keel_vcpu *vcpu, u32 msr, u64 val, bool host);	/* may be called in the fast loop */
+int keel_vmm_set_msr(struct keel_vcpu *vcpu, u32 msr, u64 val);		/* by an ioctl for one MSR */
 /* RDMSR and WRMSR of the guest: 0, or why they fail, in the ABI's words (KVM_MSR_EXIT_REASON_*), or: */
 #define KEEL_MSR_SLOW	BIT(31)	/* the value is not to be had, or set, in the fast loop */
 u32 keel_guest_rdmsr(struct keel_vcpu *vcpu, u32 msr, u64 *val);
@@ -280,6 +281,7 @@ VCPU_IOCTL(keel_set_guest_debug);
 void keel_debug_swap_in(struct keel_vcpu *vcpu);
 void keel_debug_swap_out(struct keel_vcpu *vcpu);
 VCPU_IOCTL(keel_get_debugregs);
+VCPU_IOCTL(keel_debugregs_get_state);
 VCPU_IOCTL(keel_set_debugregs);
 
 /* ----------------------------------------------------------------- clock.c */
@@ -307,8 +309,8 @@ struct keel_clock {		/* of the VM */
 	unsigned int enabled;	/* clock pages, and others that follow this clock */
 	u64 wall_msr;
 	u32 default_khz;	/* of vCPUs yet to be created */
-	/* The last TSC value userspace wrote on any vCPU, to recognize writes that mean "in step". */
-	bool written;
+	/* The last TSC that a vCPU was made with, or that userspace wrote, to recognize writes that mean "in step". */
+	u8 written;		/* KEEL_TSC_* (uapi/keel.h) */
 	u64 last_tsc, last_ns, last_offset, last_ratio;
 };
 
@@ -318,6 +320,7 @@ struct keel_vcpu_clock {
 	u32 tsc_khz;		/* asked for, and told on request: see clock.c */
 	struct keel_rate rate;	/* what it is */
 	bool stopped;		/* tell the guest that it was */
+	u32 sleeps;		/* of the host, of which it need not be told any more */
 	u64 time_msr;		/* clock page's address, bit 0: on */
 	u32 epoch;		/* of the host's TSC: the hardware has the offset for this one */
 	/* Where CPUs' TSCs differ: */

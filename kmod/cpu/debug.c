@@ -240,6 +240,12 @@ VCPU_IOCTL(keel_set_guest_debug)
 
 VCPU_IOCTL(keel_get_debugregs)
 {
+	keel_events_settle(vcpu);
+	return keel_debugregs_get_state(vcpu, buf, arg);
+}
+
+VCPU_IOCTL(keel_debugregs_get_state)
+{
 	struct kvm_debugregs *out = buf;
 
 	memset(out, 0, sizeof(*out));

@@ -156,6 +156,13 @@ static void payload_write(struct keel_vcpu *vcpu, struct keel_event *ev)
 	}
 }
 
+/* A VMM that does not know payloads finds them where they end up: in registers it may read before the events. */
+void keel_events_settle(struct keel_vcpu *vcpu)
+{
+	if (unlikely(vcpu->ev.exception.type) && !(vcpu->vm->event_flags & KVM_VCPUEVENT_VALID_PAYLOAD))
+		payload_write(vcpu, &vcpu->ev.exception);
+}
+
 static void exception_inject(struct keel_vcpu *vcpu)
 {
 	struct keel_events *q = &vcpu->ev;
@@ -317,9 +324,6 @@ static noinline void events_get_exception(struct keel_vcpu *vcpu, struct kvm_vcp
 	bool payload_cap = vcpu->vm->event_flags & KVM_VCPUEVENT_VALID_PAYLOAD;
 	bool in_delivery = exc == &vcpu->ev.injected;
 
-	/* A VMM that does not know payloads finds them where they end up. */
-	if (!payload_cap)
-		payload_write(vcpu, exc);
 	if (exc->type != KEEL_EV_EXCEPTION)
 		return;
 	e->exception.injected = in_delivery || !payload_cap;
@@ -342,6 +346,7 @@ VCPU_IOCTL(keel_get_events)
 	unsigned int i;
 
 	nmis_collect(vcpu);
+	keel_events_settle(vcpu);
 	/* What memset() is at this size, a string instruction, takes longer to begin. */
 #pragma GCC unroll 8
 	for (i = 0; i < sizeof(*e) / sizeof(u64); i++)

@@ -813,9 +813,9 @@ VCPU_IOCTL(keel_get_xcrs)
 {
 	struct kvm_xcrs *out = buf;
 
-	if (!host.xsave)
-		return -EINVAL;
 	memset(out, 0, sizeof(*out));
+	if (!host.xsave)
+		return 0;
 	out->nr_xcrs = 1;
 	out->xcrs[0].value = vcpu->fpu.xcr0;
 	return 0;

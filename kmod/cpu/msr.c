@@ -190,11 +190,22 @@ static int set_pat(const struct msr_access *a, u64 val)
 	return 0;
 }
 
+/* Two instructions read it.  Of the upper half, which is reserved, AMD's CPUs take no notice. */
+static bool has_tsc_aux(const struct msr_access *a)
+{
+	return a->host || keel_guest_has(a->vcpu, X86_FEATURE_RDTSCP) || keel_guest_has(a->vcpu, X86_FEATURE_RDPID);
+}
+
+static int get_tsc_aux(const struct msr_access *a, u64 *val)
+{
+	return has_tsc_aux(a) ? msr_get_mem(a, val) : 1;
+}
+
 static int set_tsc_aux(const struct msr_access *a, u64 val)
 {
-	if (val >> 32)
+	if (!has_tsc_aux(a) || (val >> 32 && !a->vcpu->model.is_amd))
 		return 1;
-	keel_fpu_set_tsc_aux(a->vcpu, val);
+	keel_fpu_set_tsc_aux(a->vcpu, (u32)val);
 	return 0;
 }
 
@@ -216,11 +227,21 @@ static int set_misc_features(const struct msr_access *a, u64 val)
 	return val && !(a->vcpu->msrs.platform_info & MSR_PLATFORM_INFO_CPUID_FAULT) ? 1 : msr_set_mem(a, val);
 }
 
-/* Whether the guest's CPUID shows MWAIT follows from it, where the VMM wants that. */
+/*
+ * Whether the guest's CPUID shows MWAIT follows from it, where the VMM wants that.  What there is of a debug store and of
+ * performance monitoring is read-only to guests: to change the one is an error, to change the other is to no effect.
+ */
+#define MISC_ENABLE_NO_DS	(MSR_IA32_MISC_ENABLE_BTS_UNAVAIL | MSR_IA32_MISC_ENABLE_PEBS_UNAVAIL)
+
 static int set_misc_enable(const struct msr_access *a, u64 val)
 {
-	u64 changed = val ^ a->vcpu->msrs.misc_enable;
+	u64 old = a->vcpu->msrs.misc_enable, changed = val ^ old;
 
+	if (!a->host) {
+		if (changed & MISC_ENABLE_NO_DS)
+			return 1;
+		val ^= changed & MSR_IA32_MISC_ENABLE_EMON;
+	}
 	if ((changed & MSR_IA32_MISC_ENABLE_MWAIT) && !keel_guest_has(a->vcpu, X86_FEATURE_XMM3) &&
 	    !keel_has_quirk(a->vcpu->vm, KVM_X86_QUIRK_MISC_ENABLE_NO_MWAIT))
 		return 1;
@@ -452,6 +473,11 @@ static u64 host_de_cfg(void)
 	return 0;
 }
 
+static u64 platform_info(void)
+{
+	return MSR_PLATFORM_INFO_CPUID_FAULT;
+}
+
 static const struct feature_msr {
 	u32 msr;
 	u64 (*value)(void);
@@ -460,6 +486,7 @@ static const struct feature_msr {
 	{ MSR_IA32_ARCH_CAPABILITIES, keel_arch_capabilities },
 	{ MSR_AMD64_DE_CFG, host_de_cfg },
 	{ MSR_IA32_PERF_CAPABILITIES, keel_pmu_capabilities },
+	{ MSR_PLATFORM_INFO, platform_info },
 };
 
 /* ------------------------------------------------------------------ MTRR */
@@ -568,7 +595,7 @@ static const struct msr_row msr_rows[] = {
 	  .offset = offsetof(struct keel_vcpu, msrs.umwait_control),
 	  .valid = MSR_IA32_UMWAIT_CONTROL_TIME_MASK | MSR_IA32_UMWAIT_CONTROL_C02_DISABLE },
 	RANGE(MSR_P6_PERFCTR0, 8, M_FAST | M_LIST | M_PMU, get_pmu, set_pmu),
-	{ .first = MSR_PLATFORM_INFO, .count = 1, .flags = M_LIST, .get = get_platform_info,
+	{ .first = MSR_PLATFORM_INFO, .count = 1, .flags = M_LIST | M_FEATURE, .get = get_platform_info,
 	  .set = set_platform_info, .offset = offsetof(struct keel_vcpu, msrs.platform_info), .valid = ~0ULL },
 	ONE(MSR_MTRRcap, M_FAST, get_mtrr_cap, set_none),
 	{ .first = MSR_IA32_ARCH_CAPABILITIES, .count = 1, .flags = M_LIST | M_FEATURE | M_NEEDS, .get = msr_get_mem,
@@ -665,8 +692,8 @@ static const struct msr_row msr_rows[] = {
 	CANONICAL(MSR_FS_BASE),
 	CANONICAL(MSR_GS_BASE),
 	CANONICAL(MSR_KERNEL_GS_BASE),
-	{ .first = MSR_TSC_AUX, .count = 1, .flags = M_FAST | M_LIST | M_NEEDS, .feature = X86_FEATURE_RDTSCP,
-	  .get = msr_get_mem, .set = set_tsc_aux, .offset = offsetof(struct keel_vcpu, msrs.tsc_aux) },
+	{ .first = MSR_TSC_AUX, .count = 1, .flags = M_FAST | M_LIST, .get = get_tsc_aux, .set = set_tsc_aux,
+	  .offset = offsetof(struct keel_vcpu, msrs.tsc_aux) },
 	RANGE(MSR_K7_EVNTSEL0, 8, M_FAST | M_LIST | M_PMU, get_pmu, set_pmu),
 	RANGE(MSR_F15H_PERF_CTL, 12, M_FAST | M_LIST | M_PMU, get_pmu, set_pmu),
 	NOTHING(MSR_AMD64_SYSCFG, 1),
@@ -885,10 +912,10 @@ void keel_msrs_reset(struct keel_vcpu *vcpu, bool init)
 	memset(m, 0, sizeof(*m));
 	m->pat = 0x0007040600070406ULL;		/* SDM table 11-12 */
 	(void)keel_call(set_msr, vcpu, MSR_IA32_CR_PAT, m->pat);
-	m->misc_enable = MSR_IA32_MISC_ENABLE_FAST_STRING | MSR_IA32_MISC_ENABLE_BTS_UNAVAIL |
-			 MSR_IA32_MISC_ENABLE_PEBS_UNAVAIL;
+	/* Fast strings, which CPUs have on after a reset, are the VMM's to turn on, as KVM has it. */
+	m->misc_enable = MISC_ENABLE_NO_DS;
 	if (keel_has_quirk(vcpu->vm, KVM_X86_QUIRK_STUFF_FEATURE_MSRS)) {	/* else they are the VMM's to choose */
-		m->platform_info = MSR_PLATFORM_INFO_CPUID_FAULT;
+		m->platform_info = platform_info();
 		m->arch_capabilities = keel_arch_capabilities();
 		m->ucode_rev = 0x0000000100000000ULL;	/* a revision: some guests take 0 for "no microcode loaded" */
 	}
@@ -960,9 +987,30 @@ static int vcpu_get_one(struct keel_vcpu *vcpu, struct kvm_msr_entry *e)
 	return keel_get_msr(vcpu, e->index, &e->data, true);
 }
 
+/*
+ * What CPU it is does not change once it has run, but for the microcode's revision: another value is an error, the same one is
+ * what VMMs write again.
+ */
+static noinline bool feature_stays(const struct msr_access *a, u64 val)
+{
+	u64 is;
+
+	return !a->vcpu->has_run || a->msr == MSR_IA32_UCODE_REV || a->row->get(a, &is) || is == val;
+}
+
+int keel_vmm_set_msr(struct keel_vcpu *vcpu, u32 msr, u64 val)
+{
+	struct msr_access a = { .vcpu = vcpu, .msr = msr, .host = true };
+
+	a.row = find(&a.msr);
+	if (!a.row || !may_access(&a))
+		return 1;
+	return a.row->flags & M_FEATURE && !feature_stays(&a, val) ? 1 : a.row->set(&a, val);
+}
+
 static int vcpu_set_one(struct keel_vcpu *vcpu, struct kvm_msr_entry *e)
 {
-	return keel_set_msr(vcpu, e->index, e->data, true);
+	return keel_vmm_set_msr(vcpu, e->index, e->data);
 }
 
 typedef int (*msr_entry_fn)(struct keel_vcpu *vcpu, struct kvm_msr_entry *e);

@@ -77,7 +77,7 @@ VCPU_IOCTL(keel_set_one_reg)
 		return -EINVAL;
 	if (get_user(val, (u64 __user *)u64_to_user_ptr(reg->addr)))
 		return -EFAULT;
-	if (own ? own->set(vcpu, val) : keel_set_msr(vcpu, reg->id, val, true))
+	if (own ? own->set(vcpu, val) : keel_vmm_set_msr(vcpu, reg->id, val))
 		return -EINVAL;
 	return 0;
 }

@@ -361,6 +361,7 @@ VCPU_IOCTL(keel_get_sregs)
 	const struct keel_event *ev = &vcpu->ev.injected;
 
 	memset(s, 0, sizeof(*s));
+	keel_events_settle(vcpu);
 	keel_take_sregs(vcpu, s);
 	if (ev->type == KEEL_EV_INTR)
 		set_bit(ev->vector, (unsigned long *)s->interrupt_bitmap);
@@ -454,6 +455,12 @@ VCPU_IOCTL(keel_set_sregs)
 }
 
 VCPU_IOCTL(keel_get_sregs2)
+{
+	keel_events_settle(vcpu);
+	return keel_sregs_get_state(vcpu, buf, arg);
+}
+
+VCPU_IOCTL(keel_sregs_get_state)
 {
 	struct kvm_sregs2 *s = buf;
 

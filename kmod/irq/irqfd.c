@@ -123,11 +123,13 @@ static int irqfd_wakeup(wait_queue_entry_t *wait, unsigned int mode, int sync, v
 	struct irqfd *p = container_of(wait, struct irqfd, wait);
 	__poll_t flags = key_to_poll(key);
 	unsigned long irqflags;
+	int taken = 0;
 	u64 count;
 
 	if (flags & EPOLLIN) {
 		eventfd_ctx_do_read(p->ctx, &count);
 		irqfd_inject(p);
+		taken = 1;
 	}
 	if (flags & EPOLLHUP) {
 		spin_lock_irqsave(&p->vm->irq.irqfds_lock, irqflags);
@@ -138,15 +140,31 @@ static int irqfd_wakeup(wait_queue_entry_t *wait, unsigned int mode, int sync, v
 		}
 		spin_unlock_irqrestore(&p->vm->irq.irqfds_lock, irqflags);
 	}
-	return 0;
+	return taken;
 }
 
+/*
+ * Before others who wait for the eventfd, who are woken only if there is something left for them; and alone, for of two VMs
+ * that it interrupts the second would find nothing.
+ */
 static void irqfd_enqueue(struct file *file, wait_queue_head_t *wqh, poll_table *pt)
 {
 	struct irqfd *p = container_of(pt, struct irqfd, pt);
+	wait_queue_entry_t *other;
+	unsigned long flags;
 
+	p->wait.flags = WQ_FLAG_PRIORITY | WQ_FLAG_EXCLUSIVE;
+	spin_lock_irqsave(&wqh->lock, flags);
+	list_for_each_entry(other, &wqh->head, entry) {
+		if (!(other->flags & WQ_FLAG_PRIORITY))
+			break;
+		if (other->func == irqfd_wakeup)
+			goto out;
+	}
 	p->wqh = wqh;
-	add_wait_queue(wqh, &p->wait);
+	list_add(&p->wait.entry, &wqh->head);
+out:
+	spin_unlock_irqrestore(&wqh->lock, flags);
 }
 
 /* A signal that came before we listened. */
@@ -174,6 +192,14 @@ static int irqfd_list_add(struct irqfd *p)
 		hlist_add_head(&p->link, irqfd_bucket(vm, p->ctx));
 	spin_unlock_irq(&vm->irq.irqfds_lock);
 	return ret;
+}
+
+/* It is not in the eventfd's queue, and so was not taken off by that. */
+static void irqfd_list_del(struct irqfd *p)
+{
+	spin_lock_irq(&p->vm->irq.irqfds_lock);
+	hlist_del_init(&p->link);
+	spin_unlock_irq(&p->vm->irq.irqfds_lock);
 }
 
 static int irqfd_assign(struct keel_vm *vm, const struct kvm_irqfd *args)
@@ -228,11 +254,17 @@ static int irqfd_assign(struct keel_vm *vm, const struct kvm_irqfd *args)
 	if (ret)
 		goto fail_ack;
 	vfs_poll(file, &p->pt);
+	if (!p->wqh) {
+		ret = -EBUSY;
+		goto fail_list;
+	}
 	/* The reference to the file keeps HUP away; DEASSIGN is kept away by irq.lock. */
 	irqfd_take_pending(p);
 	fput(file);
 	return 0;
 
+fail_list:
+	irqfd_list_del(p);
 fail_ack:
 	if (resample) {
 		irq_ack_leave(vm, &p->acker);

@@ -380,11 +380,15 @@ u8 *irq_lapic_page(struct keel_vcpu *vcpu)
 static void update_enabled(struct keel_lapic *apic)
 {
 	u32 lvt0 = apic_reg(apic, APIC_LVT0);
+	bool was = apic->enabled;
 
 	WRITE_ONCE(apic->enabled, apic_on(apic) && (apic_reg(apic, APIC_SPIV) & APIC_SPIV_APIC_ENABLED));
 	WRITE_ONCE(apic->extint, !apic_on(apic) || (!(lvt0 & APIC_LVT_MASKED) &&
 						    (lvt0 & APIC_MODE_MASK) == APIC_DM_EXTINT));
 	keel_request(KEEL_REQ_EVENT, apic->vcpu);
+	/* What it could not be told of meanwhile */
+	if (!was && apic->enabled && apic->vcpu->pv.apf)
+		keel_request(KEEL_REQ_APF, apic->vcpu);
 	irq_apicv_check(apic->vcpu);
 }
 
