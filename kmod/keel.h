@@ -57,6 +57,12 @@ struct keel_vcpu;
 #define VM_IOCTL(fn)	long fn(struct keel_vm *vm, void *buf, unsigned long arg)
 #define VCPU_IOCTL(fn)	long fn(struct keel_vcpu *vcpu, void *buf, unsigned long arg)
 
+/* The number of one that has ended is used again. */
+struct keel_thread {
+	u64 start;
+	pid_t nr;
+};
+
 #include "stats.h"
 #include "mem/memslot.h"
 #include "mmu/mmu.h"
@@ -121,6 +127,8 @@ struct keel_vcpu;
 	SLOW(MMU_RELOAD, KEEL_RQ_WAKES, run_mmu_reload)								\
 	/* may the CPU run the LAPIC by itself? */								\
 	SLOW(APICV, 0, run_apicv)										\
+	/* the guest has moved its LAPIC: the map of them is to be made again */				\
+	SLOW(APIC_MAP, 0, run_apic_map)										\
 	/* write the guest's kvmclock page, at which other vCPUs look, too */					\
 	SLOW(CLOCK, KEEL_RQ_WAKES, run_clock)									\
 	/* see whether others left a flush, tell the guest of time stolen */					\
@@ -255,7 +263,7 @@ struct keel_vcpu {
 	struct mutex mutex;
 	struct rcuwait wait;		/* HLT and wait-for-SIPI sleep here */
 	struct preempt_notifier pn;
-	pid_t thread;			/* that was last in KVM_RUN */
+	struct keel_thread thread;	/* that was last in KVM_RUN */
 	sigset_t sigset;
 	bool sigset_active;
 
@@ -335,6 +343,16 @@ struct keel_vcpu *keel_vcpu_by_id(struct keel_vm *vm, u32 id);
 #define keel_for_each_vcpu(vcpu, i, vm)						\
 	for (i = 0; i < smp_load_acquire(&(vm)->nr_vcpus) &&			\
 	     ((vcpu) = keel_vcpu_by_idx(vm, i)) != NULL; i++)
+
+static inline struct keel_thread keel_this_thread(void)
+{
+	return (struct keel_thread){ .start = current->start_time, .nr = task_pid_nr(current) };
+}
+
+static inline bool keel_thread_is(const struct keel_thread *a, const struct keel_thread *b)
+{
+	return a->nr == b->nr && a->start == b->start;
+}
 
 /* --------------------------------------------------------- vcpu.c, run.c, vm.c */
 static inline void keel_request(enum keel_request req, struct keel_vcpu *vcpu)

@@ -166,7 +166,7 @@ static void show_vcpu(struct seq_file *m, const struct keel_vcpu *vcpu)
 	const struct keel_latency *latency = smp_load_acquire(&vcpu->stat.latency);
 	unsigned int i;
 
-	seq_printf(m, "vcpu %u\nthread %d\ncpu %d\nstate %s\n", vcpu->id, READ_ONCE(vcpu->thread),
+	seq_printf(m, "vcpu %u\nthread %d\ncpu %d\nstate %s\n", vcpu->id, READ_ONCE(vcpu->thread.nr),
 		   READ_ONCE(vcpu->cpu), vcpu_state(vcpu));
 	for (i = 0; i < NR_VCPU; i++)
 		seq_printf(m, "%s %llu\n", vcpu_names[i], READ_ONCE(vcpu_counters(vcpu)[i]));

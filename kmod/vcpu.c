@@ -572,10 +572,12 @@ static VCPU_IOCTL(vcpu_enable_cap)
 
 static VCPU_IOCTL(vcpu_run)
 {
+	struct keel_thread thread = keel_this_thread();
+
 	if (arg)
 		return -EINVAL;
-	if (unlikely(vcpu->thread != task_pid_nr(current))) {
-		WRITE_ONCE(vcpu->thread, task_pid_nr(current));
+	if (unlikely(!keel_thread_is(&vcpu->thread, &thread))) {
+		vcpu->thread = thread;
 		keel_pmu_new_thread(vcpu);
 	}
 	return keel_run(vcpu);

@@ -5,7 +5,13 @@
  * notice, large pages come back, and however much there is mapped, vCPUs stand
  * still for no longer.  (In the log for what was written: memslot, dirtyring.)
  */
+#define _GNU_SOURCE
 #include "test.h"
+
+#include <sched.h>
+#include <linux/userfaultfd.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
 
 #define GPA		0x40000000UL
 #define LARGE		0x200000UL
@@ -240,6 +246,106 @@ TEST(neighbour)
 	EXPECT_GE(20, faults(v));
 	vm_slot(vm, 1, 0, 0, NULL, 0);
 	EXPECT_GE(20, faults(v));
+	vm_free(vm);
+}
+
+/* ---- while the log is being read ---- */
+
+#define COUNTED		(16 * PAGE)	/* less than a table covers */
+
+static volatile u32 enough;
+
+static void counting_guest(u64 arg)
+{
+	while (!enough)
+		++*(volatile u64 *)GPA;
+	guest_done(0);
+}
+
+static void *counting(void *arg)
+{
+	vcpu_done(arg);
+	return NULL;
+}
+
+struct log_read {
+	struct vm *vm;
+	u64 *bitmap;
+	int answer;
+};
+
+static void *reading_log(void *arg)
+{
+	struct log_read *r = arg;
+
+	r->answer = get_log(r->vm, r->bitmap);
+	return NULL;
+}
+
+/* A counter that goes on under a child of this process */
+static bool runs_in_child(const volatile u64 *counter)
+{
+	int status;
+	pid_t pid = fork();
+
+	if (!pid) {
+		u64 first = *counter, i;
+
+		for (i = 0; i < 1000000 && *counter == first; i++)
+			;
+		_exit(i < 1000000);
+	}
+	must(pid);
+	if (waitpid(pid, &status, 0) != pid || !WIFEXITED(status))
+		die("a child that did not end");
+	return WEXITSTATUS(status);
+}
+
+/*
+ * The log has closed a page, and flushes when it is through, which waits for the place where it writes; meanwhile fork(2) means
+ * the guest to ask before it writes to what the child sees, too.  Emulated CPUs forget their TLB with each exit, and so do not
+ * show it where that goes wrong.
+ */
+TEST(fork_beside_the_log)
+{
+	struct uffdio_api api = { .api = UFFD_API };
+	struct vm *vm = vm_new(VM_PLAIN);
+	struct vcpu *v = vcpu_new(vm, 0);
+	int uffd = syscall(__NR_userfaultfd, O_CLOEXEC | O_NONBLOCK), i;
+	u8 *mem = mem_alloc(COUNTED);
+	pthread_t guest;
+
+	if (uffd < 0)
+		SKIP(return, "no userfaultfd");
+	must(ioctl(uffd, UFFDIO_API, &api));
+	memset(mem, 0, COUNTED);
+	vm_slot(vm, 1, GPA, COUNTED, mem, KVM_MEM_LOG_DIRTY_PAGES);
+	vcpu_long(v, counting_guest, 0);
+	ASSERT_EQ(0, pthread_create(&guest, NULL, counting, v));
+	for (i = 0; i < 20; i++) {
+		u8 *bitmap = mem_alloc(PAGE);
+		struct uffdio_register reg = { .range = { (u64)bitmap, PAGE }, .mode = UFFDIO_REGISTER_MODE_MISSING };
+		struct uffdio_zeropage zero = { .range = { (u64)bitmap, PAGE } };
+		struct log_read log = { vm, (u64 *)bitmap };
+		u64 was = *(volatile u64 *)mem;
+		struct uffd_msg msg;
+		pthread_t reader;
+
+		must(ioctl(uffd, UFFDIO_REGISTER, &reg));
+		while (*(volatile u64 *)mem == was)
+			sleep_ms(1);
+		ASSERT_EQ(0, pthread_create(&reader, NULL, reading_log, &log));
+		while (read(uffd, &msg, sizeof(msg)) != sizeof(msg))
+			sched_yield();
+		EXPECT_FALSE(runs_in_child((volatile u64 *)mem));
+		must(ioctl(uffd, UFFDIO_ZEROPAGE, &zero));
+		pthread_join(reader, NULL);
+		EXPECT_EQ(0, log.answer);
+		munmap(bitmap, PAGE);
+	}
+	guest_var(vm, enough) = 1;
+	pthread_join(guest, NULL);
+	close(uffd);
 	vm_free(vm);
 }
 

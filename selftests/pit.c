@@ -5,6 +5,9 @@
  */
 #include "test.h"
 
+#include <sys/eventfd.h>
+#include <sys/resource.h>
+
 FIXTURE(pit) {
 	struct vm *vm;
 	struct vcpu *v;
@@ -36,6 +39,69 @@ TEST(not_created)
 	EXPECT_EQ(-ENXIO, xioctl(vm->fd, KVM_GET_PIT, &q));
 	EXPECT_EQ(-ENXIO, xioctl(vm->fd, KVM_SET_PIT, &q));
 	EXPECT_EQ(-ENXIO, xioctl(vm->fd, KVM_REINJECT_CONTROL, &c));
+	vm_free(vm);
+}
+
+#define RESAMPLERS	4096	/* as many as there may be on one GSI */
+#define TRIES		200
+
+static volatile u32 enough;
+
+static void arming_guest(u64 arg)
+{
+	while (!enough) {
+		outb(0x43, 0x34);
+		outb(0x40, 1);
+		outb(0x40, 1);
+	}
+	guest_done(0);
+}
+
+/* Of ports that nobody has userspace is told */
+static void *arming(void *arg)
+{
+	struct vcpu *v = arg;
+
+	while (!guest_var(v->vm, enough))
+		if (xioctl(v->fd, KVM_RUN, 0) || v->run->exit_reason != KVM_EXIT_IO)
+			die("KVM_RUN: exit %s", exit_name(v->run->exit_reason));
+	return NULL;
+}
+
+/* A PIT whose creation fails at the end has been there for a while, with vCPUs that start its timer */
+TEST(creation_fails)
+{
+	struct rlimit files = { RESAMPLERS + 100, RESAMPLERS + 100 };
+	struct vm *vm = vm_new(VM_IRQCHIP);
+	struct vcpu *v = vcpu_new(vm, 0);
+	struct kvm_pit_config c = { 0 };
+	int resample = must(eventfd(0, EFD_NONBLOCK)), *fd = mem_alloc(RESAMPLERS * sizeof(*fd)), i;
+	struct kvm_irqfd off;
+	pthread_t thread;
+
+	must(setrlimit(RLIMIT_NOFILE, &files));
+	for (i = 0; i < RESAMPLERS; i++) {
+		struct kvm_irqfd irqfd = { .fd = fd[i] = must(eventfd(0, EFD_NONBLOCK)), .gsi = 0, .flags = KVM_IRQFD_FLAG_RESAMPLE,
+					   .resamplefd = resample };
+
+		if (ioctl(vm->fd, KVM_IRQFD, &irqfd))
+			SKIP(return, "no %d that wait for one interrupt's end", RESAMPLERS);
+		off = irqfd;
+	}
+	if (xioctl(vm->fd, KVM_CREATE_PIT2, &c) != -EBUSY)
+		SKIP(return, "more than %d may wait for one interrupt's end", RESAMPLERS);
+	vcpu_long(v, arming_guest, 0);
+	ASSERT_EQ(0, pthread_create(&thread, NULL, arming, v));
+	for (i = 0; i < TRIES; i++)
+		EXPECT_EQ(-EBUSY, xioctl(vm->fd, KVM_CREATE_PIT2, &c));
+	off.flags = KVM_IRQFD_FLAG_DEASSIGN;
+	must(ioctl(vm->fd, KVM_IRQFD, &off));
+	EXPECT_EQ(0, xioctl(vm->fd, KVM_CREATE_PIT2, &c));
+	guest_var(vm, enough) = 1;
+	pthread_join(thread, NULL);
+	for (i = 0; i < RESAMPLERS; i++)
+		close(fd[i]);
+	close(resample);
 	vm_free(vm);
 }
 

@@ -186,7 +186,7 @@ void keel_pmu_update(struct keel_vcpu *vcpu)
 	unsigned int i;
 
 	/* Events belong to a thread: a vCPU run by another one takes its counters along. */
-	if (p->thread != vcpu->thread) {
+	if (!keel_thread_is(&p->thread, &vcpu->thread)) {
 		for_each_set_bit(i, &all, BITS_PER_LONG) {
 			collect(pmc_of(p, i));
 			event_release(pmc_of(p, i));

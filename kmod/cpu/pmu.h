@@ -31,7 +31,7 @@ struct keel_pmu {
 	u64 all;			/* bit per counter the guest has */
 	u64 general_mask, fixed_mask;	/* bits of a count */
 	u8 has;				/* PMU_HAS_* */
-	pid_t thread;			/* whose the events are */
+	struct keel_thread thread;	/* whose the events are */
 	unsigned long stale;		/* counters whose event is to follow */
 	unsigned long overflowed;	/* since the work below last ran */
 	struct irq_work work;

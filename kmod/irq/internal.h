@@ -105,7 +105,7 @@ int irq_deliver(struct keel_vm *vm, struct keel_lapic *src, const struct irq_msg
 /* Is @apic one of those that a device's message is for? */
 bool irq_msg_reaches(const struct keel_lapic *apic, const struct irq_msg *msg);
 /* An APIC id, mode, LDR or DFR changed.  vCPU threads only. */
-void irq_map_update(struct keel_vm *vm);
+void irq_map_stale(struct keel_vm *vm);	/* until it is made again each LAPIC is asked */
 int irq_map_add(struct keel_lapic *apic);
 void irq_map_remove(struct keel_lapic *apic);
 

@@ -332,6 +332,12 @@ void irq_map_update(struct keel_vm *vm)
 	irq_ioapic_apics_changed(vm);
 }
 
+void irq_map_stale(struct keel_vm *vm)
+{
+	WRITE_ONCE(vm->irq.ids_moved, true);
+	smp_store_release(&vm->irq.logical, LOGICAL_SCAN);
+}
+
 int irq_map_add(struct keel_lapic *apic)
 {
 	struct keel_vm *vm = apic->vcpu->vm;

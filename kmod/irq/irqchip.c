@@ -37,6 +37,9 @@ void irq_device_remove(struct irq_device *dev)
 
 	for (i = 0; i < dev->nr_ranges; i++)
 		irq_bus_remove(dev->vm, dev->ops->ranges[i].bus, range_dev(dev, &dev->ops->ranges[i]));
+	/* vCPUs have been able to use one whose creation goes on to fail; now they are no more. */
+	if (dev->ops->stop)
+		dev->ops->stop(dev);
 	list_del(&dev->link);
 	kfree(dev);
 }

@@ -376,15 +376,26 @@ u8 *irq_lapic_page(struct keel_vcpu *vcpu)
 	return vcpu->apic ? vcpu->apic->regs : NULL;
 }
 
+/* Where a guest in xAPIC mode wants to be found: the map of all is made anew before it goes on, at its expense. */
+static void apic_move(struct keel_lapic *apic, u32 reg, u32 val)
+{
+	apic_set_reg(apic, reg, val);
+	irq_map_stale(apic->vcpu->vm);
+	keel_request(KEEL_REQ_APIC_MAP, apic->vcpu);
+}
+
 /* What follows from APIC base, SPIV and LVT0. */
 static void update_enabled(struct keel_lapic *apic)
 {
 	u32 lvt0 = apic_reg(apic, APIC_LVT0);
-	bool was = apic->enabled;
+	bool was = apic->enabled, extint;
 
 	WRITE_ONCE(apic->enabled, apic_on(apic) && (apic_reg(apic, APIC_SPIV) & APIC_SPIV_APIC_ENABLED));
-	WRITE_ONCE(apic->extint, !apic_on(apic) || (!(lvt0 & APIC_LVT_MASKED) &&
-						    (lvt0 & APIC_MODE_MASK) == APIC_DM_EXTINT));
+	extint = !apic_on(apic) || (!(lvt0 & APIC_LVT_MASKED) && (lvt0 & APIC_MODE_MASK) == APIC_DM_EXTINT);
+	if (extint != apic->extint) {
+		WRITE_ONCE(apic->extint, extint);
+		atomic_add(extint ? 1 : -1, &apic->vcpu->vm->irq.extint_takers);
+	}
 	keel_request(KEEL_REQ_EVENT, apic->vcpu);
 	/* What it could not be told of meanwhile */
 	if (!was && apic->enabled && apic->vcpu->pv.apf)
@@ -532,12 +543,10 @@ static void write_reg(struct keel_lapic *apic, unsigned int reg, u32 val)
 		break;
 	case APIC_ID:
 	case APIC_LDR:
-		apic_set_reg(apic, reg, val & APIC_LDR_MASK);
-		irq_map_update(apic->vcpu->vm);
+		apic_move(apic, reg, val & APIC_LDR_MASK);
 		break;
 	case APIC_DFR:
-		apic_set_reg(apic, APIC_DFR, val | APIC_DFR_CLUSTER);
-		irq_map_update(apic->vcpu->vm);
+		apic_move(apic, APIC_DFR, val | APIC_DFR_CLUSTER);
 		break;
 	case APIC_SELF_IPI:
 		apic_send(apic, APIC_DEST_SELF | (val & APIC_VECTOR_MASK), 0);
@@ -861,6 +870,8 @@ void irq_lapic_destroy(struct keel_vcpu *vcpu)
 		return;
 	irq_map_remove(apic);
 	apic_timer_stop(apic);
+	if (apic->extint)
+		atomic_dec(&vcpu->vm->irq.extint_takers);
 	vcpu->apic = NULL;
 	free_page((unsigned long)apic->regs);
 	kfree(apic);

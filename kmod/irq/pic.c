@@ -239,6 +239,26 @@ static u8 port_read(struct irq_pic *pic, u16 port)
 }
 
 /* ------------------------------------------------------------- around the lock */
+/* Seldom more than the boot CPU, and often none: then nobody is asked, for this may be with IRQs off. */
+static struct keel_vcpu *extint_taker(struct keel_vm *vm)
+{
+	struct keel_vcpu *vcpu;
+	unsigned int i;
+
+	if (!atomic_read(&vm->irq.extint_takers))
+		return NULL;
+	vcpu = keel_vcpu_by_idx(vm, READ_ONCE(vm->irq.extint_taker));
+	if (vcpu && irq_extint_accepted(vcpu))
+		return vcpu;
+	keel_for_each_vcpu(vcpu, i, vm) {
+		if (irq_extint_accepted(vcpu)) {
+			WRITE_ONCE(vm->irq.extint_taker, i);
+			return vcpu;
+		}
+	}
+	return NULL;
+}
+
 /* Ends a locked section: @again also tells of an output that stayed up. */
 static void pic_unlock(struct irq_pic *pic, unsigned long flags, bool again)
 	__releases(&pic->lock)
@@ -247,7 +267,7 @@ static void pic_unlock(struct irq_pic *pic, unsigned long flags, bool again)
 	unsigned long acked = pic->acked;
 	bool was = vm->irq.pic_raised, is = pair_output(pic);
 	struct keel_vcpu *vcpu;
-	unsigned int pin, i;
+	unsigned int pin;
 
 	pic->acked = 0;
 	if (was != is)
@@ -255,12 +275,10 @@ static void pic_unlock(struct irq_pic *pic, unsigned long flags, bool again)
 	raw_spin_unlock_irqrestore(&pic->lock, flags);
 
 	if (is && (again || !was)) {
-		keel_for_each_vcpu(vcpu, i, vm) {
-			if (!irq_extint_accepted(vcpu))
-				continue;
+		vcpu = extint_taker(vm);
+		if (vcpu) {
 			keel_request(KEEL_REQ_EVENT, vcpu);
 			keel_vcpu_kick(vcpu);
-			break;
 		}
 	}
 	for_each_set_bit(pin, &acked, IRQ_PIC_PINS)

@@ -93,10 +93,12 @@ static bool host_protect_entry(u64 *ptep, unsigned int level)
 		atomic64_or(fmt->host_write, (atomic64_t *)ptep);
 	else
 		atomic64_andnot(fmt->host_write, (atomic64_t *)ptep);
-	if (!(pte & fmt->write))
-		return false;
-	atomic64_andnot(fmt->write, (atomic64_t *)ptep);
-	return true;
+	if (pte & fmt->write) {
+		atomic64_andnot(fmt->write, (atomic64_t *)ptep);
+		return true;
+	}
+	/* One that the dirty log has closed may be open in TLBs still: that flushes when it is through with all, without the lock. */
+	return !mmu_is_table(fmt, pte, level) && pte & fmt->host_write;
 }
 
 /* The host has taken it from all that is below? */

@@ -57,9 +57,9 @@ static u64 newly_stolen(struct keel_vcpu *vcpu)
 {
 	struct keel_pv *pv = &vcpu->pv;
 	u64 now = keel_run_delay(), stolen = 0;
-	pid_t thread = task_pid_nr(current);	/* whose delay that is; an ioctl of the VM's may come from any */
+	struct keel_thread thread = keel_this_thread();	/* whose delay that is; an ioctl of the VM's may come from any */
 
-	if (pv->delay_of == thread && now > pv->run_delay)
+	if (keel_thread_is(&pv->delay_of, &thread) && now > pv->run_delay)
 		stolen = now - pv->run_delay;
 	pv->delay_of = thread;
 	pv->run_delay = now;

@@ -16,7 +16,7 @@ struct keel_pv {
 	bool unhalted;		/* kicked: this HLT, or the next, ends at once; set by others */
 	bool migration_off;	/* MSR_KVM_MIGRATION_CONTROL, the other way round */
 	bool poll_off;		/* MSR_KVM_POLL_CONTROL, the other way round */
-	pid_t delay_of;		/* the thread run_delay is about */
+	struct keel_thread delay_of;	/* the thread run_delay is about */
 	u64 run_delay;		/* what of the thread's time waiting for a CPU the guest knows of */
 	u64 steal;		/* MSR_KVM_STEAL_TIME */
 	u64 eoi;		/* MSR_KVM_PV_EOI_EN */

@@ -29,6 +29,7 @@ static struct keel_hv *hv_vm(struct keel_vm *vm)
 	if (!hv)
 		return NULL;
 	mutex_init(&hv->lock);
+	seqcount_mutex_init(&hv->tsc_seq, &hv->lock);
 	xa_init_flags(&hv->moved, XA_FLAGS_ACCOUNT);
 	xa_init_flags(&hv->events, XA_FLAGS_ACCOUNT);
 	other = cmpxchg(&vm->hv, NULL, hv);
@@ -102,10 +103,18 @@ struct keel_vcpu *hv_vcpu_by_vp(struct keel_vm *vm, u32 vp_index)
 u64 hv_time(struct keel_vcpu *vcpu)
 {
 	struct keel_hv *hv = vcpu->vm->hv;
+	unsigned int seq;
+	bool written;
+	u64 ns;
 
-	/* Who reads both shall not see two clocks. */
-	if (READ_ONCE(hv->tsc_written))
-		return mul_u64_u64_shr(keel_guest_tsc(vcpu), hv->tsc_scale, 64) + hv->tsc_offset;
+	/* Who reads both, the page and this, shall not see two clocks. */
+	do {
+		seq = read_seqcount_begin(&hv->tsc_seq);
+		written = hv->tsc_written;
+		ns = mul_u64_u64_shr(keel_guest_tsc(vcpu), hv->tsc_scale, 64) + hv->tsc_offset;
+	} while (read_seqcount_retry(&hv->tsc_seq, seq));
+	if (written)
+		return ns;
 	return div_u64(keel_clock_ns(vcpu->vm), 100);
 }
 
@@ -117,6 +126,16 @@ static u64 tsc_scale(struct keel_rate rate)
 	if (rate.shift > 6)
 		return 0;
 	return rate.shift < 0 ? div_u64(mult >> -rate.shift, 100) : mul_u64_u64_div_u64(mult, BIT(rate.shift), 100);
+}
+
+/* By what hv_time() goes from here on.  hv->lock held. */
+static void set_reference(struct keel_hv *hv, bool written, u64 scale, s64 offset)
+{
+	write_seqcount_begin(&hv->tsc_seq);
+	hv->tsc_written = written;
+	hv->tsc_scale = scale;
+	hv->tsc_offset = offset;
+	write_seqcount_end(&hv->tsc_seq);
 }
 
 /* Sequence 0 says: not valid, ask the MSR. */
@@ -154,9 +173,7 @@ static bool keeps_tsc_page(struct keel_vcpu *vcpu, struct keel_hv *hv)
 	    !page.tsc_sequence)
 		return false;
 	hv->tsc_sequence = page.tsc_sequence;
-	hv->tsc_scale = page.tsc_scale;
-	hv->tsc_offset = page.tsc_offset;
-	smp_store_release(&hv->tsc_written, true);	/* with hv_time() */
+	set_reference(hv, true, page.tsc_scale, page.tsc_offset);
 	return true;
 }
 
@@ -173,7 +190,7 @@ void keel_hv_clock_update(struct keel_vcpu *vcpu)
 	if (keel_clock_line(vcpu, &tsc, &ns, &rate))
 		scale = tsc_scale(rate);
 	if (!scale) {
-		WRITE_ONCE(hv->tsc_written, false);
+		set_reference(hv, false, 0, 0);
 		write_tsc_page(vcpu, hv, 0);
 		goto out;
 	}
@@ -181,13 +198,10 @@ void keel_hv_clock_update(struct keel_vcpu *vcpu)
 	/* All vCPUs come here after a change, and find the same. */
 	if (hv->tsc_written && hv->tsc_scale == scale && hv->tsc_offset == offset)
 		goto out;
-	WRITE_ONCE(hv->tsc_written, false);
-	smp_wmb();	/* with hv_time() on other vCPUs: not by half of these */
-	hv->tsc_scale = scale;
-	hv->tsc_offset = offset;
+	set_reference(hv, false, scale, offset);
 	hv->tsc_sequence = hv->tsc_sequence % (U32_MAX - 1) + 1;	/* neither 0 nor the highest */
 	write_tsc_page(vcpu, hv, hv->tsc_sequence);
-	smp_store_release(&hv->tsc_written, true);	/* with hv_time() */
+	set_reference(hv, true, scale, offset);
 out:
 	mutex_unlock(&hv->lock);
 }
@@ -201,7 +215,7 @@ static HV_SET(set_tsc_page)
 	was = vm->tsc_page & HV_X64_MSR_TSC_REFERENCE_ENABLE;
 	vm->tsc_page = val;
 	vm->tsc_restored = host;
-	WRITE_ONCE(vm->tsc_written, false);
+	set_reference(vm, false, 0, 0);
 	if (was != is)
 		keel_clock_watch(hv->vcpu->vm, is);
 	mutex_unlock(&vm->lock);

@@ -13,6 +13,7 @@ struct keel_hv {
 	u64 hypercall;			/* page of the call's instruction */
 	u64 tsc_page;
 	u32 tsc_sequence;
+	seqcount_mutex_t tsc_seq;	/* of the next three, for hv_time() */
 	bool tsc_written;		/* the page says what these two do: */
 	u64 tsc_scale;
 	s64 tsc_offset;
