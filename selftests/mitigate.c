@@ -224,7 +224,8 @@ TEST_F(mitigate, verw)
 TEST_F(mitigate, spec_ibrs)
 {
 	DUE("spec_ibrs");
-	EXPECT_LE(TURNS, in_cpuid_exits(self, N_SPEC_CTRL, NULL));
+	/* Off in the guest, which has not said that it wants it, on again in the kernel */
+	EXPECT_LE(2 * TURNS, in_cpuid_exits(self, N_SPEC_CTRL, NULL));
 }
 
 TEST_F(mitigate, spec_switch)
@@ -319,6 +320,35 @@ TEST_F(mitigate, bp_reduce)
 	vm_free(self->vm);
 	self->vm = NULL;
 	EXPECT_EQ(0, host_msr(BP_CFG) & BP_SPEC_REDUCE);
+}
+
+static void set_host_msr(u32 msr, u64 val)
+{
+	char path[32];
+	int fd;
+
+	snprintf(path, sizeof(path), "/dev/cpu/%d/msr", here);
+	fd = must(open(path, O_WRONLY));
+	if (pwrite(fd, &val, 8, msr) != 8)
+		die("MSR %#x of CPU %d: %m", msr, here);
+	close(fd);
+}
+
+/* The kernel sets SEV-SNP up and takes the CPU's host save area away under a guest, which cannot be entered then */
+TEST_F(mitigate, snp_area)
+{
+	u64 area;
+
+	DUE("snp_area");
+	begin(self, port_guest, 0);
+	vcpu_expect(self->v, KVM_EXIT_IO);
+	area = host_msr(MSR_VM_HSAVE_PA);
+	EXPECT_NE(0, area);
+	set_host_msr(MSR_VM_HSAVE_PA, 0);
+	vcpu_expect(self->v, KVM_EXIT_FAIL_ENTRY);
+	EXPECT_EQ(0, host_msr(MSR_VM_HSAVE_PA));
+	set_host_msr(MSR_VM_HSAVE_PA, area);
+	vcpu_expect(self->v, KVM_EXIT_IO);
 }
 
 /* Transactions that the kernel has turned off no guest has, also one that its VMM tells of them: nobody writes there */
@@ -631,7 +661,12 @@ TEST_F(mitigate, bhb)
 	struct text t;
 
 	DUE("bhb");
-	EXPECT_LE(0, find_call(&t, read_exit(_metadata, &t), "clear_bhb_loop"));
+	if (find_call(&t, read_exit(_metadata, &t), "clear_bhb_loop") >= 0)
+		return;
+	/* Our own, in whose loop there is a call. */
+	EXPECT_LE(0, find_call(&t, read_exit(_metadata, &t), "keel_clear_history"));
+	ASSERT_TRUE(read_text("keel_clear_history", &t));
+	EXPECT_LE(0, find_call(&t, 0, "history_round"));
 }
 
 TEST_F(mitigate, divider)

@@ -253,6 +253,32 @@ static u32 kernel_word(unsigned int word)
 	return word < NCAPINTS ? boot_cpu_data.x86_capability[word] : ~0U;
 }
 
+/* What the kernel has found to be the same on all CPUs are its own words; of others each is asked. */
+struct common_bits {
+	u32 function, index;
+	int reg;
+	atomic_t bits;
+};
+
+static void and_cpu_bits(void *arg)
+{
+	struct common_bits *c = arg;
+	u32 r[4];
+
+	cpuid_count(c->function, c->index, &r[EAX], &r[EBX], &r[ECX], &r[EDX]);
+	atomic_and(r[c->reg], &c->bits);
+}
+
+static u32 common_bits(const struct keel_feature_row *row, u32 bits)
+{
+	struct common_bits c = { .function = row->function, .index = row->index, .reg = row->reg, .bits = ATOMIC_INIT(bits) };
+
+	/* One of them begins with a version, a number. */
+	if (bits && row->word >= NCAPINTS && row->word != KEEL_WORD_24_EBX)
+		on_each_cpu(and_cpu_bits, &c, 1);
+	return atomic_read(&c.bits);
+}
+
 static u32 said_bits(unsigned int word)
 {
 	unsigned int i;
@@ -274,7 +300,7 @@ static void filter_features(struct kvm_cpuid_entry2 *e)
 
 		if (row->function != e->function || row->index != e->index)
 			continue;
-		*reg = ((*reg & kernel_word(row->word) & row->allow) | said_bits(row->word)) &
+		*reg = (common_bits(row, *reg & kernel_word(row->word) & row->allow) | said_bits(row->word)) &
 		       ~keel_hw.features_off[row->word];
 		*reg |= row->always;
 	}

@@ -10,16 +10,17 @@
  * that was in a guest goes back to user mode: the kernel's own.  docs/security.md has it flag by flag.
  *
  * A guest sees MD_CLEAR, IBPB, the immunities that are true, and SPEC_CTRL where the CPU has it (cpuid.c, msr.c).  Until
- * it first sets a bit there it runs with the host's value, which protects no less.  From then on the register is its
- * own, without exits, and each entry and exit exchanges the two values.  CPUs with a SPEC_CTRL for guests in the VMCB
+ * it first sets a bit there it runs with the host's value, which protects no less (where the kernel has IBRS on by hand, for
+ * itself and not for user mode, with zero: it is what makes such a CPU slow).  From then on the register is its own, without exits, and each entry and exit exchanges the two values.  CPUs with a SPEC_CTRL for guests in the VMCB
  * do that by themselves.
  */
 #ifndef KEEL_MITIGATE_H
 #define KEEL_MITIGATE_H
 
 /* vcpu->spec_ctrl_mode, and where the entry code finds it and the value from &vcpu->regs. */
-#define KEEL_SPEC_SWITCH	1	/* exchange the values */
+#define KEEL_SPEC_LOAD		1	/* an entry loads the guest's value */
 #define KEEL_SPEC_OPEN		2	/* the guest reaches the register itself */
+#define KEEL_SPEC_KEEP		4	/* and an exit keeps what it left there */
 #define KEEL_SPEC_CTRL		(17 * 8)
 #define KEEL_SPEC_MODE		(18 * 8)
 

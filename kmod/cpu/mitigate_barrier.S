@@ -23,16 +23,30 @@ SYM_FUNC_START(keel_ibpb)
 SYM_FUNC_END(keel_ibpb)
 
 /*
- * void keel_clear_history(void): RCX is used.  So many taken branches, two in each round, that none of the guest's is left in
- * the longest history that CPUs are known to keep.  What follows does not run ahead of them.
+ * void keel_clear_history(void): RCX is used.  So many taken branches that none of the guest's is left in the longest history
+ * that CPUs are known to keep, of 194.  Each round has a call and a return in it: a loop without is one that some CPUs come to
+ * run out of a buffer (the loop stream detector), past what predicts, and keeps history of, branches.  What follows does not
+ * run ahead of them.
  */
-#define HISTORY_BRANCHES	194
-SYM_FUNC_START(keel_clear_history)
-	mov	$(HISTORY_BRANCHES / 2 + 1), %ecx
-1:	jmp	2f
+#define ROUND_JUMPS	16
+#define ROUNDS		11
+SYM_FUNC_START_LOCAL(history_round)
+	.rept	ROUND_JUMPS
+	jmp	1f
 	int3
-2:	sub	$1, %ecx
+1:
+	.endr
+	RET
+SYM_FUNC_END(history_round)
+
+SYM_FUNC_START(keel_clear_history)
+	mov	$ROUNDS, %ecx
+1:	call	history_round
+	sub	$1, %ecx
 	jnz	1b
 	lfence
 	RET
 SYM_FUNC_END(keel_clear_history)
+.if	ROUNDS * (ROUND_JUMPS + 3) < 194
+.error	"too few branches"
+.endif

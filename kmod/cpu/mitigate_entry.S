@@ -4,6 +4,7 @@
  */
 #include <linux/version.h>
 #include <asm/alternative.h>
+#include <asm/asm.h>
 #include <asm/cpufeatures.h>
 #include <asm/msr-index.h>
 #include <asm/nospec-branch.h>
@@ -26,15 +27,18 @@
 
 /* The guest's SPEC_CTRL for the host's.  @regs: register with &vcpu->regs.  Uses RAX, RCX, RDX; GS is the host's. */
 .macro KEEL_SPEC_CTRL_IN regs
-	testb	$KEEL_SPEC_SWITCH, KEEL_SPEC_MODE(\regs)
+	testb	$KEEL_SPEC_LOAD, KEEL_SPEC_MODE(\regs)
 	jz	.Lspec_in\@
 	mov	KEEL_SPEC_CTRL(\regs), %rax
 	cmp	%rax, PER_CPU_VAR(x86_spec_ctrl_current)
 	je	.Lspec_in\@
 	mov	$MSR_IA32_SPEC_CTRL, %ecx
 	xor	%edx, %edx
+.Lspec_wrmsr\@:
 	wrmsr
 .Lspec_in\@:
+	/* CPUs may be of two kinds, and this one not take a bit that the guest has set on another: then it has the host's. */
+	_ASM_EXTABLE(.Lspec_wrmsr\@, .Lspec_in\@)
 .endm
 
 /*
@@ -43,7 +47,7 @@
  */
 .macro KEEL_SPEC_CTRL_OUT regs
 	ALTERNATIVE "jmp .Lspec_out\@", "", X86_FEATURE_MSR_SPEC_CTRL
-	testb	$KEEL_SPEC_SWITCH, KEEL_SPEC_MODE(\regs)
+	testb	$KEEL_SPEC_KEEP, KEEL_SPEC_MODE(\regs)
 	jz	.Lspec_ibrs\@
 	mov	$MSR_IA32_SPEC_CTRL, %ecx
 	rdmsr

@@ -366,9 +366,9 @@ static void write_spec_ctrl(struct keel_vcpu *vcpu, u64 val)
 
 	if (keel_call(set_msr, vcpu, MSR_IA32_SPEC_CTRL, val)) {
 		vcpu->spec_ctrl = val;
-		mode |= KEEL_SPEC_SWITCH;
+		mode |= KEEL_SPEC_LOAD | KEEL_SPEC_KEEP;
 	}
-	if (val && !vcpu->spec_ctrl_mode) {
+	if (val && !(vcpu->spec_ctrl_mode & KEEL_SPEC_OPEN)) {
 		vcpu->spec_ctrl_mode = mode;
 		keel_request(KEEL_REQ_INTERCEPTS, vcpu);
 	}
@@ -905,6 +905,7 @@ u32 keel_guest_wrmsr(struct keel_vcpu *vcpu, u32 msr, u64 val)
 void keel_msrs_reset(struct keel_vcpu *vcpu, bool init)
 {
 	struct keel_msrs *m = &vcpu->msrs;
+	u64 val;
 
 	m->debugctl = 0;
 	if (init)
@@ -921,6 +922,8 @@ void keel_msrs_reset(struct keel_vcpu *vcpu, bool init)
 	}
 	m->mcg_cap = KEEL_MCE_BANKS;
 	vcpu->spec_ctrl = 0;
+	if (boot_cpu_has(X86_FEATURE_KERNEL_IBRS) && keel_call(get_msr, vcpu, MSR_IA32_SPEC_CTRL, &val))
+		vcpu->spec_ctrl_mode |= KEEL_SPEC_LOAD;
 	vcpu->smbase = 0x30000;
 	keel_pmu_reset(vcpu);
 }

@@ -115,7 +115,10 @@ void svm_enter(struct keel_vcpu *vcpu)
 		svm_assign_asid(svm);
 	c->clean = svm->clean;
 
-	svm_switch(svm, svm_host_save_pa());
+	if (unlikely(svm_lost_area()))
+		c->exit_code = SVM_EXIT_ERR;
+	else
+		svm_switch(svm, svm_host_save_pa());
 
 	/* Before interrupts: whoever polls the banks would find it first. */
 	if (unlikely(svm_exit_code(c) == SVM_EXIT_EXCP_BASE + X86_TRAP_MC))
@@ -288,13 +291,22 @@ static int svm_pf(struct keel_vcpu *vcpu)
 	return keel_shadow_fault(vcpu, c->exit_info_2, c->exit_info_1);
 }
 
-/* For the fast loop, still on the CPU that refused: it may not have done the flush this entry asked for. */
+/*
+ * For the fast loop, still on the CPU that refused: it may not have done the flush this entry asked for, nor have taken over what
+ * had changed.
+ */
 static int svm_refused(struct keel_vcpu *vcpu)
 {
-	struct vmcb_control_area *c = &to_svm(vcpu)->vmcb->control;
+	struct svm_vcpu *svm = to_svm(vcpu);
+	struct vmcb_control_area *c = &svm->vmcb->control;
 
-	if (svm_exit_code(c) == (u32)SVM_EXIT_ERR && c->tlb_ctl != TLB_CONTROL_DO_NOTHING)
+	if (svm_exit_code(c) != (u32)SVM_EXIT_ERR)
+		return KEEL_SLOW;
+	svm->clean = 0;
+	if (c->tlb_ctl != TLB_CONTROL_DO_NOTHING)
 		svm_restart_asids();
+	if (svm_lost_area())
+		pr_warn_ratelimited("keel: no guest can be entered: SEV-SNP has been set up, for kvm_amd; load that, then \"keel share\"\n");
 	return KEEL_SLOW;
 }
 

@@ -44,6 +44,7 @@ static struct mmu_format npt_format __ro_after_init = {
 	.host_write	= _PAGE_SOFTW1,
 };
 
+DEFINE_STATIC_KEY_FALSE(svm_may_lose_area);
 DEFINE_PER_CPU(struct svm_cpu, svm_cpu);
 
 DEFINE_PER_CPU(phys_addr_t, svm_host_pa);
@@ -335,6 +336,8 @@ int svm_setup(struct keel_ops *ops, const char **why)
 	svm_has.nr_asids = ebx;
 	svm_has.nrips = boot_cpu_has(X86_FEATURE_NRIPS);
 	svm_has.tsc_scale = boot_cpu_has(X86_FEATURE_TSCRATEMSR);
+	if (cpuid_eax(0x80000000) >= 0x8000001f && cpuid_eax(0x8000001f) & SVM_CPU_HAS_SNP)
+		static_branch_enable(&svm_may_lose_area);
 	if (svm_has.nr_asids < 2) {
 		*why = "SVM offers no address space ids to guests";
 		return -EOPNOTSUPP;
@@ -403,6 +406,10 @@ static void svm_flush_and_leave(struct svm_cpu *sc)
 	u16 ds = 0, es = 0;
 
 	local_irq_save(flags);
+	if (unlikely(svm_lost_area())) {
+		local_irq_restore(flags);
+		return;
+	}
 	if (unlikely(hw_breakpoint_active()))
 		get_debugreg(dr7, 7);
 	if (unlikely(keel_has_ldt())) {

@@ -136,6 +136,17 @@ static __always_inline bool svm_keeps_asid(const struct svm_vcpu *svm)
 void svm_restart_asids(void);
 void svm_load_tsc_ratio(struct svm_vcpu *svm);
 DECLARE_PER_CPU(phys_addr_t, svm_host_pa);	/* of VMSAVE's picture of the host */
+/*
+ * To set up SEV-SNP the kernel's driver takes the host save area from each CPU, by an IPI, at any time; VMRUN raises #GP then,
+ * at a place where the host's GS is not loaded.  CPUs without SNP have nobody who would.
+ */
+#define SVM_CPU_HAS_SNP	BIT(4)		/* CPUID leaf 0x8000001f EAX */
+DECLARE_STATIC_KEY_FALSE(svm_may_lose_area);
+static __always_inline bool svm_lost_area(void)
+{
+	return static_branch_unlikely(&svm_may_lose_area) && !keel_rdmsr(MSR_VM_HSAVE_PA);
+}
+
 static inline phys_addr_t svm_host_save_pa(void)
 {
 	return __this_cpu_read(svm_host_pa);

@@ -297,11 +297,38 @@ static const u8 global_ctrl_errata[] = { 0x1a, 0x1e, 0x25, 0x2c, 0x2e };
 /* Of PEBS_ENABLE, the bits that stand for the counters at the same place in GLOBAL_CTRL (SDM vol. 3B 20.6.2.4, 20.9). */
 static u64 pebs_counters __read_mostly = GENMASK_ULL(31, 0);
 
+/*
+ * Counters that architectural PEBS writes down, which is without PEBS_ENABLE: each has a bit of its own for that (SDM vol. 2A,
+ * CPUID leaves 7.1 and 23H).  What perf has of those in use is not told, so all of them stand still in guests.
+ */
+#define ARCH_PERFMON_EXT	BIT(8)		/* leaf 7.1 EAX: there is leaf 23H */
+#define ARCH_PEBS_LEAVES	(BIT(4) | BIT(5))	/* leaf 23H.0 EAX */
+static u64 arch_pebs __read_mostly;
+
+static u64 arch_pebs_counters(void)
+{
+	u32 eax, ebx, ecx, edx;
+
+	if (boot_cpu_data.cpuid_level < 0x23 || !cpuid_eax(7))
+		return 0;
+	cpuid_count(7, 1, &eax, &ebx, &ecx, &edx);
+	if (!(eax & ARCH_PERFMON_EXT))
+		return 0;
+	cpuid_count(0x23, 0, &eax, &ebx, &ecx, &edx);
+	if ((eax & ARCH_PEBS_LEAVES) != ARCH_PEBS_LEAVES)
+		return 0;
+	cpuid_count(0x23, 5, &eax, &ebx, &ecx, &edx);
+	return eax | (u64)ecx << 32;		/* general ones, fixed ones, where GLOBAL_CTRL has them */
+}
+
 static bool cpu_has_pebs(void)
 {
 	union cpuid10_eax eax = { .full = boot_cpu_data.cpuid_level >= 10 ? cpuid_eax(10) : 0 };
 	u64 val;
 
+	arch_pebs = arch_pebs_counters();
+	if (arch_pebs)
+		return !rdmsrq_safe(MSR_CORE_PERF_GLOBAL_CTRL, &val);
 	return boot_cpu_has(X86_FEATURE_PEBS) && eax.split.version_id > 1 &&
 	       !rdmsrq_safe(MSR_IA32_PEBS_ENABLE, &val) && !rdmsrq_safe(MSR_CORE_PERF_GLOBAL_CTRL, &val);
 }
@@ -314,8 +341,19 @@ static struct perf_guest_switch_msr *pebs_msrs(int *n)
 {
 	static DEFINE_PER_CPU(struct perf_guest_switch_msr, msrs[2]);
 	struct perf_guest_switch_msr *m = this_cpu_ptr(msrs);
-	u64 pebs = keel_rdmsr(MSR_IA32_PEBS_ENABLE), ctrl;
+	u64 pebs, ctrl;
 
+	if (arch_pebs) {
+		ctrl = keel_rdmsr(MSR_CORE_PERF_GLOBAL_CTRL);
+		if (likely(!(ctrl & arch_pebs)))
+			return NULL;
+		m[0] = (struct perf_guest_switch_msr){
+			.msr = MSR_CORE_PERF_GLOBAL_CTRL, .host = ctrl, .guest = ctrl & ~arch_pebs,
+		};
+		*n = 1;
+		return m;
+	}
+	pebs = keel_rdmsr(MSR_IA32_PEBS_ENABLE);
 	if (likely(!pebs))
 		return NULL;
 	ctrl = keel_rdmsr(MSR_CORE_PERF_GLOBAL_CTRL);

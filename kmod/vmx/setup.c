@@ -389,6 +389,12 @@ static bool vmx_differs(void)
 	return val != vmx_has.cr4_fixed0 || (found.ept_vpid && ept_vpid_caps() != found.ept_vpid);
 }
 
+/* The controls may be there where the CPU's own registers are not: hypervisors below us, parts of which it is fused off. */
+static bool cpu_has_cet(void)
+{
+	return boot_cpu_data.cpuid_level >= 7 && (cpuid_ecx(7) & BIT(X86_FEATURE_SHSTK & 31) || cpuid_edx(7) & BIT(X86_FEATURE_IBT & 31));
+}
+
 static const char *read_controls(void)
 {
 	unsigned int i;
@@ -405,7 +411,7 @@ static const char *read_controls(void)
 		return "interrupt, NMI windows or CR8 exits";
 	/* #CP has an error code, which an entry refuses where it goes by the exceptions that had one before. */
 	vmx_has.cet = may_be(ROW_ENTRY) & VM_ENTRY_LOAD_CET_STATE && may_be(ROW_EXIT) & VM_EXIT_LOAD_CET_STATE &&
-		      found.basic & BASIC_ANY_ERROR_CODE;
+		      found.basic & BASIC_ANY_ERROR_CODE && cpu_has_cet();
 	vmx_has.global_ctrl = may_be(ROW_ENTRY) & VM_ENTRY_LOAD_IA32_PERF_GLOBAL_CTRL &&
 			      may_be(ROW_EXIT) & VM_EXIT_LOAD_IA32_PERF_GLOBAL_CTRL;
 	return NULL;
