@@ -23,6 +23,13 @@ static inline bool boot_cpu_has(unsigned int bit)
 }
 #define boot_cpu_has_bug	boot_cpu_has
 
+/* One CPU is all of them. */
+typedef struct { u32 counter; } atomic_t;
+#define ATOMIC_INIT(v)			{ v }
+#define atomic_read(v)			((v)->counter)
+#define atomic_and(bits, v)		((v)->counter &= (bits))
+#define on_each_cpu(fn, arg, wait)	(fn)(arg)
+
 void cpuid_count(u32 function, u32 index, u32 *eax, u32 *ebx, u32 *ecx, u32 *edx);
 static inline u32 cpuid_eax(u32 function)
 {

@@ -138,6 +138,8 @@ struct keel_vm {
 		struct irq_pic *pic;
 		struct irq_pit *pit;
 		bool pic_raised;
+		int extint_takers;
+		unsigned int extint_taker;
 	} irq;
 	struct mutex slots_lock;
 };
@@ -165,12 +167,14 @@ struct irq_bus_dev {
 
 #define VM_IOCTL(fn)	long fn(struct keel_vm *vm, void *buf, unsigned long arg)
 
-static struct keel_vm env_vm = { .irq.mode = IRQCHIP_KERNEL };
+static struct keel_vm env_vm = { .irq.mode = IRQCHIP_KERNEL, .irq.extint_takers = 1 };
 static struct keel_vcpu env_vcpu = { .vm = &env_vm };
 static struct irq_bus_dev *env_ports[0x500];
 static unsigned int env_kicks, env_acks[IRQ_PIC_PINS];
 
 #define keel_for_each_vcpu(v, i, vm)	for (i = 0; i < 1 && ((v) = &env_vcpu); i++)
+#define keel_vcpu_by_idx(vm, i)		((void)(vm), (i) ? NULL : &env_vcpu)
+#define atomic_read(v)			(*(v))
 #define irq_extint_accepted(v)		true
 #define keel_request(req, v)		((void)(v))
 #define keel_vcpu_kick(v)		(env_kicks++)
