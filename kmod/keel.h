@@ -578,8 +578,9 @@ void keel_raise_fault(struct keel_vcpu *vcpu, const struct emul_fault *fault);
 void keel_queue_nmi(struct keel_vcpu *vcpu);	/* any context */
 /* Before entry: pick what to inject, open windows.  Fast loop safe. */
 void keel_events_deliver(struct keel_vcpu *vcpu);
+/* CR2 and DR6 as VMMs without KVM_CAP_EXCEPTION_PAYLOAD find them. */
+void keel_events_settle(struct keel_vcpu *vcpu);
 /* After exit: @ev was being delivered when the exit came; it goes in again. */
-void keel_events_settle(struct keel_vcpu *vcpu);	/* CR2, DR6: as VMMs without KVM_CAP_EXCEPTION_PAYLOAD find them */
 void keel_events_requeue(struct keel_vcpu *vcpu, const struct keel_event *ev);
 bool keel_events_pending(struct keel_vcpu *vcpu);	/* would wake a halted vCPU */
 bool keel_irq_window_open(struct keel_vcpu *vcpu);	/* IF set, no shadow, nothing in delivery */

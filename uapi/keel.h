@@ -104,7 +104,7 @@ struct keel_state_head {
 };
 
 #define KEEL_STATE_MAGIC	0x65746174734c454bULL	/* "KELstate" */
-#define KEEL_STATE_VERSION	2
+#define KEEL_STATE_VERSION	3
 
 struct keel_state {
 	__u64 data;		/* its address */
@@ -161,7 +161,7 @@ struct keel_state_tsc {
 	__u64 ratio;
 	__u64 time_msr;		/* MSR_KVM_SYSTEM_TIME */
 	__u32 khz;
-	__u32 stopped;		/* the guest is to be told that it was (KVM_KVMCLOCK_CTRL) */
+	__u32 stopped;		/* the guest is to be told that it was (KVM_KVMCLOCK_CTRL, or the host slept) */
 };
 
 struct keel_state_pic {
@@ -268,7 +268,8 @@ struct keel_state_lapic {
  * It has the vCPUs, in the order in which they were created.  KVM_CREATE_VCPU for the id of each, once, gives its file
  * descriptor; others may be added as to any VM.  It has the interrupt controllers, the PIT, and all else that the sections
  * below say.  It has no eventfds (KVM_IRQFD, KVM_IOEVENTFD), zones of coalesced I/O, signal masks, dirty logs' content or
- * snapshots; those are made anew, before the first KVM_RUN.
+ * snapshots; those are made anew, before the first KVM_RUN.  An eventfd interrupts one VM: KVM_IRQFD with one that another VM
+ * has, a parent's in its child, is EBUSY.
  *
  * Memory:
  *

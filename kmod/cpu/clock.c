@@ -196,10 +196,17 @@ void keel_clock_resume(void)
 
 static u32 host_sleeps;		/* how many there were */
 
-/* By now the host knows how long.  A guest is told that it stood, or its watchdogs would think that a task had run all the while. */
-static int host_awake(struct notifier_block *nb, unsigned long action, void *data)
+/*
+ * Guests are told that they stood, or their watchdogs would think that a task had run all the while: before, as threads go on
+ * before anybody hears of the end, and after that, when the host knows how long it was.
+ */
+static int host_sleeps_or_wakes(struct notifier_block *nb, unsigned long action, void *data)
 {
-	if (action == PM_POST_SUSPEND || action == PM_POST_HIBERNATION) {
+	switch (action) {
+	case PM_SUSPEND_PREPARE:
+	case PM_HIBERNATION_PREPARE:
+	case PM_POST_SUSPEND:
+	case PM_POST_HIBERNATION:
 		WRITE_ONCE(host_sleeps, host_sleeps + 1);
 		clock_invalidate_all();
 	}
@@ -211,7 +218,7 @@ static bool was_stopped(const struct keel_vcpu_clock *c)
 	return c->stopped || c->sleeps != READ_ONCE(host_sleeps);
 }
 
-static struct notifier_block host_awake_nb = { .notifier_call = host_awake };
+static struct notifier_block host_sleeps_nb = { .notifier_call = host_sleeps_or_wakes };
 
 void keel_clock_setup(void)
 {
@@ -220,12 +227,12 @@ void keel_clock_setup(void)
 		WRITE_ONCE(keel_tsc_wary, true);
 	}
 	pvclock_gtod_register_notifier(&timekeeper_nb);
-	register_pm_notifier(&host_awake_nb);
+	register_pm_notifier(&host_sleeps_nb);
 }
 
 void keel_clock_exit(void)
 {
-	unregister_pm_notifier(&host_awake_nb);
+	unregister_pm_notifier(&host_sleeps_nb);
 	pvclock_gtod_unregister_notifier(&timekeeper_nb);
 	irq_work_sync(&host_clock_irq_work);
 	cancel_work_sync(&host_clock_work);
@@ -424,8 +431,8 @@ static void set_mark(struct keel_clock *vc, const struct keel_vcpu_clock *c, con
 /*
  * The VMM writes a TSC.  VMMs set one vCPU after the other to "the same" value, so a write near what the last
  * one has become by now, or of 0 (the reset value), means: in step with the others.  The first that a VMM writes is near
- * nothing: with what vCPUs are made it has nothing to do, in a guest that is restored young.  In step it can only be at their rate;
- * a vCPU that is @made among others of another rate is about to be given it, and leaves the mark to them.
+ * nothing: with what vCPUs are made it has nothing to do, in a guest that is restored young.  In step it can only be at
+ * their rate; a vCPU that is @made among others of another rate is about to be given it, and leaves the mark to them.
  */
 static void write_tsc_in_step(struct keel_vcpu *vcpu, u64 val, bool made)
 {
@@ -644,12 +651,11 @@ void keel_clock_update(struct keel_vcpu *vcpu)
 	struct keel_vcpu_clock *c = &vcpu->clock;
 	struct pvclock_vcpu_time_info page;
 	u64 gpa = c->time_msr & ~CLOCK_ENABLED, tsc, ns;
-	bool stopped = was_stopped(c);
+	u32 sleeps = READ_ONCE(host_sleeps);
 	u8 flags = 0;
 
 	c->rate = rate_of(c->ratio);
 	irq_lapic_timer_sync(vcpu);	/* a vCPU that moved may be on another TSC */
-	c->sleeps = READ_ONCE(host_sleeps);
 	if (!(c->time_msr & CLOCK_ENABLED))
 		return;
 	/* A page that is not there is the guest's fault and nobody else's. */
@@ -675,9 +681,10 @@ void keel_clock_update(struct keel_vcpu *vcpu)
 	page.tsc_shift = c->rate.shift;
 	/* The guest clears "stopped" once it took note. */
 	page.flags = flags | (page.flags & PVCLOCK_GUEST_STOPPED);
-	if (stopped)
+	if (c->stopped || c->sleeps != sleeps)
 		page.flags |= PVCLOCK_GUEST_STOPPED;
 	c->stopped = false;
+	c->sleeps = sleeps;
 	write_page(vcpu, gpa, &page);
 }
 

@@ -21,7 +21,7 @@ struct keel_cpu_model {
 	struct kvm_cpuid_entry2 *entries;	/* sorted by (function, index) */
 	int nent;
 	u8 memo[32];		/* number of the entry last found for what hashes there, plus one */
-	bool is_amd;		/* or Hygon: what is out of range or reserved reads as zero, or is ignored, where Intel's does other */
+	bool is_amd;		/* or Hygon */
 	u32 basic_max;		/* highest basic leaf */
 	u32 caps[KEEL_NR_WORDS];	/* guest's feature words: the kernel's numbers of X86_FEATURE_*, then keel's own */
 	u8 maxphyaddr;		/* what CPUID says, within reason; until it says anything, KEEL_PHYADDR_UNSAID */

@@ -343,7 +343,7 @@ static void derive(struct keel_vcpu *vcpu)
 	m->basic_max = e ? e->eax : 0;
 	/* "AuthenticAMD" and "HygonGenuine" */
 	m->is_amd = e && ((e->ebx == 0x68747541 && e->edx == 0x69746e65 && e->ecx == 0x444d4163) ||
-				     (e->ebx == 0x6f677948 && e->edx == 0x6e65476e && e->ecx == 0x656e6975));
+			  (e->ebx == 0x6f677948 && e->edx == 0x6e65476e && e->ecx == 0x656e6975));
 	e = find(m, 0x80000000, 0);
 	if (e && e->eax >= 0x80000008)
 		e = find(m, 0x80000008, 0);

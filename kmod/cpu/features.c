@@ -128,7 +128,9 @@ const unsigned int keel_nr_feature_rows = ARRAY_SIZE(keel_feature_rows);
 static const struct {
 	u16 feature;
 	u16 said;
-	bool not;
+	bool not;		/* said */
+	u16 also;		/* this, too; 0: nothing more */
+	bool also_not;
 } said_rows[] = {
 	{ X86_FEATURE_VIRT_SSBD, X86_FEATURE_AMD_SSBD },
 	/* What Intel and AMD tell of by bits of their own is one thing, and a guest may have been told by the other's. */
@@ -138,6 +140,9 @@ static const struct {
 	{ X86_FEATURE_AMD_SSBD, X86_FEATURE_SPEC_CTRL_SSBD },
 	{ X86_FEATURE_INTEL_STIBP, X86_FEATURE_STIBP },
 	{ X86_FEATURE_SPEC_CTRL_SSBD, X86_FEATURE_AMD_SSBD },
+	/* With which goes that a barrier is one for what returns are predicted from. */
+	{ X86_FEATURE_SPEC_CTRL, X86_FEATURE_AMD_IBRS, false, X86_FEATURE_AMD_IBPB_RET },
+	{ X86_FEATURE_AMD_IBPB_RET, X86_FEATURE_SPEC_CTRL, false, X86_BUG_EIBRS_PBRSB, true },
 	{ KEEL_FEATURE_LFENCE_ALWAYS, X86_FEATURE_LFENCE_RDTSC },
 	{ KEEL_FEATURE_NULL_SEL_CLR_BASE, X86_BUG_NULL_SEG, true },
 #ifdef X86_FEATURE_VERW_CLEAR
@@ -285,7 +290,8 @@ static u32 said_bits(unsigned int word)
 	u32 bits = 0;
 
 	for (i = 0; i < ARRAY_SIZE(said_rows); i++)
-		if (said_rows[i].feature / 32 == word && boot_cpu_has(said_rows[i].said) != said_rows[i].not)
+		if (said_rows[i].feature / 32 == word && boot_cpu_has(said_rows[i].said) != said_rows[i].not &&
+		    (!said_rows[i].also || boot_cpu_has(said_rows[i].also) != said_rows[i].also_not))
 			bits |= BIT(said_rows[i].feature & 31);
 	return bits;
 }

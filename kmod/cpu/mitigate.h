@@ -11,7 +11,8 @@
  *
  * A guest sees MD_CLEAR, IBPB, the immunities that are true, and SPEC_CTRL where the CPU has it (cpuid.c, msr.c).  Until
  * it first sets a bit there it runs with the host's value, which protects no less (where the kernel has IBRS on by hand, for
- * itself and not for user mode, with zero: it is what makes such a CPU slow).  From then on the register is its own, without exits, and each entry and exit exchanges the two values.  CPUs with a SPEC_CTRL for guests in the VMCB
+ * itself and not for user mode, with zero: it is what makes such a CPU slow).  From then on the register is its own,
+ * without exits, and each entry and exit exchanges the two values.  CPUs with a SPEC_CTRL for guests in the VMCB
  * do that by themselves.
  */
 #ifndef KEEL_MITIGATE_H

@@ -104,8 +104,8 @@ struct irq_apics {
 int irq_deliver(struct keel_vm *vm, struct keel_lapic *src, const struct irq_msg *msg);
 /* Is @apic one of those that a device's message is for? */
 bool irq_msg_reaches(const struct keel_lapic *apic, const struct irq_msg *msg);
-/* An APIC id, mode, LDR or DFR changed.  vCPU threads only. */
-void irq_map_stale(struct keel_vm *vm);	/* until it is made again each LAPIC is asked */
+/* The map of LAPICs is no longer true; until it is made again each of them is asked. */
+void irq_map_stale(struct keel_vm *vm);
 int irq_map_add(struct keel_lapic *apic);
 void irq_map_remove(struct keel_lapic *apic);
 

@@ -65,7 +65,7 @@ struct keel_irq {		/* embedded in the VM; owner of irq/ fills in */
 	bool pic_raised;			/* the PIC's output, for the vCPUs that take ExtINT: */
 	atomic_t extint_takers;			/* so many, */
 	unsigned int extint_taker;		/* this one when it was looked for last */
-	bool ids_moved;				/* a guest changed an xAPIC id: the table above does not tell */
+	bool ids_moved;				/* a guest changed an xAPIC id, or may have: the table above does not tell */
 	struct keel_lapic *logical_map[64];	/* by LDR bit; clusters have 4 each */
 	struct list_head devices;		/* the last one made first; irq.lock */
 	struct irq_pic *pic;			/* these are among them */
@@ -187,7 +187,8 @@ bool irq_wakes(struct keel_vcpu *vcpu);		/* is there one, whoever delivers it? *
 int irq_ack(struct keel_vcpu *vcpu);		/* takes it: IRR to ISR, or PIC INTA; -1 if it went away */
 int irq_pending_class(struct keel_vcpu *vcpu);	/* class (vector >> 4) of highest IRR entry the TPR masks or not; -1 */
 void irq_pmi(struct keel_vcpu *vcpu, bool mask);		/* a performance counter's interrupt; any context but NMI */
-void irq_map_update(struct keel_vm *vm);	/* the map of LAPICs, from all of them: not in the fast loop, where a guest pays in kind */
+/* An APIC id, mode, LDR or DFR changed: the map of LAPICs, from all of them.  vCPU threads only, not in the fast loop. */
+void irq_map_update(struct keel_vm *vm);
 bool irq_extint_accepted(struct keel_vcpu *vcpu); /* does this vCPU take ExtINT (LVT0, or APIC off)? */
 void irq_lapic_new_model(struct keel_vcpu *vcpu);	/* its CPUID is another */
 void irq_lapic_timer_settle(struct keel_vcpu *vcpu);	/* it is due: an interrupt, for which KEEL_REQ_EVENT is asked */

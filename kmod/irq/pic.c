@@ -245,6 +245,7 @@ static struct keel_vcpu *extint_taker(struct keel_vm *vm)
 	struct keel_vcpu *vcpu;
 	unsigned int i;
 
+	smp_mb();	/* who becomes one looks at the output behind that */
 	if (!atomic_read(&vm->irq.extint_takers))
 		return NULL;
 	vcpu = keel_vcpu_by_idx(vm, READ_ONCE(vm->irq.extint_taker));

@@ -97,7 +97,7 @@ static bool host_protect_entry(u64 *ptep, unsigned int level)
 		atomic64_andnot(fmt->write, (atomic64_t *)ptep);
 		return true;
 	}
-	/* One that the dirty log has closed may be open in TLBs still: that flushes when it is through with all, without the lock. */
+	/* One that the dirty log has closed may be open in TLBs still: that flushes when it is through, without the lock. */
 	return !mmu_is_table(fmt, pte, level) && pte & fmt->host_write;
 }
 

@@ -78,6 +78,14 @@ static void svm_flush_regs(struct svm_vcpu *svm)
 	vcpu->dirty = 0;
 }
 
+static noinstr void svm_not_entered(struct vmcb_control_area *c)
+{
+	c->exit_code = SVM_EXIT_ERR;
+	/* What was to be delivered has been by nobody. */
+	c->exit_int_info = c->event_inj;
+	c->exit_int_info_err = c->event_inj_err;
+}
+
 /*
  * IRQs off.  From CLGI to STGI nothing at all may interrupt.  A reboot turns SVM off under whoever is still in here: CLGI
  * raises #UD then, which is an entry refused.  Once it is through, SVM stays on until STGI.
@@ -89,7 +97,7 @@ static noinstr void svm_switch(struct svm_vcpu *svm, phys_addr_t host_pa)
 	asm volatile("stgi" : : : "memory");
 	return;
 off:
-	svm->vmcb->control.exit_code = SVM_EXIT_ERR;
+	svm_not_entered(&svm->vmcb->control);
 }
 
 void svm_enter(struct keel_vcpu *vcpu)
@@ -116,7 +124,7 @@ void svm_enter(struct keel_vcpu *vcpu)
 	c->clean = svm->clean;
 
 	if (unlikely(svm_lost_area()))
-		c->exit_code = SVM_EXIT_ERR;
+		svm_not_entered(c);
 	else
 		svm_switch(svm, svm_host_save_pa());
 
@@ -306,7 +314,7 @@ static int svm_refused(struct keel_vcpu *vcpu)
 	if (c->tlb_ctl != TLB_CONTROL_DO_NOTHING)
 		svm_restart_asids();
 	if (svm_lost_area())
-		pr_warn_ratelimited("keel: no guest can be entered: SEV-SNP has been set up, for kvm_amd; load that, then \"keel share\"\n");
+		pr_warn_ratelimited("keel: no entry: SEV-SNP has been set up, for kvm_amd; load that, then \"keel share\"\n");
 	return KEEL_SLOW;
 }
 

@@ -381,10 +381,17 @@ void vmx_perf_setup(void)
 	for (i = 0; i < ARRAY_SIZE(global_ctrl_errata); i++)
 		if (boot_cpu_data.x86 == 6 && boot_cpu_data.x86_model == global_ctrl_errata[i])
 			vmx_has.global_ctrl = false;
-	local_irq_disable();
-	msrs = guest_msrs(&n);
-	local_irq_enable();
-	if (KEEL_PERF_TELLS ? msrs && n : cpu_has_pebs())
+	/* The other way may have to do with MSRs that are not there. */
+	if (KEEL_PERF_TELLS) {
+		local_irq_disable();
+		msrs = guest_msrs(&n);
+		local_irq_enable();
+		if (!msrs)
+			n = 0;
+	} else {
+		n = cpu_has_pebs();
+	}
+	if (n)
 		static_branch_enable(&vmx_perf_used);
 	/* The others are the fixed counters', or say of the general ones what to measure. */
 	if (boot_cpu_has(X86_FEATURE_PDCM) && !rdmsrq_safe(MSR_IA32_PERF_CAPABILITIES, &caps) && caps & PERF_CAP_PEBS_BASELINE)

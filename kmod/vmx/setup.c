@@ -392,7 +392,8 @@ static bool vmx_differs(void)
 /* The controls may be there where the CPU's own registers are not: hypervisors below us, parts of which it is fused off. */
 static bool cpu_has_cet(void)
 {
-	return boot_cpu_data.cpuid_level >= 7 && (cpuid_ecx(7) & BIT(X86_FEATURE_SHSTK & 31) || cpuid_edx(7) & BIT(X86_FEATURE_IBT & 31));
+	return boot_cpu_data.cpuid_level >= 7 &&
+	       (cpuid_ecx(7) & BIT(X86_FEATURE_SHSTK & 31) || cpuid_edx(7) & BIT(X86_FEATURE_IBT & 31));
 }
 
 static const char *read_controls(void)

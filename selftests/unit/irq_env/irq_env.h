@@ -175,6 +175,7 @@ static unsigned int env_kicks, env_acks[IRQ_PIC_PINS];
 #define keel_for_each_vcpu(v, i, vm)	for (i = 0; i < 1 && ((v) = &env_vcpu); i++)
 #define keel_vcpu_by_idx(vm, i)		((void)(vm), (i) ? NULL : &env_vcpu)
 #define atomic_read(v)			(*(v))
+#define smp_mb()			((void)0)
 #define irq_extint_accepted(v)		true
 #define keel_request(req, v)		((void)(v))
 #define keel_vcpu_kick(v)		(env_kicks++)
