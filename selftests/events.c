@@ -56,7 +56,7 @@ TEST_F(events, irqfd_refused)
 {
 	struct vm *vm = self->vm, *plain = vm_new(VM_PLAIN);
 	struct vm *split = vm_new(VM_SPLIT);
-	int other = eventfd(0, 0), file = open("/dev/null", O_RDONLY);
+	int other = eventfd(0, 0), third = eventfd(0, 0), file = open("/dev/null", O_RDONLY);
 
 	EXPECT_EQ(-EBADF, irqfd(vm, -1, 5, 0, 0));
 	EXPECT_EQ(-EINVAL, irqfd(vm, file, 5, 0, 0));
@@ -72,12 +72,13 @@ TEST_F(events, irqfd_refused)
 	EXPECT_EQ(-EBADF, irqfd(vm, -1, 5, KVM_IRQFD_FLAG_DEASSIGN, 0));
 	EXPECT_EQ(-EBADF, irqfd(vm, other, 7, KVM_IRQFD_FLAG_RESAMPLE, -1));
 	EXPECT_EQ(-EINVAL, irqfd(plain, self->fd, 5, 0, 0));
-	EXPECT_EQ(0, irqfd(split, self->fd, 5, 0, 0));
+	EXPECT_EQ(0, irqfd(split, third, 5, 0, 0));
 	EXPECT_EQ(-EINVAL, irqfd(split, other, 5, KVM_IRQFD_FLAG_RESAMPLE,
 				 self->fd));
 	vm_free(plain);
 	vm_free(split);
 	close(other);
+	close(third);
 	close(file);
 }
 
