@@ -45,7 +45,11 @@ void keel_cet_setup(void)
 {
 	u32 eax, ebx, ecx, edx;
 
-	if (!keel_hw.cet || cpuid_eax(0) < 7)
+	/*
+	 * Guests' kernels switch their tasks' part of it by XSAVES, and may look at no more than the feature's own bit: where there
+	 * is none of that one task would run with another's.
+	 */
+	if (!keel_hw.cet || cpuid_eax(0) < 7 || !keel_fpu_has_cet())
 		return;
 	cpuid_count(7, 0, &eax, &ebx, &ecx, &edx);
 	host.shstk = ecx & BIT(X86_FEATURE_SHSTK & 31);

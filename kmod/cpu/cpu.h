@@ -53,6 +53,7 @@ int keel_cpuid_set(struct keel_vcpu *vcpu, const struct kvm_cpuid_entry2 *entrie
 VCPU_IOCTL(keel_get_cpuid2);
 u64 keel_supported_xcr0(void);
 u64 keel_supported_xss(void);
+bool keel_fpu_has_cet(void);		/* XSS has both of its parts */
 u64 keel_permitted_xcr0(void);		/* to this process */
 SYS_IOCTL(keel_sys_has_attr);		/* KVM_{HAS,GET}_DEVICE_ATTR on the node: KVM_X86_XCOMP_GUEST_SUPP */
 SYS_IOCTL(keel_sys_get_attr);

@@ -154,6 +154,11 @@ int __init keel_fpu_setup(void)
 	return 0;
 }
 
+bool keel_fpu_has_cet(void)
+{
+	return host.supervisor == CET_FEATURES;
+}
+
 u64 keel_supported_xcr0(void)
 {
 	return host.features;
