@@ -113,6 +113,9 @@ static void init_components(void *cpu)
 static void cpuid_with_xfd(void *cpuid, uint32_t function, uint32_t sub, uint32_t *leaf)
 {
 	xfd_cpuid(cpuid, function, sub, leaf);
+	/* The emulator dies of an SMI where page tables have five levels. */
+	if (function == 7 && sub == 0)
+		leaf[2] &= ~(1 << 16);
 	if (function == 0xd && sub == 1)
 		leaf[0] |= 1 << 4;
 	if (function == 0xd && sub == XTILEDATA && leaf[0])
