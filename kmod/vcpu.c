@@ -577,7 +577,8 @@ static VCPU_IOCTL(vcpu_run)
 	if (arg)
 		return -EINVAL;
 	if (unlikely(!keel_thread_is(&vcpu->thread, &thread))) {
-		vcpu->thread = thread;
+		vcpu->thread.start = thread.start;
+		WRITE_ONCE(vcpu->thread.nr, thread.nr);
 		keel_pmu_new_thread(vcpu);
 	}
 	return keel_run(vcpu);

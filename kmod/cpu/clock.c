@@ -194,28 +194,28 @@ void keel_clock_resume(void)
 	WRITE_ONCE(keel_tsc_wary, true);
 }
 
-static u32 host_sleeps;		/* how many there were */
-
 /*
  * Guests are told that they stood, or their watchdogs would think that a task had run all the while: before, as threads go on
  * before anybody hears of the end, and after that, when the host knows how long it was.
  */
 static int host_sleeps_or_wakes(struct notifier_block *nb, unsigned long action, void *data)
 {
-	switch (action) {
-	case PM_SUSPEND_PREPARE:
-	case PM_HIBERNATION_PREPARE:
-	case PM_POST_SUSPEND:
-	case PM_POST_HIBERNATION:
-		WRITE_ONCE(host_sleeps, host_sleeps + 1);
-		clock_invalidate_all();
-	}
-	return NOTIFY_DONE;
-}
+	struct keel_vcpu *vcpu;
+	struct keel_vm *vm;
+	unsigned int i;
 
-static bool was_stopped(const struct keel_vcpu_clock *c)
-{
-	return c->stopped || c->sleeps != READ_ONCE(host_sleeps);
+	if (action != PM_SUSPEND_PREPARE && action != PM_HIBERNATION_PREPARE && action != PM_POST_SUSPEND &&
+	    action != PM_POST_HIBERNATION)
+		return NOTIFY_DONE;
+	mutex_lock(&keel_hw_lock);
+	list_for_each_entry(vm, &keel_vms, list) {
+		keel_for_each_vcpu(vcpu, i, vm)
+			if (READ_ONCE(vcpu->clock.time_msr) & CLOCK_ENABLED)
+				WRITE_ONCE(vcpu->clock.stopped, true);
+		clock_invalidate(vm);
+	}
+	mutex_unlock(&keel_hw_lock);
+	return NOTIFY_DONE;
 }
 
 static struct notifier_block host_sleeps_nb = { .notifier_call = host_sleeps_or_wakes };
@@ -419,9 +419,10 @@ static void move_offset(struct keel_vcpu *vcpu, u64 diff)
 }
 
 /* What is written from now on is in step with this, or not. */
-static void set_mark(struct keel_clock *vc, const struct keel_vcpu_clock *c, const struct host_time *now, u64 offset)
+static void set_mark(struct keel_clock *vc, const struct keel_vcpu_clock *c, const struct host_time *now, u64 offset, u8 by)
 {
 	lockdep_assert_held(&vc->lock);
+	vc->written = max(vc->written, by);
 	vc->last_tsc = scale(c->ratio, now->tsc) + offset;
 	vc->last_ns = now->ns;
 	vc->last_offset = offset;
@@ -457,11 +458,7 @@ static void write_tsc_in_step(struct keel_vcpu *vcpu, u64 val, bool made)
 			offset = unstable ? expected - scale(c->ratio, now.tsc) : vc->last_offset;
 	}
 	if (same_rate || !vc->written || !made)
-		set_mark(vc, c, &now, offset);
-	if (!made)
-		vc->written = KEEL_TSC_BY_VMM;
-	else if (!vc->written)
-		vc->written = KEEL_TSC_MADE;
+		set_mark(vc, c, &now, offset, made ? KEEL_TSC_MADE : KEEL_TSC_BY_VMM);
 	spin_unlock(&vc->lock);
 	set_offset(vcpu, offset);
 	preempt_enable();
@@ -651,7 +648,6 @@ void keel_clock_update(struct keel_vcpu *vcpu)
 	struct keel_vcpu_clock *c = &vcpu->clock;
 	struct pvclock_vcpu_time_info page;
 	u64 gpa = c->time_msr & ~CLOCK_ENABLED, tsc, ns;
-	u32 sleeps = READ_ONCE(host_sleeps);
 	u8 flags = 0;
 
 	c->rate = rate_of(c->ratio);
@@ -681,10 +677,11 @@ void keel_clock_update(struct keel_vcpu *vcpu)
 	page.tsc_shift = c->rate.shift;
 	/* The guest clears "stopped" once it took note. */
 	page.flags = flags | (page.flags & PVCLOCK_GUEST_STOPPED);
-	if (c->stopped || c->sleeps != sleeps)
+	/* Whoever sets it asks for an update after that. */
+	if (READ_ONCE(c->stopped)) {
 		page.flags |= PVCLOCK_GUEST_STOPPED;
-	c->stopped = false;
-	c->sleeps = sleeps;
+		WRITE_ONCE(c->stopped, false);
+	}
 	write_page(vcpu, gpa, &page);
 }
 
@@ -738,10 +735,8 @@ static void set_clock_page(struct keel_vcpu *vcpu, u64 val)
 	bool was = vcpu->clock.time_msr & CLOCK_ENABLED, is = val & CLOCK_ENABLED;
 
 	vcpu->clock.time_msr = val;
-	if (was != is) {
+	if (was != is)
 		keel_clock_watch(vcpu->vm, is);
-		vcpu->clock.sleeps = READ_ONCE(host_sleeps);
-	}
 	if (is)
 		keel_request(KEEL_REQ_CLOCK, vcpu);
 }
@@ -820,7 +815,6 @@ void keel_clock_vcpu_init(struct keel_vcpu *vcpu)
 	c->tsc_offset = 0;
 	c->left_cpu = -1;
 	c->epoch = READ_ONCE(tsc_epoch);
-	c->sleeps = READ_ONCE(host_sleeps);
 	write_tsc_in_step(vcpu, 0, true);
 	load_tsc(vcpu);
 }
@@ -1038,7 +1032,7 @@ VCPU_IOCTL(keel_tsc_get_state)
 	s->ratio = c->ratio;
 	s->time_msr = c->time_msr;
 	s->khz = c->tsc_khz;
-	s->stopped = was_stopped(c);
+	s->stopped = READ_ONCE(c->stopped);
 	return 0;
 }
 
@@ -1064,7 +1058,6 @@ VCPU_IOCTL(keel_tsc_set_state)
 	tell_tsc(vcpu);
 	preempt_enable();
 	c->stopped = s->stopped;
-	c->sleeps = READ_ONCE(host_sleeps);
 	if (s->time_msr != c->time_msr || c->stopped)
 		set_clock_page(vcpu, s->time_msr);
 	return 0;
@@ -1107,8 +1100,7 @@ VCPU_IOCTL(keel_vcpu_set_attr)
 	preempt_disable();
 	spin_lock(&vc->lock);
 	now = host_now();
-	set_mark(vc, &vcpu->clock, &now, offset);
-	vc->written = KEEL_TSC_BY_VMM;
+	set_mark(vc, &vcpu->clock, &now, offset, KEEL_TSC_BY_VMM);
 	spin_unlock(&vc->lock);
 	set_offset(vcpu, offset);
 	preempt_enable();

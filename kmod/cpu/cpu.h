@@ -21,7 +21,8 @@ struct keel_cpu_model {
 	struct kvm_cpuid_entry2 *entries;	/* sorted by (function, index) */
 	int nent;
 	u8 memo[32];		/* number of the entry last found for what hashes there, plus one */
-	bool is_amd;		/* or Hygon */
+	/* Leaves above the highest read as zero, and what is reserved is ignored (AMD), or like the highest, and is an error (Intel). */
+	bool lenient;
 	u32 basic_max;		/* highest basic leaf */
 	u32 caps[KEEL_NR_WORDS];	/* guest's feature words: the kernel's numbers of X86_FEATURE_*, then keel's own */
 	u8 maxphyaddr;		/* what CPUID says, within reason; until it says anything, KEEL_PHYADDR_UNSAID */
@@ -320,8 +321,7 @@ struct keel_vcpu_clock {
 	u64 ratio;		/* fixed point, 0: one to one */
 	u32 tsc_khz;		/* asked for, and told on request: see clock.c */
 	struct keel_rate rate;	/* what it is */
-	bool stopped;		/* tell the guest that it was */
-	u32 sleeps;		/* of the host, of which it need not be told any more */
+	bool stopped;		/* tell the guest that it was; the host's sleep sets it, too */
 	u64 time_msr;		/* clock page's address, bit 0: on */
 	u32 epoch;		/* of the host's TSC: the hardware has the offset for this one */
 	/* Where CPUs' TSCs differ: */

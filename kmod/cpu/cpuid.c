@@ -120,7 +120,7 @@ static const struct kvm_cpuid_entry2 *out_of_range(const struct keel_cpu_model *
 	const struct kvm_cpuid_entry2 *first;
 	u32 base;
 
-	if (m->is_amd)
+	if (m->lenient)
 		return NULL;
 	if (function >= HYPERVISOR_LEAF && function < HYPERVISOR_LEAF + 0x10000000)
 		base = function & 0xffffff00;
@@ -342,8 +342,8 @@ static void derive(struct keel_vcpu *vcpu)
 	e = find(m, 0, 0);
 	m->basic_max = e ? e->eax : 0;
 	/* "AuthenticAMD" and "HygonGenuine" */
-	m->is_amd = e && ((e->ebx == 0x68747541 && e->edx == 0x69746e65 && e->ecx == 0x444d4163) ||
-			  (e->ebx == 0x6f677948 && e->edx == 0x6e65476e && e->ecx == 0x656e6975));
+	m->lenient = e && ((e->ebx == 0x68747541 && e->edx == 0x69746e65 && e->ecx == 0x444d4163) ||
+			   (e->ebx == 0x6f677948 && e->edx == 0x6e65476e && e->ecx == 0x656e6975));
 	e = find(m, 0x80000000, 0);
 	if (e && e->eax >= 0x80000008)
 		e = find(m, 0x80000008, 0);

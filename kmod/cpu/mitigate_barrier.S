@@ -24,10 +24,11 @@ SYM_FUNC_END(keel_ibpb)
 
 /*
  * void keel_clear_history(void): RCX is used.  So many taken branches that none of the guest's is left in the longest history
- * that CPUs are known to keep, of 194.  Each round has a call and a return in it: a loop without is one that some CPUs come to
+ * that CPUs are known to keep.  Each round has a call and a return in it: a loop without is one that some CPUs come to
  * run out of a buffer (the loop stream detector), past what predicts, and keeps history of, branches.  What follows does not
  * run ahead of them.
  */
+#define HISTORY_BRANCHES	194
 #define ROUND_JUMPS	16
 #define ROUNDS		11
 SYM_FUNC_START_LOCAL(history_round)
@@ -47,6 +48,6 @@ SYM_FUNC_START(keel_clear_history)
 	lfence
 	RET
 SYM_FUNC_END(keel_clear_history)
-.if	ROUNDS * (ROUND_JUMPS + 3) < 194
+.if	ROUNDS * (ROUND_JUMPS + 3) < HISTORY_BRANCHES
 .error	"too few branches"
 .endif

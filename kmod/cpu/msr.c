@@ -190,7 +190,7 @@ static int set_pat(const struct msr_access *a, u64 val)
 	return 0;
 }
 
-/* Two instructions read it.  Of the upper half, which is reserved, AMD's CPUs take no notice. */
+/* Two instructions read it. */
 static bool has_tsc_aux(const struct msr_access *a)
 {
 	return a->host || keel_guest_has(a->vcpu, X86_FEATURE_RDTSCP) || keel_guest_has(a->vcpu, X86_FEATURE_RDPID);
@@ -203,7 +203,7 @@ static int get_tsc_aux(const struct msr_access *a, u64 *val)
 
 static int set_tsc_aux(const struct msr_access *a, u64 val)
 {
-	if (!has_tsc_aux(a) || (val >> 32 && !a->vcpu->model.is_amd))
+	if (!has_tsc_aux(a) || (val >> 32 && !a->vcpu->model.lenient))
 		return 1;
 	keel_fpu_set_tsc_aux(a->vcpu, (u32)val);
 	return 0;

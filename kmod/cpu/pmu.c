@@ -405,7 +405,7 @@ int keel_pmu_get_msr(struct keel_vcpu *vcpu, u32 msr, u64 *val, bool host)
 	const struct keel_pmu_reg *r = find_reg(vcpu, msr, &c);
 
 	*val = 0;
-	if (r && !(msr == MSR_IA32_PERF_CAPABILITIES && !keel_guest_has(vcpu, X86_FEATURE_PDCM)))
+	if (r)
 		return r->get(vcpu->pmu, c, val);
 	/* Nothing is what a guest with PDCM is capable of then. */
 	return !host && !is_old(msr) && msr != MSR_IA32_PERF_CAPABILITIES;
@@ -416,9 +416,6 @@ int keel_pmu_set_msr(struct keel_vcpu *vcpu, u32 msr, u64 val, bool host)
 	struct keel_pmc *c;
 	const struct keel_pmu_reg *r = find_reg(vcpu, msr, &c);
 
-	/* Which a guest without PDCM has not. */
-	if (msr == MSR_IA32_PERF_CAPABILITIES && !keel_guest_has(vcpu, X86_FEATURE_PDCM))
-		return val || !host;
 	return r ? r->set(vcpu->pmu, c, val, host) : (val || !host) && !is_old(msr);
 }
 

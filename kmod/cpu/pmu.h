@@ -46,6 +46,7 @@ struct keel_pmu {
 #define PMU_HAS_CORE	BIT(0)		/* AMD's PERFCTR_CORE */
 #define PMU_HAS_GLOBAL	BIT(1)		/* Intel's version 2: fixed counters, and registers for all at once */
 #define PMU_HAS_WIDE	BIT(2)		/* Intel's second name of the general counters */
+#define PMU_HAS_CAPS	BIT(3)		/* Intel's PERF_CAPABILITIES */
 
 struct keel_pmu_reg {
 	u32 first;

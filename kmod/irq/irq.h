@@ -64,7 +64,7 @@ struct keel_irq {		/* embedded in the VM; owner of irq/ fills in */
 	u8 logical;				/* enum irq_logical: how logical destinations are looked up */
 	bool pic_raised;			/* the PIC's output, for the vCPUs that take ExtINT: */
 	atomic_t extint_takers;			/* so many, */
-	unsigned int extint_taker;		/* this one when it was looked for last */
+	unsigned int extint_last;		/* this one when it was looked for last */
 	bool ids_moved;				/* a guest changed an xAPIC id, or may have: the table above does not tell */
 	struct keel_lapic *logical_map[64];	/* by LDR bit; clusters have 4 each */
 	struct list_head devices;		/* the last one made first; irq.lock */

@@ -180,25 +180,10 @@ static void irqfd_take_pending(struct irqfd *p)
 	spin_unlock_irqrestore(&p->wqh->lock, flags);
 }
 
-static int irqfd_list_add(struct irqfd *p)
-{
-	struct keel_vm *vm = p->vm;
-	int ret = 0;
-
-	spin_lock_irq(&vm->irq.irqfds_lock);
-	if (irqfd_find(vm, p->ctx))
-		ret = -EBUSY;
-	else
-		hlist_add_head(&p->link, irqfd_bucket(vm, p->ctx));
-	spin_unlock_irq(&vm->irq.irqfds_lock);
-	return ret;
-}
-
-/* It is not in the eventfd's queue, and so was not taken off by that. */
-static void irqfd_list_del(struct irqfd *p)
+static void irqfd_list_add(struct irqfd *p)
 {
 	spin_lock_irq(&p->vm->irq.irqfds_lock);
-	hlist_del_init(&p->link);
+	hlist_add_head(&p->link, irqfd_bucket(p->vm, p->ctx));
 	spin_unlock_irq(&p->vm->irq.irqfds_lock);
 }
 
@@ -249,22 +234,18 @@ static int irqfd_assign(struct keel_vm *vm, const struct kvm_irqfd *args)
 			goto fail_rctx;
 	}
 
-	/* On the list first: nobody else may read this eventfd's count then. */
-	ret = irqfd_list_add(p);
-	if (ret)
-		goto fail_ack;
+	/* In the queue first, where it is seen whether nobody else reads this eventfd's count. */
 	vfs_poll(file, &p->pt);
 	if (!p->wqh) {
 		ret = -EBUSY;
-		goto fail_list;
+		goto fail_ack;
 	}
 	/* The reference to the file keeps HUP away; DEASSIGN is kept away by irq.lock. */
+	irqfd_list_add(p);
 	irqfd_take_pending(p);
 	fput(file);
 	return 0;
 
-fail_list:
-	irqfd_list_del(p);
 fail_ack:
 	if (resample) {
 		irq_ack_leave(vm, &p->acker);

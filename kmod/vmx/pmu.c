@@ -155,9 +155,9 @@ static int set_ovf_ctrl(struct keel_pmu *p, struct keel_pmc *c, u64 val, bool ho
 
 static void see_capabilities(struct keel_pmu *p)
 {
-	bool wide = keel_guest_has(p->vcpu, X86_FEATURE_PDCM) && p->capabilities & CAP_FULL_WIDTH;
-
-	p->has = (p->has & ~PMU_HAS_WIDE) | (wide ? PMU_HAS_WIDE : 0);
+	p->has &= ~(PMU_HAS_CAPS | PMU_HAS_WIDE);
+	if (keel_guest_has(p->vcpu, X86_FEATURE_PDCM))
+		p->has |= PMU_HAS_CAPS | (p->capabilities & CAP_FULL_WIDTH ? PMU_HAS_WIDE : 0);
 }
 
 static int get_capabilities(struct keel_pmu *p, struct keel_pmc *c, u64 *val)
@@ -185,7 +185,7 @@ static const struct keel_pmu_reg regs[] = {
 	ONE(MSR_CORE_PERF_GLOBAL_STATUS, PMU_HAS_GLOBAL, get_status, set_status),
 	ONE(MSR_CORE_PERF_GLOBAL_CTRL, PMU_HAS_GLOBAL, get_global_ctrl, set_global_ctrl),
 	ONE(MSR_CORE_PERF_GLOBAL_OVF_CTRL, PMU_HAS_GLOBAL, get_ovf_ctrl, set_ovf_ctrl),
-	ONE(MSR_IA32_PERF_CAPABILITIES, 0, get_capabilities, set_capabilities),
+	ONE(MSR_IA32_PERF_CAPABILITIES, PMU_HAS_CAPS, get_capabilities, set_capabilities),
 };
 
 /* ------------------------------------------------------------- what there is */
@@ -201,7 +201,7 @@ static void probe(struct keel_pmu_host *host)
 		return;
 	host->general = min(cap.num_counters_gp, MAX_GENERAL);
 	host->general_bits = cap.bit_width_gp;
-	host->has = PMU_HAS_WIDE;
+	host->has = PMU_HAS_CAPS | PMU_HAS_WIDE;
 	host->capabilities = CAP_FULL_WIDTH;	/* that is for keel to do, not for the CPU */
 	if (cap.version >= 2) {
 		host->fixed = min_t(int, cap.num_counters_fixed, ARRAY_SIZE(fixed_events));
@@ -381,17 +381,10 @@ void vmx_perf_setup(void)
 	for (i = 0; i < ARRAY_SIZE(global_ctrl_errata); i++)
 		if (boot_cpu_data.x86 == 6 && boot_cpu_data.x86_model == global_ctrl_errata[i])
 			vmx_has.global_ctrl = false;
-	/* The other way may have to do with MSRs that are not there. */
-	if (KEEL_PERF_TELLS) {
-		local_irq_disable();
-		msrs = guest_msrs(&n);
-		local_irq_enable();
-		if (!msrs)
-			n = 0;
-	} else {
-		n = cpu_has_pebs();
-	}
-	if (n)
+	local_irq_disable();
+	msrs = keel_perf_guest_msrs(&n);
+	local_irq_enable();
+	if (KEEL_PERF_TELLS ? msrs && n : cpu_has_pebs())
 		static_branch_enable(&vmx_perf_used);
 	/* The others are the fixed counters', or say of the general ones what to measure. */
 	if (boot_cpu_has(X86_FEATURE_PDCM) && !rdmsrq_safe(MSR_IA32_PERF_CAPABILITIES, &caps) && caps & PERF_CAP_PEBS_BASELINE)

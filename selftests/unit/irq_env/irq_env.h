@@ -139,7 +139,7 @@ struct keel_vm {
 		struct irq_pit *pit;
 		bool pic_raised;
 		int extint_takers;
-		unsigned int extint_taker;
+		unsigned int extint_last;
 	} irq;
 	struct mutex slots_lock;
 };
