@@ -610,7 +610,11 @@ long keel_run(struct keel_vcpu *vcpu)
 	/* In real_blocked, or a signal that is blocked outside and deadly would kill the process at once. */
 	if (vcpu->sigset_active)
 		sigprocmask(SIG_SETMASK, &vcpu->sigset, &current->real_blocked);
+	if (unlikely(vcpu->hv))
+		keel_hv_runs(vcpu, true);
 	r = run_locked(vcpu);
+	if (unlikely(vcpu->hv))
+		keel_hv_runs(vcpu, false);
 	/* Userspace may save the LAPIC, or the page.  A thread that was killed while paused is out of the VM already. */
 	if (unlikely(vcpu->pv.eoi) && vcpu->in_loop)
 		irq_pv_eoi_settle(vcpu);

@@ -5,7 +5,7 @@
  * controller and its timers.
  */
 #include "test.h"
-#include "tlfs.h"
+#include "hv.h"
 
 #include <poll.h>
 #include <sys/eventfd.h>
@@ -14,32 +14,6 @@
 
 #define VEC		0x61
 #define VEC2		0x62
-
-struct cpuid_set {
-	struct kvm_cpuid2 h;
-	struct kvm_cpuid_entry2 e[256];
-};
-
-/* KVM's leaves away, these in their place */
-static void set_hv_cpuid(struct vcpu *v)
-{
-	struct cpuid_set hv = { .h.nent = 256 }, all = {};
-	u32 i;
-
-	must(ioctl(v->vm->sys, KVM_GET_SUPPORTED_HV_CPUID, &hv));
-	for (i = 0; i < v->vm->cpuid->nent; i++) {
-		struct kvm_cpuid_entry2 e = v->vm->cpuid->entries[i];
-
-		if (e.function >> 8 == 0x400000)
-			continue;
-		if (e.function == 1)
-			e.ebx = (e.ebx & 0xffffff) | v->id << 24;
-		all.e[all.h.nent++] = e;
-	}
-	memcpy(&all.e[all.h.nent], hv.e, hv.h.nent * sizeof(hv.e[0]));
-	all.h.nent += hv.h.nent;
-	must(ioctl(v->fd, KVM_SET_CPUID2, &all));
-}
 
 FIXTURE(hv) {
 	struct vm *vm;
@@ -641,28 +615,6 @@ TEST_F(hv, renumbered)
 
 /* ---- the reference TSC ---- */
 
-struct tsc_page {
-	volatile u32 sequence;
-	u32 reserved;
-	volatile u64 scale;
-	volatile long offset;
-};
-
-static u64 page_time(void)
-{
-	struct tsc_page *p = (void *)page;
-	u32 sequence;
-	u64 t;
-
-	do {
-		sequence = p->sequence;
-		asm volatile("" ::: "memory");
-		t = (u64)((unsigned __int128)rdtsc() * p->scale >> 64) + p->offset;
-		asm volatile("" ::: "memory");
-	} while (sequence != p->sequence);
-	return t;
-}
-
 static void tsc_guest(u64 arg)
 {
 	struct tsc_page *p = (void *)page;
@@ -674,14 +626,14 @@ static void tsc_guest(u64 arg)
 	guest_sync(p->sequence);
 	for (i = 0; i < 1000; i++) {
 		/* either clock, in turn: one goes on where the other was */
-		t = i % 2 ? rdmsr(MSR_TIME) : page_time();
+		t = i % 2 ? rdmsr(MSR_TIME) : page_time((void *)page);
 		guest_assert(t >= last);
 		last = t;
 	}
 	sequence = p->sequence;
 	guest_sync(1);
 	guest_assert(p->sequence != sequence && p->sequence);
-	t = page_time();
+	t = page_time((void *)page);
 	guest_assert(t >= 5000 * 10000000UL && t < 5100 * 10000000UL);
 	guest_assert(rdmsr(MSR_TIME) >= t);
 	/* kept as it is, whatever the clock does, and taken over as it is restored */
@@ -692,7 +644,7 @@ static void tsc_guest(u64 arg)
 	sequence = p->sequence;
 	for (i = 3; i < 5; i++) {
 		guest_sync(i);
-		t = page_time();
+		t = page_time((void *)page);
 		guest_eq(p->sequence, sequence);
 		guest_assert(t < 5100 * 10000000UL);
 		last = rdmsr(MSR_TIME);
@@ -730,13 +682,6 @@ TEST_F(hv, tsc_page)
 }
 
 /* ---- the synthetic interrupt controller ---- */
-
-static int synic(struct vcpu *v, u32 cap)
-{
-	struct kvm_enable_cap c = { .cap = cap };
-
-	return xioctl(v->fd, KVM_ENABLE_CAP, &c);
-}
 
 static u8 simp[4096] __attribute__((aligned(4096))), siefp[4096] __attribute__((aligned(4096)));
 
@@ -920,23 +865,7 @@ TEST_F(hv, sint_routes)
 
 /* ---- its timers ---- */
 
-struct message {
-	volatile u32 type;
-	volatile u8 size, flags;
-	u8 reserved[2];
-	u64 sender;
-	volatile u32 timer, pad;
-	volatile u64 expired, delivered;
-};
-
 #define SLOT(n)		((struct message *)(simp + 256 * (n)))
-#define CONFIG(n)	(MSR_STIMER0 + 2 * (n))
-#define COUNT(n)	(MSR_STIMER0 + 2 * (n) + 1)
-#define PERIODIC	2UL
-#define AUTO		8UL
-#define DIRECT(vec)	(1UL << 12 | (u64)(vec) << 4)
-#define SINT(n)		((u64)(n) << 16)
-#define MS		10000UL
 
 static void timer_guest(u64 arg)
 {

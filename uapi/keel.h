@@ -78,7 +78,6 @@ struct keel_info {
  *	EBUSY		a vCPU is in an ioctl; section.id is 0, section.vcpu says whose
  *	EINPROGRESS	a vCPU's exit waits to be completed, likewise
  *	EAGAIN		a page that the guest waits for asynchronously is on its way: let it run on
- *	EOPNOTSUPP	the VM has something of which no state is kept: Hyper-V's interface
  *	ENOMEM, EFAULT, EINVAL (flags, reserved not zero)
  * of KEEL_GET_STATE:
  *	E2BIG		@size is too small, and says now what is enough
@@ -125,6 +124,7 @@ struct keel_state {
 #define KEEL_SECTION_PIC	2	/* struct keel_state_pic, with an interrupt controller in the kernel */
 #define KEEL_SECTION_IOAPIC	3	/* struct keel_state_ioapic, likewise */
 #define KEEL_SECTION_PIT	4	/* struct keel_state_pit, with a PIT */
+#define KEEL_SECTION_HYPERV	5	/* struct keel_state_hyperv, where a vCPU has Hyper-V's interface */
 /* A vCPU's: */
 #define KEEL_SECTION_TSC	16	/* struct keel_state_tsc */
 #define KEEL_SECTION_REGS	17	/* struct kvm_regs */
@@ -136,6 +136,7 @@ struct keel_state {
 #define KEEL_SECTION_PV		23	/* struct keel_state_pv */
 #define KEEL_SECTION_EVENTS	24	/* struct keel_state_events */
 #define KEEL_SECTION_LAPIC	25	/* struct keel_state_lapic, with a LAPIC in the kernel */
+#define KEEL_SECTION_HYPERV_VCPU 26	/* struct keel_state_hyperv_vcpu, where a vCPU has it; empty for those that have not */
 
 struct keel_state_clock {
 	__u64 tsc;		/* the host's TSC on the VM's axis, at the moment of the look */
@@ -259,6 +260,50 @@ struct keel_state_lapic {
 	__u8 reserved[2];
 };
 
+/*
+ * Of Hyper-V's interface (TLFS), in the units of its MSRs: times in 100 ns of the partition's reference counter.  MSRs that
+ * tell what others do are not in it; what the guest gave pages for is memory's.
+ */
+struct keel_state_hyperv {
+	__u64 guest_os_id;	/* HV_X64_MSR_*: */
+	__u64 hypercall;
+	__u64 reference_tsc;
+	__u64 reenlightenment[3];	/* REENLIGHTENMENT_CONTROL, TSC_EMULATION_CONTROL, TSC_EMULATION_STATUS */
+	__u64 crash[5], crash_ctl;
+	__u64 tsc_scale;	/* that the page of HV_X64_MSR_REFERENCE_TSC says, */
+	__s64 tsc_offset;
+	__u32 tsc_sequence;
+	__u8 tsc_written;	/* if it is valid */
+	__u8 tsc_restored;	/* 1: what it says when the interface comes to it is another host's, and to be kept */
+	__u8 reserved[2];
+};
+
+struct keel_state_synic {
+	__u64 control, version, siefp, simp;	/* HV_X64_MSR_SCONTROL, SVERSION, SIEFP, SIMP */
+	__u64 sint[16];
+	struct {
+		__u64 config, count;	/* HV_X64_MSR_STIMERn_CONFIG, _COUNT */
+		__u64 expires;	/* 0: it was not started */
+	} timer[4];
+	__u8 waits;		/* bit a timer: its message found the slot taken */
+	__u8 pending;		/* bit a timer: to be looked at, since it came to its time or was set */
+	__u8 reserved[6];
+};
+
+struct keel_state_hyperv_vcpu {
+	__u64 assist;		/* HV_X64_MSR_VP_ASSIST_PAGE */
+	__u64 runtime;		/* HV_X64_MSR_VP_RUNTIME */
+	struct keel_state_synic synic;	/* without KVM_CAP_HYPERV_SYNIC, as it is in a new vCPU */
+	struct kvm_hyperv_exit exit;	/* of KVM_EXIT_HYPERV, where that is due */
+	__u32 vp_index;		/* HV_X64_MSR_VP_INDEX */
+	__u8 due;		/* KEEL_HYPERV_*: exits that are */
+	__u8 reserved[3];
+};
+
+#define KEEL_HYPERV_EXIT	(1U << 0)	/* KVM_EXIT_HYPERV */
+#define KEEL_HYPERV_RESET	(1U << 1)	/* KVM_SYSTEM_EVENT_RESET */
+#define KEEL_HYPERV_CRASH	(1U << 2)	/* KVM_SYSTEM_EVENT_CRASH */
+
 /* ------------------------------------------------------------------ a VM made from a state (kmod/snap/setup.c)
  *
  * KEEL_CREATE_VM_FROM, on the node: a VM that is set up as the one whose state was taken with KEEL_WITH_SETUP, and is in that
@@ -267,7 +312,7 @@ struct keel_state_lapic {
  *
  * It has the vCPUs, in the order in which they were created.  KVM_CREATE_VCPU for the id of each, once, gives its file
  * descriptor; others may be added as to any VM.  It has the interrupt controllers, the PIT, and all else that the sections
- * below say.  It has no eventfds (KVM_IRQFD, KVM_IOEVENTFD), zones of coalesced I/O, signal masks, dirty logs' content or
+ * below say.  It has no eventfds (KVM_IRQFD, KVM_IOEVENTFD, KVM_HYPERV_EVENTFD), zones of coalesced I/O, signal masks, dirty logs' content or
  * snapshots; those are made anew, before the first KVM_RUN.  An eventfd interrupts one VM: KVM_IRQFD with one that another VM
  * has, a parent's in its child, is EBUSY.
  *
@@ -290,7 +335,6 @@ struct keel_state_lapic {
  *	E2BIG		more than 64 MiB; or as the ioctl says
  *	EPROTO		another version, or a section that is not known
  *	ENODEV		the state is none of a VM so set up
- *	EOPNOTSUPP	the guest would have Hyper-V's interface
  *	EEXIST		a vCPU is there already, or memslots overlap
  *	EMFILE, ENFILE, EBUSY, ENOMEM, EFAULT, EINTR (deadly signal)
  */
@@ -340,9 +384,14 @@ struct keel_setup_msr_filter {	/* KVM_X86_SET_MSR_FILTER */
 struct keel_setup_vcpu {
 	__u64 mcg_cap;		/* KVM_X86_SETUP_MCE */
 	__u32 enforce_pv;	/* KVM_CAP_ENFORCE_PV_FEATURE_CPUID */
-	__u32 reserved;		/* 0 */
+	__u32 hyperv;		/* KEEL_SETUP_HYPERV* */
 	struct kvm_guest_debug debug;	/* KVM_SET_GUEST_DEBUG; control 0: not */
 };
+
+#define KEEL_SETUP_HYPERV	(1U << 0)	/* it has Hyper-V's interface, by its CPUID or since something used it */
+#define KEEL_SETUP_HYPERV_ENFORCED (1U << 1)	/* KVM_CAP_HYPERV_ENFORCE_CPUID; each of these needs the first */
+#define KEEL_SETUP_SYNIC	(1U << 2)	/* KVM_CAP_HYPERV_SYNIC, or with the next */
+#define KEEL_SETUP_SYNIC2	(1U << 3)	/* KVM_CAP_HYPERV_SYNIC2 */
 
 /* ------------------------------------------------------------------ snapshots (kmod/snap/snapshot.c)
  *
@@ -353,7 +402,7 @@ struct keel_setup_vcpu {
  * All of them: vCPUs and devices are as with KEEL_GET_STATE, with the same errors.  Memory that is kept is the caller's, or
  * the vCPU's thread's that writes, and counted to its cgroup.
  *
- *	EBUSY, EINPROGRESS, EAGAIN, EOPNOTSUPP, ENOMEM, EFAULT, EINVAL as above; nothing has changed
+ *	EBUSY, EINPROGRESS, EAGAIN, ENOMEM, EFAULT, EINVAL as above; nothing has changed
  *	ENOENT		there is no such snapshot
  *	EIO		it began and could not be ended (the user's memory was gone): the VM is dead
  *
@@ -436,7 +485,7 @@ struct keel_range {
  * that vCPU and all others are where they were when the snapshot was taken.  Those in KVM_RUN go on there from the new state,
  * by no exit.  The thread of the vCPU that asks does the work, and waits for those of the others to come out of the guest; a signal
  * ends the wait, KVM_RUN returns with EINTR, and the hypercall is made anew by the next one.  What else KEEL_RESET could
- * answer ENODEV, ENODATA, ENOSPC, ENOMEM, EOPNOTSUPP or EIO for is KVM_RUN's errno, with the hypercall not done, either.
+ * answer ENODEV, ENODATA, ENOSPC, ENOMEM or EIO for is KVM_RUN's errno, with the hypercall not done, either.
  */
 struct keel_allow_reset {
 	__u32 id;

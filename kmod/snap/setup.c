@@ -139,6 +139,7 @@ static long vcpu_get(struct keel_vm *vm, struct keel_vcpu *vcpu, void *buf)
 		return sizeof(*s);
 	s->mcg_cap = vcpu->msrs.mcg_cap;
 	s->enforce_pv = vcpu->pv.enforce;
+	s->hyperv = keel_hv_setup(vcpu);
 	s->debug.control = vcpu->debug.control;
 	if (s->debug.control) {
 		memcpy(s->debug.arch.debugreg, vcpu->debug.user_dr, sizeof(vcpu->debug.user_dr));
@@ -151,12 +152,13 @@ static long vcpu_set(struct keel_vm *vm, struct keel_vcpu *vcpu, const void *buf
 {
 	const struct keel_setup_vcpu *s = buf;
 	u64 mcg_cap = s->mcg_cap;
-	long err = 0;
+	long err;
 
-	if (s->enforce_pv > 1 || s->reserved || s->debug.control & (KVM_GUESTDBG_INJECT_DB | KVM_GUESTDBG_INJECT_BP))
+	if (s->enforce_pv > 1 || s->debug.control & (KVM_GUESTDBG_INJECT_DB | KVM_GUESTDBG_INJECT_BP))
 		return -EINVAL;
 	vcpu->pv.enforce = s->enforce_pv;
-	if (mcg_cap != vcpu->msrs.mcg_cap)
+	err = keel_hv_from_setup(vcpu, s->hyperv);
+	if (!err && mcg_cap != vcpu->msrs.mcg_cap)
 		err = keel_setup_mce(vcpu, &mcg_cap, 0);
 	if (!err && s->debug.control)
 		err = keel_set_guest_debug(vcpu, (void *)&s->debug, 0);
@@ -322,8 +324,6 @@ static long vm_build(struct keel_vm *vm, struct snap_state *image, u32 flags, st
 		cond_resched();
 	}
 	*bad = (struct keel_section){};
-	if (vm->hv)
-		return -EOPNOTSUPP;
 	err = snap_state_fits(vm, image, bad);
 	if (!err)
 		err = snap_state_apply(vm, image, false, bad);

@@ -64,23 +64,36 @@ static const struct section {
 	{ .id = KEEL_SECTION_##name, .flags = OF_VM, .size = sizeof(type), .has = needs, .vm = { get, set } }
 #define VCPU_SECTION(name, type, needs, get, set)	\
 	{ .id = KEEL_SECTION_##name, .size = sizeof(type), .has = needs, .vcpu = { get, set } }
-#define SIZED_SECTION(name, more, how_large, get, set)	\
-	{ .id = KEEL_SECTION_##name, .flags = more, .size_of = how_large, .vcpu = { get, set } }
+#define SIZED_SECTION(name, more, how_large, needs, get, set)	\
+	{ .id = KEEL_SECTION_##name, .flags = more, .size_of = how_large, .has = needs, .vcpu = { get, set } }
 	VM_SECTION(CLOCK, struct keel_state_clock, NULL, keel_clock_get_state, keel_clock_set_state),
 	VM_SECTION(PIC, struct keel_state_pic, has_pic, irq_pic_get_state, irq_pic_set_state),
 	VM_SECTION(IOAPIC, struct keel_state_ioapic, has_ioapic, irq_ioapic_get_state, irq_ioapic_set_state),
 	VM_SECTION(PIT, struct keel_state_pit, has_pit, irq_pit_get_state, irq_pit_set_state),
+	VM_SECTION(HYPERV, struct keel_state_hyperv, keel_hv_in_use, keel_hv_get_state, keel_hv_set_state),
 	VCPU_SECTION(TSC, struct keel_state_tsc, NULL, keel_tsc_get_state, keel_tsc_set_state),
 	VCPU_SECTION(REGS, struct kvm_regs, NULL, keel_get_regs, keel_set_regs),
 	VCPU_SECTION(SREGS, struct kvm_sregs2, NULL, keel_sregs_get_state, keel_sregs_set_state),
-	SIZED_SECTION(FPU, 0, keel_fpu_state_size, keel_fpu_get_state, keel_fpu_set_state),
+	SIZED_SECTION(FPU, 0, keel_fpu_state_size, NULL, keel_fpu_get_state, keel_fpu_set_state),
 	VCPU_SECTION(DEBUGREGS, struct kvm_debugregs, NULL, keel_debugregs_get_state, keel_set_debugregs),
-	SIZED_SECTION(MSRS, UP_TO, keel_msrs_state_size, keel_msrs_get_state, keel_msrs_set_state),
+	SIZED_SECTION(MSRS, UP_TO, keel_msrs_state_size, NULL, keel_msrs_get_state, keel_msrs_set_state),
 	VCPU_SECTION(MCE, struct keel_state_mce, NULL, keel_mce_get_state, keel_mce_set_state),
 	VCPU_SECTION(PV, struct keel_state_pv, NULL, keel_pv_get_state, keel_pv_set_state),
 	VCPU_SECTION(EVENTS, struct keel_state_events, NULL, keel_events_get_state, keel_events_set_state),
 	VCPU_SECTION(LAPIC, struct keel_state_lapic, has_lapics, irq_lapic_get_state, irq_lapic_set_state),
+	SIZED_SECTION(HYPERV_VCPU, 0, keel_hv_vcpu_state_size, keel_hv_in_use, keel_hv_vcpu_get_state,
+		      keel_hv_vcpu_set_state),
 };
+
+static bool known(u32 id)
+{
+	const struct section *s;
+
+	for (s = sections; s < sections + ARRAY_SIZE(sections); s++)
+		if (s->id == id)
+			return true;
+	return false;
+}
 
 /* ------------------------------------------------------------- one section after the other */
 
@@ -235,7 +248,7 @@ int snap_state_fits(struct keel_vm *vm, const struct snap_state *state, struct k
 					    is->length == want.length;
 		*bad = *is;
 		if (is->id != want.id || is->vcpu != want.vcpu)
-			err = is->id && is->id <= KEEL_SECTION_LAPIC ? -ENODEV : -EPROTO;
+			err = known(is->id) ? -ENODEV : -EPROTO;
 		else if (!fits || is->reserved || left < snap_section_bytes(is->length))
 			err = -EINVAL;
 		else
@@ -319,37 +332,27 @@ static int state_set(struct keel_vm *vm, const struct snap_state *state, bool ti
 
 /* ------------------------------------------------------------- ioctls */
 
-/* Stopped as it is, does it have all that a state has?  Else it goes on. */
-static int stopped(struct keel_vm *vm)
-{
-	/* It has no reader and no writer yet. */
-	if (vm->hv) {
-		keel_vm_resume(vm);
-		return -EOPNOTSUPP;
-	}
-	irq_vm_settle(vm);
-	return 0;
-}
-
 int snap_stop_all(struct keel_vm *vm)
 {
-	return keel_vm_stop_all(vm) ?: stopped(vm);
+	int err = keel_vm_stop_all(vm);
+
+	if (!err)
+		irq_vm_settle(vm);
+	return err;
 }
 
 int snap_stop(struct keel_vm *vm, bool forget, struct keel_section *bad)
 {
 	struct keel_vcpu *vcpu;
 	unsigned int i;
-	int err;
+	int err = 0;
 
 	vcpu = keel_vm_stop(vm);
 	if (vcpu) {
 		bad->vcpu = vcpu->id;
 		return -EBUSY;
 	}
-	err = stopped(vm);
-	if (err)
-		return err;
+	irq_vm_settle(vm);
 	for (i = 0; !forget && (vcpu = keel_vcpu_by_idx(vm, i)) != NULL; i++) {
 		err = vcpu->complete ? -EINPROGRESS : keel_apf_busy(vcpu) ? -EAGAIN : 0;
 		if (!err)

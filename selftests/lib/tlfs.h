@@ -56,4 +56,31 @@
 #define SINT_AUTO_EOI	(1UL << 17)
 #define ENABLE		1UL
 
+/* Synthetic timers; times are in units of 100 ns */
+#define CONFIG(n)	(MSR_STIMER0 + 2 * (n))
+#define COUNT(n)	(MSR_STIMER0 + 2 * (n) + 1)
+#define PERIODIC	2UL
+#define AUTO		8UL
+#define DIRECT(vec)	(1UL << 12 | (u64)(vec) << 4)
+#define SINT(n)		((u64)(n) << 16)
+#define MS		10000UL
+
+/* ---- pages ---- */
+
+struct tsc_page {
+	volatile u32 sequence;
+	u32 reserved;
+	volatile u64 scale;
+	volatile long offset;
+};
+
+struct message {
+	volatile u32 type;
+	volatile u8 size, flags;
+	u8 reserved[2];
+	u64 sender;
+	volatile u32 timer, pad;
+	volatile u64 expired, delivered;
+};
+
 #endif

@@ -54,6 +54,7 @@ int keel_hv_enable(struct keel_vcpu *vcpu)
 	hv->vp_index = vcpu->idx;
 	hv_synic_init(hv);
 	smp_store_release(&vcpu->hv, hv);
+	WRITE_ONCE(vcpu->vm->hv->used, true);
 	irq_apicv_check(vcpu);
 	return 0;
 }
@@ -262,14 +263,27 @@ static HV_GET(get_frequency)
 	return 0;
 }
 
-static u64 thread_100ns(void)
+/* The vCPU's thread: what it took is counted, and goes on to be, or not. */
+static void count_runtime(struct keel_hv_vcpu *hv, bool goes_on)
 {
-	return div_u64(current->se.sum_exec_runtime, 100);
+	u64 now = current->se.sum_exec_runtime;
+	u32 rest = 0;
+
+	if (hv->runs_since)
+		hv->runtime += div_u64_rem(now - hv->runs_since, 100, &rest);
+	hv->runs_since = goes_on ? now - rest : 0;
+}
+
+void keel_hv_runs(struct keel_vcpu *vcpu, bool on)
+{
+	count_runtime(vcpu->hv, on);
 }
 
 static HV_GET(get_runtime)
 {
-	*val = thread_100ns() + hv->runtime_base;
+	if (hv->runs_since)
+		count_runtime(hv, true);
+	*val = hv->runtime;
 	return 0;
 }
 
@@ -277,7 +291,7 @@ static HV_SET(set_runtime)
 {
 	if (!host)
 		return 1;
-	hv->runtime_base = val - thread_100ns();
+	hv->runtime = val;
 	return 0;
 }
 
@@ -527,6 +541,130 @@ int keel_hv_set_msr(struct keel_vcpu *vcpu, u32 msr, u64 val, bool host)
 			return 1;
 	}
 	return row->set(vcpu->hv, nth_msr(row, msr), val, host);
+}
+
+/* ------------------------------------------------------------------ states */
+
+/* Without a vCPU that has it nothing of the VM's can have been touched. */
+bool keel_hv_in_use(struct keel_vm *vm)
+{
+	return vm->hv && READ_ONCE(vm->hv->used);
+}
+
+VM_IOCTL(keel_hv_get_state)
+{
+	const struct keel_hv *hv = vm->hv;
+	struct keel_state_hyperv *s = buf;
+
+	s->guest_os_id = hv->guest_os_id;
+	s->hypercall = hv->hypercall;
+	s->reference_tsc = hv->tsc_page;
+	memcpy(s->reenlightenment, hv->reenlightenment, sizeof(s->reenlightenment));
+	memcpy(s->crash, hv->crash, sizeof(s->crash));
+	s->crash_ctl = hv->crash_ctl;
+	s->tsc_scale = hv->tsc_scale;
+	s->tsc_offset = hv->tsc_offset;
+	s->tsc_sequence = hv->tsc_sequence;
+	s->tsc_written = hv->tsc_written;
+	s->tsc_restored = hv->tsc_restored;
+	return 0;
+}
+
+/* The guest's pages are as old as this is, and are not written; where its clock became another one the reference page will be. */
+VM_IOCTL(keel_hv_set_state)
+{
+	const struct keel_state_hyperv *s = buf;
+	struct keel_hv *hv = vm->hv;
+	bool was, is = s->reference_tsc & HV_X64_MSR_TSC_REFERENCE_ENABLE;
+
+	BUILD_BUG_ON(sizeof(s->crash) != sizeof(hv->crash) || sizeof(s->reenlightenment) != sizeof(hv->reenlightenment));
+	if (s->tsc_written > is || s->tsc_restored > 1 || s->crash_ctl & ~HV_CRASH_CTL_CRASH_NOTIFY ||
+	    memchr_inv(s->reserved, 0, sizeof(s->reserved)))
+		return -EINVAL;
+	mutex_lock(&hv->lock);
+	was = hv->tsc_page & HV_X64_MSR_TSC_REFERENCE_ENABLE;
+	WRITE_ONCE(hv->guest_os_id, s->guest_os_id);
+	hv->hypercall = s->hypercall;
+	hv->tsc_page = s->reference_tsc;
+	hv->tsc_sequence = s->tsc_sequence;
+	hv->tsc_restored = s->tsc_restored;
+	set_reference(hv, s->tsc_written, s->tsc_scale, s->tsc_offset);
+	memcpy(hv->reenlightenment, s->reenlightenment, sizeof(hv->reenlightenment));
+	memcpy(hv->crash, s->crash, sizeof(hv->crash));
+	hv->crash_ctl = s->crash_ctl;
+	if (was != is)
+		keel_clock_watch(vm, is);
+	mutex_unlock(&hv->lock);
+	return 0;
+}
+
+size_t keel_hv_vcpu_state_size(const struct keel_vcpu *vcpu)
+{
+	return vcpu->hv ? sizeof(struct keel_state_hyperv_vcpu) : 0;
+}
+
+VCPU_IOCTL(keel_hv_vcpu_get_state)
+{
+	const struct keel_hv_vcpu *hv = vcpu->hv;
+	struct keel_state_hyperv_vcpu *s = buf;
+
+	if (!hv)
+		return 0;
+	s->assist = hv->assist;
+	s->runtime = hv->runtime;
+	s->vp_index = hv->vp_index;
+	s->due = (hv->exit_wanted ? KEEL_HYPERV_EXIT : 0) | (hv->reset_wanted ? KEEL_HYPERV_RESET : 0) |
+		 (hv->crash_wanted ? KEEL_HYPERV_CRASH : 0);
+	if (hv->exit_wanted)
+		s->exit = hv->exit;
+	hv_synic_get_state(hv, &s->synic);
+	return 0;
+}
+
+/* What the assist page does is in the section of paravirtualization. */
+VCPU_IOCTL(keel_hv_vcpu_set_state)
+{
+	const struct keel_state_hyperv_vcpu *s = buf;
+	struct keel_hv_vcpu *hv = vcpu->hv;
+
+	if (!hv)
+		return 0;
+	if (s->due & ~(KEEL_HYPERV_EXIT | KEEL_HYPERV_RESET | KEEL_HYPERV_CRASH) ||
+	    memchr_inv(s->reserved, 0, sizeof(s->reserved)) || set_vp_index(hv, 0, s->vp_index, true) ||
+	    hv_synic_set_state(hv, &s->synic))
+		return -EINVAL;
+	hv->assist = s->assist;
+	hv->runtime = s->runtime;
+	hv->runs_since = 0;	/* of a thread that is in KVM_RUN meanwhile the rest of it is not counted */
+	hv->exit = s->exit;
+	hv->exit_wanted = s->due & KEEL_HYPERV_EXIT;
+	hv->reset_wanted = s->due & KEEL_HYPERV_RESET;
+	hv->crash_wanted = s->due & KEEL_HYPERV_CRASH;
+	if (s->due)
+		keel_request(KEEL_REQ_HV, vcpu);
+	return 0;
+}
+
+u32 keel_hv_setup(const struct keel_vcpu *vcpu)
+{
+	const struct keel_hv_vcpu *hv = vcpu->hv;
+
+	return !hv ? 0 : KEEL_SETUP_HYPERV | (hv->enforce ? KEEL_SETUP_HYPERV_ENFORCED : 0) |
+			 (hv->synic ? KEEL_SETUP_SYNIC : 0) | (hv->keep_pages ? KEEL_SETUP_SYNIC2 : 0);
+}
+
+long keel_hv_from_setup(struct keel_vcpu *vcpu, u32 setup)
+{
+	long err = 0;
+
+	if (setup & ~(KEEL_SETUP_HYPERV | KEEL_SETUP_HYPERV_ENFORCED | KEEL_SETUP_SYNIC | KEEL_SETUP_SYNIC2) ||
+	    (setup && !(setup & KEEL_SETUP_HYPERV)) || (setup & KEEL_SETUP_SYNIC2 && !(setup & KEEL_SETUP_SYNIC)))
+		return -EINVAL;
+	if (setup)
+		err = keel_hv_enforce_cpuid(vcpu, setup & KEEL_SETUP_HYPERV_ENFORCED);
+	if (!err && setup & KEEL_SETUP_SYNIC)
+		err = keel_hv_enable_synic(vcpu, setup & KEEL_SETUP_SYNIC2);
+	return err;
 }
 
 /* ------------------------------------------------------------------ exits to userspace */

@@ -36,8 +36,19 @@ VM_IOCTL(keel_hv_eventfd);				/* KVM_HYPERV_EVENTFD */
 long keel_hv_enable_synic(struct keel_vcpu *vcpu, bool keep_pages);
 long keel_hv_enforce_cpuid(struct keel_vcpu *vcpu, bool on);
 
+/* For states of a VM (uapi/keel.h), which is stopped; and how a vCPU is set up for this: KEEL_SETUP_HYPERV*. */
+bool keel_hv_in_use(struct keel_vm *vm);
+VM_IOCTL(keel_hv_get_state);
+VM_IOCTL(keel_hv_set_state);
+size_t keel_hv_vcpu_state_size(const struct keel_vcpu *vcpu);
+VCPU_IOCTL(keel_hv_vcpu_get_state);
+VCPU_IOCTL(keel_hv_vcpu_set_state);
+u32 keel_hv_setup(const struct keel_vcpu *vcpu);
+long keel_hv_from_setup(struct keel_vcpu *vcpu, u32 setup);
+
 bool keel_hv_takes_hypercalls(struct keel_vcpu *vcpu);
 int keel_hv_hypercall(struct keel_vcpu *vcpu);		/* exit handler; fast loop safe */
+void keel_hv_runs(struct keel_vcpu *vcpu, bool on);	/* KVM_RUN begins, ends; where vcpu->hv */
 int keel_hv_request(struct keel_vcpu *vcpu);		/* KEEL_REQ_HV: timers, exits to userspace; may sleep */
 void keel_hv_clock_update(struct keel_vcpu *vcpu);	/* KEEL_REQ_CLOCK, where vm->hv; may sleep */
 

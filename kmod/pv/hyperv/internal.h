@@ -9,6 +9,7 @@
 
 struct keel_hv {
 	struct mutex lock;
+	bool used;			/* a vCPU has a part of its own */
 	u64 guest_os_id;
 	u64 hypercall;			/* page of the call's instruction */
 	u64 tsc_page;
@@ -38,7 +39,8 @@ struct keel_hv_vcpu {
 	bool enforce;			/* privileges are what CPUID says */
 	u32 vp_index;
 	u64 assist;
-	u64 runtime_base;		/* what VP_RUNTIME is ahead of the thread's own time */
+	u64 runtime;			/* VP_RUNTIME: what its threads took in KVM_RUN, 100 ns, */
+	u64 runs_since;			/* up to this time of the thread's that is there, ns; 0: none is */
 	bool exit_wanted, reset_wanted, crash_wanted;
 	struct kvm_hyperv_exit exit;
 
@@ -68,6 +70,8 @@ HV_SET(hv_set_sint);
 HV_GET(hv_get_stimer);
 HV_SET(hv_set_stimer);
 void hv_synic_init(struct keel_hv_vcpu *hv);
+void hv_synic_get_state(const struct keel_hv_vcpu *hv, struct keel_state_synic *s);
+int hv_synic_set_state(struct keel_hv_vcpu *hv, const struct keel_state_synic *s);	/* 0, -EINVAL */
 void hv_stimers_stop(struct keel_hv_vcpu *hv);
 void hv_stimers_process(struct keel_hv_vcpu *hv);	/* may sleep */
 

@@ -335,6 +335,72 @@ HV_SET(hv_set_stimer)
 	return 0;
 }
 
+/* ------------------------------------------------------------------ states */
+
+void hv_synic_get_state(const struct keel_hv_vcpu *hv, struct keel_state_synic *s)
+{
+	unsigned int i;
+
+	s->control = hv->control;
+	s->version = hv->version;
+	s->siefp = hv->siefp;
+	s->simp = hv->simp;
+	memcpy(s->sint, hv->sint, sizeof(s->sint));
+	for (i = 0; i < HV_SYNIC_STIMER_COUNT; i++) {
+		const struct hv_stimer *t = &hv->stimer[i];
+
+		s->timer[i].config = t->config.as_uint64;
+		s->timer[i].count = t->count;
+		s->timer[i].expires = t->expires;
+		s->waits |= t->msg_waits << i;
+	}
+	s->pending = READ_ONCE(hv->pending);
+}
+
+/* What it was at when the state was taken: one whose time has gone by since fires, it does not begin anew. */
+static void stimer_set_state(struct hv_stimer *t, u64 config, u64 count, u64 expires, bool waits, bool pending)
+{
+	stimer_stop(t);
+	t->config.as_uint64 = config;
+	t->count = count;
+	t->expires = expires;
+	t->msg_waits = waits;
+	if (pending)
+		look_at_timer(t);
+	else if (!waits && expires && count && t->config.enable)
+		hv_time(t->hv->vcpu) < expires ? stimer_start(t) : look_at_timer(t);
+}
+
+int hv_synic_set_state(struct keel_hv_vcpu *hv, const struct keel_state_synic *s)
+{
+	struct keel_state_synic untouched = {};
+	unsigned int i;
+
+	BUILD_BUG_ON(sizeof(s->sint) != sizeof(hv->sint) || ARRAY_SIZE(s->timer) != ARRAY_SIZE(hv->stimer));
+	if (!hv->synic) {
+		hv_synic_get_state(hv, &untouched);
+		return memcmp(s, &untouched, sizeof(untouched)) ? -EINVAL : 0;
+	}
+	if ((s->waits | s->pending) >> HV_SYNIC_STIMER_COUNT || memchr_inv(s->reserved, 0, sizeof(s->reserved)))
+		return -EINVAL;
+	for (i = 0; i < HV_SYNIC_STIMER_COUNT; i++) {
+		union hv_stimer_config config = { .as_uint64 = s->timer[i].config };
+
+		if (config.enable && !config.direct_mode && !config.sintx)
+			return -EINVAL;
+	}
+	hv->control = s->control;
+	hv->version = s->version;
+	hv->siefp = s->siefp;
+	hv->simp = s->simp;
+	for (i = 0; i < HV_SYNIC_SINT_COUNT; i++)
+		WRITE_ONCE(hv->sint[i], s->sint[i]);
+	for (i = 0; i < HV_SYNIC_STIMER_COUNT; i++)
+		stimer_set_state(&hv->stimer[i], s->timer[i].config, s->timer[i].count, s->timer[i].expires,
+				 s->waits & BIT(i), s->pending & BIT(i));
+	return 0;
+}
+
 /* ------------------------------------------------------------------ life */
 
 void hv_stimers_stop(struct keel_hv_vcpu *hv)

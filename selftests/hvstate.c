@@ -1,0 +1,283 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * A guest of Microsoft's hypervisor, with its reference page, a source of interrupts that waits for a message to be taken, and
+ * timers that run: taken, put back (uapi/keel.h), and made again from its state.
+ */
+#include "test.h"
+#include "hv.h"
+#include "snap.h"
+
+#define TICKS	0x61		/* vectors: of a timer that is periodic, */
+#define ALARM	0x62		/* of one that is not, */
+#define MESSAGE	0x63		/* and of the source */
+#define OS_ID	0x8100000000000001
+
+static struct {
+	u8 call[PAGE], clock[PAGE], messages[PAGE], events[PAGE];
+} pages __attribute__((aligned(4096)));
+static volatile u64 alarm_at, due_at;
+
+#define SLOT	((struct message *)(pages.messages + 256 * 2))
+#define CLOCK	((struct tsc_page *)pages.clock)
+
+static void set_up(u64 ms)
+{
+	apic_on();
+	guest_on(TICKS, guest_count_eoi);
+	guest_on(ALARM, guest_count_eoi);
+	guest_on(MESSAGE, guest_count_eoi);
+	wrmsr(MSR_OS_ID, OS_ID);
+	wrmsr(MSR_HYPERCALL, (u64)pages.call | ENABLE);
+	wrmsr(MSR_TSC_PAGE, (u64)pages.clock | ENABLE);
+	wrmsr(MSR_CRASH_P0 + 3, 0x333);
+	wrmsr(MSR_REENLIGHTEN, 0x100ff);
+	wrmsr(MSR_SINT0 + 2, MESSAGE);
+	wrmsr(MSR_SIMP, (u64)pages.messages | ENABLE);
+	wrmsr(MSR_SIEFP, (u64)pages.events | ENABLE);
+	wrmsr(MSR_SCONTROL, 1);
+	irq_on();
+	/* the second message of this timer waits until the first is taken */
+	wrmsr(CONFIG(3), ENABLE | SINT(2));
+	wrmsr(COUNT(3), 1);
+	spin_until(&guest_irqs[MESSAGE], 1);
+	wrmsr(CONFIG(3), ENABLE | SINT(2));
+	wrmsr(COUNT(3), 2);
+	while (!(SLOT->flags & 1))
+		pause_cpu();
+	wrmsr(CONFIG(1), ENABLE | PERIODIC | DIRECT(TICKS));
+	wrmsr(COUNT(1), ms * MS);
+	wrmsr(CONFIG(0), AUTO | DIRECT(ALARM));
+	alarm_at = rdmsr(MSR_TIME) + ms * MS;
+	wrmsr(COUNT(0), alarm_at);
+	irq_off();
+}
+
+/* From where the state is taken: all of that goes on */
+static void go_on(void)
+{
+	u64 t, last = due_at, i;
+
+	/* one clock, whichever it is read from */
+	for (i = 0; i < 100; i++) {
+		t = i % 2 && CLOCK->sequence ? page_time(CLOCK) : rdmsr(MSR_TIME);
+		guest_assert(t >= last);
+		last = t;
+	}
+	guest_eq(rdmsr(MSR_OS_ID), OS_ID);
+	guest_eq(rdmsr(MSR_HYPERCALL), (u64)pages.call | ENABLE);
+	guest_eq(rdmsr(MSR_CRASH_P0 + 3), 0x333);
+	guest_eq(rdmsr(MSR_REENLIGHTEN), 0x100ff);
+	guest_eq(rdmsr(MSR_VP_INDEX), 7);
+	guest_eq(rdmsr(MSR_SINT0 + 2), MESSAGE);
+	guest_eq(rdmsr(MSR_SINT0 + 3), SINT_MASKED);
+	guest_eq(rdmsr(CONFIG(3)), ENABLE | SINT(2));
+	guest_eq(rdmsr(COUNT(0)), alarm_at);
+	irq_on();
+	while (!guest_irqs[ALARM] || guest_irqs[TICKS] < 2)
+		pause_cpu();
+	guest_assert(rdmsr(MSR_TIME) >= alarm_at);
+	guest_eq(guest_irqs[ALARM], 1);
+	guest_eq(rdmsr(CONFIG(0)), AUTO | DIRECT(ALARM));
+	guest_eq(guest_irqs[MESSAGE], 1);
+	guest_eq(SLOT->expired, 1);
+	SLOT->type = 0;
+	wrmsr(MSR_EOM, 0);
+	spin_until(&guest_irqs[MESSAGE], 2);
+	guest_eq(SLOT->expired, 2);
+	irq_off();
+}
+
+static void timed_guest(u64 ms)
+{
+	set_up(ms);
+	due_at = rdmsr(MSR_TIME);
+	guest_sync(1);
+	go_on();
+	/* another machine than it was */
+	wrmsr(CONFIG(1), 0);
+	wrmsr(CONFIG(2), ENABLE | PERIODIC | DIRECT(ALARM));
+	wrmsr(COUNT(2), 5 * MS);
+	wrmsr(MSR_SINT0 + 2, SINT_MASKED);
+	wrmsr(MSR_SINT0 + 3, ALARM);
+	wrmsr(MSR_CRASH_P0 + 3, 0);
+	wrmsr(MSR_REENLIGHTEN, 0);
+	wrmsr(MSR_OS_ID, 0);
+	wrmsr(MSR_TSC_PAGE, 0);
+	wrmsr(MSR_ASSIST, (u64)pages.events | ENABLE);
+	wrmsr(MSR_SIMP, 0);
+	guest_sync(2);
+}
+
+/* What is told to the VMM of pages is not looked at */
+static u32 sync_after_exits(struct vcpu *v)
+{
+	u32 reason, val;
+
+	do
+		reason = vcpu_run(v);
+	while (reason == KVM_EXIT_HYPERV);
+	if (reason != KVM_EXIT_IO)
+		die("exit reason %u", reason);
+	val = *(u32 *)((u8 *)v->run + v->run->io.data_offset);
+	vcpu_settle(v);
+	return val;
+}
+
+FIXTURE(hvstate) {
+	struct vm *vm;
+	struct vcpu *v;
+};
+
+/* Two vCPUs: the second has been given the interface, and no controller */
+FIXTURE_SETUP(hvstate)
+{
+	self->vm = vm_new(VM_IRQCHIP);
+	self->v = vcpu_new(self->vm, 0);
+	set_hv_cpuid(self->v);
+	set_hv_cpuid(vcpu_new(self->vm, 1));
+	must(synic(self->v, KVM_CAP_HYPERV_SYNIC2));
+	ASSERT_EQ(1, vcpu_set_msr(self->v, MSR_VP_INDEX, 7));
+}
+
+FIXTURE_TEARDOWN(hvstate)
+{
+	vm_free(self->vm);
+}
+
+static struct keel_section *section(struct blob *b, u32 id, u32 vcpu)
+{
+	struct keel_section *s = (void *)(b->data + sizeof(struct keel_state_head));
+
+	while ((u8 *)s < b->data + b->size && (s->id != id || s->vcpu != vcpu))
+		s = (void *)(s + 1) + (s->length + 7) / 8 * 8;
+	return (u8 *)s < b->data + b->size ? s : NULL;
+}
+
+TEST_F_TIMEOUT(hvstate, reset, 300)
+{
+	struct blob *want = calloc(1, sizeof(*want)), *is = calloc(1, sizeof(*is));
+	struct vm *vm = self->vm;
+	struct keel_state arg;
+	const char *differs;
+	int i, tries;
+	u64 memory;
+	u32 id;
+
+	vcpu_long(self->v, timed_guest, 100);
+	ASSERT_EQ(1, sync_after_exits(self->v));
+	id = snapshot(vm);
+	ASSERT_EQ(0, state_get(vm, want, &arg));
+	memory = hash(vm->mem, MEM_SIZE);
+	for (i = 0; i < 10; i++) {
+		ASSERT_EQ(2, sync_after_exits(self->v));
+		/* A thread that had to wait for a CPU may find a timer due before it looks */
+		for (tries = 0, differs = "never"; *differs && tries < 100; tries++) {
+			ASSERT_EQ(0, reset_to(vm, id, 0, NULL));
+			ASSERT_EQ(0, state_get(vm, is, &arg));
+			differs = difference(want, is);
+		}
+		ASSERT_STREQ("", differs) TH_LOG("after %d resets", i + 1);
+		ASSERT_EQ(memory, hash(vm->mem, MEM_SIZE)) TH_LOG("after %d resets", i + 1);
+	}
+	/* and where time went on the timers are late, and fire */
+	ASSERT_EQ(2, sync_after_exits(self->v));
+	ASSERT_EQ(0, reset_to(vm, id, KEEL_TIME_GOES_ON, NULL));
+	EXPECT_EQ(2, sync_after_exits(self->v));
+}
+
+TEST_F(hvstate, made_from)
+{
+	struct keel_state arg = { 0 };
+	struct vm *vm = self->vm;
+	static struct blob b;
+	int i, fd;
+
+	vcpu_long(self->v, timed_guest, 100);
+	ASSERT_EQ(1, sync_after_exits(self->v));
+	arg = (struct keel_state){ .data = (u64)b.data, .size = sizeof(b.data), .flags = KEEL_WITH_SETUP };
+	ASSERT_EQ(0, xioctl(vm->fd, KEEL_GET_STATE, &arg));
+	b.size = arg.size;
+	arg.flags = KEEL_WITH_MEMSLOTS;
+	fd = xioctl(vm->sys, KEEL_CREATE_VM_FROM, &arg);
+	ASSERT_LE(0, fd) TH_LOG("section %u", arg.section.id);
+	/* the first one, with all it had, is gone: the other is in its place, with its memory */
+	close(vm->fd);
+	vm->fd = fd;
+	for (i = 0; i < vm->nr; i++) {
+		struct vcpu *v = vm->vcpu[i];
+
+		munmap(v->run, vm->run_size);
+		close(v->fd);
+		v->fd = must(ioctl(fd, KVM_CREATE_VCPU, v->id));
+		v->run = mmap(NULL, vm->run_size, PROT_READ | PROT_WRITE, MAP_SHARED, v->fd, 0);
+		ASSERT_NE(MAP_FAILED, v->run);
+	}
+	EXPECT_EQ(2, sync_after_exits(self->v));
+}
+
+static void crashing_guest(u64 arg)
+{
+	guest_sync(1);
+	guest_done(0);
+}
+
+/* What is no state of this VM is refused, by name, and nothing has changed; what it says is due happens */
+TEST_F(hvstate, values)
+{
+	struct blob *b = calloc(1, sizeof(*b)), *is = calloc(1, sizeof(*is));
+	struct keel_state_hyperv *s;
+	struct keel_state_hyperv_vcpu *v0, *v1;
+	struct keel_state arg;
+
+	vcpu_long(self->v, crashing_guest, 0);
+	EXPECT_EQ(1, vcpu_sync(self->v));
+	vcpu_settle(self->v);
+	ASSERT_EQ(0, state_get(self->vm, b, &arg));
+	ASSERT_NE(NULL, section(b, KEEL_SECTION_HYPERV, KEEL_SECTION_VM));
+	ASSERT_NE(NULL, section(b, KEEL_SECTION_HYPERV_VCPU, 1));
+	s = (void *)(section(b, KEEL_SECTION_HYPERV, KEEL_SECTION_VM) + 1);
+	v0 = (void *)(section(b, KEEL_SECTION_HYPERV_VCPU, 0) + 1);
+	v1 = (void *)(section(b, KEEL_SECTION_HYPERV_VCPU, 1) + 1);
+	EXPECT_EQ(7, v0->vp_index);
+	EXPECT_EQ(1, v1->vp_index);
+#define REFUSED(field, val, which, whose) do {							\
+	__typeof__(field) was = field;								\
+												\
+	field = val;										\
+	arg = (struct keel_state){ .data = (u64)b->data, .size = b->size };			\
+	EXPECT_EQ(-EINVAL, xioctl(self->vm->fd, KEEL_SET_STATE, &arg)) TH_LOG(#field);		\
+	EXPECT_EQ(which, arg.section.id) TH_LOG(#field);					\
+	EXPECT_EQ((u32)(whose), arg.section.vcpu) TH_LOG(#field);				\
+	field = was;										\
+	ASSERT_EQ(0, state_get(self->vm, is, &arg));						\
+	EXPECT_STREQ("", difference(b, is)) TH_LOG(#field);					\
+} while (0)
+	REFUSED(s->tsc_written, 1, KEEL_SECTION_HYPERV, KEEL_SECTION_VM);	/* on no page */
+	REFUSED(s->tsc_restored, 2, KEEL_SECTION_HYPERV, KEEL_SECTION_VM);
+	REFUSED(s->crash_ctl, 1, KEEL_SECTION_HYPERV, KEEL_SECTION_VM);
+	REFUSED(s->reserved[1], 1, KEEL_SECTION_HYPERV, KEEL_SECTION_VM);
+	REFUSED(v0->due, 8, KEEL_SECTION_HYPERV_VCPU, 0);
+	REFUSED(v0->vp_index, 1U << 20, KEEL_SECTION_HYPERV_VCPU, 0);
+	REFUSED(v0->reserved[2], 1, KEEL_SECTION_HYPERV_VCPU, 0);
+	REFUSED(v0->synic.pending, 0x10, KEEL_SECTION_HYPERV_VCPU, 0);
+	REFUSED(v0->synic.waits, 0x80, KEEL_SECTION_HYPERV_VCPU, 0);
+	REFUSED(v0->synic.reserved[5], 1, KEEL_SECTION_HYPERV_VCPU, 0);
+	REFUSED(v0->synic.timer[2].config, ENABLE, KEEL_SECTION_HYPERV_VCPU, 0);	/* of source 0 */
+	REFUSED(v1->synic.sint[4], TICKS, KEEL_SECTION_HYPERV_VCPU, 1);		/* of no controller */
+	REFUSED(v1->synic.simp, ENABLE, KEEL_SECTION_HYPERV_VCPU, 1);
+	v0->due = KEEL_HYPERV_CRASH | KEEL_HYPERV_EXIT;
+	v0->exit.type = KVM_EXIT_HYPERV_SYNIC;
+	v0->exit.u.synic.msr = MSR_SIMP;
+	v1->vp_index = 5;
+	arg = (struct keel_state){ .data = (u64)b->data, .size = b->size };
+	ASSERT_EQ(0, xioctl(self->vm->fd, KEEL_SET_STATE, &arg));
+	ASSERT_EQ(0, state_get(self->vm, is, &arg));
+	EXPECT_STREQ("", difference(b, is));
+	vcpu_expect(self->v, KVM_EXIT_HYPERV);
+	EXPECT_EQ(MSR_SIMP, self->v->run->hyperv.u.synic.msr);
+	vcpu_expect(self->v, KVM_EXIT_SYSTEM_EVENT);
+	EXPECT_EQ(KVM_SYSTEM_EVENT_CRASH, self->v->run->system_event.type);
+	vcpu_done(self->v);
+}
+
+TEST_HARNESS_MAIN
