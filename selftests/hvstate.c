@@ -6,6 +6,7 @@
 #include "test.h"
 #include "hv.h"
 #include "snap.h"
+#include <pthread.h>
 
 #define TICKS	0x61		/* vectors: of a timer that is periodic, */
 #define ALARM	0x62		/* of one that is not, */
@@ -15,12 +16,16 @@
 static struct {
 	u8 call[PAGE], clock[PAGE], messages[PAGE], events[PAGE];
 } pages __attribute__((aligned(4096)));
-static volatile u64 alarm_at, due_at;
+static volatile u64 alarm_at, taken_at;
 
 #define SLOT	((struct message *)(pages.messages + 256 * 2))
 #define CLOCK	((struct tsc_page *)pages.clock)
 
-static void set_up(u64 ms)
+#define PERIOD		(100 * MS)
+#define SLEPT		(4000 * MS)
+#define NO_PAGE		1	/* for the clock: it is the VM's */
+
+static void set_up(u64 how)
 {
 	apic_on();
 	guest_on(TICKS, guest_count_eoi);
@@ -28,7 +33,8 @@ static void set_up(u64 ms)
 	guest_on(MESSAGE, guest_count_eoi);
 	wrmsr(MSR_OS_ID, OS_ID);
 	wrmsr(MSR_HYPERCALL, (u64)pages.call | ENABLE);
-	wrmsr(MSR_TSC_PAGE, (u64)pages.clock | ENABLE);
+	if (how != NO_PAGE)
+		wrmsr(MSR_TSC_PAGE, (u64)pages.clock | ENABLE);
 	wrmsr(MSR_CRASH_P0 + 3, 0x333);
 	wrmsr(MSR_REENLIGHTEN, 0x100ff);
 	wrmsr(MSR_SINT0 + 2, MESSAGE);
@@ -44,18 +50,19 @@ static void set_up(u64 ms)
 	wrmsr(COUNT(3), 2);
 	while (!(SLOT->flags & 1))
 		pause_cpu();
-	wrmsr(CONFIG(1), ENABLE | PERIODIC | DIRECT(TICKS));
-	wrmsr(COUNT(1), ms * MS);
-	wrmsr(CONFIG(0), AUTO | DIRECT(ALARM));
-	alarm_at = rdmsr(MSR_TIME) + ms * MS;
-	wrmsr(COUNT(0), alarm_at);
 	irq_off();
+	wrmsr(CONFIG(1), ENABLE | PERIODIC | DIRECT(TICKS));
+	wrmsr(COUNT(1), PERIOD);
+	wrmsr(CONFIG(0), AUTO | DIRECT(ALARM));
+	alarm_at = rdmsr(MSR_TIME) + PERIOD;
+	wrmsr(COUNT(0), alarm_at);
+	taken_at = rdmsr(MSR_TIME);
 }
 
 /* From where the state is taken: all of that goes on */
-static void go_on(void)
+static void go_on(u64 how_late)
 {
-	u64 t, last = due_at, i;
+	u64 t = 0, last = taken_at, i;
 
 	/* one clock, whichever it is read from */
 	for (i = 0; i < 100; i++) {
@@ -63,6 +70,8 @@ static void go_on(void)
 		guest_assert(t >= last);
 		last = t;
 	}
+	/* and back where it was */
+	guest_assert(how_late || t < taken_at + SLEPT / 2);
 	guest_eq(rdmsr(MSR_OS_ID), OS_ID);
 	guest_eq(rdmsr(MSR_HYPERCALL), (u64)pages.call | ENABLE);
 	guest_eq(rdmsr(MSR_CRASH_P0 + 3), 0x333);
@@ -87,12 +96,13 @@ static void go_on(void)
 	irq_off();
 }
 
-static void timed_guest(u64 ms)
+static volatile u64 late;
+
+static void timed_guest(u64 how)
 {
-	set_up(ms);
-	due_at = rdmsr(MSR_TIME);
+	set_up(how);
 	guest_sync(1);
-	go_on();
+	go_on(late);
 	/* another machine than it was */
 	wrmsr(CONFIG(1), 0);
 	wrmsr(CONFIG(2), ENABLE | PERIODIC | DIRECT(ALARM));
@@ -153,36 +163,114 @@ static struct keel_section *section(struct blob *b, u32 id, u32 vcpu)
 	return (u8 *)s < b->data + b->size ? s : NULL;
 }
 
-TEST_F_TIMEOUT(hvstate, reset, 300)
+/* Timers that were put back stand until the vCPU runs: nothing comes due between a reset and the look */
+static void reset_over_and_over(struct __test_metadata *_metadata, struct vm *vm, u64 how)
 {
 	struct blob *want = calloc(1, sizeof(*want)), *is = calloc(1, sizeof(*is));
-	struct vm *vm = self->vm;
+	struct vcpu *v = vm->vcpu[0];
 	struct keel_state arg;
-	const char *differs;
-	int i, tries;
 	u64 memory;
 	u32 id;
+	int i;
 
-	vcpu_long(self->v, timed_guest, 100);
-	ASSERT_EQ(1, sync_after_exits(self->v));
+	vcpu_long(v, timed_guest, how);
+	ASSERT_EQ(1, sync_after_exits(v));
 	id = snapshot(vm);
+	usleep(SLEPT / 10);
+	ASSERT_EQ(0, reset_to(vm, id, 0, NULL));
 	ASSERT_EQ(0, state_get(vm, want, &arg));
 	memory = hash(vm->mem, MEM_SIZE);
 	for (i = 0; i < 10; i++) {
-		ASSERT_EQ(2, sync_after_exits(self->v));
-		/* A thread that had to wait for a CPU may find a timer due before it looks */
-		for (tries = 0, differs = "never"; *differs && tries < 100; tries++) {
-			ASSERT_EQ(0, reset_to(vm, id, 0, NULL));
-			ASSERT_EQ(0, state_get(vm, is, &arg));
-			differs = difference(want, is);
-		}
-		ASSERT_STREQ("", differs) TH_LOG("after %d resets", i + 1);
+		ASSERT_EQ(2, sync_after_exits(v));
+		ASSERT_EQ(0, reset_to(vm, id, 0, NULL));
+		ASSERT_EQ(0, state_get(vm, is, &arg));
+		ASSERT_STREQ("", difference(want, is)) TH_LOG("after %d resets", i + 1);
 		ASSERT_EQ(memory, hash(vm->mem, MEM_SIZE)) TH_LOG("after %d resets", i + 1);
 	}
 	/* and where time went on the timers are late, and fire */
-	ASSERT_EQ(2, sync_after_exits(self->v));
+	ASSERT_EQ(2, sync_after_exits(v));
 	ASSERT_EQ(0, reset_to(vm, id, KEEL_TIME_GOES_ON, NULL));
-	EXPECT_EQ(2, sync_after_exits(self->v));
+	guest_var(vm, late) = 1;
+	EXPECT_EQ(2, sync_after_exits(v));
+}
+
+TEST_F_TIMEOUT(hvstate, reset, 300)
+{
+	reset_over_and_over(_metadata, self->vm, 0);
+}
+
+TEST_F_TIMEOUT(hvstate, reset_without_page, 300)
+{
+	reset_over_and_over(_metadata, self->vm, NO_PAGE);
+}
+
+/* ---- a page that was given, and that nothing has been written to yet ---- */
+
+static void looking_guest(u64 arg)
+{
+	guest_sync(0);
+	guest_sync(CLOCK->sequence);
+}
+
+TEST_F(hvstate, page_due)
+{
+	struct vm *vm = self->vm;
+	u32 id, first;
+
+	vcpu_long(self->v, looking_guest, 0);
+	ASSERT_EQ(0, vcpu_sync(self->v));
+	vcpu_settle(self->v);
+	ASSERT_EQ(1, vcpu_set_msr(self->v, MSR_TSC_PAGE, (u64)pages.clock | ENABLE));
+	id = snapshot(vm);
+	first = vcpu_sync(self->v);
+	if (!first)
+		SKIP(return, "the host does not keep time by its TSC");
+	vcpu_settle(self->v);
+	ASSERT_EQ(0, reset_to(vm, id, 0, NULL));
+	EXPECT_EQ(0, guest_var(vm, pages.clock[0]));
+	EXPECT_NE(0, vcpu_sync(self->v));
+}
+
+/* ---- asked for by the guest ---- */
+
+static void asking_guest(u64 arg)
+{
+	u64 t;
+
+	wrmsr(MSR_OS_ID, OS_ID);
+	guest_sync(0);
+	t = rdmsr(MSR_VP_RUNTIME);
+	while (rdmsr(MSR_VP_RUNTIME) <= t)
+		pause_cpu();
+	guest_sync(hypercall(KEEL_HC_RESET, 0, 0));
+}
+
+static void *forbid_after_three(void *arg)
+{
+	struct keel_allow_reset a = { 0 };
+	struct vm *vm = arg;
+
+	while (fd_stat(vm->fd, "resets") < 3)
+		usleep(1000);
+	must(ioctl(vm->fd, KEEL_ALLOW_RESET, &a));
+	return NULL;
+}
+
+TEST_F_TIMEOUT(hvstate, asks, 120)
+{
+	struct keel_allow_reset a = { 0 };
+	pthread_t t;
+
+	vcpu_long(self->v, asking_guest, 0);
+	ASSERT_EQ(0, vcpu_sync(self->v));
+	vcpu_settle(self->v);
+	a.id = snapshot(self->vm);
+	must(ioctl(self->vm->fd, KEEL_ALLOW_RESET, &a));
+	pthread_create(&t, NULL, forbid_after_three, self->vm);
+	/* Then it is a call of Hyper-V's, which has none of that number */
+	EXPECT_EQ(BAD_CODE, vcpu_sync(self->v));
+	pthread_join(t, NULL);
+	EXPECT_LE(3, fd_stat(self->vm->fd, "resets"));
 }
 
 TEST_F(hvstate, made_from)
@@ -192,7 +280,7 @@ TEST_F(hvstate, made_from)
 	static struct blob b;
 	int i, fd;
 
-	vcpu_long(self->v, timed_guest, 100);
+	vcpu_long(self->v, timed_guest, 0);
 	ASSERT_EQ(1, sync_after_exits(self->v));
 	arg = (struct keel_state){ .data = (u64)b.data, .size = sizeof(b.data), .flags = KEEL_WITH_SETUP };
 	ASSERT_EQ(0, xioctl(vm->fd, KEEL_GET_STATE, &arg));
@@ -219,6 +307,20 @@ static void crashing_guest(u64 arg)
 {
 	guest_sync(1);
 	guest_done(0);
+}
+
+/* Source 4 of the vCPU that is called so, by GSI: 1, or -1 for none that takes it */
+static int sint_of(struct vm *vm, u32 vp_index)
+{
+	struct {
+		struct kvm_irq_routing h;
+		struct kvm_irq_routing_entry e;
+	} r = { .h.nr = 1, .e = { .gsi = 30, .type = KVM_IRQ_ROUTING_HV_SINT, .u.hv_sint = { vp_index, 4 } } };
+	struct kvm_irq_level l = { .irq = 30, .level = 1 };
+
+	must(ioctl(vm->fd, KVM_SET_GSI_ROUTING, &r));
+	must(ioctl(vm->fd, KVM_IRQ_LINE_STATUS, &l));
+	return l.status;
 }
 
 /* What is no state of this VM is refused, by name, and nothing has changed; what it says is due happens */
@@ -258,23 +360,45 @@ TEST_F(hvstate, values)
 	REFUSED(s->reserved[1], 1, KEEL_SECTION_HYPERV, KEEL_SECTION_VM);
 	REFUSED(v0->due, 8, KEEL_SECTION_HYPERV_VCPU, 0);
 	REFUSED(v0->vp_index, 1U << 20, KEEL_SECTION_HYPERV_VCPU, 0);
+	REFUSED(v0->exit.msr, 1, KEEL_SECTION_HYPERV_VCPU, 0);			/* of no exit */
 	REFUSED(v0->reserved[2], 1, KEEL_SECTION_HYPERV_VCPU, 0);
 	REFUSED(v0->synic.pending, 0x10, KEEL_SECTION_HYPERV_VCPU, 0);
 	REFUSED(v0->synic.waits, 0x80, KEEL_SECTION_HYPERV_VCPU, 0);
 	REFUSED(v0->synic.reserved[5], 1, KEEL_SECTION_HYPERV_VCPU, 0);
 	REFUSED(v0->synic.timer[2].config, ENABLE, KEEL_SECTION_HYPERV_VCPU, 0);	/* of source 0 */
+	REFUSED(v0->synic.timer[2].expires, 5, KEEL_SECTION_HYPERV_VCPU, 0);	/* not at its count */
+	/* what came before the one that is refused is undone */
+	v0->vp_index = 9;
+	v0->synic.sint[4] = TICKS;
+	arg = (struct keel_state){ .data = (u64)b->data, .size = b->size };
+	v1->synic.simp = ENABLE;
+	EXPECT_EQ(-EINVAL, xioctl(self->vm->fd, KEEL_SET_STATE, &arg));
+	EXPECT_EQ(-1, sint_of(self->vm, 9));
+	v0->vp_index = 7;
+	v0->synic.sint[4] = SINT_MASKED;
+	v1->synic.simp = 0;
+	ASSERT_EQ(0, state_get(self->vm, is, &arg));
+	EXPECT_STREQ("", difference(b, is));
 	REFUSED(v1->synic.sint[4], TICKS, KEEL_SECTION_HYPERV_VCPU, 1);		/* of no controller */
 	REFUSED(v1->synic.simp, ENABLE, KEEL_SECTION_HYPERV_VCPU, 1);
 	v0->due = KEEL_HYPERV_CRASH | KEEL_HYPERV_EXIT;
-	v0->exit.type = KVM_EXIT_HYPERV_SYNIC;
-	v0->exit.u.synic.msr = MSR_SIMP;
-	v1->vp_index = 5;
+	v0->exit.msr = MSR_SIMP;
+	v0->exit.msg_page = 0x5001;
+	/* each by the other's */
+	v0->vp_index = 1;
+	v1->vp_index = 7;
+	v0->synic.sint[4] = TICKS;
 	arg = (struct keel_state){ .data = (u64)b->data, .size = b->size };
 	ASSERT_EQ(0, xioctl(self->vm->fd, KEEL_SET_STATE, &arg));
 	ASSERT_EQ(0, state_get(self->vm, is, &arg));
 	EXPECT_STREQ("", difference(b, is));
+	EXPECT_EQ(1, sint_of(self->vm, 1));
+	EXPECT_EQ(-1, sint_of(self->vm, 7));		/* has no controller */
+	EXPECT_EQ(-1, sint_of(self->vm, 0));
 	vcpu_expect(self->v, KVM_EXIT_HYPERV);
+	EXPECT_EQ(KVM_EXIT_HYPERV_SYNIC, self->v->run->hyperv.type);
 	EXPECT_EQ(MSR_SIMP, self->v->run->hyperv.u.synic.msr);
+	EXPECT_EQ(0x5001, self->v->run->hyperv.u.synic.msg_page);
 	vcpu_expect(self->v, KVM_EXIT_SYSTEM_EVENT);
 	EXPECT_EQ(KVM_SYSTEM_EVENT_CRASH, self->v->run->system_event.type);
 	vcpu_done(self->v);

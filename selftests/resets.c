@@ -122,6 +122,33 @@ TEST_F_TIMEOUT(resets, same_each_time, 86400)
 	EXPECT_NE(0, ipis);
 }
 
+/* ---- a clock's page that was given, and that nothing has been written to yet ---- */
+
+static volatile u32 clock_page[1024] __attribute__((aligned(4096)));
+
+static void looking_guest(u64 arg)
+{
+	guest_sync(0);
+	guest_sync(clock_page[0]);
+}
+
+TEST_F(resets, page_due)
+{
+	struct vcpu *v = vcpu_new(self->vm, 0);
+	u32 id;
+
+	vcpu_long(v, looking_guest, 0);
+	ASSERT_EQ(0, vcpu_sync(v));
+	vcpu_settle(v);
+	ASSERT_EQ(1, vcpu_set_msr(v, MSR_KVM_SYSTEM_TIME_NEW, (u64)clock_page | 1));
+	id = snapshot(self->vm);
+	ASSERT_NE(0, vcpu_sync(v));
+	vcpu_settle(v);
+	ASSERT_EQ(0, reset_to(self->vm, id, 0, NULL));
+	EXPECT_EQ(0, guest_var(self->vm, clock_page[0]));
+	EXPECT_NE(0, vcpu_sync(v));
+}
+
 /* ---- a reset and the next run in one call ---- */
 
 static volatile u64 rounds_done;

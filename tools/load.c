@@ -150,8 +150,13 @@ int cmd_load(int argc, char **argv)
 		if (!err && !kmod_module_get_path(mod))
 			err = -ENOENT;
 		/* With what modprobe.d says, as modprobe does it. */
-		if (!err)
-			err = kmod_module_probe_insert_module(mod, KMOD_PROBE_FAIL_ON_LOADED, options, NULL, NULL, NULL);
+		if (!err) {
+			const char *configured = kmod_module_get_options(mod);
+
+			err = kmod_module_probe_insert_module(mod, KMOD_PROBE_FAIL_ON_LOADED,
+							      configured && strstr(configured, "l1d_flush=") ? given : options,
+							      NULL, NULL, NULL);
+		}
 	}
 	if (err)
 		return load_error(err < 0 ? -err : EIO, log);

@@ -162,7 +162,9 @@ struct keel_state_tsc {
 	__u64 ratio;
 	__u64 time_msr;		/* MSR_KVM_SYSTEM_TIME */
 	__u32 khz;
-	__u32 stopped;		/* the guest is to be told that it was (KVM_KVMCLOCK_CTRL, or the host slept) */
+	__u8 stopped;		/* the guest is to be told that it was (KVM_KVMCLOCK_CTRL, or the host slept) */
+	__u8 page_due;		/* the page is to be written when the vCPU runs: nothing has been yet */
+	__u8 reserved[2];
 };
 
 struct keel_state_pic {
@@ -283,19 +285,25 @@ struct keel_state_synic {
 	__u64 sint[16];
 	struct {
 		__u64 config, count;	/* HV_X64_MSR_STIMERn_CONFIG, _COUNT */
-		__u64 expires;	/* 0: it was not started */
+		__u64 expires;	/* 0: it was not started; of one that is not periodic else @count */
 	} timer[4];
 	__u8 waits;		/* bit a timer: its message found the slot taken */
 	__u8 pending;		/* bit a timer: to be looked at, since it came to its time or was set */
 	__u8 reserved[6];
 };
 
+struct keel_state_hyperv_exit {	/* KVM_EXIT_HYPERV_SYNIC, as it will be told */
+	__u64 control, evt_page, msg_page;
+	__u32 msr;
+	__u32 reserved;
+};
+
 struct keel_state_hyperv_vcpu {
 	__u64 assist;		/* HV_X64_MSR_VP_ASSIST_PAGE */
 	__u64 runtime;		/* HV_X64_MSR_VP_RUNTIME */
 	struct keel_state_synic synic;	/* without KVM_CAP_HYPERV_SYNIC, as it is in a new vCPU */
-	struct kvm_hyperv_exit exit;	/* of KVM_EXIT_HYPERV, where that is due */
-	__u32 vp_index;		/* HV_X64_MSR_VP_INDEX */
+	struct keel_state_hyperv_exit exit;	/* where it is due, else 0 */
+	__u32 vp_index;		/* HV_X64_MSR_VP_INDEX; of two that have the same the later one is called by it */
 	__u8 due;		/* KEEL_HYPERV_*: exits that are */
 	__u8 reserved[3];
 };
@@ -481,7 +489,8 @@ struct keel_range {
  *	ENOENT		there is no such snapshot
  *	EINVAL		other flags, or @reserved is not 0
  *
- * The hypercall has no arguments, and like KVM's is the kernel's to make (-KVM_EPERM above CPL 0).  It does not return:
+ * The hypercall has no arguments, and like KVM's is the kernel's to make (-KVM_EPERM above CPL 0); also of a kernel that has
+ * Hyper-V's.  It does not return:
  * that vCPU and all others are where they were when the snapshot was taken.  Those in KVM_RUN go on there from the new state,
  * by no exit.  The thread of the vCPU that asks does the work, and waits for those of the others to come out of the guest; a signal
  * ends the wait, KVM_RUN returns with EINTR, and the hypercall is made anew by the next one.  What else KEEL_RESET could

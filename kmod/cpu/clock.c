@@ -652,6 +652,7 @@ void keel_clock_update(struct keel_vcpu *vcpu)
 
 	c->rate = rate_of(c->ratio);
 	irq_lapic_timer_sync(vcpu);	/* a vCPU that moved may be on another TSC */
+	c->page_due = false;
 	if (!(c->time_msr & CLOCK_ENABLED))
 		return;
 	/* A page that is not there is the guest's fault and nobody else's. */
@@ -735,6 +736,7 @@ static void set_clock_page(struct keel_vcpu *vcpu, u64 val)
 	bool was = vcpu->clock.time_msr & CLOCK_ENABLED, is = val & CLOCK_ENABLED;
 
 	vcpu->clock.time_msr = val;
+	vcpu->clock.page_due = is;
 	if (was != is)
 		keel_clock_watch(vcpu->vm, is);
 	if (is)
@@ -1033,6 +1035,7 @@ VCPU_IOCTL(keel_tsc_get_state)
 	s->time_msr = c->time_msr;
 	s->khz = c->tsc_khz;
 	s->stopped = READ_ONCE(c->stopped);
+	s->page_due = c->page_due;
 	return 0;
 }
 
@@ -1044,7 +1047,7 @@ VCPU_IOCTL(keel_tsc_set_state)
 	const struct keel_state_tsc *s = buf;
 	u64 ratio = c->ratio;
 
-	if (s->stopped > 1 || (s->khz != c->tsc_khz && ratio_for(s->khz, &ratio)))
+	if (s->stopped > 1 || s->page_due > 1 || s->reserved[0] || s->reserved[1] || (s->khz != c->tsc_khz && ratio_for(s->khz, &ratio)))
 		return -EINVAL;
 	preempt_disable();
 	if (ratio != c->ratio)
@@ -1058,8 +1061,9 @@ VCPU_IOCTL(keel_tsc_set_state)
 	tell_tsc(vcpu);
 	preempt_enable();
 	c->stopped = s->stopped;
-	if (s->time_msr != c->time_msr || c->stopped)
+	if (s->time_msr != c->time_msr || c->stopped || s->page_due)
 		set_clock_page(vcpu, s->time_msr);
+	c->page_due = s->page_due;
 	return 0;
 }
 

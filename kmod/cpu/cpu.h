@@ -323,6 +323,7 @@ struct keel_vcpu_clock {
 	struct keel_rate rate;	/* what it is */
 	bool stopped;		/* tell the guest that it was; the host's sleep sets it, too */
 	u64 time_msr;		/* clock page's address, bit 0: on */
+	bool page_due;		/* it was given, and nothing has been written there yet */
 	u32 epoch;		/* of the host's TSC: the hardware has the offset for this one */
 	/* Where CPUs' TSCs differ: */
 	int left_cpu;		/* the offset is for this CPU, -1: for those there were before they differed */

@@ -128,10 +128,11 @@ int keel_emulate_hypercall(struct keel_vcpu *vcpu)
 	long ret = 0;
 	int r;
 
-	if (unlikely(vcpu->vm->hv) && keel_hv_takes_hypercalls(vcpu))
-		return keel_hv_hypercall(vcpu);
 	if (!is64)
 		nr = (u32)nr;
+	/* Who may ask for that one asks for it in the same way on Hyper-V, where RAX is no argument, and no call has this number. */
+	if (unlikely(vcpu->vm->hv) && !(nr == KEEL_HC_RESET && keel_reset_allowed(vcpu->vm)) && keel_hv_takes_hypercalls(vcpu))
+		return keel_hv_hypercall(vcpu);
 	/* First, for the instruction may have to be tried again: what it does is done once. */
 	r = keel_next_rip(vcpu, &next);
 	if (r)

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * insn.c - between an exit and what it asks for: ports, memory-mapped I/O, CPUID, MSRs; the emulator's view of a vCPU.
+ * insn.c - between an exit and what it asks for: ports, memory-mapped I/O, MSRs; the emulator's view of a vCPU.
  *
  * MMIO or port reads that only userspace can answer end the emulation with nothing changed.  The answer is
  * kept, and the instruction runs again from its start: every device read it makes finds its answer in the

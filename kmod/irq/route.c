@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * route.c - from a GSI to the pins and messages behind it; the irqchip as an object (creation, state); MSIs.
+ * route.c - from a GSI to the pins and messages behind it; MSIs.
  *
  * The routing table never changes once published: a new one takes its place, the old one goes with kfree_rcu().
  * Writers hold irq.lock.  SDM volume 3, "Message Signalled Interrupts" has the message format.

@@ -95,11 +95,6 @@ static inline void svm_intercept(struct svm_vcpu *svm, unsigned int bit, bool on
 	}
 }
 
-static inline bool svm_intercepts(struct svm_vcpu *svm, unsigned int bit)
-{
-	return svm->vmcb->control.intercepts[bit / 32] & BIT(bit % 32);
-}
-
 /* What keel has for each CPU. */
 struct svm_cpu {
 	struct page *hsave;	/* the CPU's own host save area, MSR_VM_HSAVE_PA; shared: the VMCB that flushes */

@@ -269,9 +269,10 @@ static void count_runtime(struct keel_hv_vcpu *hv, bool goes_on)
 	u64 now = current->se.sum_exec_runtime;
 	u32 rest = 0;
 
-	if (hv->runs_since)
-		hv->runtime += div_u64_rem(now - hv->runs_since, 100, &rest);
-	hv->runs_since = goes_on ? now - rest : 0;
+	if (hv->counts)
+		hv->runtime += div_u64_rem(now - hv->counted, 100, &rest);
+	hv->counted = now - rest;
+	hv->counts = goes_on;
 }
 
 void keel_hv_runs(struct keel_vcpu *vcpu, bool on)
@@ -281,7 +282,7 @@ void keel_hv_runs(struct keel_vcpu *vcpu, bool on)
 
 static HV_GET(get_runtime)
 {
-	if (hv->runs_since)
+	if (!host)
 		count_runtime(hv, true);
 	*val = hv->runtime;
 	return 0;
@@ -365,19 +366,25 @@ static HV_GET(get_vp_index)
 	return 0;
 }
 
-static HV_SET(set_vp_index)
+/* 0, -EINVAL, -ENOMEM; never that for a number that was in use before: a reset takes no memory for it. */
+static int rename_vp(struct keel_hv_vcpu *hv, u64 val)
 {
 	struct xarray *moved = &hv->vcpu->vm->hv->moved;
 
-	if (!host || val >= KEEL_MAX_VCPUS)
-		return 1;
+	if (val >= KEEL_MAX_VCPUS)
+		return -EINVAL;
 	if (val != hv->vcpu->idx && xa_err(xa_store(moved, val, hv->vcpu, GFP_KERNEL_ACCOUNT)))
-		return 1;
+		return -ENOMEM;
 	/* Another one may have come to be called as this one was. */
 	if (hv->vp_index != val)
-		xa_cmpxchg(moved, hv->vp_index, hv->vcpu, NULL, GFP_KERNEL_ACCOUNT);
+		xa_cmpxchg(moved, hv->vp_index, hv->vcpu, XA_ZERO_ENTRY, GFP_KERNEL_ACCOUNT);
 	WRITE_ONCE(hv->vp_index, val);
 	return 0;
+}
+
+static HV_SET(set_vp_index)
+{
+	return !host || rename_vp(hv, val);
 }
 
 static HV_SET(set_reset)
@@ -595,6 +602,9 @@ VM_IOCTL(keel_hv_set_state)
 	if (was != is)
 		keel_clock_watch(vm, is);
 	mutex_unlock(&hv->lock);
+	/* It may be due; and as long as there was none nobody has heard that the clock became another. */
+	if (is && (!was || !s->tsc_written))
+		keel_request_all(vm, KEEL_REQ_CLOCK, false);
 	return 0;
 }
 
@@ -626,16 +636,20 @@ VCPU_IOCTL(keel_hv_vcpu_set_state)
 {
 	const struct keel_state_hyperv_vcpu *s = buf;
 	struct keel_hv_vcpu *hv = vcpu->hv;
+	int err;
 
 	if (!hv)
 		return 0;
-	if (s->due & ~(KEEL_HYPERV_EXIT | KEEL_HYPERV_RESET | KEEL_HYPERV_CRASH) ||
-	    memchr_inv(s->reserved, 0, sizeof(s->reserved)) || set_vp_index(hv, 0, s->vp_index, true) ||
-	    hv_synic_set_state(hv, &s->synic))
+	if (s->due & ~(KEEL_HYPERV_EXIT | KEEL_HYPERV_RESET | KEEL_HYPERV_CRASH) || s->exit.reserved ||
+	    (!(s->due & KEEL_HYPERV_EXIT) && memchr_inv(&s->exit, 0, sizeof(s->exit))) ||
+	    memchr_inv(s->reserved, 0, sizeof(s->reserved)))
 		return -EINVAL;
+	err = hv_synic_set_state(hv, &s->synic) ?: rename_vp(hv, s->vp_index);
+	if (err)
+		return err;
 	hv->assist = s->assist;
 	hv->runtime = s->runtime;
-	hv->runs_since = 0;	/* of a thread that is in KVM_RUN meanwhile the rest of it is not counted */
+	hv->counts = false;	/* a thread that is in KVM_RUN meanwhile begins anew when the guest looks */
 	hv->exit = s->exit;
 	hv->exit_wanted = s->due & KEEL_HYPERV_EXIT;
 	hv->reset_wanted = s->due & KEEL_HYPERV_RESET;
@@ -674,12 +688,17 @@ int keel_hv_request(struct keel_vcpu *vcpu)
 	struct keel_hv_vcpu *hv = vcpu->hv;
 	struct kvm_run *run = vcpu->run;
 
-	if (READ_ONCE(hv->pending))
+	if (READ_ONCE(hv->pending) | hv->stands)
 		hv_stimers_process(hv);
 	if (hv->exit_wanted) {
 		hv->exit_wanted = false;
 		run->exit_reason = KVM_EXIT_HYPERV;
-		run->hyperv = hv->exit;
+		memset(&run->hyperv, 0, sizeof(run->hyperv));
+		run->hyperv.type = KVM_EXIT_HYPERV_SYNIC;
+		run->hyperv.u.synic.msr = hv->exit.msr;
+		run->hyperv.u.synic.control = hv->exit.control;
+		run->hyperv.u.synic.evt_page = hv->exit.evt_page;
+		run->hyperv.u.synic.msg_page = hv->exit.msg_page;
 	} else if (hv->reset_wanted || hv->crash_wanted) {
 		run->exit_reason = KVM_EXIT_SYSTEM_EVENT;
 		run->system_event.type = hv->crash_wanted ? KVM_SYSTEM_EVENT_CRASH : KVM_SYSTEM_EVENT_RESET;

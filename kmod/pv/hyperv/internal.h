@@ -21,7 +21,7 @@ struct keel_hv {
 	bool tsc_restored;		/* the page is a VMM's to restore: its content is older than this VM */
 	u64 reenlightenment[3];		/* control, and that of emulation of the TSC: control, status */
 	u64 crash[HV_X64_MSR_CRASH_PARAMS], crash_ctl;
-	struct xarray moved;		/* vCPUs by vp_index, where that is not their own number */
+	struct xarray moved;		/* vCPUs by vp_index, where that is not their own number; places once taken are kept */
 	struct xarray events;		/* eventfd_ctx by connection id; used under its own lock */
 };
 
@@ -40,9 +40,10 @@ struct keel_hv_vcpu {
 	u32 vp_index;
 	u64 assist;
 	u64 runtime;			/* VP_RUNTIME: what its threads took in KVM_RUN, 100 ns, */
-	u64 runs_since;			/* up to this time of the thread's that is there, ns; 0: none is */
+	u64 counted;			/* up to this time of the thread's that is there, ns, */
+	bool counts;			/* if one is */
 	bool exit_wanted, reset_wanted, crash_wanted;
-	struct kvm_hyperv_exit exit;
+	struct keel_state_hyperv_exit exit;
 
 	bool synic;
 	bool keep_pages;		/* the guest's pages are not cleared when it gives them */
@@ -50,6 +51,7 @@ struct keel_hv_vcpu {
 	u64 sint[HV_SYNIC_SINT_COUNT];
 	struct hv_stimer stimer[HV_SYNIC_STIMER_COUNT];
 	unsigned long pending;		/* bit per stimer to be looked at */
+	unsigned long stands;		/* likewise, that ran when a state was taken, and is to run on */
 };
 
 static inline bool hv_has(const struct keel_hv_vcpu *hv, enum keel_hv_word word, u32 bits)

@@ -116,10 +116,8 @@ HV_GET(hv_get_synic)
 
 static void tell_user(struct keel_hv_vcpu *hv, unsigned int n)
 {
-	hv->exit = (struct kvm_hyperv_exit){
-		.type = KVM_EXIT_HYPERV_SYNIC,
-		.u.synic = { .msr = HV_X64_MSR_SCONTROL + n, .control = hv->control, .evt_page = hv->siefp,
-			     .msg_page = hv->simp },
+	hv->exit = (struct keel_state_hyperv_exit){
+		.msr = HV_X64_MSR_SCONTROL + n, .control = hv->control, .evt_page = hv->siefp, .msg_page = hv->simp,
 	};
 	hv->exit_wanted = true;
 	keel_request(KEEL_REQ_HV, hv->vcpu);
@@ -215,6 +213,7 @@ static void stimer_stop(struct hv_stimer *t)
 {
 	hrtimer_cancel(&t->timer);
 	clear_bit(t - t->hv->stimer, &t->hv->pending);
+	__clear_bit(t - t->hv->stimer, &t->hv->stands);
 	t->msg_waits = false;
 	t->expires = 0;
 }
@@ -226,9 +225,9 @@ static void stimer_stop(struct hv_stimer *t)
 #define MIN_PERIOD	2000ULL
 #define MAX_PERIOD	(U64_MAX / 4)
 
-static void stimer_start(struct hv_stimer *t)
+static void stimer_start(struct hv_stimer *t, u64 now)
 {
-	u64 now = hv_time(t->hv->vcpu), period = clamp_t(u64, t->count, MIN_PERIOD, MAX_PERIOD), left;
+	u64 period = clamp_t(u64, t->count, MIN_PERIOD, MAX_PERIOD), left;
 
 	if (!t->config.periodic) {
 		t->expires = t->count;
@@ -270,19 +269,22 @@ static int stimer_notify(struct hv_stimer *t)
 	return t->config.periodic ? 0 : r;
 }
 
+/* By one look at the clock: what it does not find due is not past when it is started. */
 static void stimer_process(struct hv_stimer *t)
 {
+	u64 now = hv_time(t->hv->vcpu);
+
 	if (!t->config.enable || !t->count) {
 		stimer_stop(t);
 		return;
 	}
-	if (t->expires && hv_time(t->hv->vcpu) >= t->expires) {
+	if (t->expires && now >= t->expires) {
 		t->msg_waits = stimer_notify(t) == -EAGAIN;
 		if (!t->msg_waits && !t->config.periodic)
 			t->config.enable = 0;
 	}
 	if (t->config.enable && !t->msg_waits)
-		stimer_start(t);
+		stimer_start(t, now);
 }
 
 /* A timer that is late already asks again at once; that is seen on the way to the guest. */
@@ -291,7 +293,7 @@ void hv_stimers_process(struct keel_hv_vcpu *hv)
 	unsigned int i;
 
 	for (i = 0; i < HV_SYNIC_STIMER_COUNT; i++)
-		if (test_and_clear_bit(i, &hv->pending))
+		if (__test_and_clear_bit(i, &hv->stands) | test_and_clear_bit(i, &hv->pending))
 			stimer_process(&hv->stimer[i]);
 }
 
@@ -331,7 +333,7 @@ HV_SET(hv_set_stimer)
 	if (host)
 		look_at_timer(t);
 	else if (t->config.enable && t->count)
-		stimer_start(t);
+		stimer_start(t, hv_time(hv->vcpu));
 	return 0;
 }
 
@@ -357,7 +359,7 @@ void hv_synic_get_state(const struct keel_hv_vcpu *hv, struct keel_state_synic *
 	s->pending = READ_ONCE(hv->pending);
 }
 
-/* What it was at when the state was taken: one whose time has gone by since fires, it does not begin anew. */
+/* What ran runs on when the vCPU does: until all vCPUs' states are set the VM's clock is not to be asked. */
 static void stimer_set_state(struct hv_stimer *t, u64 config, u64 count, u64 expires, bool waits, bool pending)
 {
 	stimer_stop(t);
@@ -365,10 +367,12 @@ static void stimer_set_state(struct hv_stimer *t, u64 config, u64 count, u64 exp
 	t->count = count;
 	t->expires = expires;
 	t->msg_waits = waits;
-	if (pending)
+	if (pending) {
 		look_at_timer(t);
-	else if (!waits && expires && count && t->config.enable)
-		hv_time(t->hv->vcpu) < expires ? stimer_start(t) : look_at_timer(t);
+	} else if (!waits && expires && count && t->config.enable) {
+		__set_bit(t - t->hv->stimer, &t->hv->stands);
+		keel_request(KEEL_REQ_HV, t->hv->vcpu);
+	}
 }
 
 int hv_synic_set_state(struct keel_hv_vcpu *hv, const struct keel_state_synic *s)
@@ -385,8 +389,11 @@ int hv_synic_set_state(struct keel_hv_vcpu *hv, const struct keel_state_synic *s
 		return -EINVAL;
 	for (i = 0; i < HV_SYNIC_STIMER_COUNT; i++) {
 		union hv_stimer_config config = { .as_uint64 = s->timer[i].config };
+		u64 expires = s->timer[i].expires;
 
-		if (config.enable && !config.direct_mode && !config.sintx)
+		if ((config.enable && !config.direct_mode && !config.sintx) ||
+		    (expires && !config.periodic && expires != s->timer[i].count) ||
+		    (s->waits & BIT(i) && (config.periodic || config.direct_mode)))
 			return -EINVAL;
 	}
 	hv->control = s->control;
