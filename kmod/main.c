@@ -29,6 +29,7 @@ static const struct keel_cap {
 	{ KVM_CAP_MEMORY_FAULT_INFO, 1 },
 	{ KVM_CAP_VM_TYPES, BIT(KVM_X86_DEFAULT_VM) },
 	{ KVM_CAP_ONE_REG, 1 },
+	{ KVM_CAP_NESTED_STATE, sizeof(struct kvm_nested_state) },
 	{ KVM_CAP_SET_TSS_ADDR, 1 },
 	{ KVM_CAP_EXT_CPUID, 1 },
 	{ KVM_CAP_EXT_EMUL_CPUID, 1 },
@@ -265,6 +266,10 @@ static const struct file_operations keel_dev_fops = {
 	.llseek = noop_llseek,
 };
 
+static int minor = MISC_DYNAMIC_MINOR;
+module_param(minor, int, 0444);
+MODULE_PARM_DESC(minor, "Minor number of the node; 232 is where programs look that make /dev/kvm by number (any that is free)");
+
 static struct miscdevice keel_dev = {
 	.minor = MISC_DYNAMIC_MINOR,
 	.name = "keel",
@@ -308,9 +313,12 @@ static int __init keel_module_init(void)
 		goto snaps;
 	keel_clock_setup();
 	preempt_notifier_inc();
+	keel_dev.minor = minor;
 	err = misc_register(&keel_dev);
-	if (err)
+	if (err) {
+		pr_err("keel: not loaded: there can be no node with minor=%d, which may be another's\n", minor);
 		goto stats;
+	}
 	pr_info("keel: %s, %s paging with pages up to %s; VMMs find it at /dev/keel\n", keel_hw.name,
 		keel_hw.two_dim ? "nested" : "shadow", keel_hw.max_page_level == 3 ? "1G" : "2M");
 	return 0;

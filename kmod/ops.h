@@ -27,6 +27,7 @@ struct keel_hw_caps {
 	size_t vcpu_size, vm_size;	/* of the backend's structs, which embed ours at offset 0 */
 	const char *(*exit_name)(unsigned int slot);	/* for stats; NULL: unused slot */
 	unsigned int nr_exits;
+	const struct kvm_nested_state *nested_none;	/* of a vCPU that has no guests, in this vendor's format */
 	u64 efer_allowed;		/* EFER bits the hardware can run with */
 	bool two_dim;			/* two-dimensional paging */
 	bool pdptrs;			/* with it the CPU has the four top entries of a PAE guest in registers */

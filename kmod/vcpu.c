@@ -617,6 +617,8 @@ static const struct keel_ioctl vcpu_ioctls[] = {
 	VCPU_ENTRY(KVM_GET_CPUID2, LOCK_VCPU | ARG_RAW, keel_get_cpuid2),
 	VCPU_ENTRY(KVM_GET_MSRS, LOCK_VCPU | ARG_RAW, keel_get_msrs),
 	VCPU_ENTRY(KVM_SET_MSRS, LOCK_VCPU | ARG_RAW, keel_set_msrs),
+	VCPU_ENTRY(KVM_GET_NESTED_STATE, LOCK_VCPU | ARG_RAW, keel_get_nested_state),
+	VCPU_ENTRY(KVM_SET_NESTED_STATE, LOCK_VCPU, keel_set_nested_state),
 	VCPU_ENTRY(KVM_GET_ONE_REG, LOCK_VCPU, keel_get_one_reg),
 	VCPU_ENTRY(KVM_SET_ONE_REG, LOCK_VCPU, keel_set_one_reg),
 	VCPU_ENTRY(KVM_GET_REG_LIST, LOCK_VCPU | ARG_RAW, keel_get_reg_list),

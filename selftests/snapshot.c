@@ -819,6 +819,41 @@ TEST_F(tree, marked)
 	EXPECT_EQ(-EINVAL, xioctl(self->vm->fd, KEEL_MARK_DIRTY, &bad));
 }
 
+static void idle_guest(u64 arg)
+{
+	for (;;)
+		guest_sync(0);
+}
+
+/* What nobody has touched is zeroes, which the host may have a large page of: who writes there before the guest is undone, too */
+TEST(untouched)
+{
+	u64 size = 4UL << 20, gpa = 4 * MEM_SIZE;
+	struct vm *vm = vm_new(VM_IRQCHIP);
+	struct vcpu *v = vcpu_new(vm, 0);
+	u8 *mem = mmap(NULL, 2 * size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	u32 id;
+
+	ASSERT_NE(MAP_FAILED, mem);
+	mem = (u8 *)(((u64)mem + size - 1) & -size);
+	madvise(mem, size, MADV_HUGEPAGE);
+	vm_slot(vm, 1, gpa, size, mem, 0);
+	vcpu_long(v, idle_guest, 0);
+	vcpu_sync(v);
+	vcpu_settle(v);
+	ASSERT_EQ(1, vcpu_set_msr(v, MSR_KVM_SYSTEM_TIME_NEW, (gpa + size / 2) | 1));
+	id = snapshot(vm);
+	EXPECT_EQ(0, mark(vm, gpa + 5 * PAGE, 1));
+	mem[5 * PAGE] = 9;
+	vcpu_sync(v);		/* the clock's page */
+	vcpu_settle(v);
+	EXPECT_NE(0, *(u32 *)(mem + size / 2));
+	ASSERT_EQ(0, reset_to(vm, id, 0, NULL));
+	EXPECT_EQ(0, mem[5 * PAGE]);
+	EXPECT_EQ(0, *(u32 *)(mem + size / 2));
+	vm_free(vm);
+}
+
 /* Memslots stay as they are */
 TEST_F(tree, slots)
 {

@@ -15,7 +15,7 @@ _keel()
 		case $prev in
 		--file) mapfile -t COMPREPLY < <(compgen -f -X '!*.ko*' -- "$cur"; compgen -d -- "$cur"); return ;;
 		esac
-		words="--file npt=0 ept=0 ept_ad=0 pml=0 apicv=0 posted=0 pmu=0 nx_large= l1d_flush= mode=own mode=shared vmware_backdoor=1 dump_failed_entry=1"
+		words="--file npt=0 ept=0 ept_ad=0 pml=0 apicv=0 posted=0 pmu=0 nx_large= l1d_flush= minor=232 mode=own mode=shared vmware_backdoor=1 dump_failed_entry=1"
 		;;
 	exec)
 		# The command to be run has a completion of its own.

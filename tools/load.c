@@ -74,7 +74,7 @@ static int load_error(int err, int log)
 		return complain(EXIT_FAILED, "the module is for another kernel than %s: dkms autoinstall", h.kernel);
 	}
 	if (said[0])
-		return complain(err == EINVAL ? EXIT_FAILED : EXIT_NO_HARDWARE, "%s", said);
+		return complain(err == EINVAL ? EXIT_FAILED : err == EBUSY ? EXIT_BUSY : EXIT_NO_HARDWARE, "%s", said);
 	if (refuses && (err == ENODEV || err == EOPNOTSUPP))
 		return complain(EXIT_NO_HARDWARE, "%s", refuses);
 	if (err == EINVAL)

@@ -120,6 +120,8 @@ void keel_msr_filter_free(struct kvm_msr_filter *filter);
 size_t keel_msr_filter_setup(const struct keel_vm *vm, void *buf);
 long keel_msr_filter_from(struct keel_vm *vm, const void *buf, size_t size);
 void keel_msrs_reset(struct keel_vcpu *vcpu, bool init);
+VCPU_IOCTL(keel_get_nested_state);
+VCPU_IOCTL(keel_set_nested_state);
 VCPU_IOCTL(keel_get_one_reg);
 VCPU_IOCTL(keel_set_one_reg);
 VCPU_IOCTL(keel_get_reg_list);

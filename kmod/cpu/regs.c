@@ -6,6 +6,7 @@
  * Lock: vcpu->mutex.
  */
 
+#include <linux/uaccess.h>
 #include <asm/trapnr.h>
 #include "ops.h"
 
@@ -506,4 +507,30 @@ VCPU_IOCTL(keel_set_sregs2)
 VCPU_IOCTL(keel_sregs_set_state)
 {
 	return put_sregs2(vcpu, buf, put_sregs);
+}
+
+/*
+ * Guests have no guests, and what there is to save of that is that there is none: of KVM's structure the head.  VMMs that
+ * save a VM ask without looking for KVM_CAP_NESTED_STATE, and what kvm.ko said of a guest without guests may come here.
+ */
+VCPU_IOCTL(keel_get_nested_state)
+{
+	const struct kvm_nested_state *none = keel_hw.nested_none;
+	struct kvm_nested_state __user *user = (void __user *)arg;
+	u32 size;
+
+	if (get_user(size, &user->size))
+		return -EFAULT;
+	if (size < sizeof(*none))
+		return put_user((u32)sizeof(*none), &user->size) ? -EFAULT : -E2BIG;
+	return copy_to_user(user, none, sizeof(*none)) ? -EFAULT : 0;
+}
+
+VCPU_IOCTL(keel_set_nested_state)
+{
+	const struct kvm_nested_state *none = keel_hw.nested_none;
+	const struct kvm_nested_state *s = buf;
+
+	return s->size < sizeof(*s) || s->flags != none->flags || s->format != none->format ||
+	       memcmp(&s->hdr, &none->hdr, sizeof(s->hdr)) ? -EINVAL : 0;
 }

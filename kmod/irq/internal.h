@@ -21,7 +21,7 @@ struct irq_bus_dev {		/* embedded in a device; one for each range that acts diff
 	const struct irq_bus_ops *ops;
 };
 
-#define IRQ_BUS_MAX_RANGES	8192
+#define IRQ_BUS_MAX_RANGES	65536	/* ioeventfds of queues, mostly: a thousand vCPUs, some devices */
 
 void irq_buses_init(struct keel_vm *vm);
 void irq_buses_free(struct keel_vm *vm);

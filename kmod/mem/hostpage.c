@@ -107,6 +107,16 @@ static u64 user_memory(const struct mem_entry *e)
 	return (flags & (_PAGE_PWT | _PAGE_PCD) ? fmt->device : fmt->ram) | (flags & sme_me_mask);
 }
 
+/*
+ * Linux marks what a driver mapped, where there is no page of memory to be looked at; but also its pages of zeroes, and in
+ * small pages a file's that is in memory which persists.
+ */
+bool mem_is_device(const struct mem_entry *e)
+{
+	return (e->flags & (_PAGE_PRESENT | _PAGE_SPECIAL | USER_ODD)) == (_PAGE_PRESENT | _PAGE_SPECIAL) &&
+	       !page_is_ram(e->pfn);
+}
+
 int mem_find_fast(struct mm_struct *mm, struct mem_page *page)
 {
 	struct mem_entry e;

@@ -35,6 +35,8 @@ int mem_find_slow(struct mm_struct *mm, struct mem_page *page);
  * invalidation runs there: so it stands until the lock is let go.
  */
 void mem_look(struct mm_struct *mm, unsigned long hva, struct mem_entry *e, unsigned int n);
+/* Is it memory of a device's, where reading has effects, and whose content is not the guest's? */
+bool mem_is_device(const struct mem_entry *e);
 /* @page, of a slot, gets what goes for such a page if nobody has asked for it: false if it is none to be mapped. */
 bool mem_use_near(struct mem_page *page, const struct mem_entry *e);
 /* How large is what the user's tables have at @hva; 0: nothing. */

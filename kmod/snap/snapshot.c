@@ -115,13 +115,12 @@ static void page_listed(struct snapshot *snap, struct snap_page *page)
 		llist_add(&page->node, &snap->dirty);
 }
 
-/* Memory of a device, where reading has effects, and whose content is none of a snapshot's. */
 static bool is_device(struct keel_vm *vm, unsigned long hva)
 {
 	struct mem_entry e;
 
 	mem_look(vm->mm, hva, &e, 1);
-	return (e.flags & (_PAGE_PRESENT | _PAGE_SPECIAL)) == (_PAGE_PRESENT | _PAGE_SPECIAL) && !is_zero_pfn(e.pfn);
+	return mem_is_device(&e);
 }
 
 /* A page, in words, which all CPUs are fast at. */

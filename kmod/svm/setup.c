@@ -456,9 +456,14 @@ static void svm_put(struct keel_vcpu *vcpu)
 	sc->tsc_ratio = sc->tsc_found = 0;
 }
 
+static const struct kvm_nested_state svm_nested_none = {
+	.flags = KVM_STATE_NESTED_GIF_SET, .format = KVM_STATE_NESTED_FORMAT_SVM, .size = sizeof(svm_nested_none),
+};
+
 struct keel_ops svm_ops = {
 	.caps.name		= "SVM",
 	.caps.pmu		= &svm_pmu_hw,
+	.caps.nested_none	= &svm_nested_none,
 	.setup			= svm_setup,
 	.unsetup		= svm_unsetup,
 	.cpu_enable		= svm_cpu_enable,

@@ -662,9 +662,15 @@ static int vmx_setup(struct keel_ops *ops, const char **why)
 	return err;
 }
 
+static const struct kvm_nested_state vmx_nested_none = {
+	.format = KVM_STATE_NESTED_FORMAT_VMX, .size = sizeof(vmx_nested_none),
+	.hdr.vmx = { .vmxon_pa = ~0ULL, .vmcs12_pa = ~0ULL },
+};
+
 struct keel_ops vmx_ops = {
 	.caps.name		= "VMX",
 	.caps.pmu		= &vmx_pmu_hw,
+	.caps.nested_none	= &vmx_nested_none,
 	.setup			= vmx_setup,
 	.unsetup		= vmx_free,
 	.cpu_enable		= vmx_cpu_enable,
