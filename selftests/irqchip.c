@@ -415,6 +415,68 @@ TEST_F(irqchip, eoi_of_another)
 	close(resample);
 }
 
+/*
+ * A guest that serves devices in threads: the interrupt ends, masked, before the device is served.  What that raised in
+ * between is asked for again when it is unmasked.
+ */
+#define LEVEL	(1UL << 15)
+#define MASKED	(1UL << 16)
+
+static void masks_and_ends(struct guest_frame *f)
+{
+	ioapic_entry(9, 0x51 | LEVEL | MASKED);
+	atomic_add(&guest_irqs[f->vec], 1);
+	apic_eoi();
+}
+
+static void threaded_guest(u64 arg)
+{
+	u32 i;
+
+	apic_on();
+	guest_on(0x51, masks_and_ends);
+	irq_on();
+	for (i = 0; ; i++) {
+		ioapic_entry(9, 0x51 | LEVEL);
+		guest_sync(guest_irqs[0x51]);
+		spin_until(&guest_irqs[0x51], i + 1);
+		guest_sync(0x100);
+	}
+}
+
+TEST_F(irqchip, threaded)
+{
+	int ev = eventfd(0, EFD_NONBLOCK), resample = eventfd(0, EFD_NONBLOCK);
+	struct kvm_irqfd fd = { .fd = ev, .gsi = 9, .flags = KVM_IRQFD_FLAG_RESAMPLE, .resamplefd = resample };
+	struct vm *vm = self->vm;
+	u64 n, i;
+
+	if (!vm_cap(vm, KVM_CAP_USER_MEMORY2))
+		SKIP(return, "as KVM had it before 6.4");
+	must(ioctl(vm->fd, KVM_IRQFD, &fd));
+	vcpu_long(self->v, threaded_guest, 0);
+	for (i = 0; i < 3; i++) {
+		EXPECT_EQ(i, vcpu_sync(self->v));
+		n = 1;
+		EXPECT_EQ(8, write(ev, &n, 8));
+		EXPECT_EQ(0x100, vcpu_sync(self->v));
+		EXPECT_EQ(8, read(resample, &n, 8));
+		/* not served yet, for all the host knows: up again */
+		n = 1;
+		EXPECT_EQ(8, write(ev, &n, 8));
+		vcpu_settle(self->v);
+		EXPECT_EQ(-1, read(resample, &n, 8));
+	}
+	/* asked, nobody says that it is still up; who does is heard */
+	EXPECT_EQ(3, vcpu_sync(self->v));
+	EXPECT_EQ(8, read(resample, &n, 8));
+	n = 1;
+	EXPECT_EQ(8, write(ev, &n, 8));
+	EXPECT_EQ(0x100, vcpu_sync(self->v));
+	close(ev);
+	close(resample);
+}
+
 /* An eventfd interrupts one VM: two would take its signals from each other */
 TEST_F(irqchip, eventfd_of_another)
 {

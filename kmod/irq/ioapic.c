@@ -272,18 +272,26 @@ void irq_ioapic_apics_changed(struct keel_vm *vm)
 	raw_spin_unlock_irqrestore(&io->lock, flags);
 }
 
-static void window_write(struct irq_ioapic *io, u32 val)
+/* A level that is up is sent, unless it pauses. */
+static void pin_look(struct irq_ioapic *io, unsigned int pin)
+{
+	if (io->pins[pin].fields.trig_mode && (io->irr & BIT(pin)) && !(io->paused & BIT(pin)))
+		pin_send(io, pin);
+}
+
+/* Whose line is to be asked for again before it is sent; -1: none. */
+static int window_write(struct irq_ioapic *io, u32 val)
 {
 	u32 reg = io->select, pin = (reg - 0x10) >> 1;
-	ioapic_entry e;
+	ioapic_entry e, was;
 
 	if (reg == 0)
 		io->id = val >> 24 & 0xf;
 	if (reg < 0x10 || pin >= IRQ_IOAPIC_PINS)
-		return;
+		return -1;
 
 	pin = array_index_nospec(pin, IRQ_IOAPIC_PINS);
-	e = io->pins[pin];
+	e = was = io->pins[pin];
 	if (reg & 1) {
 		e.bits = (u32)e.bits | (u64)val << 32;
 	} else {
@@ -295,8 +303,15 @@ static void window_write(struct irq_ioapic *io, u32 val)
 	e.fields.reserve = 0;
 	set_pin(io, pin, e);
 	update_wants_eoi(io);
-	if (e.fields.trig_mode && (io->irr & BIT(pin)) && !(io->paused & BIT(pin)))
-		pin_send(io, pin);
+	/*
+	 * Who handles an interrupt in a thread has it masked from its end until the device has been served, which took it for
+	 * ended sooner, and may have raised its line in between.
+	 */
+	if (was.fields.mask && !e.fields.mask && e.fields.trig_mode && !e.fields.remote_irr &&
+	    io->sources[pin] & BIT(SOURCE_RESAMPLE))
+		return pin;
+	pin_look(io, pin);
+	return -1;
 }
 
 static int ioapic_read(struct irq_bus_dev *dev, struct keel_vcpu *vcpu, u64 addr, unsigned int len, void *data)
@@ -327,6 +342,7 @@ static int ioapic_write(struct irq_bus_dev *dev, struct keel_vcpu *vcpu, u64 add
 {
 	struct irq_ioapic *io = container_of(dev, struct irq_ioapic, dev);
 	unsigned long flags;
+	int resample = -1;
 	u32 val = 0;
 
 	if (addr & 0xf)
@@ -338,9 +354,15 @@ static int ioapic_write(struct irq_bus_dev *dev, struct keel_vcpu *vcpu, u64 add
 		io->select = val & 0xff;
 		break;
 	case REG_WINDOW:
-		window_write(io, val);
+		resample = window_write(io, val);
 		break;
 	}
+	raw_spin_unlock_irqrestore(&io->lock, flags);
+	if (resample < 0)
+		return 0;
+	irq_acked(io->device.vm, CHIP_IOAPIC, resample);
+	raw_spin_lock_irqsave(&io->lock, flags);
+	pin_look(io, resample);
 	raw_spin_unlock_irqrestore(&io->lock, flags);
 	return 0;
 }
