@@ -114,7 +114,7 @@ static __always_inline void keel_wrmsr(u32 msr, u64 val)
 		     "d" ((u32)(val >> 32)) : "memory");
 }
 
-#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 13, 0)
+#ifndef KEEL_HAS_HRTIMER_SETUP
 static inline void hrtimer_setup(struct hrtimer *timer, enum hrtimer_restart (*fn)(struct hrtimer *),
 				 clockid_t clock, enum hrtimer_mode mode)
 {
@@ -325,7 +325,7 @@ static inline void keel_cr4_clear(unsigned long bit) { }
 /* What the kernel does against L1TF, as an enum keel_l1d of mitigate.h.  Later kernels tell only kvm.ko. */
 static inline int keel_l1tf_choice(void)
 {
-#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 19, 0)
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 19, 0) && IS_ENABLED(CONFIG_KVM_INTEL)
 	if (l1tf_mitigation == L1TF_MITIGATION_OFF)
 		return 0;
 	return l1tf_mitigation == L1TF_MITIGATION_FULL || l1tf_mitigation == L1TF_MITIGATION_FULL_FORCE ? 2 : 1;

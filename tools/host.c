@@ -205,6 +205,28 @@ static void look_at_files(struct process *p, DIR *dir, dev_t node)
 	}
 }
 
+/* Those of others may not even be there to be looked into: of another PID namespace, or where /proc keeps them from us. */
+static bool some_are_not_listed(void)
+{
+	char line[256], dir[64], options[256];
+	bool yes = false;
+	FILE *f;
+
+	f = fopen("/proc/self/status", "re");
+	while (f && fgets(line, sizeof(line), f))
+		if (!strncmp(line, "NSpid:", 6))
+			yes |= strchr(line + 7, '\t') != NULL;
+	if (f)
+		fclose(f);
+	f = geteuid() ? fopen("/proc/self/mounts", "re") : NULL;
+	while (f && fgets(line, sizeof(line), f))
+		if (sscanf(line, "%*s %63s %*s %255s", dir, options) == 2 && !strcmp(dir, "/proc"))
+			yes |= strstr(options, "hidepid=") != NULL;
+	if (f)
+		fclose(f);
+	return yes;
+}
+
 void processes_read(struct processes *all)
 {
 	DIR *proc = opendir("/proc");
@@ -212,6 +234,7 @@ void processes_read(struct processes *all)
 	struct dirent *e;
 
 	memset(all, 0, sizeof(*all));
+	all->hidden = some_are_not_listed();
 	while (proc && (e = readdir(proc))) {
 		struct process p = { .pid = atoi(e->d_name) };
 		char path[64];
@@ -265,16 +288,43 @@ static bool vm_name(pid_t pid, char *buf, size_t size)
 	return buf[0];
 }
 
+/* How long the character at @p is in UTF-8, and which it is; 0: it is none, or its end is cut off. */
+static unsigned int utf8(const unsigned char *p, u32 *c)
+{
+	static const u32 least[] = { 0, 0, 0x80, 0x800, 0x10000 };
+	unsigned int n = *p < 0x80 ? 1 : *p >> 5 == 6 ? 2 : *p >> 4 == 0xe ? 3 : *p >> 3 == 0x1e ? 4 : 0, i;
+
+	*c = n > 1 ? *p & 0x7f >> n : *p;
+	for (i = 1; i < n; i++) {
+		if (p[i] >> 6 != 2)
+			return 0;
+		*c = *c << 6 | (p[i] & 0x3f);
+	}
+	return n && (n == 1 || (*c >= least[n] && *c <= 0x10ffff && *c >> 11 != 0x1b)) ? n : 0;
+}
+
+/* It is somebody else's text, and goes to a terminal, or into JSON: no controls, nor what changes the direction of what follows. */
+static void make_printable(char *text)
+{
+	unsigned char *p = (void *)text;
+
+	while (*p) {
+		u32 c;
+		unsigned int n = utf8(p, &c);
+		bool bad = !n || c < ' ' || (c >= 0x7f && c < 0xa0) || (c >= 0x202a && c <= 0x202e) || (c >= 0x2066 && c <= 0x2069);
+
+		n = n ?: 1;
+		if (bad)
+			memset(p, '?', n);
+		p += n;
+	}
+}
+
 void process_name(pid_t pid, char *buf, size_t size)
 {
-	char *p;
-
 	if (!vm_name(pid, buf, size) && !read_line(buf, size, "/proc/%d/comm", pid))
 		snprintf(buf, size, "?");
-	/* It is somebody else's text, and goes to a terminal. */
-	for (p = buf; *p; p++)
-		if (iscntrl((unsigned char)*p))
-			*p = '?';
+	make_printable(buf);
 }
 
 void process_user(pid_t pid, char *buf, size_t size)

@@ -23,26 +23,33 @@ static int log_open(void)
 	return fd;
 }
 
-/* The last line since then with that in it, without what stands before it; "" if there is none */
+/* The last line since then with that in it, without what stands before it; "" if there is none.  Of all that there is to be read. */
 static const char *log_find(int fd, const char *what)
 {
-	static char line[8192], found[512];
+	static char line[8192], log[1 << 16], found[512];
+	const char *text, *next;
+	static size_t have;
 	ssize_t n;
 
-	found[0] = 0;
 	while (fd >= 0 && ((n = read(fd, line, sizeof(line) - 1)) > 0 || errno == EPIPE)) {
-		char *text;
-
 		if (n <= 0)
 			continue;	/* overwritten before it was read */
 		line[n] = 0;
 		text = strchr(line, ';');
 		if (!text)
 			continue;
-		text[strcspn(text, "\n")] = 0;
-		text = strstr(text, what);
-		if (text)
-			snprintf(found, sizeof(found), "%s", text + strlen(what));
+		/* Behind the message may be lines with what devices it is about. */
+		n = strcspn(++text, "\n");
+		if (have + n + 2 > sizeof(log))
+			break;
+		memcpy(log + have, text, n);
+		have += n;
+		log[have++] = '\n';
+	}
+	found[0] = 0;
+	for (next = log; (next = strstr(next, what)) != NULL; ) {
+		next += strlen(what);
+		snprintf(found, sizeof(found), "%.*s", (int)strcspn(next, "\n"), next);
 	}
 	return found;
 }
@@ -51,12 +58,15 @@ static const char *log_find(int fd, const char *what)
 
 static int load_error(int err, int log)
 {
-	const char *said = log_find(log, "keel: not loaded: ");
-	const char *refuses;
+	static const char ubuntu_mok[] = "/var/lib/shim-signed/mok/MOK.der";
+	const char *refuses, *said;
 	struct host h;
 
 	host_read(&h);
 	refuses = host_refuses(&h);
+	/* The kernel, of a module of another build: as errno it has ENOENT, or EINVAL. */
+	if (log_find(log, "keel: Unknown symbol ")[0] || log_find(log, "keel: disagrees about version ")[0])
+		return complain(EXIT_FAILED, "the module is for another kernel than %s: dkms autoinstall", h.kernel);
 	switch (err) {
 	case ENOENT:
 		return complain(EXIT_NOT_LOADED, "no module keel for kernel %s: install keel-dkms and linux-headers-%s",
@@ -69,10 +79,12 @@ static int load_error(int err, int log)
 	case ENOKEY:
 	case EKEYREJECTED:
 		return complain(EXIT_NO_PERMISSION,
-				"Secure Boot: the module's signature is not one the kernel knows; enrol DKMS's key (mokutil --import /var/lib/dkms/mok.pub)");
+				"Secure Boot: the module's signature is not one the kernel knows; enrol DKMS's key (mokutil --import %s)",
+				access(ubuntu_mok, F_OK) ? "/var/lib/dkms/mok.pub" : ubuntu_mok);
 	case ENOEXEC:
 		return complain(EXIT_FAILED, "the module is for another kernel than %s: dkms autoinstall", h.kernel);
 	}
+	said = log_find(log, "keel: not loaded: ");
 	if (said[0])
 		return complain(err == EINVAL ? EXIT_FAILED : err == EBUSY ? EXIT_BUSY : EXIT_NO_HARDWARE, "%s", said);
 	if (refuses && (err == ENODEV || err == EOPNOTSUPP))

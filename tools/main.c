@@ -2,6 +2,7 @@
 /*
  * main.c - the keel command.  Each subcommand is a file.
  */
+#include <errno.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
@@ -42,6 +43,15 @@ void *need(void *p)
 	if (!p)
 		exit(complain(EXIT_FAILED, "out of memory"));
 	return p;
+}
+
+bool number(const char *text, u64 *n)
+{
+	char *end;
+
+	errno = 0;
+	*n = strtoull(text, &end, 10);
+	return *text >= '0' && *text <= '9' && !*end && !errno && *n;
 }
 
 u64 now_ns(void)

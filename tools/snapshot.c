@@ -46,9 +46,8 @@ int cmd_snapshot(int argc, char **argv)
 	int c, err;
 
 	while ((c = getopt_long(argc, argv, "v:", options, NULL)) != -1) {
-		if (c != 'v')
+		if (c != 'v' || !number(optarg, &only))
 			return usage_of("snapshot");
-		only = strtoull(optarg, NULL, 10);
 	}
 	if (optind < argc)
 		return usage_of("snapshot");

@@ -602,9 +602,9 @@ static int live(struct sample *before)
 
 /* ---------------------------------------------------------------- one after the other */
 
-static int plain(struct sample *before, bool csv, unsigned int times)
+static int plain(struct sample *before, bool csv, u64 times)
 {
-	unsigned int i;
+	u64 i;
 
 	lines_left = -1;
 	if (csv)
@@ -672,7 +672,8 @@ int cmd_stat(int argc, char **argv)
 		{ "interval", required_argument, NULL, 'i' }, { "count", required_argument, NULL, 'n' }, { 0 },
 	};
 	bool once = false, csv = false, by = false, latency = false;
-	unsigned int times = 0;
+	u64 times = 0;
+	char *end;
 	struct sample before;
 	int c, err;
 
@@ -696,18 +697,20 @@ int cmd_stat(int argc, char **argv)
 				return EXIT_USAGE;
 			break;
 		case 'v':
-			view.vm = strtoull(optarg, NULL, 10);
+			if (!number(optarg, &view.vm))
+				return usage_of("stat");
 			break;
 		case 'l':
 			latency = true;
 			break;
 		case 'i':
-			view.interval = atof(optarg);
-			if (view.interval < 0.05 || view.interval > 3600)
+			view.interval = strtod(optarg, &end);
+			if (*end || !(view.interval >= 0.05 && view.interval <= 3600))
 				return complain(EXIT_USAGE, "an interval is from 0.05 to 3600 seconds long");
 			break;
 		case 'n':
-			times = atoi(optarg);
+			if (!number(optarg, &times))
+				return usage_of("stat");
 			break;
 		default:
 			return usage_of("stat");

@@ -48,6 +48,7 @@ int cmd_selftest(int argc, char **argv);
 int complain(int status, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 int usage_of(const char *command);	/* its line of the help, as a complaint */
 void *need(void *p);			/* memory, or the end */
+bool number(const char *text, u64 *n);	/* a decimal one, above 0, and nothing else */
 u64 now_ns(void);
 
 /* ---------------------------------------------------------------- host.c */

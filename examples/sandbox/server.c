@@ -279,7 +279,10 @@ static bool is_here(const char *host)
 	return false;
 }
 
-/* A browser on this machine is asked for things by all sorts of pages: those are not this server's, and not to be served. */
+/*
+ * A browser on this machine is asked for things by all sorts of pages: those are not this server's, and not to be served; nor are
+ * those of other servers on this machine, which are called by another port.
+ */
 static bool is_strangers(struct MHD_Connection *c)
 {
 	static const char scheme[] = "http://";
@@ -287,7 +290,7 @@ static bool is_strangers(struct MHD_Connection *c)
 	const char *origin = MHD_lookup_connection_value(c, MHD_HEADER_KIND, MHD_HTTP_HEADER_ORIGIN);
 
 	return (host && !is_here(host)) ||
-	       (origin && (strncmp(origin, scheme, strlen(scheme)) || !is_here(origin + strlen(scheme))));
+	       (origin && (!host || strncmp(origin, scheme, strlen(scheme)) || strcmp(origin + strlen(scheme), host)));
 }
 
 static const struct page *find_page(struct MHD_Connection *c, const char *url, const char *method, struct answer *a)
