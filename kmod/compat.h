@@ -497,32 +497,17 @@ static inline bool keel_has_fred(void)
  * little use to SVM: it holds off neither INIT nor the next kernel, but for the few instructions around VMRUN.
  *
  * There is room for one callback.  Before 6.12 kvm's modules take it for as long as they are loaded, and theirs does what
- * ours would; later for as long as they have virtualization on, when keel cannot.  (They take it before they try: loaded while
- * keel has VMs they warn in the log, twice, and are refused.)
+ * ours would; later for as long as they have virtualization on, when keel cannot.  But they take it before they try, and warn if
+ * it is taken: while one is loaded keel has none.
  */
 #if defined(KEEL_HAS_EMERGENCY_CALLBACK) && LINUX_VERSION_CODE < KERNEL_VERSION(6, 19, 0)
 #define KEEL_EMERGENCY_CALLBACK	1
-static inline bool keel_emergency_taken(void)
+/* kvm's modules have it all the while that they are there. */
+#define KEEL_EMERGENCY_KVM	(LINUX_VERSION_CODE < KERNEL_VERSION(6, 12, 0))
+
+static inline void keel_emergency_register(void (*callback)(void))
 {
-	static const char *const names[] = { "kvm_intel", "kvm_amd" };
-	unsigned int i;
-
-	for (i = 0; LINUX_VERSION_CODE < KERNEL_VERSION(6, 12, 0) && i < ARRAY_SIZE(names); i++) {
-		struct kobject *module = kset_find_obj(THIS_MODULE->mkobj.kobj.kset, names[i]);
-
-		kobject_put(module);
-		if (module)
-			return true;
-	}
-	return false;
-}
-
-static inline bool keel_emergency_register(void (*callback)(void))
-{
-	if (keel_emergency_taken())
-		return false;
 	cpu_emergency_register_virt_callback(callback);
-	return true;
 }
 
 static inline void keel_emergency_unregister(void (*callback)(void))
@@ -531,11 +516,8 @@ static inline void keel_emergency_unregister(void (*callback)(void))
 }
 #else
 #define KEEL_EMERGENCY_CALLBACK	0
-static inline bool keel_emergency_register(void (*callback)(void))
-{
-	return false;
-}
-
+#define KEEL_EMERGENCY_KVM	0
+static inline void keel_emergency_register(void (*callback)(void)) { }
 static inline void keel_emergency_unregister(void (*callback)(void)) { }
 #endif
 

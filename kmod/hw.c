@@ -93,24 +93,77 @@ static void hw_emergency(void)
 	keel_call(cpu_emergency);
 }
 
+static DEFINE_MUTEX(hw_emergency_lock);	/* of the next two; keel_hw_lock may be taken under it */
 static bool hw_emergency_on;		/* it is called */
+static unsigned int hw_emergency_kvm;	/* bit a module of kvm's that is, or is about to be */
 
 /* In the background: who makes and deletes VMs does not wait for the grace period that taking it back takes. */
 static void hw_emergency_update(struct work_struct *unused)
 {
 	bool want;
 
+	mutex_lock(&hw_emergency_lock);
 	mutex_lock(&keel_hw_lock);
-	want = hw_users && !keel_hw_shared();	/* kvm has its own then */
+	want = KEEL_EMERGENCY_CALLBACK && hw_users && !keel_hw_shared();	/* kvm has its own then */
 	mutex_unlock(&keel_hw_lock);
-	if (want == hw_emergency_on)
-		return;
-	if (!want)
+	want = want && !hw_emergency_kvm;
+	if (want && !hw_emergency_on)
+		keel_emergency_register(hw_emergency);
+	else if (!want && hw_emergency_on)
 		keel_emergency_unregister(hw_emergency);
-	hw_emergency_on = want && keel_emergency_register(hw_emergency);
+	hw_emergency_on = want;
+	mutex_unlock(&hw_emergency_lock);
 }
 
 static DECLARE_WORK(hw_emergency_work, hw_emergency_update);
+
+static void hw_kvm_is(unsigned int which, bool there)
+{
+	mutex_lock(&hw_emergency_lock);
+	hw_emergency_kvm = there ? hw_emergency_kvm | BIT(which) : hw_emergency_kvm & ~BIT(which);
+	mutex_unlock(&hw_emergency_lock);
+}
+
+static const char *const hw_kvm_modules[] = { "kvm_intel", "kvm_amd" };
+
+/* Before one is initialized, afterwards, and when it is gone: it or keel is called, never nobody. */
+static int hw_module_changes(struct notifier_block *nb, unsigned long state, void *data)
+{
+	int which = match_string(hw_kvm_modules, ARRAY_SIZE(hw_kvm_modules), ((struct module *)data)->name);
+
+	if (which < 0)
+		return NOTIFY_DONE;
+	hw_kvm_is(which, state == MODULE_STATE_COMING || (state == MODULE_STATE_LIVE && KEEL_EMERGENCY_KVM));
+	hw_emergency_update(NULL);
+	return NOTIFY_DONE;
+}
+
+static struct notifier_block hw_modules = { .notifier_call = hw_module_changes };
+
+static int hw_emergency_init(void)
+{
+	struct kobject *module;
+	unsigned int i;
+	int err;
+
+	if (!KEEL_EMERGENCY_CALLBACK)
+		return 0;
+	err = register_module_notifier(&hw_modules);
+	for (i = 0; !err && KEEL_EMERGENCY_KVM && i < ARRAY_SIZE(hw_kvm_modules); i++) {
+		module = kset_find_obj(THIS_MODULE->mkobj.kobj.kset, hw_kvm_modules[i]);
+		if (module)
+			hw_kvm_is(i, true);
+		kobject_put(module);
+	}
+	return err;
+}
+
+static void hw_emergency_exit(void)
+{
+	if (KEEL_EMERGENCY_CALLBACK)
+		unregister_module_notifier(&hw_modules);
+	flush_work(&hw_emergency_work);
+}
 
 /* Suspend: hotplug has taken every other CPU down; this one runs with IRQs off and tasks frozen. */
 static int hw_suspend(void)
@@ -357,7 +410,10 @@ int __init keel_hw_init(void)
 	}
 	keel_syscore_register(&hw_syscore);
 	register_reboot_notifier(&hw_reboot_nb);
-	return 0;
+	err = hw_emergency_init();
+	if (err)
+		keel_hw_exit();
+	return err;
 }
 
 void keel_hw_exit(void)
@@ -366,7 +422,7 @@ void keel_hw_exit(void)
 	keel_syscore_unregister(&hw_syscore);
 	cpuhp_remove_state_nocalls(KEEL_CPUHP_DYING);
 	cpuhp_remove_state_nocalls(hw_cpuhp);
-	flush_work(&hw_emergency_work);
+	hw_emergency_exit();
 	keel_share_exit();
 	keel_backend->unsetup();
 }

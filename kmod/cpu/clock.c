@@ -541,7 +541,7 @@ static u64 line_at(const struct keel_clock *vc, u64 tsc)
 /* Hereafter it is the host's time and an offset, or a line that begins with it.  clock.lock held. */
 static void end_line(struct keel_clock *vc, const struct host_time *now)
 {
-	u64 raw = now->ns + vc->offset, line;
+	u64 raw = now->ns + vc->offset, line, drift = NSEC_PER_SEC;
 
 	if (!vc->stable)
 		return;
@@ -549,9 +549,12 @@ static void end_line(struct keel_clock *vc, const struct host_time *now)
 	line = line_at(vc, now->tsc);
 	/*
 	 * The host's raw time has a multiplier of its own, so the two drift apart: the clock is where guests have seen it.
-	 * But not what a sleeping host's TSC missed, nor what one adds that has gone wrong, which is more than they drift.
+	 * But not what a sleeping host's TSC missed, nor what one adds that has gone wrong, which is more than they drift: a
+	 * millionth at most, for the multipliers have 22 bits at least.
 	 */
-	if (vc->epoch != READ_ONCE(tsc_epoch) ? line > raw : line - raw + NSEC_PER_SEC < 2 * NSEC_PER_SEC)
+	if (line > vc->master_ns)
+		drift = max(drift, (line - vc->master_ns) >> 20);
+	if (vc->epoch != READ_ONCE(tsc_epoch) ? line > raw : line - raw + drift < 2 * drift)
 		vc->offset += line - raw;
 }
 

@@ -122,7 +122,8 @@ CALL_SAVED vmx_guarded_write_saved, vmx_guarded_write, 0
 
 /*
  * Interrupts that an exit took off the interrupt controller: what the CPU would have done with them had they come with
- * IRQs on.  The gate and the stack are the CPU's to find; flags, with IRQs off, are as they were for whoever calls.
+ * IRQs on, and with these on: what the kernel has put off to the end of an interrupt it does only for who has them on (from 7.1
+ * on that is its timer's next time).  No other comes before, but in the place of an NMI.  They stay on.
  */
 .text
 	.balign	16
@@ -132,6 +133,7 @@ SYM_CODE_START(vmx_int)
 	.balign	16
 	UNWIND_HINT_FUNC
 	ENDBR
+	sti
 	int	$vector
 	RET
 	vector = vector + 1

@@ -7,6 +7,7 @@
  * loaded), and a slow one.  A fast handler that cannot finish says KEEL_SLOW and has changed nothing.  A row
  * without a fast handler goes to the slow one; without either, the exit should not have happened.
  */
+#include <linux/kprobes.h>
 #include <asm/special_insns.h>
 #include "vmx.h"
 #include "cpu/mitigate.h"
@@ -146,8 +147,11 @@ static noinline void vmx_after_exit(struct vmx_vcpu *vmx)
 		vmx_window_exit(vmx);
 }
 
-/* NMIs and machine checks are the host's, and are taken before interrupts are let in again. */
-static noinline void vmx_exception_exit(struct vmx_vcpu *vmx)
+/*
+ * NMIs and machine checks are the host's, and are taken before interrupts are let in again; and before anything that might be
+ * traced, whose end would let in another NMI.
+ */
+static noinline notrace void vmx_exception_exit(struct vmx_vcpu *vmx)
 {
 	if (vmx->reason != EXIT_REASON_EXCEPTION_NMI) {
 		/*
@@ -172,6 +176,7 @@ static noinline void vmx_exception_exit(struct vmx_vcpu *vmx)
 		break;
 	}
 }
+NOKPROBE_SYMBOL(vmx_exception_exit);
 
 void vmx_enter(struct keel_vcpu *vcpu)
 {
@@ -209,15 +214,16 @@ void vmx_enter(struct keel_vcpu *vcpu)
 	 */
 	vmx->reason = vmcs_read_here(VM_EXIT_REASON) & (VMX_EXIT_REASONS_FAILED_VMENTRY | U16_MAX);
 	vmx->idt_info = vmcs_read_here(IDT_VECTORING_INFO_FIELD);
-	vmx_save_tpr(vmx);
 	/* EXIT_REASON_EXCEPTION_NMI, which is 0, or with the sign: a failed entry. */
 	if (likely((s32)vmx->reason > 0))
 		vmx->launched = true;
 	else
 		vmx_exception_exit(vmx);
+	vmx_save_tpr(vmx);
 	if (unlikely(vmx->work & VMX_EXIT_WORK))
 		vmx_after_exit(vmx);
 }
+NOKPROBE_SYMBOL(vmx_enter);
 
 /* ---------------------------------------------------------- handlers */
 

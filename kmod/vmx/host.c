@@ -190,7 +190,15 @@ static unsigned long task_fs_base(void)
 
 void vmx_host_debugctl(struct vmx_vcpu *vmx)
 {
+	u64 freeze;
+
 	vmx->host_debugctl = keel_rdmsr(MSR_IA32_DEBUGCTLMSR) | (vmx->host_debugctl & DEBUGCTL_USER);
+	/* Counters stand while firmware runs: also if its interrupt comes in the guest, which it does not leave by an exit. */
+	freeze = vmx->host_debugctl & DEBUGCTLMSR_FREEZE_IN_SMM;
+	if (unlikely(freeze != vmx->freeze_in_smm)) {
+		vmx->freeze_in_smm = freeze;
+		vmcs_write(GUEST_IA32_DEBUGCTL, vmx->vcpu.msrs.debugctl | freeze);
+	}
 	if (vmx->host_debugctl & ~(u64)DEBUGCTL_USER)
 		vmx->after_exit |= VMX_DEBUGCTL;
 	else

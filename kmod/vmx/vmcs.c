@@ -124,7 +124,7 @@ void vmx_vcpu_reset(struct keel_vcpu *vcpu, bool init)
 	vmcs_write(GUEST_ACTIVITY_STATE, GUEST_ACTIVITY_ACTIVE);
 	vmcs_write(GUEST_INTERRUPTIBILITY_INFO, 0);
 	vmcs_write(GUEST_PENDING_DBG_EXCEPTIONS, 0);
-	vmcs_write(GUEST_IA32_DEBUGCTL, 0);
+	vmcs_write(GUEST_IA32_DEBUGCTL, vmx->freeze_in_smm);
 	vmcs_write(VM_ENTRY_INTR_INFO_FIELD, 0);
 	vmx_cpu_ctl(vmx, CPU_BASED_INTR_WINDOW_EXITING | CPU_BASED_NMI_WINDOW_EXITING, false);
 	vmx->tpr_threshold = 0;
@@ -487,7 +487,6 @@ static const struct {
 	{ MSR_IA32_SYSENTER_EIP, GUEST_SYSENTER_EIP },
 	{ MSR_FS_BASE, GUEST_FS_BASE },
 	{ MSR_GS_BASE, GUEST_GS_BASE },
-	{ MSR_IA32_DEBUGCTLMSR, GUEST_IA32_DEBUGCTL },
 	{ MSR_IA32_CR_PAT, GUEST_IA32_PAT },
 	/* What asks for these is told before where there are none. */
 	{ MSR_IA32_S_CET, GUEST_S_CET },
@@ -547,6 +546,8 @@ int vmx_set_msr(struct keel_vcpu *vcpu, u32 msr, u64 val)
 		vmcs_write(GUEST_ACTIVITY_STATE, GUEST_ACTIVITY_ACTIVE);
 	} else if (msr == MSR_IA32_TSX_CTRL) {
 		vmx_update_tsx_ctrl(vmx);
+	} else if (msr == MSR_IA32_DEBUGCTLMSR) {
+		vmcs_write(GUEST_IA32_DEBUGCTL, val | vmx->freeze_in_smm);
 	} else if (msr_field(msr)) {
 		vmcs_write(msr_field(msr), val);
 	} else {

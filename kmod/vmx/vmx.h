@@ -74,6 +74,7 @@ struct vmx_vcpu {
 		u64 host_selectors;
 	};
 	u64 host_debugctl;		/* before the last entry */
+	u64 freeze_in_smm;		/* of that, in the guest's, too, which does not see it */
 	u64 host_umwait;
 	u64 tsx_ctrl, host_tsx_ctrl;	/* what the guest is to run with; what was there before, if that is not the same */
 	struct vmx_msr_area *area;	/* MSRs exchanged with the host's perf: pmu.c */
