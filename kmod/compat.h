@@ -497,8 +497,8 @@ static inline bool keel_has_fred(void)
  * little use to SVM: it holds off neither INIT nor the next kernel, but for the few instructions around VMRUN.
  *
  * There is room for one callback.  Before 6.12 kvm's modules take it for as long as they are loaded, and theirs does what
- * ours would; later for as long as they have virtualization on, when keel cannot.  But they take it before they try, and warn if
- * it is taken: while one is loaded keel has none.
+ * ours would; later for as long as they have virtualization on, when keel cannot.  But they take it before they try,
+ * and warn if it is taken: while one is being loaded keel has none.
  */
 #if defined(KEEL_HAS_EMERGENCY_CALLBACK) && LINUX_VERSION_CODE < KERNEL_VERSION(6, 19, 0)
 #define KEEL_EMERGENCY_CALLBACK	1

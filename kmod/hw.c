@@ -126,7 +126,10 @@ static void hw_kvm_is(unsigned int which, bool there)
 
 static const char *const hw_kvm_modules[] = { "kvm_intel", "kvm_amd" };
 
-/* Before one is initialized, afterwards, and when it is gone: it or keel is called, never nobody. */
+/*
+ * Before one is initialized, afterwards, and when it is gone: it is called or keel, not both, and for a moment
+ * nobody.
+ */
 static int hw_module_changes(struct notifier_block *nb, unsigned long state, void *data)
 {
 	int which = match_string(hw_kvm_modules, ARRAY_SIZE(hw_kvm_modules), ((struct module *)data)->name);
@@ -143,6 +146,7 @@ static struct notifier_block hw_modules = { .notifier_call = hw_module_changes }
 static int hw_emergency_init(void)
 {
 	struct kobject *module;
+	struct module *mod;	/* NULL: built into the kernel */
 	unsigned int i;
 	int err;
 
@@ -151,7 +155,9 @@ static int hw_emergency_init(void)
 	err = register_module_notifier(&hw_modules);
 	for (i = 0; !err && KEEL_EMERGENCY_KVM && i < ARRAY_SIZE(hw_kvm_modules); i++) {
 		module = kset_find_obj(THIS_MODULE->mkobj.kobj.kset, hw_kvm_modules[i]);
-		if (module)
+		/* One that is going is not heard of any more. */
+		mod = module ? container_of(module, struct module_kobject, kobj)->mod : NULL;
+		if (module && !(mod && mod->state == MODULE_STATE_GOING))
 			hw_kvm_is(i, true);
 		kobject_put(module);
 	}

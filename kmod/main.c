@@ -268,7 +268,7 @@ static const struct file_operations keel_dev_fops = {
 
 static int minor = MISC_DYNAMIC_MINOR;
 module_param(minor, int, 0444);
-MODULE_PARM_DESC(minor, "Minor number of the node; 232 is where programs look that make /dev/kvm by number (any that is free)");
+MODULE_PARM_DESC(minor, "Minor number of the node, 128 to 254; 232 for who makes /dev/kvm by number (255: any)");
 
 static struct miscdevice keel_dev = {
 	.minor = MISC_DYNAMIC_MINOR,
@@ -280,8 +280,14 @@ static struct miscdevice keel_dev = {
 
 static int __init keel_module_init(void)
 {
-	int err = keel_hw_init();
+	int err;
 
+	/* Between those that are given out. */
+	if (minor < 128 || minor > MISC_DYNAMIC_MINOR) {
+		pr_err("keel: not loaded: minor=%d is not from 128 to 255\n", minor);
+		return -EINVAL;
+	}
+	err = keel_hw_init();
 	if (err)
 		return err;
 	err = keel_mitigate_setup();
@@ -316,7 +322,8 @@ static int __init keel_module_init(void)
 	keel_dev.minor = minor;
 	err = misc_register(&keel_dev);
 	if (err) {
-		pr_err("keel: not loaded: there can be no node with minor=%d, which may be another's\n", minor);
+		if (err == -EBUSY)
+			pr_err("keel: not loaded: another device has minor=%d\n", minor);
 		goto stats;
 	}
 	pr_info("keel: %s, %s paging with pages up to %s; VMMs find it at /dev/keel\n", keel_hw.name,

@@ -5,8 +5,8 @@
  * What a call does, and each errno's meaning, stands in <keel.h> with the ioctl that it makes.  @node is an open
  * KEEL_NODE, @vm what KVM_CREATE_VM on it gave.  All of them answer 0, or a file descriptor, or an errno as a negative
  * number: errno itself means nothing.  Where that is negative, nothing was written through a pointer but @bad, and by
- * keel_reset_run() what it says.  No call keeps anything, and all may be made by several threads at the same time.  Manual:
- * keel_snapshot(3).
+ * keel_reset_run() what it says.  No call keeps anything, and all may be made by several threads at the same time.
+ * Manual: keel_snapshot(3).
  */
 #ifndef LIBKEEL_H
 #define LIBKEEL_H

@@ -825,7 +825,10 @@ static void idle_guest(u64 arg)
 		guest_sync(0);
 }
 
-/* What nobody has touched is zeroes, which the host may have a large page of: who writes there before the guest is undone, too */
+/*
+ * What nobody has touched is zeroes, which the host may have a large page of: who writes there before the guest is
+ * undone, too
+ */
 TEST(untouched)
 {
 	u64 size = 4UL << 20, gpa = 4 * MEM_SIZE;

@@ -205,19 +205,18 @@ static void look_at_files(struct process *p, DIR *dir, dev_t node)
 	}
 }
 
-/* Those of others may not even be there to be looked into: of another PID namespace, or where /proc keeps them from us. */
+/*
+ * Those of others may not even be there to be looked into: in a PID namespace of our own, or where /proc keeps them
+ * from us.
+ */
 static bool some_are_not_listed(void)
 {
-	char line[256], dir[64], options[256];
-	bool yes = false;
+	static const char first_pid_namespace[] = "pid:[4026531836]";
+	char line[256] = "", dir[64], options[256];
+	bool yes;
 	FILE *f;
 
-	f = fopen("/proc/self/status", "re");
-	while (f && fgets(line, sizeof(line), f))
-		if (!strncmp(line, "NSpid:", 6))
-			yes |= strchr(line + 7, '\t') != NULL;
-	if (f)
-		fclose(f);
+	yes = readlink("/proc/self/ns/pid", line, sizeof(line) - 1) < 0 || strcmp(line, first_pid_namespace);
 	f = geteuid() ? fopen("/proc/self/mounts", "re") : NULL;
 	while (f && fgets(line, sizeof(line), f))
 		if (sscanf(line, "%*s %63s %*s %255s", dir, options) == 2 && !strcmp(dir, "/proc"))
@@ -303,7 +302,10 @@ static unsigned int utf8(const unsigned char *p, u32 *c)
 	return n && (n == 1 || (*c >= least[n] && *c <= 0x10ffff && *c >> 11 != 0x1b)) ? n : 0;
 }
 
-/* It is somebody else's text, and goes to a terminal, or into JSON: no controls, nor what changes the direction of what follows. */
+/*
+ * It is somebody else's text, and goes to a terminal, or into JSON: no controls, nor what changes the direction of what
+ * follows.
+ */
 static void make_printable(char *text)
 {
 	unsigned char *p = (void *)text;
@@ -311,7 +313,8 @@ static void make_printable(char *text)
 	while (*p) {
 		u32 c;
 		unsigned int n = utf8(p, &c);
-		bool bad = !n || c < ' ' || (c >= 0x7f && c < 0xa0) || (c >= 0x202a && c <= 0x202e) || (c >= 0x2066 && c <= 0x2069);
+		bool bad = !n || c < ' ' || (c >= 0x7f && c < 0xa0) || (c >= 0x202a && c <= 0x202e) ||
+			   (c >= 0x2066 && c <= 0x2069);
 
 		n = n ?: 1;
 		if (bad)

@@ -23,7 +23,7 @@ static int log_open(void)
 	return fd;
 }
 
-/* The last line since then with that in it, without what stands before it; "" if there is none.  Of all that there is to be read. */
+/* The last line since then with that in it, without what stands before it; "" if there is none. */
 static const char *log_find(int fd, const char *what)
 {
 	static char line[8192], log[1 << 16], found[512];
@@ -40,11 +40,15 @@ static const char *log_find(int fd, const char *what)
 			continue;
 		/* Behind the message may be lines with what devices it is about. */
 		n = strcspn(++text, "\n");
-		if (have + n + 2 > sizeof(log))
-			break;
+		/* Of a kernel that has much to say the older half is forgotten. */
+		if (have + n + 2 > sizeof(log)) {
+			have -= sizeof(log) / 2;
+			memmove(log, log + sizeof(log) / 2, have);
+		}
 		memcpy(log + have, text, n);
 		have += n;
 		log[have++] = '\n';
+		log[have] = 0;
 	}
 	found[0] = 0;
 	for (next = log; (next = strstr(next, what)) != NULL; ) {
@@ -79,7 +83,8 @@ static int load_error(int err, int log)
 	case ENOKEY:
 	case EKEYREJECTED:
 		return complain(EXIT_NO_PERMISSION,
-				"Secure Boot: the module's signature is not one the kernel knows; enrol DKMS's key (mokutil --import %s)",
+				"Secure Boot: the module's signature is not one the kernel knows; enrol DKMS's key "
+				"(mokutil --import %s)",
 				access(ubuntu_mok, F_OK) ? "/var/lib/dkms/mok.pub" : ubuntu_mok);
 	case ENOEXEC:
 		return complain(EXIT_FAILED, "the module is for another kernel than %s: dkms autoinstall", h.kernel);
@@ -163,11 +168,11 @@ int cmd_load(int argc, char **argv)
 			err = -ENOENT;
 		/* With what modprobe.d says, as modprobe does it. */
 		if (!err) {
-			const char *configured = kmod_module_get_options(mod);
+			const char *configured = kmod_module_get_options(mod), *all = options;
 
-			err = kmod_module_probe_insert_module(mod, KMOD_PROBE_FAIL_ON_LOADED,
-							      configured && strstr(configured, "l1d_flush=") ? given : options,
-							      NULL, NULL, NULL);
+			if (configured && strstr(configured, "l1d_flush="))
+				all = given;
+			err = kmod_module_probe_insert_module(mod, KMOD_PROBE_FAIL_ON_LOADED, all, NULL, NULL, NULL);
 		}
 	}
 	if (err)

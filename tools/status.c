@@ -255,7 +255,8 @@ static void show_holder(const struct host *h, const struct processes *p)
 	}
 	printf("hardware     ");
 	if (!holder) {
-		printf("used by nobody%s\n", p->hidden ? " that you may see (root sees everybody)" : "");
+		printf("used by nobody%s\n",
+		       p->hidden ? " that you may see from here (root, outside containers, sees everybody)" : "");
 		return;
 	}
 	printf("used by %s", holder);

@@ -136,7 +136,7 @@ struct keel_state {
 #define KEEL_SECTION_PV		23	/* struct keel_state_pv */
 #define KEEL_SECTION_EVENTS	24	/* struct keel_state_events */
 #define KEEL_SECTION_LAPIC	25	/* struct keel_state_lapic, with a LAPIC in the kernel */
-#define KEEL_SECTION_HYPERV_VCPU 26	/* struct keel_state_hyperv_vcpu, where a vCPU has it; empty for those that have not */
+#define KEEL_SECTION_HYPERV_VCPU 26	/* struct keel_state_hyperv_vcpu, likewise; empty for vCPUs without */
 
 struct keel_state_clock {
 	__u64 tsc;		/* the host's TSC on the VM's axis, at the moment of the look */
@@ -263,8 +263,8 @@ struct keel_state_lapic {
 };
 
 /*
- * Of Hyper-V's interface (TLFS), in the units of its MSRs: times in 100 ns of the partition's reference counter.  MSRs that
- * tell what others do are not in it; what the guest gave pages for is memory's.
+ * Of Hyper-V's interface (TLFS), in the units of its MSRs: times in 100 ns of the partition's reference counter.
+ * MSRs that tell what others do are not in it; what the guest gave pages for is memory's.
  */
 struct keel_state_hyperv {
 	__u64 guest_os_id;	/* HV_X64_MSR_*: */
@@ -320,9 +320,9 @@ struct keel_state_hyperv_vcpu {
  *
  * It has the vCPUs, in the order in which they were created.  KVM_CREATE_VCPU for the id of each, once, gives its file
  * descriptor; others may be added as to any VM.  It has the interrupt controllers, the PIT, and all else that the sections
- * below say.  It has no eventfds (KVM_IRQFD, KVM_IOEVENTFD, KVM_HYPERV_EVENTFD), zones of coalesced I/O, signal masks, dirty logs' content or
- * snapshots; those are made anew, before the first KVM_RUN.  An eventfd interrupts one VM: KVM_IRQFD with one that another VM
- * has, a parent's in its child, is EBUSY.
+ * below say.  It has no eventfds (KVM_IRQFD, KVM_IOEVENTFD, KVM_HYPERV_EVENTFD), zones of coalesced I/O, signal
+ * masks, dirty logs' content or snapshots; those are made anew, before the first KVM_RUN.  An eventfd interrupts one
+ * VM: KVM_IRQFD with one that another VM has, a parent's in its child, is EBUSY.
  *
  * Memory:
  *
@@ -396,7 +396,7 @@ struct keel_setup_vcpu {
 	struct kvm_guest_debug debug;	/* KVM_SET_GUEST_DEBUG; control 0: not */
 };
 
-#define KEEL_SETUP_HYPERV	(1U << 0)	/* it has Hyper-V's interface, by its CPUID or since something used it */
+#define KEEL_SETUP_HYPERV	(1U << 0)	/* it has Hyper-V's interface, by its CPUID or by use */
 #define KEEL_SETUP_HYPERV_ENFORCED (1U << 1)	/* KVM_CAP_HYPERV_ENFORCE_CPUID; each of these needs the first */
 #define KEEL_SETUP_SYNIC	(1U << 2)	/* KVM_CAP_HYPERV_SYNIC, or with the next */
 #define KEEL_SETUP_SYNIC2	(1U << 3)	/* KVM_CAP_HYPERV_SYNIC2 */
@@ -489,12 +489,12 @@ struct keel_range {
  *	ENOENT		there is no such snapshot
  *	EINVAL		other flags, or @reserved is not 0
  *
- * The hypercall has no arguments, and like KVM's is the kernel's to make (-KVM_EPERM above CPL 0); also of a kernel that has
- * Hyper-V's.  It does not return:
- * that vCPU and all others are where they were when the snapshot was taken.  Those in KVM_RUN go on there from the new state,
- * by no exit.  The thread of the vCPU that asks does the work, and waits for those of the others to come out of the guest; a signal
- * ends the wait, KVM_RUN returns with EINTR, and the hypercall is made anew by the next one.  What else KEEL_RESET could
- * answer ENODEV, ENODATA, ENOSPC, ENOMEM or EIO for is KVM_RUN's errno, with the hypercall not done, either.
+ * The hypercall has no arguments, and like KVM's is the kernel's to make (-KVM_EPERM above CPL 0); also of a kernel
+ * that has Hyper-V's.  It does not return: that vCPU and all others are where they were when the snapshot was taken.
+ * Those in KVM_RUN go on there from the new state, by no exit.  The thread of the vCPU that asks does the work, and
+ * waits for those of the others to come out of the guest; a signal ends the wait, KVM_RUN returns with EINTR, and the
+ * hypercall is made anew by the next one.  What else KEEL_RESET could answer ENODEV, ENODATA, ENOSPC, ENOMEM or EIO
+ * for is KVM_RUN's errno, with the hypercall not done, either.
  */
 struct keel_allow_reset {
 	__u32 id;

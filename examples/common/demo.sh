@@ -11,7 +11,7 @@ in_lab()
 	local variables=() keel
 	while [[ ${1-} = *=* ]]; do variables+=("$1"); shift; done
 	[ -z "${HERE-}" ] || return 0
-	"$top/selftests/lab/deps" examples && make -s -C "$here" || exit 1
+	"$top/selftests/lab/deps" examples && make -s -C "$here" && "$top/selftests/guest/prepare" || exit 1
 	keel=${1:-$("$top/selftests/lab/build-module" | tail -n 1)}
 	exec "$top/selftests/lab/run" --keel "$keel" --timeout "${TIMEOUT:-900}" --out "$build/lab" -- \
 		env HERE=1 KEPT=/lab "${variables[@]}" "$here/demo"
@@ -39,8 +39,8 @@ sum()
 # In $kernel what guests boot; in $work a directory that is in memory in the lab, and gone at the end
 prepare()
 {
-	kernel=$(for f in /boot/vmlinuz-*-cloud-amd64; do [ -e "$f" ] && echo "$f"; done | sort -V | tail -n 1)
-	[ -n "$kernel" ] || { echo "Bail out! no Debian cloud kernel is installed (make deps)"; exit 1; }
+	kernel=$top/build/guest/vmlinuz-cloud
+	[ -r "$kernel" ] || "$top/selftests/guest/prepare" || { echo "Bail out! no kernel for guests"; exit 1; }
 	[ -n "${TMPDIR-}" ] || [ ! -w /run ] || export TMPDIR=/run
 	work=$(mktemp -d)
 	cd "$work" || exit 1

@@ -280,8 +280,8 @@ static bool is_here(const char *host)
 }
 
 /*
- * A browser on this machine is asked for things by all sorts of pages: those are not this server's, and not to be served; nor are
- * those of other servers on this machine, which are called by another port.
+ * A browser on this machine is asked for things by all sorts of pages: those are not this server's, and not to be
+ * served; nor are those of other servers on this machine, which are called by another port.
  */
 static bool is_strangers(struct MHD_Connection *c)
 {

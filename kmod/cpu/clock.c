@@ -549,8 +549,8 @@ static void end_line(struct keel_clock *vc, const struct host_time *now)
 	line = line_at(vc, now->tsc);
 	/*
 	 * The host's raw time has a multiplier of its own, so the two drift apart: the clock is where guests have seen it.
-	 * But not what a sleeping host's TSC missed, nor what one adds that has gone wrong, which is more than they drift: a
-	 * millionth at most, for the multipliers have 22 bits at least.
+	 * But not what a sleeping host's TSC missed, nor what one adds that has gone wrong, which is more than they
+	 * drift: a millionth at most, for the multipliers have 22 bits at least.
 	 */
 	if (line > vc->master_ns)
 		drift = max(drift, (line - vc->master_ns) >> 20);
@@ -1050,7 +1050,8 @@ VCPU_IOCTL(keel_tsc_set_state)
 	const struct keel_state_tsc *s = buf;
 	u64 ratio = c->ratio;
 
-	if (s->stopped > 1 || s->page_due > 1 || s->reserved[0] || s->reserved[1] || (s->khz != c->tsc_khz && ratio_for(s->khz, &ratio)))
+	if (s->stopped > 1 || s->page_due > (s->time_msr & CLOCK_ENABLED) || s->reserved[0] || s->reserved[1] ||
+	    (s->khz != c->tsc_khz && ratio_for(s->khz, &ratio)))
 		return -EINVAL;
 	preempt_disable();
 	if (ratio != c->ratio)

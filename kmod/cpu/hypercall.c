@@ -130,8 +130,12 @@ int keel_emulate_hypercall(struct keel_vcpu *vcpu)
 
 	if (!is64)
 		nr = (u32)nr;
-	/* Who may ask for that one asks for it in the same way on Hyper-V, where RAX is no argument, and no call has this number. */
-	if (unlikely(vcpu->vm->hv) && !(nr == KEEL_HC_RESET && keel_reset_allowed(vcpu->vm)) && keel_hv_takes_hypercalls(vcpu))
+	/*
+	 * Who may ask for a reset asks for it in the same way on Hyper-V: in 64-bit mode RAX is no argument of its
+	 * calls, in 32-bit mode EAX is half of one, where none has this number.
+	 */
+	if (unlikely(vcpu->vm->hv) && keel_hv_takes_hypercalls(vcpu) &&
+	    !(nr == KEEL_HC_RESET && keel_reset_allowed(vcpu->vm)))
 		return keel_hv_hypercall(vcpu);
 	/* First, for the instruction may have to be tried again: what it does is done once. */
 	r = keel_next_rip(vcpu, &next);

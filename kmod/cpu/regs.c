@@ -510,8 +510,9 @@ VCPU_IOCTL(keel_sregs_set_state)
 }
 
 /*
- * Guests have no guests, and what there is to save of that is that there is none: of KVM's structure the head.  VMMs that
- * save a VM ask without looking for KVM_CAP_NESTED_STATE, and what kvm.ko said of a guest without guests may come here.
+ * Guests have no guests, and what there is to save of that is that there is none: of KVM's structure the head.  VMMs
+ * that save a VM ask without looking for KVM_CAP_NESTED_STATE, and what kvm.ko said of a guest without guests may
+ * come here.
  */
 VCPU_IOCTL(keel_get_nested_state)
 {

@@ -118,7 +118,9 @@ int irq_bus_add(struct keel_vm *vm, enum bus_id id, u64 addr, u64 len, struct ir
 	lockdep_assert_held(&vm->slots_lock);
 	if (!len || addr + len - 1 < addr || len > U32_MAX)
 		return -EINVAL;
-	if (bus->count >= IRQ_BUS_MAX_RANGES)
+	pos = bus_above(bus, addr);
+	if (bus->count >= IRQ_BUS_MAX_RANGES ||
+	    (pos - bus->ranges >= IRQ_BUS_MAX_ALIKE && pos[-IRQ_BUS_MAX_ALIKE].first == addr))
 		return -ENOSPC;
 	if (bus->count == size) {
 		size = size ? 2 * size : 16;

@@ -22,6 +22,7 @@ struct irq_bus_dev {		/* embedded in a device; one for each range that acts diff
 };
 
 #define IRQ_BUS_MAX_RANGES	65536	/* ioeventfds of queues, mostly: a thousand vCPUs, some devices */
+#define IRQ_BUS_MAX_ALIKE	8192	/* at one address, of which a write asks one after the other */
 
 void irq_buses_init(struct keel_vm *vm);
 void irq_buses_free(struct keel_vm *vm);

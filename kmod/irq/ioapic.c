@@ -304,8 +304,8 @@ static int window_write(struct irq_ioapic *io, u32 val)
 	set_pin(io, pin, e);
 	update_wants_eoi(io);
 	/*
-	 * Who handles an interrupt in a thread has it masked from its end until the device has been served, which took it for
-	 * ended sooner, and may have raised its line in between.
+	 * Who handles an interrupt in a thread has it masked from its end until the device has been served, which
+	 * took it for ended sooner, and may have raised its line in between.
 	 */
 	if (was.fields.mask && !e.fields.mask && e.fields.trig_mode && !e.fields.remote_irr &&
 	    io->sources[pin] & BIT(SOURCE_RESAMPLE))

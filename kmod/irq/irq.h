@@ -164,7 +164,8 @@ VM_IOCTL(irq_irqfd);
 VM_IOCTL(irq_ioeventfd);
 VM_IOCTL(irq_register_coalesced);
 VM_IOCTL(irq_unregister_coalesced);
-struct page *irq_coalesced_page(struct keel_vm *vm);	/* one ring a VM, mapped at KVM_COALESCED_MMIO_PAGE_OFFSET of each vCPU */
+/* One ring a VM, mapped at KVM_COALESCED_MMIO_PAGE_OFFSET of each vCPU. */
+struct page *irq_coalesced_page(struct keel_vm *vm);
 
 /* ------------------------------------------------------------- LAPIC */
 int irq_lapic_create(struct keel_vcpu *vcpu);	/* when vm->irq.mode != IRQCHIP_NONE; vm->lock held or not */

@@ -108,8 +108,8 @@ static u64 user_memory(const struct mem_entry *e)
 }
 
 /*
- * Linux marks what a driver mapped, where there is no page of memory to be looked at; but also its pages of zeroes, and in
- * small pages a file's that is in memory which persists.
+ * Linux marks what a driver mapped, where there is no page of memory to be looked at; but also its pages of zeroes,
+ * and in small pages a file's that is in memory which persists.
  */
 bool mem_is_device(const struct mem_entry *e)
 {

@@ -122,8 +122,9 @@ CALL_SAVED vmx_guarded_write_saved, vmx_guarded_write, 0
 
 /*
  * Interrupts that an exit took off the interrupt controller: what the CPU would have done with them had they come with
- * IRQs on, and with these on: what the kernel has put off to the end of an interrupt it does only for who has them on (from 7.1
- * on that is its timer's next time).  No other comes before, but in the place of an NMI.  They stay on.
+ * IRQs on, and with these on: what the kernel has put off to the end of an interrupt it does only for who has them on
+ * (from 7.1 on that is its timer's next time).  STI's shadow keeps others out until INT; an NMI may end it, and one
+ * comes first, which does no harm.  IRQs are on afterwards.
  */
 .text
 	.balign	16

@@ -148,8 +148,8 @@ static noinline void vmx_after_exit(struct vmx_vcpu *vmx)
 }
 
 /*
- * NMIs and machine checks are the host's, and are taken before interrupts are let in again; and before anything that might be
- * traced, whose end would let in another NMI.
+ * NMIs and machine checks are the host's, and are taken before interrupts are let in again; and before anything that
+ * might be traced, whose end would let in another NMI.
  */
 static noinline notrace void vmx_exception_exit(struct vmx_vcpu *vmx)
 {

@@ -193,7 +193,10 @@ void vmx_host_debugctl(struct vmx_vcpu *vmx)
 	u64 freeze;
 
 	vmx->host_debugctl = keel_rdmsr(MSR_IA32_DEBUGCTLMSR) | (vmx->host_debugctl & DEBUGCTL_USER);
-	/* Counters stand while firmware runs: also if its interrupt comes in the guest, which it does not leave by an exit. */
+	/*
+	 * Counters stand while firmware runs: also if its interrupt comes in the guest, which it does not leave by an
+	 * exit.
+	 */
 	freeze = vmx->host_debugctl & DEBUGCTLMSR_FREEZE_IN_SMM;
 	if (unlikely(freeze != vmx->freeze_in_smm)) {
 		vmx->freeze_in_smm = freeze;

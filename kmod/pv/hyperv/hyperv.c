@@ -577,14 +577,18 @@ VM_IOCTL(keel_hv_get_state)
 	return 0;
 }
 
-/* The guest's pages are as old as this is, and are not written; where its clock became another one the reference page will be. */
+/*
+ * The guest's pages are as old as this is, and are not written; where its clock became another one the reference page
+ * will be.
+ */
 VM_IOCTL(keel_hv_set_state)
 {
 	const struct keel_state_hyperv *s = buf;
 	struct keel_hv *hv = vm->hv;
 	bool was, is = s->reference_tsc & HV_X64_MSR_TSC_REFERENCE_ENABLE;
 
-	BUILD_BUG_ON(sizeof(s->crash) != sizeof(hv->crash) || sizeof(s->reenlightenment) != sizeof(hv->reenlightenment));
+	BUILD_BUG_ON(sizeof(s->crash) != sizeof(hv->crash));
+	BUILD_BUG_ON(sizeof(s->reenlightenment) != sizeof(hv->reenlightenment));
 	if (s->tsc_written > is || s->tsc_restored > 1 || s->crash_ctl & ~HV_CRASH_CTL_CRASH_NOTIFY ||
 	    memchr_inv(s->reserved, 0, sizeof(s->reserved)))
 		return -EINVAL;

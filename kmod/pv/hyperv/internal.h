@@ -21,7 +21,7 @@ struct keel_hv {
 	bool tsc_restored;		/* the page is a VMM's to restore: its content is older than this VM */
 	u64 reenlightenment[3];		/* control, and that of emulation of the TSC: control, status */
 	u64 crash[HV_X64_MSR_CRASH_PARAMS], crash_ctl;
-	struct xarray moved;		/* vCPUs by vp_index, where that is not their own number; places once taken are kept */
+	struct xarray moved;		/* vCPUs by vp_index, where that is not their own number; places stay */
 	struct xarray events;		/* eventfd_ctx by connection id; used under its own lock */
 };
 

@@ -391,8 +391,7 @@ int hv_synic_set_state(struct keel_hv_vcpu *hv, const struct keel_state_synic *s
 		union hv_stimer_config config = { .as_uint64 = s->timer[i].config };
 		u64 expires = s->timer[i].expires;
 
-		if ((config.enable && !config.direct_mode && !config.sintx) ||
-		    (expires && !config.periodic && expires != s->timer[i].count) ||
+		if ((expires && !config.periodic && expires != s->timer[i].count) ||
 		    (s->waits & BIT(i) && (config.periodic || config.direct_mode)))
 			return -EINVAL;
 	}
