@@ -93,9 +93,9 @@ static void hw_emergency(void)
 	keel_call(cpu_emergency);
 }
 
-static DEFINE_MUTEX(hw_emergency_lock);	/* of the next two; keel_hw_lock may be taken under it */
+static DEFINE_MUTEX(hw_emergency_lock);	/* of the next one; keel_hw_lock may be taken under it */
 static bool hw_emergency_on;		/* it is called */
-static unsigned int hw_emergency_kvm;	/* bit a module of kvm's that is, or is about to be */
+static unsigned long hw_emergency_kvm;	/* bit a module of kvm's that has the callback, or is about to */
 
 /* In the background: who makes and deletes VMs does not wait for the grace period that taking it back takes. */
 static void hw_emergency_update(struct work_struct *unused)
@@ -106,7 +106,7 @@ static void hw_emergency_update(struct work_struct *unused)
 	mutex_lock(&keel_hw_lock);
 	want = KEEL_EMERGENCY_CALLBACK && hw_users && !keel_hw_shared();	/* kvm has its own then */
 	mutex_unlock(&keel_hw_lock);
-	want = want && !hw_emergency_kvm;
+	want = want && !READ_ONCE(hw_emergency_kvm);
 	if (want && !hw_emergency_on)
 		keel_emergency_register(hw_emergency);
 	else if (!want && hw_emergency_on)
@@ -116,13 +116,6 @@ static void hw_emergency_update(struct work_struct *unused)
 }
 
 static DECLARE_WORK(hw_emergency_work, hw_emergency_update);
-
-static void hw_kvm_is(unsigned int which, bool there)
-{
-	mutex_lock(&hw_emergency_lock);
-	hw_emergency_kvm = there ? hw_emergency_kvm | BIT(which) : hw_emergency_kvm & ~BIT(which);
-	mutex_unlock(&hw_emergency_lock);
-}
 
 static const char *const hw_kvm_modules[] = { "kvm_intel", "kvm_amd" };
 
@@ -136,7 +129,8 @@ static int hw_module_changes(struct notifier_block *nb, unsigned long state, voi
 
 	if (which < 0)
 		return NOTIFY_DONE;
-	hw_kvm_is(which, state == MODULE_STATE_COMING || (state == MODULE_STATE_LIVE && KEEL_EMERGENCY_KVM));
+	assign_bit(which, &hw_emergency_kvm,
+		   state == MODULE_STATE_COMING || (state == MODULE_STATE_LIVE && KEEL_EMERGENCY_KVM));
 	hw_emergency_update(NULL);
 	return NOTIFY_DONE;
 }
@@ -158,7 +152,7 @@ static int hw_emergency_init(void)
 		/* One that is going is not heard of any more. */
 		mod = module ? container_of(module, struct module_kobject, kobj)->mod : NULL;
 		if (module && !(mod && mod->state == MODULE_STATE_GOING))
-			hw_kvm_is(i, true);
+			set_bit(i, &hw_emergency_kvm);
 		kobject_put(module);
 	}
 	return err;

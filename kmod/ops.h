@@ -70,7 +70,8 @@ struct keel_hw_caps {
 	OP(end, void, (struct keel_vcpu *))						\
 	/* IRQs off: write dirty registers back; then enter and come back from the guest. */	\
 	OP(enter, void, (struct keel_vcpu *))						\
-	/* IRQs off, after each exit, if takes_irqs: the interrupt it took is handled as if it came now. */	\
+	/* IRQs off, after each exit, if takes_irqs: the interrupt it took is handled as if it came now.	\
+	 * IRQs may be on then. */							\
 	OP(take_irq, void, (struct keel_vcpu *))					\
 	/* After an exit, IRQs on: requeue what was in delivery, then answer it.  The fast handler	\
 	 * runs in the fast loop and may say KEEL_SLOW; the slow one may sleep. */	\
