@@ -30,6 +30,7 @@ FIXTURE_TEARDOWN(lapic)
 	vm_free(self->vm);
 }
 
+#define LVR	0x30
 #define TPR	0x80
 #define PPR	0xa0
 #define ISR	0x100
@@ -435,6 +436,55 @@ TEST_F(lapic, timer_from_outside)
 	EXPECT_EQ(5000000, *(u32 *)(s.regs + TMICT));
 	EXPECT_EQ(PERIODIC | 0x43, *(u32 *)(s.regs + LVTT));
 	must(ioctl(self->v->fd, KVM_SET_LAPIC, &s));
+	vcpu_done(self->v);
+}
+
+/*
+ * What QEMU loads has neither version nor count.  A one-shot timer that ran must end, a periodic one has a whole period
+ * before it, and one that was never set stays so.
+ */
+static void untold_count_guest(u64 x2)
+{
+	on(x2);
+	guest_on(0x43, tick);
+	apic_write(TDCR, 0xb);
+	apic_write(LVTT, 0x43);
+	guest_sync(0);
+	guest_eq(apic_read(TMCCT), 0);
+	irq_on();
+	asm volatile("nop");
+	irq_off();
+	guest_eq(guest_irqs[0x43], 0);
+	apic_write(TMICT, ~0U);
+	guest_sync(1);
+	irq_on();
+	while (!guest_irqs[0x43])
+		pause_cpu();
+	irq_off();
+	guest_eq(guest_irqs[0x43], 1);
+	guest_eq(apic_read(TMCCT), 0);
+	apic_write(LVTT, PERIODIC | 0x43);
+	apic_write(TMICT, ~0U);
+	guest_sync(2);
+	guest_assert(apic_read(TMCCT) > 1000000000);
+	guest_done(0);
+}
+
+TEST_F(lapic, timer_untold)
+{
+	struct kvm_lapic_state s;
+	int i;
+
+	vcpu_long(self->v, untold_count_guest, variant->x2apic);
+	for (i = 0; i < 3; i++) {
+		EXPECT_EQ(i, vcpu_sync(self->v));
+		must(ioctl(self->v->fd, KVM_GET_LAPIC, &s));
+		EXPECT_NE(0, *(u32 *)(s.regs + LVR));
+		*(u32 *)(s.regs + LVR) = *(u32 *)(s.regs + TMCCT) = 0;
+		must(ioctl(self->v->fd, KVM_SET_LAPIC, &s));
+		must(ioctl(self->v->fd, KVM_GET_LAPIC, &s));
+		EXPECT_NE(0, *(u32 *)(s.regs + LVR));
+	}
 	vcpu_done(self->v);
 }
 

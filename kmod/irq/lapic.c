@@ -939,6 +939,12 @@ VCPU_IOCTL(irq_set_lapic)
 	if (apic_is_x2(apic) && vcpu->vm->irq.x2apic_32bit_ids && id != vcpu->id)
 		return -EINVAL;
 	count = *(u32 *)(s->regs + APIC_TMCCT);
+	/*
+	 * Without a version these are not the registers that KVM_GET_LAPIC gave, but what a VMM knows of them: QEMU leaves
+	 * the count out.  A one-shot timer that ends at once, as in KVM, does no harm; one that never ends does.
+	 */
+	if (!*(u32 *)(s->regs + APIC_LVR) && !(*(u32 *)(s->regs + APIC_LVTT) & APIC_LVT_TIMER_PERIODIC))
+		count = max(count, 1U);
 	irq_inbox_discard(apic);
 	load_regs(apic, s);
 	apic_timer_restore(apic, count);
