@@ -453,6 +453,22 @@ TEST_F(mitigate, beside_ratio)
 	end_beside(self, &theirs);
 }
 
+/* Nor does it look whether it is still there when keel had the CPU for itself: that leaves it as a CPU begins */
+TEST_F(mitigate, ratio_left)
+{
+	u64 khz;
+
+	DUE("ratio_left");
+	begin(self, port_guest, 0);
+	khz = must(ioctl(self->v->fd, KVM_GET_TSC_KHZ, 0));
+	must(ioctl(self->v->fd, KVM_SET_TSC_KHZ, khz / 2));
+	vcpu_expect(self->v, KVM_EXIT_IO);
+	EXPECT_GT(1UL << 32, host_msr(TSC_RATIO));
+	vm_free(self->vm);
+	self->vm = NULL;
+	EXPECT_EQ(1UL << 32, host_msr(TSC_RATIO));
+}
+
 /* And the bit when it first has a guest here; not again. Nor does it take it away from under keel's. */
 TEST_F(mitigate, beside_reduce)
 {

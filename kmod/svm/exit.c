@@ -35,8 +35,12 @@ static noinline void svm_end_ldt(struct svm_vcpu *svm)
 	svm->host_ds = svm->host_es = 0;
 }
 
+#define DEBUGCTL_FELT	((u64)(DEBUGCTLMSR_BTF | DEBUGCTLMSR_BUS_LOCK_DETECT))
+
 void svm_begin(struct keel_vcpu *vcpu)
 {
+	u64 debugctl;
+
 	if (unlikely(keel_has_ldt()))
 		svm_begin_ldt(to_svm(vcpu));
 	/* FS, GS, LDTR and KernelGsBase are the task's: the picture is taken for each stay in the loop. */
@@ -44,18 +48,18 @@ void svm_begin(struct keel_vcpu *vcpu)
 	svm_load_tsc_ratio(to_svm(vcpu));
 	/*
 	 * The guest would run with the host's DEBUGCTL, as LBR virtualization is not used here: with bus locks trapped, or
-	 * steps from branch to branch, which it has not asked for and which are #DBs to it.
+	 * steps from branch to branch, which it has not asked for and which are #DBs to it.  The rest is perf's, and stays.
 	 */
-	to_svm(vcpu)->host_debugctl = keel_rdmsr(MSR_IA32_DEBUGCTLMSR);
-	if (unlikely(to_svm(vcpu)->host_debugctl))
-		keel_wrmsr(MSR_IA32_DEBUGCTLMSR, 0);
+	debugctl = keel_rdmsr(MSR_IA32_DEBUGCTLMSR);
+	to_svm(vcpu)->host_debugctl = debugctl & DEBUGCTL_FELT;
+	if (unlikely(debugctl & DEBUGCTL_FELT))
+		keel_wrmsr(MSR_IA32_DEBUGCTLMSR, debugctl & ~DEBUGCTL_FELT);
 }
 
 void svm_end(struct keel_vcpu *vcpu)
 {
 	if (unlikely(keel_has_ldt()))
 		svm_end_ldt(to_svm(vcpu));
-	/* And what perf has set meanwhile. */
 	if (unlikely(to_svm(vcpu)->host_debugctl))
 		keel_wrmsr(MSR_IA32_DEBUGCTLMSR, to_svm(vcpu)->host_debugctl | keel_rdmsr(MSR_IA32_DEBUGCTLMSR));
 }
