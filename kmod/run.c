@@ -406,6 +406,8 @@ static int run_emulated(struct keel_vcpu *vcpu)
 				r = keel_emulate_event(vcpu);
 				if (r != KEEL_RESUME)
 					return r;
+				if (vcpu->ev.exception.type)	/* of the delivery: that is the next event */
+					continue;
 			}
 			if (READ_ONCE(vcpu->requests) & ~KEEL_FAST_REQS)
 				break;

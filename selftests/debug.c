@@ -140,6 +140,51 @@ TEST_F(debug, trap_flag_over_exits)
 	vcpu_done(self->v);
 }
 
+/* Of a repeated instruction each iteration is a step, and all but the last leave RF for its breakpoint */
+static void tf_rep_guest(u64 arg)
+{
+	u64 start, to = HOLE_GPA, count = 5;
+	u32 i;
+
+	guest_on(DB_VEC, db_handler);
+	asm volatile("lea 1f(%%rip),%0\n"
+		     "pushfq; orq $0x100,(%%rsp); popfq\n"
+		     "1: rep stosb; nop\n"
+		     "pushfq; andq $~0x100,(%%rsp); popfq; nop"
+		     : "=&r"(start), "+D"(to), "+c"(count) : "a"(0x5a) : "memory", "cc");
+	guest_eq(nr_db, 9);
+	for (i = 0; i < 4; i++)
+		guest_eq(db_rip[i], start);
+	guest_eq(db_rip[4], start + 2);
+	nr_db = 0;
+	to = HEAP_GPA;
+	count = 5;
+	asm volatile("lea 1f(%%rip),%0\n"
+		     "pushfq; orq $0x100,(%%rsp); popfq\n"
+		     "1: rep insb; nop\n"
+		     "pushfq; andq $~0x100,(%%rsp); popfq; nop"
+		     : "=&r"(start), "+D"(to), "+c"(count) : "d"(0x700) : "memory", "cc");
+	guest_eq(nr_db, 9);
+	for (i = 0; i < 4; i++)
+		guest_eq(db_rip[i], start);
+	guest_eq(db_rip[4], start + 2);
+	for (i = 0; i < 5; i++)
+		guest_eq(((u8 *)HEAP_GPA)[i], 10 + i);
+	guest_done(0);
+}
+
+TEST_F(debug, trap_flag_in_rep)
+{
+	u8 i;
+
+	vcpu_long(self->v, tf_rep_guest, 0);
+	for (i = 0; i < 5; i++)
+		EXPECT_EQ(0x5a, vcpu_expect_mmio(self->v, true, HOLE_GPA + i, 1)->mmio.data[0]);
+	for (i = 0; i < 5; i++)
+		*(u8 *)vcpu_expect_io(self->v, KVM_EXIT_IO_IN, 0x700, 1, 1) = 10 + i;
+	vcpu_done(self->v);
+}
+
 static volatile u32 watched_pair[2] __attribute__((aligned(8)));
 #define watched watched_pair[0]
 

@@ -947,4 +947,66 @@ TEST_F(inject, real_mode)
 	EXPECT_EQ(2, *vcpu_expect_io(v, 1, 0x11, 1, 1));
 }
 
+/* ---- events that cannot be delivered: the fault comes instead, once ---- */
+
+static volatile u32 stack_faults;
+
+static void gate_stack(u32 vec, u8 ist)
+{
+	((volatile u8 *)IDT_GPA)[vec * 16 + 4] = ist;
+}
+
+static void stack_fault_handler(struct guest_frame *f)
+{
+	stack_faults++;
+	guest_eq(f->err & ~8UL, 2);		/* a write of the CPU's, not the user's */
+	gate_stack(0x40, 0);
+	gate_stack(NMI_VEC, 0);
+}
+
+static void no_stack_guest(u64 arg)
+{
+	guest_on(0x40, guest_count);
+	guest_on(NMI_VEC, guest_count);
+	guest_on(PF_VEC, stack_fault_handler);
+	gate_stack(0x40, 1);
+	asm volatile("int $0x40" ::: "memory");	/* again, with a stack */
+	guest_eq(stack_faults, 1);
+	guest_eq(guest_irqs[0x40], 1);
+	gate_stack(0x40, 1);
+	guest_sync(0);
+	irq_on();
+	asm volatile("nop; nop" ::: "memory");
+	irq_off();
+	guest_eq(stack_faults, 2);		/* it was acknowledged, and is lost */
+	guest_eq(guest_irqs[0x40], 1);
+	gate_stack(NMI_VEC, 1);
+	guest_sync(1);
+	asm volatile("nop" ::: "memory");
+	guest_eq(stack_faults, 3);
+	guest_eq(guest_irqs[NMI_VEC], 0);
+	guest_sync(2);
+	asm volatile("nop" ::: "memory");
+	guest_eq(guest_irqs[NMI_VEC], 1);	/* the fault's IRET has let it in */
+	guest_done(0);
+}
+
+TEST_F(inject, no_stack)
+{
+	struct kvm_sregs s;
+	struct vcpu *v = self->v;
+
+	vcpu_long(v, no_stack_guest, 0);
+	*vm_split_page(self->vm, HEAP_GPA, HEAP_GPA + 0x10000) = 0;
+	vcpu_get_sregs(v, &s);
+	*(u64 *)((u8 *)gpa_hva(self->vm, s.tr.base) + 36) = HEAP_GPA + 0x800;	/* IST1 */
+	EXPECT_EQ(0, vcpu_sync(v));
+	EXPECT_EQ(0, interrupt(v, 0x40));
+	EXPECT_EQ(1, vcpu_sync(v));
+	must(ioctl(v->fd, KVM_NMI));
+	EXPECT_EQ(2, vcpu_sync(v));
+	must(ioctl(v->fd, KVM_NMI));
+	vcpu_done(v);
+}
+
 TEST_HARNESS_MAIN

@@ -225,9 +225,10 @@ static enum emul_result op_write(struct emul *e, u64 linear, const void *buf, un
 static enum emul_result op_probe(struct emul *e, u64 linear, unsigned int bytes, unsigned int access)
 {
 	struct keel_insn *in = to_insn(e);
-	u64 end = linear + bytes, gpa;
+	u64 last = linear + bytes - 1, gpa;
 
-	while (linear < end) {
+	/* The last page may be the last of all. */
+	for (;;) {
 		enum emul_result r = translate(e, linear, access, &gpa);
 
 		if (r != EMUL_OK)
@@ -238,9 +239,10 @@ static enum emul_result op_probe(struct emul *e, u64 linear, unsigned int bytes,
 			if (!slot || (slot->flags & KVM_MEM_READONLY))
 				return EMUL_UNHANDLEABLE;
 		}
+		if (!((linear ^ last) & PAGE_MASK))
+			return EMUL_OK;
 		linear = (linear | ~PAGE_MASK) + 1;
 	}
-	return EMUL_OK;
 }
 
 static enum emul_result op_replace(struct emul *e, u64 linear, const void *old, const void *new,
@@ -756,6 +758,7 @@ int keel_insn_init(struct keel_vcpu *vcpu)
 	vcpu->insn->vcpu = vcpu;
 	vcpu->insn->e.ops = &insn_ops;
 	vcpu->insn->e.regs = vcpu->regs;
+	vcpu->insn->e.cpu_la57 = keel_offers(X86_FEATURE_LA57);
 	return 0;
 }
 
@@ -810,10 +813,13 @@ static void store_state(struct keel_insn *in, u64 old_rip)
 		vcpu->dirty |= BIT(KEEL_RSP);
 	keel_set_reg(vcpu, KEEL_RIP, e->rip);
 	if (e->rip == old_rip && e->insn.prefix & (EMUL_PFX_REP | EMUL_PFX_REPNE)) {
+		/* Between two iterations: nothing has ended yet, and no breakpoint is hit again; but each is a step. */
 		keel_set_rflags(vcpu, e->rflags | X86_EFLAGS_RF);
-		return;		/* between two iterations: nothing has ended yet, and no breakpoint is hit again */
+		if (old_flags & X86_EFLAGS_TF)
+			keel_raise_db(vcpu, DR_STEP);
+		return;
 	}
-	keel_set_rflags(vcpu, e->rflags & ~(u64)X86_EFLAGS_RF);
+	keel_set_rflags(vcpu, e->rflags);	/* RF is what IRET or a new task brought, else clear */
 	keel_call(set_shadow, vcpu, e->shadow & EMUL_SHADOW_SS ? KVM_X86_SHADOW_INT_MOV_SS :
 				    e->shadow & EMUL_SHADOW_STI ? KVM_X86_SHADOW_INT_STI : 0);
 	/* An interrupt that waits has a window open already: IF and the shadow need no second look. */
@@ -827,7 +833,7 @@ static void store_state(struct keel_insn *in, u64 old_rip)
 			return;		/* TF was the old one's */
 		}
 	}
-	if ((old_flags & X86_EFLAGS_TF) && !(e->shadow & EMUL_SHADOW_SS))
+	if ((old_flags & X86_EFLAGS_TF) && !(e->shadow & (EMUL_SHADOW_SS | EMUL_SHADOW_INT)))
 		keel_raise_db(vcpu, DR_STEP);
 }
 

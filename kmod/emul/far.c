@@ -422,8 +422,10 @@ enum emul_result emul_real_interrupt(struct emul *e, u8 vector)
 
 static enum emul_result software_int(struct emul *e, u8 vector, enum emul_swint kind)
 {
-	if (e->mode == EMUL_MODE_REAL)
+	if (e->mode == EMUL_MODE_REAL) {
+		e->shadow = EMUL_SHADOW_INT;
 		return real_int(e, vector);
+	}
 	if (!e->ops->soft_int)
 		return EMUL_UNHANDLEABLE;
 	return e->ops->soft_int(e, vector, kind);

@@ -115,11 +115,22 @@ static inline unsigned int emul_iopl(const struct emul *e)
 	return (e->rflags & X86_EFLAGS_IOPL) >> X86_EFLAGS_IOPL_BIT;
 }
 
-static inline bool emul_canonical(const struct emul *e, u64 addr)
+static inline bool emul_sign_extended(u64 addr, bool la57)
 {
-	unsigned int shift = e->la57 ? 64 - 57 : 64 - 48;
+	unsigned int shift = la57 ? 64 - 57 : 64 - 48;
 
 	return (u64)((s64)(addr << shift) >> shift) == addr;
+}
+
+static inline bool emul_canonical(const struct emul *e, u64 addr)
+{
+	return emul_sign_extended(addr, e->la57);
+}
+
+/* What is loaded into a register of the CPU's, and not used yet, may be as wide as the CPU has it. */
+static inline bool emul_loadable(const struct emul *e, u64 addr)
+{
+	return emul_sign_extended(addr, e->cpu_la57);
 }
 
 /*

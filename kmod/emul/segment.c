@@ -302,9 +302,7 @@ enum emul_result emul_op_lfar(struct emul *e)
 	if (r)
 		return r;
 	emul_set_reg(e, e->insn.reg, off, n);
-	if (seg == EMUL_SEG_SS)
-		e->shadow = EMUL_SHADOW_SS;
-	return EMUL_OK;
+	return EMUL_OK;		/* LSS needs no shadow: it loads both */
 }
 
 /* An LDT or TSS descriptor; 16 bytes in long mode. */
@@ -321,7 +319,7 @@ static enum emul_result read_system_desc(struct emul *e, u16 sel, struct emul_de
 	if (r || !e->lma)
 		return r;
 	d->seg.base |= high << 32;
-	return emul_canonical(e, d->seg.base) ? EMUL_OK : emul_gp(e, sel & ~3);
+	return emul_loadable(e, d->seg.base) ? EMUL_OK : emul_gp(e, sel & ~3);
 }
 
 enum emul_result emul_op_lldt(struct emul *e)

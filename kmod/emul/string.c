@@ -44,13 +44,13 @@ static void count_down(struct emul *e, unsigned int by)
 static enum emul_result repeat(struct emul *e, enum emul_result (*step)(struct emul *e),
 			       bool compare)
 {
+	unsigned int k, max = e->rflags & X86_EFLAGS_TF ? 1 : EMUL_MAX_REP;	/* each is a step of its own */
 	bool want_zf = e->insn.prefix & EMUL_PFX_REP;
 	enum emul_result r;
-	unsigned int k;
 
 	if (!repeated(e))
 		return step(e);
-	for (k = 0; k < EMUL_MAX_REP; k++) {
+	for (k = 0; k < max; k++) {
 		if (!offset_in(e, EMUL_RCX))
 			return EMUL_OK;
 		r = step(e);
@@ -194,7 +194,7 @@ enum emul_result emul_op_out(struct emul *e)
 
 /*
  * How many elements INS may move at once, and where to: a batch goes
- * upward, stays in one page, does not wrap, passes the segment checks whole.
+ * upward, stays in one page, does not wrap, passes the segment checks whole, and nobody steps.
  */
 static enum emul_result batch_size(struct emul *e, unsigned int n, unsigned int *count, u64 *linear)
 {
@@ -213,7 +213,7 @@ static enum emul_result batch_size(struct emul *e, unsigned int n, unsigned int 
 	room /= n;
 	if (left > room)
 		left = room;
-	if (left <= 1 || (e->rflags & X86_EFLAGS_DF) ||
+	if (left <= 1 || (e->rflags & (X86_EFLAGS_DF | X86_EFLAGS_TF)) ||
 	    emul_mask(e->insn.adsize) - off < left * n)
 		return EMUL_OK;
 	r = emul_linear(e, EMUL_SEG_ES, off, left * n, EMUL_ACC_WRITE, linear);

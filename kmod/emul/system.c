@@ -133,7 +133,7 @@ static enum emul_result load_table(struct emul *e, enum emul_table t)
 		return r;
 	memcpy(&dt.limit, buf, 2);
 	memcpy(&dt.base, buf + 2, full_size(e));
-	if (emul_long(e) && !emul_canonical(e, dt.base))
+	if (emul_long(e) && !emul_loadable(e, dt.base))
 		return emul_gp(e, 0);
 	if (!emul_long(e) && e->insn.opsize == 2)
 		dt.base &= 0xffffff;
@@ -181,7 +181,7 @@ enum emul_result emul_op_invpcid(struct emul *e)
 	if (r)
 		return r;
 	if (desc[0] >> 12 || (type < 2 && desc[0] && !(cr4 & X86_CR4_PCIDE)) ||
-	    (type == 0 && !emul_canonical(e, desc[1])))
+	    (type == 0 && !emul_loadable(e, desc[1])))
 		return emul_gp(e, 0);
 	return e->ops->invpcid(e, type, desc[0], desc[1]);
 }

@@ -917,7 +917,7 @@ static enum emul_result emulate(void)
 	e.la57 = false;
 	unsure = false;
 	rep_string = false;
-	for (k = 0; k < 4; k++) {
+	for (k = 0; k <= MAX_STEPS; k++) {	/* stepped, an iteration each */
 		r = emul_decode(&e);
 		if (r)
 			break;

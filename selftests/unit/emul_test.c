@@ -807,7 +807,7 @@ static void sreg_forms(void)
 	set_mem(0x600, 0x2000111122223333, 8);
 	CHECK(RUN(0x66, 0x0f, 0xb2, 0x26, 0x00, 0x06) == EMUL_OK);	/* lss 0x600, %esp */
 	CHECK(RSP == 0x22223333 && v->segs[EMUL_SEG_SS].selector == 0x1111);
-	CHECK(v->e.shadow == EMUL_SHADOW_SS);
+	CHECK(v->e.shadow == 0);
 
 	env_init(v);
 	v->e.mode = EMUL_MODE_VM86;
