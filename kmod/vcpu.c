@@ -211,7 +211,7 @@ static void vcpu_list(struct keel_vcpu *vcpu)
 	spin_unlock(&vm->pause_lock);
 }
 
-void keel_vm_pause(struct keel_vm *vm)
+static void pause_begin(struct keel_vm *vm)
 {
 	struct keel_vcpu *vcpu, *next;
 
@@ -227,13 +227,40 @@ void keel_vm_pause(struct keel_vm *vm)
 		keel_vcpu_kick(vcpu);
 	}
 	spin_unlock(&vm->pause_lock);
-	wait_event(vm->pausers, !smp_load_acquire(&vm->nr_awaited));
+}
+
+static bool pause_done(struct keel_vm *vm)
+{
+	return !smp_load_acquire(&vm->nr_awaited);
+}
+
+void keel_vm_pause(struct keel_vm *vm)
+{
+	pause_begin(vm);
+	wait_event(vm->pausers, pause_done(vm));
 }
 
 void keel_vm_resume(struct keel_vm *vm)
 {
 	if (atomic_dec_and_test(&vm->pause) && waitqueue_active(&vm->paused))
 		wake_up_all(&vm->paused);
+}
+
+/* Who is not out by now need not come out. */
+static void pause_give_up(struct keel_vm *vm)
+{
+	struct keel_vcpu *vcpu;
+	unsigned int i;
+
+	spin_lock(&vm->pause_lock);
+	if (atomic_read(&vm->pause) == 1) {	/* who comes later asks again, under the lock; who was here waits on */
+		keel_for_each_vcpu(vcpu, i, vm) {
+			WRITE_ONCE(vm->nr_awaited, vm->nr_awaited - vcpu->awaited);
+			vcpu->awaited = false;
+		}
+	}
+	keel_vm_resume(vm);
+	spin_unlock(&vm->pause_lock);
 }
 
 /* There is a pause, and this vCPU is out. */
@@ -361,7 +388,13 @@ int keel_vm_stop_all(struct keel_vm *vm)
 
 	lockdep_assert_held(&vm->lock);
 	WRITE_ONCE(vm->want_rest, true);
-	keel_vm_pause(vm);
+	pause_begin(vm);
+	/* One may wait for its memory for as long as a VMM likes. */
+	if (wait_event_interruptible(vm->pausers, pause_done(vm))) {
+		WRITE_ONCE(vm->want_rest, false);
+		pause_give_up(vm);
+		return -EINTR;
+	}
 	/* Those that sleep come out of it for that, and those that wait for the end of another pause. */
 	keel_for_each_vcpu(vcpu, i, vm) {
 		if (!smp_load_acquire(&vcpu->owned) || smp_load_acquire(&vcpu->resting))
@@ -732,6 +765,9 @@ static int vcpu_mmap(struct file *file, struct vm_area_struct *vma)
 	struct keel_vcpu *vcpu = file->private_data;
 	unsigned long behind = vma->vm_pgoff + vma_pages(vma);
 
+	/* To another process, a child of the VMM's, the file is of no use: nor is what ioctls would not do written here. */
+	if (vcpu->vm->mm != current->mm)
+		return -EIO;
 	if (vma->vm_pgoff >= KVM_DIRTY_LOG_PAGE_OFFSET) {
 		/* What is written back is for the kernel to see. */
 		if (behind > KVM_DIRTY_LOG_PAGE_OFFSET + keel_ring_pages(vcpu->vm) ||

@@ -317,6 +317,7 @@ TEST_F(kinds, refused)
 		sure(xioctl(was.fd, KVM_CREATE_VCPU, 5) == -EIO);
 		sure(xioctl(vwas.fd, KVM_RUN, 0) == -EIO);
 		sure(xioctl(vwas.fd, KVM_GET_REGS, &regs) == -EIO);
+		sure(mmap(NULL, vwas.vm->run_size, PROT_READ | PROT_WRITE, MAP_SHARED, vwas.fd, 0) == MAP_FAILED && errno == EIO);
 		_exit(0);
 	}
 	ASSERT_EQ(0, reap(pid));

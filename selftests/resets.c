@@ -11,6 +11,9 @@
 #include "test.h"
 #include "snap.h"
 
+#include <linux/userfaultfd.h>
+#include <sys/syscall.h>
+
 #define ROOM	96		/* pages at HEAP_GPA that are written */
 
 static volatile u64 rounds[2];
@@ -147,6 +150,36 @@ TEST_F(resets, page_due)
 	ASSERT_EQ(0, reset_to(self->vm, id, 0, NULL));
 	EXPECT_EQ(0, guest_var(self->vm, clock_page[0]));
 	EXPECT_NE(0, vcpu_sync(v));
+}
+
+/* ---- a clock that was set, of which the page does not know yet ---- */
+
+#define HOUR_NS		3600000000000
+
+static void clock_reading_guest(u64 arg)
+{
+	volatile u64 *system_time = (volatile u64 *)&clock_page[4];
+
+	for (;;)
+		guest_sync(*system_time / HOUR_NS);
+}
+
+TEST_F(resets, clock_due)
+{
+	struct vcpu *v = vcpu_new(self->vm, 0);
+	struct kvm_clock_data clock = { .clock = HOUR_NS + HOUR_NS / 2 };
+	u32 id;
+
+	vcpu_long(v, clock_reading_guest, 0);
+	ASSERT_EQ(1, vcpu_set_msr(v, MSR_KVM_SYSTEM_TIME_NEW, (u64)clock_page | 1));
+	ASSERT_EQ(0, vcpu_sync(v));
+	vcpu_settle(v);
+	ASSERT_EQ(0, xioctl(self->vm->fd, KVM_SET_CLOCK, &clock));
+	id = snapshot(self->vm);
+	EXPECT_EQ(1, vcpu_sync(v));
+	vcpu_settle(v);
+	ASSERT_EQ(0, reset_to(self->vm, id, 0, NULL));
+	EXPECT_EQ(1, vcpu_sync(v));
 }
 
 /* ---- a reset and the next run in one call ---- */
@@ -436,6 +469,84 @@ TEST_F(ask, not_allowed)
 	input_is(self->v[0], ASKS);
 	EXPECT_EQ((u32)-KVM_ENOSYS, vcpu_done(self->v[0]));
 	EXPECT_EQ(0, allow(self->vm, 0, 0));
+}
+
+/* The other waits in the loop for memory that nobody gives: who asks is not stuck with it */
+#define MISSING_GPA	(MEM_SIZE * 2)
+
+static void nothing(int sig)
+{
+}
+
+static void missing_guest(u64 me)
+{
+	guest_sync(0);
+	guest_sync(*(volatile u32 *)MISSING_GPA);
+}
+
+static void *syncs_once(void *arg)
+{
+	vcpu_sync(arg);
+	return NULL;
+}
+
+static void *asks_until_signal(void *arg)
+{
+	struct vcpu *v = arg;
+
+	return (void *)(long)(ioctl(v->fd, KVM_RUN, 0) ? errno : 0);
+}
+
+TEST(ask_beside_missing_memory)
+{
+	struct sigaction act = { .sa_handler = nothing };
+	struct vm *vm = vm_new(VM_IRQCHIP);
+	struct uffdio_api api = { .api = UFFD_API };
+	struct uffdio_register reg = { .mode = UFFDIO_REGISTER_MODE_MISSING, .range.len = PAGE };
+	struct uffdio_zeropage zero = { .range.len = PAGE };
+	struct vcpu *v[2];
+	struct uffd_msg msg;
+	pthread_t asks, waits;
+	void *err;
+	int fd, i;
+
+	fd = syscall(__NR_userfaultfd, O_CLOEXEC);
+	if (fd < 0)
+		SKIP(return, "no userfaultfd");
+	must(ioctl(fd, UFFDIO_API, &api));
+	reg.range.start = zero.range.start = (u64)mem_alloc(PAGE);
+	must(ioctl(fd, UFFDIO_REGISTER, &reg));
+	vm_slot(vm, 1, MISSING_GPA, PAGE, (void *)reg.range.start, 0);
+	for (i = 0; i < 2; i++) {
+		v[i] = vcpu_new(vm, i);
+		vcpu_long(v[i], i ? missing_guest : asking_guest, i);
+	}
+	for (i = 0; i < 8; i++)
+		*(u64 *)gpa_hva(vm, HEAP_GPA + i * PAGE) = 1;
+	for (i = 0; i < 2; i++) {
+		vcpu_sync(v[i]);
+		vcpu_settle(v[i]);
+	}
+	ASSERT_EQ(0, allow(vm, snapshot(vm), 0));
+	sigaction(SIGUSR1, &act, NULL);
+	pthread_create(&waits, NULL, syncs_once, v[1]);
+	EXPECT_EQ((int)sizeof(msg), read(fd, &msg, sizeof(msg)));	/* it waits */
+	input_is(v[0], 2);
+	pthread_create(&asks, NULL, asks_until_signal, v[0]);
+	sleep_ms(500);		/* for a guest to get there, while files of its VM are locked */
+	do
+		pthread_kill(asks, SIGUSR1);
+	while (sleep_ms(10), pthread_tryjoin_np(asks, &err));
+	EXPECT_EQ(EINTR, (long)err);
+	must(ioctl(fd, UFFDIO_ZEROPAGE, &zero));
+	pthread_join(waits, NULL);
+	vcpu_settle(v[1]);
+	/* and it is done once it can be */
+	EXPECT_EQ(KVM_EXIT_IO, vcpu_run(v[0]));
+	out_is(v[0], PORT_INPUT);
+	EXPECT_EQ(1, fd_stat(vm->fd, "resets"));
+	close(fd);
+	vm_free(vm);
 }
 
 /* A VM set up otherwise since: KVM_RUN says so, and the guest has yet to ask */

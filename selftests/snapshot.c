@@ -907,6 +907,7 @@ TEST_F(tree, limits)
 	struct keel_reset r = { 0 };
 	struct keel_info info;
 	u32 i, id[300];
+	void *told;
 
 	must(ioctl(self->vm->fd, KEEL_GET_INFO, &info));
 	ASSERT_LE(256, info.max_snapshots);
@@ -915,6 +916,10 @@ TEST_F(tree, limits)
 	EXPECT_EQ(-ENOENT, xioctl(self->vm->fd, KEEL_DROP, 1));
 	s.flags = 1;
 	EXPECT_EQ(-EINVAL, xioctl(self->vm->fd, KEEL_SNAPSHOT, &s));
+	/* Where its number cannot be told there is none: slots still change */
+	told = mmap(NULL, PAGE, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	EXPECT_EQ(-EFAULT, xioctl(self->vm->fd, KEEL_SNAPSHOT, told));
+	EXPECT_EQ(0, vm_try_slot(self->vm, 9, 1UL << 33, PAGE, mem_alloc(PAGE), 0));
 	for (i = 0; i < info.max_depth; i++)
 		id[i] = snapshot(self->vm);
 	s.flags = 0;
@@ -938,6 +943,28 @@ TEST_F(tree, limits)
 	EXPECT_EQ(-ENOENT, xioctl(self->vm->fd, KEEL_DROP, id[100]));
 	ASSERT_EQ(0, reset_to(self->vm, id[63], 0, NULL));
 	EXPECT_EQ(-E2BIG, xioctl(self->vm->fd, KEEL_SNAPSHOT, &s));	/* as deep as it gets */
+}
+
+/* A state is none of what is in guest memory: that of a PAE guest needs none, where the CPU has no registers for its pointers */
+TEST(pae_without_memory)
+{
+	struct vm *vm = vm_new(VM_IRQCHIP);
+	struct vcpu *v = vcpu_new(vm, 0);
+	static struct blob before, after;
+	struct keel_state arg;
+	struct kvm_sregs s;
+
+	vcpu_get_sregs(v, &s);
+	s.cr0 |= X86_CR0_PE | X86_CR0_PG;
+	s.cr4 |= X86_CR4_PAE;
+	s.cr3 = HOLE_GPA;
+	vcpu_set_sregs(v, &s);
+	ASSERT_EQ(0, state_get(vm, &before, &arg));	/* the log of the kernel is looked at by the lab */
+	ASSERT_EQ(0, state_set(vm, &before, 0, &arg));
+	ASSERT_EQ(0, state_get(vm, &after, &arg));
+	EXPECT_STREQ("", difference(&before, &after));
+	snapshot(vm);
+	vm_free(vm);
 }
 
 /* A VM set up otherwise is not what the snapshot is of */

@@ -163,7 +163,7 @@ struct keel_state_tsc {
 	__u64 time_msr;		/* MSR_KVM_SYSTEM_TIME */
 	__u32 khz;
 	__u8 stopped;		/* the guest is to be told that it was (KVM_KVMCLOCK_CTRL, or the host slept) */
-	__u8 page_due;		/* the page is to be written when the vCPU runs: nothing has been yet */
+	__u8 page_due;		/* clock pages, Hyper-V's too, are to be written when the vCPU runs: they do not say this yet */
 	__u8 reserved[2];
 };
 

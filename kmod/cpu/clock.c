@@ -655,7 +655,6 @@ void keel_clock_update(struct keel_vcpu *vcpu)
 
 	c->rate = rate_of(c->ratio);
 	irq_lapic_timer_sync(vcpu);	/* a vCPU that moved may be on another TSC */
-	c->page_due = false;
 	if (!(c->time_msr & CLOCK_ENABLED))
 		return;
 	/* A page that is not there is the guest's fault and nobody else's. */
@@ -734,15 +733,19 @@ int keel_clock_pair(struct keel_vcpu *vcpu, u64 gpa)
 	return keel_vcpu_write(vcpu, gpa, &pair, sizeof(pair));
 }
 
-static void set_clock_page(struct keel_vcpu *vcpu, u64 val)
+static void put_clock_page(struct keel_vcpu *vcpu, u64 val)
 {
 	bool was = vcpu->clock.time_msr & CLOCK_ENABLED, is = val & CLOCK_ENABLED;
 
 	vcpu->clock.time_msr = val;
-	vcpu->clock.page_due = is;
 	if (was != is)
 		keel_clock_watch(vcpu->vm, is);
-	if (is)
+}
+
+static void set_clock_page(struct keel_vcpu *vcpu, u64 val)
+{
+	put_clock_page(vcpu, val);
+	if (val & CLOCK_ENABLED)
 		keel_request(KEEL_REQ_CLOCK, vcpu);
 }
 
@@ -997,7 +1000,6 @@ VM_IOCTL(keel_clock_set_state)
 	const struct keel_state_clock *s = buf;
 	struct host_time now;
 	struct keel_rate rate;
-	bool anew;
 
 	if (s->stable > 1 || s->written > KEEL_TSC_BY_VMM || s->reserved || !ratio_valid(s->line_ratio))
 		return -EINVAL;
@@ -1020,11 +1022,9 @@ VM_IOCTL(keel_clock_set_state)
 	vc->last_offset = s->written_offset - scale(s->written_ratio, vc->axis.tsc);
 	vc->last_ratio = s->written_ratio;
 	/* The pages in guest memory are of the same age, and say the same, but on a host whose clock is another. */
-	anew = !s->stable || !now.exact || check_tsc_unstable() || rate.mult != s->mult || rate.shift != s->shift;
+	vc->pages_old = !s->stable || !now.exact || check_tsc_unstable() || rate.mult != s->mult || rate.shift != s->shift;
 	vc->valid = false;
 	spin_unlock(&vc->lock);
-	if (anew)
-		clock_invalidate(vm);
 	return 0;
 }
 
@@ -1038,7 +1038,8 @@ VCPU_IOCTL(keel_tsc_get_state)
 	s->time_msr = c->time_msr;
 	s->khz = c->tsc_khz;
 	s->stopped = READ_ONCE(c->stopped);
-	s->page_due = c->page_due;
+	/* Without a line they are due in any case, wherever this is set. */
+	s->page_due = vcpu->vm->clock.stable && test_bit(KEEL_REQ_CLOCK, &vcpu->requests);
 	return 0;
 }
 
@@ -1050,7 +1051,7 @@ VCPU_IOCTL(keel_tsc_set_state)
 	const struct keel_state_tsc *s = buf;
 	u64 ratio = c->ratio;
 
-	if (s->stopped > 1 || s->page_due > (s->time_msr & CLOCK_ENABLED) || s->reserved[0] || s->reserved[1] ||
+	if (s->stopped > 1 || s->page_due > 1 || s->reserved[0] || s->reserved[1] ||
 	    (s->khz != c->tsc_khz && ratio_for(s->khz, &ratio)))
 		return -EINVAL;
 	preempt_disable();
@@ -1065,9 +1066,9 @@ VCPU_IOCTL(keel_tsc_set_state)
 	tell_tsc(vcpu);
 	preempt_enable();
 	c->stopped = s->stopped;
-	if (s->time_msr != c->time_msr || c->stopped || s->page_due)
-		set_clock_page(vcpu, s->time_msr);
-	c->page_due = s->page_due;
+	put_clock_page(vcpu, s->time_msr);
+	if (s->page_due || (s->time_msr & CLOCK_ENABLED && vcpu->vm->clock.pages_old))
+		keel_request(KEEL_REQ_CLOCK, vcpu);
 	return 0;
 }
 

@@ -305,6 +305,7 @@ struct keel_clock {		/* of the VM */
 	s64 offset;		/* kvmclock = host's raw boot time + offset */
 	bool valid;		/* the line is up to date, or that there is none */
 	bool stable;		/* all vCPUs' clocks are one line, through the master pair */
+	bool pages_old;		/* the state that was set last has guest memory say another line than this host's */
 	u32 epoch;		/* of the host's TSC, when that was worked out */
 	u64 master_tsc;		/* host TSC ... */
 	u64 master_ns;		/* ... when kvmclock showed this */
@@ -325,7 +326,6 @@ struct keel_vcpu_clock {
 	struct keel_rate rate;	/* what it is */
 	bool stopped;		/* tell the guest that it was; the host's sleep sets it, too */
 	u64 time_msr;		/* clock page's address, bit 0: on */
-	bool page_due;		/* it was given, and nothing has been written there yet */
 	u32 epoch;		/* of the host's TSC: the hardware has the offset for this one */
 	/* Where CPUs' TSCs differ: */
 	int left_cpu;		/* the offset is for this CPU, -1: for those there were before they differed */

@@ -53,6 +53,7 @@ static void paging_changed(struct keel_vcpu *vcpu)
 int keel_set_cr0(struct keel_vcpu *vcpu, u64 val)
 {
 	u64 old = keel_cr0(vcpu);
+	struct kvm_segment tr;
 
 	val |= X86_CR0_ET;
 	if (val >> 32)
@@ -68,7 +69,9 @@ int keel_set_cr0(struct keel_vcpu *vcpu, u64 val)
 		return 1;
 	if ((val & X86_CR0_PG) && !(old & X86_CR0_PG)) {
 		if (vcpu->efer & EFER_LME) {
-			if (!(keel_cr4(vcpu) & X86_CR4_PAE) || keel_call(cs_mode, vcpu) & EMUL_ATTR_L)
+			/* Nor with a 16-bit TSS, which an entry in long mode is refused with (SDM 2A, MOV to control registers). */
+			keel_call(get_segment, vcpu, &tr, KEEL_TR);
+			if (!(keel_cr4(vcpu) & X86_CR4_PAE) || keel_call(cs_mode, vcpu) & EMUL_ATTR_L || tr.type <= 3)
 				return 1;
 			keel_call(set_efer, vcpu, vcpu->efer | EFER_LMA);
 		} else if ((keel_cr4(vcpu) & X86_CR4_PAE) && !mmu_load_pdptrs(vcpu, keel_cr3(vcpu))) {
@@ -455,26 +458,31 @@ VCPU_IOCTL(keel_set_sregs)
 	return 0;
 }
 
-VCPU_IOCTL(keel_get_sregs2)
+static void take_sregs2(struct keel_vcpu *vcpu, struct kvm_sregs2 *s, bool pdptrs)
 {
-	keel_events_settle(vcpu);
-	return keel_sregs_get_state(vcpu, buf, arg);
-}
-
-VCPU_IOCTL(keel_sregs_get_state)
-{
-	struct kvm_sregs2 *s = buf;
-
 	memset(s, 0, sizeof(*s));
 	keel_take_sregs(vcpu, (struct kvm_sregs *)s);
-	if (!is_pae_paging(s->cr0, s->cr4, s->efer))
-		return 0;
+	if (!pdptrs || !is_pae_paging(s->cr0, s->cr4, s->efer))
+		return;
 	if (!(vcpu->avail & BIT(KEEL_LAZY_PDPTRS)))
 		keel_cache_reg(vcpu, KEEL_LAZY_PDPTRS);
 	if (vcpu->avail & BIT(KEEL_LAZY_PDPTRS)) {
 		memcpy(s->pdptrs, vcpu->pdptrs, sizeof(s->pdptrs));
 		s->flags |= KVM_SREGS2_FLAGS_PDPTRS_VALID;
 	}
+}
+
+VCPU_IOCTL(keel_get_sregs2)
+{
+	keel_events_settle(vcpu);
+	take_sregs2(vcpu, buf, true);
+	return 0;
+}
+
+/* The vCPU is none that may look at guest memory now, here and below.  Where they are not in registers they are no state. */
+VCPU_IOCTL(keel_sregs_get_state)
+{
+	take_sregs2(vcpu, buf, keel_hw.pdptrs);
 	return 0;
 }
 
@@ -503,9 +511,11 @@ VCPU_IOCTL(keel_set_sregs2)
 	return put_sregs2(vcpu, buf, keel_put_sregs);
 }
 
-/* The vCPU is none that may look at guest memory now, and the state has what would be read there. */
+/* The state has what would be read from guest memory, or it is read there when somebody asks. */
 VCPU_IOCTL(keel_sregs_set_state)
 {
+	if (!keel_hw.pdptrs)
+		vcpu->avail &= ~BIT(KEEL_LAZY_PDPTRS);
 	return put_sregs2(vcpu, buf, put_sregs);
 }
 

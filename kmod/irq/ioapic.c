@@ -501,6 +501,16 @@ VM_IOCTL(irq_ioapic_set_state)
 	return err;
 }
 
+void irq_ioapic_moved_are(struct keel_vm *vm, u32 pins)
+{
+	struct irq_ioapic *io = vm->irq.ioapic;
+	unsigned long flags;
+
+	raw_spin_lock_irqsave(&io->lock, flags);
+	io->moved = pins;
+	raw_spin_unlock_irqrestore(&io->lock, flags);
+}
+
 static const struct irq_range ioapic_ranges[] = {
 	IRQ_RANGE(irq_ioapic, dev, BUS_MMIO, IO_APIC_DEFAULT_PHYS_BASE, IOAPIC_SIZE),
 };

@@ -241,6 +241,7 @@ VM_IOCTL(irq_pic_get_state);
 VM_IOCTL(irq_pic_set_state);
 VM_IOCTL(irq_ioapic_get_state);
 VM_IOCTL(irq_ioapic_set_state);
+void irq_ioapic_moved_are(struct keel_vm *vm, u32 pins);	/* after the LAPICs' */
 VM_IOCTL(irq_pit_get_state);
 VM_IOCTL(irq_pit_set_state);
 /* What was put off is delivered: nothing is on its way but what senders begin from here on.  May sleep. */
@@ -250,5 +251,9 @@ void irq_vm_settle(struct keel_vm *vm);
  * LAPIC.  What arrives from here on is the new state's: of timers that it makes fire, and of senders from outside.
  */
 void irq_vm_still(struct keel_vm *vm);
+
+/* While the chips are looked at one by one, so that a tick of the PIT is in all of them or in none. */
+void irq_pit_hold(struct keel_vm *vm);
+void irq_pit_go(struct keel_vm *vm);
 
 #endif

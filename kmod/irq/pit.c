@@ -579,6 +579,26 @@ VM_IOCTL(irq_set_pit2)
 }
 
 /* The points in time at which counts were loaded are the VM's own. */
+/* vm->lock is held and no vCPU runs: nobody starts the timer. */
+void irq_pit_hold(struct keel_vm *vm)
+{
+	if (vm->irq.pit)
+		hrtimer_cancel(&vm->irq.pit->timer);
+}
+
+void irq_pit_go(struct keel_vm *vm)
+{
+	struct irq_pit *pit = vm->irq.pit;
+	unsigned long flags;
+
+	if (!pit)
+		return;
+	raw_spin_lock_irqsave(&pit->lock, flags);
+	if (pit->armed)
+		hrtimer_start(&pit->timer, hrtimer_get_expires(&pit->timer), HRTIMER_MODE_ABS_HARD);
+	raw_spin_unlock_irqrestore(&pit->lock, flags);
+}
+
 VM_IOCTL(irq_pit_get_state)
 {
 	u64 mono = keel_clock_mono(vm);

@@ -23,6 +23,7 @@
  */
 #include <linux/llist.h>
 #include <linux/mm.h>
+#include <linux/nospec.h>
 #include <linux/rcupdate.h>
 #include <linux/sched/signal.h>
 #include <linux/seq_file.h>
@@ -115,14 +116,6 @@ static void page_listed(struct snapshot *snap, struct snap_page *page)
 		llist_add(&page->node, &snap->dirty);
 }
 
-static bool is_device(struct keel_vm *vm, unsigned long hva)
-{
-	struct mem_entry e;
-
-	mem_look(vm->mm, hva, &e, 1);
-	return mem_is_device(&e);
-}
-
 /* A page, in words, which all CPUs are fast at. */
 #define COPY_PAGE(to, from, extable, fault)							\
 	asm goto("mov %0,%%rdi\n\tmov %1,%%rsi\n\tmov %2,%%ecx\n"				\
@@ -158,22 +151,26 @@ fault:
  */
 enum patience { KEEP_NOW, KEEP_FAULT, KEEP_WAIT };
 
-/* 0, 1: a device's; -EFAULT, -EINTR */
-static int page_read(struct keel_vm *vm, struct snap_page *page, enum patience patience)
+/* 0, 1: a device's; -EFAULT, -EINTR.  What the user's tables do not have may be a device's, and is not to be read by chance. */
+static int page_read(struct keel_vm *vm, struct snap_page *page, bool present, enum patience patience)
 {
-	bool read;
+	struct mem_entry e;
+	bool read = false;
 	int err;
 
-	pagefault_disable();
-	read = page_from_user(page->data, (void __user *)page->hva);
-	pagefault_enable();
+	if (present) {
+		pagefault_disable();
+		read = page_from_user(page->data, (void __user *)page->hva);
+		pagefault_enable();
+	}
 	if (read || patience == KEEP_NOW)
 		return read ? 0 : -EFAULT;
 	err = mem_touch(vm->mm, page->hva, false, true);
 	if (err == -EINTR && patience == KEEP_WAIT)
 		err = 0;
 	/* What it is is known from here on. */
-	if (!err && is_device(vm, page->hva))
+	mem_look(vm->mm, page->hva, &e, 1);
+	if (!err && mem_is_device(&e))
 		return 1;
 	if (!err && copy_from_user(page->data, (void __user *)page->hva, PAGE_SIZE))
 		err = -EFAULT;
@@ -187,15 +184,17 @@ static int page_keep(struct keel_vm *vm, struct snapshot *snap, unsigned long hv
 	gfp_t gfp = patience == KEEP_NOW ? GFP_KEEP_NOW : GFP_KEEP;
 	XA_STATE(xas, &snap->pages, hva >> PAGE_SHIFT);
 	struct snap_page *page;
+	struct mem_entry e;
 	int err;
 
-	if (is_device(vm, hva))
+	mem_look(vm->mm, hva, &e, 1);
+	if (mem_is_device(&e))
 		return 1;
 	page = page_alloc(gfp);
 	if (!page)
 		return -ENOMEM;
 	page->hva = hva;
-	err = page_read(vm, page, patience);
+	err = page_read(vm, page, e.flags & _PAGE_PRESENT, patience);
 	if (!err && patience != KEEP_NOW)
 		err = xa_reserve(&snap->pages, xas.xa_index, gfp);
 	if (err)
@@ -323,22 +322,6 @@ static u64 gfn_of(const struct keel_slot *slot, unsigned long hva)
 	return slot->base_gfn + ((hva - slot->hva) >> PAGE_SHIFT);
 }
 
-/* Its next write is made known, wherever it stands.  mmu.lock held for write.  True: TLBs have to hear of it. */
-static bool page_protect(struct keel_vm *vm, const struct snap_page *page, struct keel_slot *slot)
-{
-	struct interval_tree_node *node;
-	bool flush = false;
-
-	if (likely(!vm->snaps->aliased))
-		return mmu_protect_pages(vm, slot, gfn_of(slot, page->hva), 1);
-	for (node = interval_tree_iter_first(&vm->slots.by_hva, page->hva, page->hva); node;
-	     node = interval_tree_iter_next(node, page->hva, page->hva)) {
-		slot = container_of(node, struct keel_slot, hva_node);
-		flush |= mmu_protect_pages(vm, slot, gfn_of(slot, page->hva), 1);
-	}
-	return flush;
-}
-
 /* ------------------------------------------------------------- back to the current one */
 
 /* The dirty log hears of it. */
@@ -378,6 +361,31 @@ struct undo {
 	bool hot;			/* pages may be left writable */
 };
 
+static void undo_breathe(struct undo *u)
+{
+	if (++u->held % LOCKED_PAGES == 0 && cond_resched_rwlock_write(&u->vm->mmu.lock))
+		u->near = (struct mmu_near){};
+}
+
+/* Its next write is made known, wherever it stands: in as many slots as there are, perhaps. */
+static void undo_protect(struct undo *u, const struct snap_page *page)
+{
+	struct keel_memslots *slots = &u->vm->slots;
+	struct interval_tree_node *node;
+	struct keel_slot *slot;
+
+	if (likely(!u->vm->snaps->aliased)) {
+		u->flush |= mmu_protect_pages(u->vm, u->slot, gfn_of(u->slot, page->hva), 1);
+		return;
+	}
+	for (node = interval_tree_iter_first(&slots->by_hva, page->hva, page->hva); node;
+	     node = interval_tree_iter_next(node, page->hva, page->hva)) {
+		slot = container_of(node, struct keel_slot, hva_node);
+		u->flush |= mmu_protect_pages(u->vm, slot, gfn_of(slot, page->hva), 1);
+		undo_breathe(u);
+	}
+}
+
 /* Where writes are logged each has to come here. */
 static bool may_be_hot(const struct undo *u, const struct keel_slot *slot)
 {
@@ -396,7 +404,7 @@ static void undo_unwritten(struct undo *u, struct snap_page *page)
 {
 	if (may_be_hot(u, u->slot) && ++page->cold < page->heat * COLD_AFTER)
 		return;
-	u->flush |= page_protect(u->vm, page, u->slot);
+	undo_protect(u, page);
 	cool(page);
 }
 
@@ -414,7 +422,7 @@ static void *undo_take(struct undo *u, struct snap_page *page, unsigned int how)
 	if (at) {
 		u->flush = true;
 	} else {
-		u->flush |= page_protect(u->vm, page, u->slot);
+		undo_protect(u, page);
 		leave = false;
 	}
 	page->cold = 0;
@@ -446,12 +454,6 @@ static void undo_page(struct undo *u, struct snap_page *page, unsigned int how)
 			u->left = &page->node;
 		}
 	}
-}
-
-static void undo_breathe(struct undo *u)
-{
-	if (++u->held % LOCKED_PAGES == 0 && cond_resched_rwlock_write(&u->vm->mmu.lock))
-		u->near = (struct mmu_near){};
 }
 
 static void undo_locked(struct undo *u)
@@ -695,8 +697,10 @@ static void slots_keep(struct keel_vm *vm, bool on)
 	struct keel_slot *slot;
 	unsigned long id;
 
-	xa_for_each(&vm->slots.by_id, id, slot)
+	xa_for_each(&vm->slots.by_id, id, slot) {
 		keel_slot_keep(slot, on);
+		cond_resched();
+	}
 }
 
 /* The next write to each page is the first again.  A few entries for each slot, however large it is. */
@@ -705,8 +709,10 @@ static void slots_protect(struct keel_vm *vm)
 	struct keel_slot *slot;
 	unsigned long id;
 
-	xa_for_each(&vm->slots.by_id, id, slot)
+	xa_for_each(&vm->slots.by_id, id, slot) {
 		mmu_protect_slot(vm, slot);
+		cond_resched();
+	}
 }
 
 /* Of the hot pages those that were written are listed; and none is hot any more, nor is its next write known. */
@@ -829,6 +835,7 @@ static struct snapshot *snapshot_find(struct keel_vm *vm, u32 id)
 
 VM_IOCTL(keel_snapshot)
 {
+	struct keel_snapshot __user *user = (void __user *)arg;
 	struct keel_snapshot *s = buf;
 	struct keel_section bad = {};
 	struct snapshot *snap;
@@ -843,13 +850,17 @@ VM_IOCTL(keel_snapshot)
 	if (IS_ERR(snap))
 		return PTR_ERR(snap);
 	mutex_lock(&vm->slots_lock);
-	err = snap_stop(vm, false, &bad);
+	/* Where it could not be told afterwards there is to be none. */
+	err = put_user(snap->id, &user->id);
+	if (!err)
+		err = snap_stop(vm, false, &bad);
 	if (!err) {
 		err = snapshot_take(vm, snap);
 		keel_vm_resume(vm);
 	}
 	mutex_unlock(&vm->slots_lock);
 	if (err) {
+		(void)put_user(s->id, &user->id);
 		xa_release(&vm->snaps->by_id, snap->id);
 		snapshot_free(vm, snap);
 		return err;
@@ -1128,6 +1139,7 @@ VM_IOCTL(keel_mark_dirty)
 {
 	const struct keel_range *range = buf;
 	u64 last = range->gpa + range->size - 1;
+	unsigned int space;
 	long err = 0;
 
 	if (range->flags || range->space >= KEEL_SPACES || (range->size && last < range->gpa))
@@ -1135,8 +1147,9 @@ VM_IOCTL(keel_mark_dirty)
 	if (!range->size)
 		return 0;
 	mutex_lock(&vm->slots_lock);
+	space = array_index_nospec(range->space, KEEL_SPACES);
 	if (keel_has_snapshot(vm))
-		err = mark_pages(vm, range->space, range->gpa >> PAGE_SHIFT, (last >> PAGE_SHIFT) + 1);
+		err = mark_pages(vm, space, range->gpa >> PAGE_SHIFT, (last >> PAGE_SHIFT) + 1);
 	mutex_unlock(&vm->slots_lock);
 	return err;
 }

@@ -173,6 +173,7 @@ static int state_get(struct keel_vm *vm, struct snap_state *state, bool with_set
 {
 	struct keel_state_head *head;
 	struct walk w = { .vm = vm };
+	long err = 0;
 	void *at;
 
 	state->data = kvzalloc(state_size(vm) + (with_setup ? snap_setup_size(vm) : 0), GFP_KERNEL_ACCOUNT);
@@ -184,6 +185,7 @@ static int state_get(struct keel_vm *vm, struct snap_state *state, bool with_set
 	at = head + 1;
 	if (with_setup)
 		at = snap_setup_get(vm, at, &head->sections);
+	irq_pit_hold(vm);
 	while (walk_next(&w)) {
 		struct keel_section *section = at;
 		long r;
@@ -193,16 +195,20 @@ static int state_get(struct keel_vm *vm, struct snap_state *state, bool with_set
 		if (r < 0) {
 			*bad = *section;
 			walk_end(&w);
-			snap_state_free(state);
-			return r;
+			err = r;
+			break;
 		}
 		if (w.s->flags & UP_TO)
 			section->length = r;
 		at += snap_section_bytes(section->length);
 		head->sections++;
 	}
-	state->size = at - state->data;
-	return 0;
+	irq_pit_go(vm);
+	if (err)
+		snap_state_free(state);
+	else
+		state->size = at - state->data;
+	return err;
 }
 
 int snap_state_get(struct keel_vm *vm, struct snap_state *state, struct keel_section *bad)
@@ -277,6 +283,7 @@ static void vcpu_changed(struct keel_vcpu *vcpu)
 int snap_state_apply(struct keel_vm *vm, const struct snap_state *state, bool time_goes_on, struct keel_section *bad)
 {
 	const void *at = state->data + sizeof(struct keel_state_head);
+	const struct keel_state_ioapic *ioapic = NULL;
 	struct walk w = { .vm = vm };
 	struct keel_vcpu *vcpu = NULL;
 
@@ -290,6 +297,8 @@ int snap_state_apply(struct keel_vm *vm, const struct snap_state *state, bool ti
 		if (w.vcpu && w.vcpu != vcpu)
 			vcpu_changed(w.vcpu);
 		vcpu = w.vcpu;
+		if (w.s->id == KEEL_SECTION_IOAPIC)
+			ioapic = data;
 		if (w.s->id == KEEL_SECTION_CLOCK && time_goes_on) {
 			clock = *(const struct keel_state_clock *)data;
 			keel_clock_now(vm, &clock);
@@ -303,6 +312,9 @@ int snap_state_apply(struct keel_vm *vm, const struct snap_state *state, bool ti
 		}
 		at += snap_section_bytes(section->length);
 	}
+	/* LAPICs got their numbers after it: that they changed is none of the guest's doing. */
+	if (ioapic)
+		irq_ioapic_moved_are(vm, ioapic->moved);
 	return 0;
 }
 

@@ -247,6 +247,10 @@ void vmx_cache_reg(struct keel_vcpu *vcpu, unsigned int reg)
 {
 	u64 owned;
 
+	if (reg == KEEL_LAZY_PDPTRS && !keel_hw.two_dim) {
+		(void)mmu_load_pdptrs(vcpu, keel_cr3(vcpu));	/* marks them cached if they can be read */
+		return;
+	}
 	vcpu->avail |= BIT(reg);
 	if (reg < ARRAY_SIZE(plain_regs) && plain_regs[reg].field) {
 		*(u64 *)((char *)vcpu + plain_regs[reg].offset) = vmcs_read(plain_regs[reg].field);
@@ -261,10 +265,6 @@ void vmx_cache_reg(struct keel_vcpu *vcpu, unsigned int reg)
 		vcpu->cr4 = (vcpu->cr4 & ~owned) | (vmcs_read(GUEST_CR4) & owned);
 		break;
 	case KEEL_LAZY_PDPTRS:
-		if (!keel_hw.two_dim) {
-			(void)mmu_load_pdptrs(vcpu, keel_cr3(vcpu));
-			break;
-		}
 		vcpu->pdptrs[0] = vmcs_read(GUEST_PDPTR0);
 		vcpu->pdptrs[1] = vmcs_read(GUEST_PDPTR1);
 		vcpu->pdptrs[2] = vmcs_read(GUEST_PDPTR2);

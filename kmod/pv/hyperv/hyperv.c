@@ -606,8 +606,7 @@ VM_IOCTL(keel_hv_set_state)
 	if (was != is)
 		keel_clock_watch(vm, is);
 	mutex_unlock(&hv->lock);
-	/* It may be due; and as long as there was none nobody has heard that the clock became another. */
-	if (is && (!was || !s->tsc_written))
+	if (is && (!s->tsc_written || vm->clock.pages_old))
 		keel_request_all(vm, KEEL_REQ_CLOCK, false);
 	return 0;
 }
