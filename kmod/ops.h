@@ -31,6 +31,7 @@ struct keel_hw_caps {
 	u64 efer_allowed;		/* EFER bits the hardware can run with */
 	bool two_dim;			/* two-dimensional paging */
 	bool pdptrs;			/* with it the CPU has the four top entries of a PAE guest in registers */
+	bool long_wants_tss;		/* long mode does not begin with a 16-bit one: #GP (SDM 2A, MOV to control registers) */
 	unsigned int max_page_level;	/* 1: 4K, 2: 2M, 3: 1G in two-dimensional tables */
 	unsigned int root_levels;	/* of the two-dimensional table */
 	const struct mmu_format *mmu_fmt;	/* its entries: mmu/pte.h */

@@ -387,14 +387,13 @@ int keel_vm_stop_all(struct keel_vm *vm)
 	int err;
 
 	lockdep_assert_held(&vm->lock);
-	WRITE_ONCE(vm->want_rest, true);
 	pause_begin(vm);
 	/* One may wait for its memory for as long as a VMM likes. */
 	if (wait_event_interruptible(vm->pausers, pause_done(vm))) {
-		WRITE_ONCE(vm->want_rest, false);
 		pause_give_up(vm);
 		return -EINTR;
 	}
+	WRITE_ONCE(vm->want_rest, true);
 	/* Those that sleep come out of it for that, and those that wait for the end of another pause. */
 	keel_for_each_vcpu(vcpu, i, vm) {
 		if (!smp_load_acquire(&vcpu->owned) || smp_load_acquire(&vcpu->resting))

@@ -168,6 +168,8 @@ TEST_F(resets, clock_due)
 {
 	struct vcpu *v = vcpu_new(self->vm, 0);
 	struct kvm_clock_data clock = { .clock = HOUR_NS + HOUR_NS / 2 };
+	static struct blob want, is;
+	struct keel_state arg;
 	u32 id;
 
 	vcpu_long(v, clock_reading_guest, 0);
@@ -180,6 +182,14 @@ TEST_F(resets, clock_due)
 	vcpu_settle(v);
 	ASSERT_EQ(0, reset_to(self->vm, id, 0, NULL));
 	EXPECT_EQ(1, vcpu_sync(v));
+	vcpu_settle(v);
+	/* Nor is what was due of the state that goes */
+	id = snapshot(self->vm);
+	ASSERT_EQ(0, state_get(self->vm, &want, &arg));
+	ASSERT_EQ(0, xioctl(self->vm->fd, KVM_SET_CLOCK, &clock));
+	ASSERT_EQ(0, reset_to(self->vm, id, 0, NULL));
+	ASSERT_EQ(0, state_get(self->vm, &is, &arg));
+	EXPECT_STREQ("", difference(&want, &is));
 }
 
 /* ---- a reset and the next run in one call ---- */

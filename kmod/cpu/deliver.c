@@ -58,7 +58,7 @@ int keel_emulate_event(struct keel_vcpu *vcpu)
 		take_registers(vcpu);
 		return in->nr_writes ? keel_insn_exit_write(vcpu) : KEEL_RESUME;	/* a stack in a device */
 	case EMUL_FAULT:
-		keel_raise_fault(vcpu, &e->fault);	/* which finds what was being delivered, and merges */
+		keel_raise_fault(vcpu, &e->fault);	/* which finds what was being delivered: it merges, or replaces it */
 		return KEEL_RESUME;
 	default:
 		return undeliverable(vcpu, &ev);

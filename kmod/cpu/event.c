@@ -51,28 +51,29 @@ static void exception_merge(struct keel_vcpu *vcpu, struct keel_event *first, co
 static void exception_raise(struct keel_vcpu *vcpu, const struct keel_event *ev)
 {
 	struct keel_events *q = &vcpu->ev;
+	bool of_exception = q->injected.type == KEEL_EV_EXCEPTION || q->injected.type == KEEL_EV_SOFT_EXC;
 
 	keel_request(KEEL_REQ_EVENT, vcpu);
+	/*
+	 * A fault of the delivery of another event, which comes instead: INTn is at RIP again; an interrupt has been acknowledged and
+	 * is lost; NMIs are blocked from their beginning.  Traps and machine checks, which anybody may raise, wait.
+	 */
+	if (q->injected.type && !of_exception && ev->vector != X86_TRAP_DB && ev->vector != X86_TRAP_MC) {
+		if (q->injected.type == KEEL_EV_NMI)
+			keel_call(set_nmi_mask, vcpu, true);
+		q->injected.type = KEEL_EV_NONE;
+	}
 	if (q->exception.type) {
 		exception_merge(vcpu, &q->exception, ev);
 		return;
 	}
 	q->exception = *ev;
-	/* Raised by the delivery of another event? */
-	if (q->injected.type == KEEL_EV_EXCEPTION || q->injected.type == KEEL_EV_SOFT_EXC) {
+	if (of_exception) {
 		struct keel_event merged = q->injected;
 
 		q->injected.type = KEEL_EV_NONE;
 		exception_merge(vcpu, &merged, ev);
 		q->exception = merged;
-	} else if (q->injected.type && ev->vector != X86_TRAP_DB && ev->vector != X86_TRAP_MC) {
-		/*
-		 * A fault of the delivery, to be handled instead.  INTn is at RIP again; an interrupt has been acknowledged and
-		 * is lost; NMIs are blocked from their beginning.  Traps and machine checks, which anybody may raise, wait.
-		 */
-		if (q->injected.type == KEEL_EV_NMI)
-			keel_call(set_nmi_mask, vcpu, true);
-		q->injected.type = KEEL_EV_NONE;
 	}
 }
 

@@ -69,9 +69,10 @@ int keel_set_cr0(struct keel_vcpu *vcpu, u64 val)
 		return 1;
 	if ((val & X86_CR0_PG) && !(old & X86_CR0_PG)) {
 		if (vcpu->efer & EFER_LME) {
-			/* Nor with a 16-bit TSS, which an entry in long mode is refused with (SDM 2A, MOV to control registers). */
+			if (!(keel_cr4(vcpu) & X86_CR4_PAE) || keel_call(cs_mode, vcpu) & EMUL_ATTR_L)
+				return 1;
 			keel_call(get_segment, vcpu, &tr, KEEL_TR);
-			if (!(keel_cr4(vcpu) & X86_CR4_PAE) || keel_call(cs_mode, vcpu) & EMUL_ATTR_L || tr.type <= 3)
+			if (keel_hw.long_wants_tss && (tr.type == 1 || tr.type == 3))
 				return 1;
 			keel_call(set_efer, vcpu, vcpu->efer | EFER_LMA);
 		} else if ((keel_cr4(vcpu) & X86_CR4_PAE) && !mmu_load_pdptrs(vcpu, keel_cr3(vcpu))) {
@@ -511,9 +512,13 @@ VCPU_IOCTL(keel_set_sregs2)
 	return put_sregs2(vcpu, buf, keel_put_sregs);
 }
 
-/* The state has what would be read from guest memory, or it is read there when somebody asks. */
+/* The state has what would be read from guest memory; where the CPU reads that for each walk, so does who asks. */
 VCPU_IOCTL(keel_sregs_set_state)
 {
+	const struct kvm_sregs2 *s = buf;
+
+	if (keel_hw.pdptrs && is_pae_paging(s->cr0, s->cr4, s->efer) && !(s->flags & KVM_SREGS2_FLAGS_PDPTRS_VALID))
+		return -EINVAL;
 	if (!keel_hw.pdptrs)
 		vcpu->avail &= ~BIT(KEEL_LAZY_PDPTRS);
 	return put_sregs2(vcpu, buf, put_sregs);

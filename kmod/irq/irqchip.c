@@ -92,7 +92,16 @@ void irq_vm_stop(struct keel_vm *vm)
 
 void irq_vm_settle(struct keel_vm *vm)
 {
+	struct keel_vcpu *vcpu;
+	unsigned int i;
+	bool map = false;
+
 	flush_work(&vm->irq.late);
+	/* LAPICs whose numbers have changed since: which pins that moves is in the IOAPIC. */
+	keel_for_each_vcpu(vcpu, i, vm)
+		map |= keel_take_request(KEEL_REQ_APIC_MAP, vcpu);
+	if (map)
+		irq_map_update(vm);
 }
 
 void irq_vm_still(struct keel_vm *vm)

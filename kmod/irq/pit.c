@@ -578,7 +578,6 @@ VM_IOCTL(irq_set_pit2)
 	return pit_load(vm, s->channels, &flags);
 }
 
-/* The points in time at which counts were loaded are the VM's own. */
 /* vm->lock is held and no vCPU runs: nobody starts the timer. */
 void irq_pit_hold(struct keel_vm *vm)
 {
@@ -599,6 +598,7 @@ void irq_pit_go(struct keel_vm *vm)
 	raw_spin_unlock_irqrestore(&pit->lock, flags);
 }
 
+/* The points in time at which counts were loaded are the VM's own. */
 VM_IOCTL(irq_pit_get_state)
 {
 	u64 mono = keel_clock_mono(vm);

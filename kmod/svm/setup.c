@@ -159,8 +159,10 @@ void svm_cpu_disable(bool shared)
 		return;
 	sc->enabled = false;
 	/* kvm_amd, which may be loaded, knows what it has written to each CPU, and does not write that again. */
-	if (sc->tsc_ratio && sc->tsc_ratio != SVM_TSC_RATIO_DEFAULT)
-		wrmsrq(MSR_AMD64_TSC_RATIO, SVM_TSC_RATIO_DEFAULT);
+	if (sc->tsc_ratio && sc->tsc_ratio != SVM_TSC_RATIO_DEFAULT) {
+		sc->tsc_ratio = SVM_TSC_RATIO_DEFAULT;
+		wrmsrq(MSR_AMD64_TSC_RATIO, sc->tsc_ratio);
+	}
 	sc->tsc_ratio = 0;
 	wrmsrq(MSR_VM_HSAVE_PA, 0);
 	svm_cpu_emergency();

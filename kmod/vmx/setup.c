@@ -493,6 +493,7 @@ static const char *vmx_missing(struct keel_hw_caps *caps, int *err)
 	caps->two_dim = !what && ept && !(VMX_TWO_DIM & ~vmx_has.cpu2_ctl) && !(vmx_has.cpu_ctl & SHADOW_EXITS) &&
 			!read_ept(caps);
 	caps->pdptrs = caps->two_dim;
+	caps->long_wants_tss = true;
 	if (!caps->two_dim)
 		vmx_has.kept = BIT(KEEL_LAZY_CR0) | BIT(KEEL_LAZY_CR3) | BIT(KEEL_LAZY_CR4);
 	/* Without, pages of shadow stacks would have to be so in our tables, too, and real mode is emulated. */

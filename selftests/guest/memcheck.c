@@ -4,9 +4,11 @@
  * scrambled order: each page must hold, in every word, what this thread wrote there last, and is then written anew.
  * Beside that a thread maps, fills, forks over, protects and unmaps scratch pages, so that page tables change and other
  * CPUs must drop their TLB entries. A page that comes back wrong (lost, stale, swapped for another) is reported.
+ * Where there are tiles (AMX) each thread keeps two, which are to be what it loaded last, too.
  * Every page is also a look at the clock, which must not go back from what any thread saw of it, nor (with -j MS) leap.
  * Without -t it goes on until there is a line or an end of input, and says twice a second how far it is.
  */
+#include <immintrin.h>
 #include <poll.h>
 #include <pthread.h>
 #include <stdint.h>
@@ -14,6 +16,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -28,6 +31,8 @@ struct worker {
 	uint32_t *round;		/* of each page: what was written there last */
 	unsigned long checked, wrong;
 	uint64_t seed;
+	uint8_t tile[2][1024];		/* what is in tiles 0 and 7 */
+	unsigned long tiles_seen;
 };
 
 static volatile int stop;
@@ -124,6 +129,54 @@ static void churn(struct worker *w)
 	munmap(p, n * PAGE);
 }
 
+/* Linux gives them to those who ask (arch/x86/xstate.rst) */
+#define ARCH_REQ_XCOMP_PERM	0x1023
+#define XFEATURE_XTILEDATA	18
+
+static int tiles;
+
+static void tiles_ask(void)
+{
+	tiles = !syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA);
+}
+
+__attribute__((target("amx-tile"))) static void tiles_load(struct worker *w)
+{
+	for (unsigned long i = 0; i < sizeof(w->tile); i += 8) {
+		uint64_t v = mix(w->seed ^ w->tiles_seen << 16 ^ i);
+
+		memcpy((uint8_t *)w->tile + i, &v, 8);
+	}
+	_tile_loadd(0, w->tile[0], 64);
+	_tile_loadd(7, w->tile[1], 64);
+}
+
+__attribute__((target("amx-tile"))) static void tiles_begin(struct worker *w)
+{
+	static const struct {
+		uint8_t palette, start_row, reserved[14];
+		uint16_t row_bytes[16];
+		uint8_t rows[16];
+	} __attribute__((packed, aligned(64))) shape = {
+		.palette = 1, .row_bytes = { 64, [7] = 64 }, .rows = { 16, [7] = 16 },
+	};
+
+	_tile_loadconfig(&shape);
+	tiles_load(w);
+}
+
+__attribute__((target("amx-tile"))) static void tiles_check(struct worker *w)
+{
+	uint8_t is[2][1024];
+
+	_tile_stored(0, is[0], 64);
+	_tile_stored(7, is[1], 64);
+	w->tiles_seen++;
+	if (memcmp(is, w->tile, sizeof(is)) && w->wrong++ < 5)
+		puts("memcheck: a tile is not what was loaded");
+	tiles_load(w);
+}
+
 static void *work(void *arg)
 {
 	struct worker *w = arg;
@@ -132,6 +185,8 @@ static void *work(void *arg)
 	for (n = 0; n < w->pages && !stop; n++)
 		fill(w, n);
 	w->pages = n;
+	if (tiles)
+		tiles_begin(w);
 	while (n && !stop) {
 		uint64_t step = mix(w->seed + w->checked) | 1;
 
@@ -142,6 +197,8 @@ static void *work(void *arg)
 			check(w, page);
 			fill(w, page);
 			look_at_clock();
+			if (tiles && !(i & 15))
+				tiles_check(w);
 			if (!(i & 1023))
 				churn(w);
 		}
@@ -178,7 +235,7 @@ static void tell_progress(struct worker *w, unsigned long threads, uint64_t bega
 
 int main(int argc, char **argv)
 {
-	unsigned long secs = 0, mb = 64, threads = 1, leap_ms = 0, checked = 0, wrong = 0, pages;
+	unsigned long secs = 0, mb = 64, threads = 1, leap_ms = 0, checked = 0, wrong = 0, seen = 0, pages;
 	uint64_t began = now();
 	struct worker *w;
 	int c, failed;
@@ -198,6 +255,7 @@ int main(int argc, char **argv)
 	if (!threads || !mb)
 		return 2;
 	setvbuf(stdout, NULL, _IOLBF, 0);
+	tiles_ask();
 	pages = mb * 256 / threads;
 	w = calloc(threads, sizeof(*w));
 	for (unsigned long i = 0; w && i < threads; i++) {
@@ -222,7 +280,10 @@ int main(int argc, char **argv)
 		pthread_join(w[i].thread, NULL);
 		checked += w[i].checked;
 		wrong += w[i].wrong;
+		seen += w[i].tiles_seen;
 	}
+	if (tiles)
+		printf("memcheck: tiles looked at %lu times\n", seen);
 	worst_leap /= 1000000;
 	failed = wrong || checked < pages || went_back || (leap_ms && worst_leap > leap_ms);
 	printf("memcheck %s: %lu pages checked, %lu wrong; in %llu ms the clock leapt by %llu ms, went back %lu times\n",

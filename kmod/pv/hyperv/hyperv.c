@@ -606,7 +606,8 @@ VM_IOCTL(keel_hv_set_state)
 	if (was != is)
 		keel_clock_watch(vm, is);
 	mutex_unlock(&hv->lock);
-	if (is && (!s->tsc_written || vm->clock.pages_old))
+	/* If it has not been written yet, and there is a line, a vCPU's state has that it is due. */
+	if (is && vm->clock.pages_old)
 		keel_request_all(vm, KEEL_REQ_CLOCK, false);
 	return 0;
 }
