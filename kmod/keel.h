@@ -433,7 +433,8 @@ int keel_emulate_hlt(struct keel_vcpu *vcpu);	/* HLT was skipped already: sleep 
 void keel_queue_smi(struct keel_vcpu *vcpu);		/* any context */
 bool keel_smi_due(struct keel_vcpu *vcpu);		/* one waits, and is not held back by the mode */
 void keel_smm_take(struct keel_vcpu *vcpu);		/* KEEL_REQ_SMI */
-void keel_smm_set(struct keel_vcpu *vcpu, bool on);	/* only the mode and what follows from it */
+void keel_smm_change(struct keel_vcpu *vcpu, bool on);	/* only the mode and what follows from it */
+void keel_smm_set(struct keel_vcpu *vcpu, bool on);	/* by a state, which says itself whether the clock's page is due */
 void keel_smm_rsm(struct keel_vcpu *vcpu);		/* out of it; a state that cannot be is a shutdown */
 VCPU_IOCTL(keel_ioctl_smi);
 

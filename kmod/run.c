@@ -356,7 +356,7 @@ static int run_mmu_reload(struct keel_vcpu *vcpu)
 static int run_clock(struct keel_vcpu *vcpu)
 {
 	keel_clock_update(vcpu);
-	if (vcpu->vm->hv)
+	if (vcpu->vm->hv && !vcpu->smm)
 		keel_hv_clock_update(vcpu);
 	return KEEL_RESUME;
 }

@@ -452,7 +452,7 @@ void keel_vcpu_reset(struct keel_vcpu *vcpu, bool init)
 		vcpu->mp_events = 0;
 		vcpu->smi_pending = false;
 	}
-	keel_smm_set(vcpu, false);
+	keel_smm_change(vcpu, false);
 	keel_debug_reset(vcpu);
 	keel_insn_forget(vcpu);
 	keel_pv_reset(vcpu);

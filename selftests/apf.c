@@ -195,6 +195,7 @@ static const u64 unfit[] = {
 	APF_INT | KVM_ASYNC_PF_SEND_ALWAYS,			/* interrupts are off */
 	0x10 | KVM_ASYNC_PF_ENABLED | KVM_ASYNC_PF_SEND_ALWAYS,	/* no interrupts of this kind */
 	0x10,							/* all off */
+	0x10 | KVM_ASYNC_PF_DELIVERY_AS_PF_VMEXIT,		/* of a guest that has begun where guests have guests */
 };
 
 TEST(no_async_page_fault)

@@ -330,6 +330,36 @@ static void stopped_guest(u64 arg)
 	guest_done(0);
 }
 
+/*
+ * A VMM that resets its machine sets the TSCs back: the page is then of a time that this TSC has seen.  For what is not Linux
+ * what lies before its TSC's zero is far in the future.
+ */
+static void set_back_guest(u64 arg)
+{
+	wrmsr(MSR_TIME, (u64)&times[0] | 1);
+	guest_sync(0);
+	wrmsr(MSR_TIME, 0);
+	wrmsr(MSR_TIME, (u64)&times[0] | 1);
+	guest_assert(times[0].tsc_timestamp <= rdtsc());
+	guest_sync(pv_read(&times[0]) / 1000000);
+}
+
+TEST_F(clock, tsc_set_back)
+{
+	struct kvm_clock_data before, after;
+	u64 guest;
+
+	vcpu_long(self->v, set_back_guest, 0);
+	EXPECT_EQ(0, vcpu_sync(self->v));
+	sleep_ms(1500);		/* what is a second apart is no step */
+	must(ioctl(self->vm->fd, KVM_GET_CLOCK, &before));
+	ASSERT_EQ(1, vcpu_set_msr(self->v, MSR_IA32_TSC, 1));
+	guest = vcpu_sync(self->v);
+	must(ioctl(self->vm->fd, KVM_GET_CLOCK, &after));
+	EXPECT_LE(before.clock / 1000000, guest);
+	EXPECT_GE(after.clock / 1000000, guest);
+}
+
 TEST_F(clock, guest_stopped)
 {
 	EXPECT_EQ(-EINVAL, xioctl(self->v->fd, KVM_KVMCLOCK_CTRL, 0));

@@ -67,6 +67,9 @@ TEST_F(hv, offered)
 	EXPECT_EQ(0x40000005, cpuid_find(&sys.h, 0x40000000, 0)->eax);
 	/* never asked to tell of long spins */
 	EXPECT_EQ(-1U, cpuid_find(&sys.h, 0x40000004, 0)->ebx);
+	/* QEMU's hv-apicv, and hv-tlbflush-ext, do not start without */
+	EXPECT_EQ(1 << 9, cpuid_find(&sys.h, 0x40000004, 0)->eax & 1 << 9);
+	EXPECT_EQ(1 << 14, cpuid_find(&sys.h, 0x40000003, 0)->edx & 1 << 14);
 	sys.h.nent--;
 	EXPECT_EQ(-E2BIG, xioctl(self->vm->sys, KVM_GET_SUPPORTED_HV_CPUID, &sys));
 	EXPECT_EQ(-EFAULT, xioctl(self->vm->sys, KVM_GET_SUPPORTED_HV_CPUID, NULL));

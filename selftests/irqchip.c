@@ -880,12 +880,19 @@ static u64 end_cost(int nr)
 TEST(end_of_many_irqfds)
 {
 	struct rlimit files = { 8192, 8192 };
-	u64 few, many;
+	u64 few, many, t;
+	int i;
 
 	if (setrlimit(RLIMIT_NOFILE, &files))
 		SKIP(return, "no leave to have that many files");
-	few = end_cost(1000);
-	many = end_cost(4000);
+	/* The best of three: other things that the machine does come and go. */
+	few = many = ~0ULL;
+	for (i = 0; i < 3; i++) {
+		t = end_cost(1000);
+		few = t < few ? t : few;
+		t = end_cost(4000);
+		many = t < many ? t : many;
+	}
 	TH_LOG("%llu us with 1000, %llu with 4000", (unsigned long long)few / 1000, (unsigned long long)many / 1000);
 	/* four times as many; the rest is for a machine that does other things, too */
 	EXPECT_GT(6 * few, many);

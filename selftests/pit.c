@@ -305,6 +305,29 @@ TEST_F(pit, one_shot)
 
 static volatile u32 nr_before;
 
+/* kvmtool's order, until 2024; with a vCPU there is no telling any more what controllers there will be */
+TEST(before_its_controllers)
+{
+	struct kvm_pit_config c = { 0 };
+	struct kvm_pit_state2 p;
+	struct vm *vm = vm_new(VM_PLAIN);
+	struct vcpu *v;
+
+	EXPECT_EQ(0, xioctl(vm->fd, KVM_CREATE_PIT2, &c));
+	EXPECT_EQ(-EEXIST, xioctl(vm->fd, KVM_CREATE_PIT2, &c));
+	must(ioctl(vm->fd, KVM_GET_PIT2, &p));
+	must(ioctl(vm->fd, KVM_SET_PIT2, &p));
+	must(ioctl(vm->fd, KVM_CREATE_IRQCHIP));
+	v = vcpu_new(vm, 0);
+	vcpu_long(v, oneshot_guest, 0);
+	vcpu_done(v);
+	vm_free(vm);
+	vm = vm_new(VM_PLAIN);
+	vcpu_new(vm, 0);
+	EXPECT_EQ(-ENOENT, xioctl(vm->fd, KVM_CREATE_PIT2, &c));
+	vm_free(vm);
+}
+
 static void missed_guest(u64 arg)
 {
 	pic_on();

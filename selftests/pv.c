@@ -109,7 +109,6 @@ static void limits_guest(u64 arg)
 	guest_eq(rdmsr(MSR_KVM_ASYNC_PF_INT), 0xf2);
 	guest_eq(wrmsr_try(MSR_KVM_ASYNC_PF_EN, (u64)area | 0x19), GP0);
 	guest_eq(wrmsr_try(MSR_KVM_ASYNC_PF_EN, (u64)area | 0x29), GP0);
-	guest_eq(wrmsr_try(MSR_KVM_ASYNC_PF_EN, (u64)area | 0xd), GP0);	/* no guests of guests */
 	guest_eq(wrmsr_try(MSR_KVM_ASYNC_PF_EN, HOLE_GPA | 9), GP0);
 	guest_eq(rdmsr(MSR_KVM_ASYNC_PF_EN), 0);
 	/* without interrupts it may be said, and is nothing */

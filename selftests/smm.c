@@ -5,6 +5,8 @@
  */
 #include "test.h"
 
+#include <asm/kvm_para.h>
+
 #define SMRAM_GPA	0x30000UL	/* other memory in the two spaces */
 #define SMRAM_SIZE	0x10000UL
 #define COUNT_GPA	0x60000UL	/* the same in both */
@@ -235,6 +237,30 @@ TEST_F(smm, dirty_log)
 	log = (struct kvm_dirty_log) { .slot = 0, .dirty_bitmap = mine };
 	must(ioctl(self->vm->fd, KVM_GET_DIRTY_LOG, &log));
 	EXPECT_EQ(0, mine[0] >> (SMRAM_GPA >> 12) & 0xffff);
+}
+
+/* Pages that the guest has given the host are where it gave them: not in memory that only this mode sees. */
+TEST_F(smm, pages_outside)
+{
+	u8 *page = gpa_hva(self->vm, SMRAM_GPA + 0x1000), *inside = self->smram + 0x1000;
+	unsigned int i;
+
+	vcpu_long(self->v, spin64, 0);
+	ASSERT_EQ(1, vcpu_set_msr(self->v, MSR_KVM_SYSTEM_TIME_NEW, (SMRAM_GPA + 0x1000) | 1));
+	vcpu_set_msr(self->v, MSR_KVM_STEAL_TIME, (SMRAM_GPA + 0x2000) | 1);	/* where the host counts it */
+	EXPECT_EQ(7, vcpu_sync(self->v));
+	EXPECT_NE(0, *(u32 *)page);
+	memset(page, 0, 64);
+	memset(inside, 0, 0x2000);
+	smi(self->v);
+	EXPECT_EQ(HELLO, vcpu_sync(self->v));
+	EXPECT_EQ(0, page[29]);
+	must(ioctl(self->v->fd, KVM_KVMCLOCK_CTRL));
+	EXPECT_EQ(7, vcpu_sync(self->v));
+	EXPECT_EQ(2, page[29] & 2);		/* PVCLOCK_GUEST_STOPPED */
+	for (i = 0; i < 0x2000 && !inside[i]; i++)
+		;
+	EXPECT_EQ(0x2000, i);
 }
 
 TEST_F(smm, pending_in_smm)

@@ -510,23 +510,33 @@ static int set_khz(struct keel_vcpu *vcpu, u32 khz)
 
 /* ------------------------------------------------------------------ the master pair */
 
-/* All vCPUs' TSCs are one, @ratio times as fast as the host's. */
-static bool tscs_agree(struct keel_vm *vm, u64 *ratio)
+/* All vCPUs' TSCs are one, @ratio times as fast as the host's and @offset ahead of it. */
+static bool tscs_agree(struct keel_vm *vm, u64 *ratio, u64 *offset)
 {
 	struct keel_vcpu *vcpu;
 	unsigned int i;
-	u64 offset = 0;
 
-	*ratio = 0;
+	*ratio = *offset = 0;
 	keel_for_each_vcpu(vcpu, i, vm) {
 		if (!i) {
 			*ratio = READ_ONCE(vcpu->clock.ratio);
-			offset = READ_ONCE(vcpu->clock.tsc_offset);
+			*offset = READ_ONCE(vcpu->clock.tsc_offset);
 		}
-		if (READ_ONCE(vcpu->clock.tsc_offset) != offset || READ_ONCE(vcpu->clock.ratio) != *ratio)
+		if (READ_ONCE(vcpu->clock.tsc_offset) != *offset || READ_ONCE(vcpu->clock.ratio) != *ratio)
 			return false;
 	}
 	return true;
+}
+
+/*
+ * The guest's TSC was zero since the line began: a VMM that resets a machine sets it back.  Guests that take what is before their
+ * TSC's zero for what is in its future would see a clock that stands, or leaps.
+ */
+static bool line_too_old(const struct keel_clock *vc, const struct host_time *now, u64 offset)
+{
+	u64 tsc = scale(vc->ratio, now->tsc);
+
+	return tsc + offset < tsc - scale(vc->ratio, vc->master_tsc);
 }
 
 /* Where the line is at a TSC of the host's, as guests compute it. */
@@ -574,16 +584,17 @@ static void refresh(struct keel_vm *vm)
 	u32 epoch = READ_ONCE(tsc_epoch);
 	struct keel_rate rate;
 	struct host_time now;
-	u64 ratio = 0;
+	u64 ratio, offset;
 	bool stable;
 
 	lockdep_assert_held(&vc->lock);
 	if (vc->valid && vc->epoch == epoch)
 		return;
 	now = host_now();
-	stable = now.exact && !check_tsc_unstable() && tscs_agree(vm, &ratio);
+	stable = tscs_agree(vm, &ratio, &offset) && now.exact && !check_tsc_unstable();
 	rate = rate_of(ratio);
-	if (!stable || vc->epoch != epoch || vc->rate.mult != rate.mult || vc->rate.shift != rate.shift || vc->ratio != ratio)
+	if (!stable || vc->epoch != epoch || vc->rate.mult != rate.mult || vc->rate.shift != rate.shift || vc->ratio != ratio ||
+	    line_too_old(vc, &now, offset))
 		end_line(vc, &now);
 	vc->epoch = epoch;
 	if (stable && !vc->stable)
@@ -655,7 +666,8 @@ void keel_clock_update(struct keel_vcpu *vcpu)
 
 	c->rate = rate_of(c->ratio);
 	irq_lapic_timer_sync(vcpu);	/* a vCPU that moved may be on another TSC */
-	if (!(c->time_msr & CLOCK_ENABLED))
+	/* In SMM its address is another page's, the firmware's perhaps: keel_smm_change() asks again (and so in pv/). */
+	if (!(c->time_msr & CLOCK_ENABLED) || vcpu->smm)
 		return;
 	/* A page that is not there is the guest's fault and nobody else's. */
 	if (keel_vcpu_read(vcpu, gpa, &page, sizeof(page)))

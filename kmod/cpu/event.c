@@ -388,8 +388,7 @@ VCPU_IOCTL(keel_get_events)
 
 static void events_set_smi(struct keel_vcpu *vcpu, const struct kvm_vcpu_events *e)
 {
-	if (vcpu->smm != !!e->smi.smm)
-		keel_smm_set(vcpu, e->smi.smm);
+	keel_smm_change(vcpu, e->smi.smm);
 	vcpu->smm_in_nmi = e->smi.smm && e->smi.smm_inside_nmi;
 	WRITE_ONCE(vcpu->smi_pending, e->smi.pending);
 	if (e->smi.pending)

@@ -357,7 +357,10 @@ static void adjust_leaf(struct kvm_cpuid_entry2 *e)
 		e->edx &= INVARIANT_TSC;
 		break;
 	case 0x80000008:
+		/* How far the tables reach that guests run on: a CPU may have more bits than four levels translate. */
 		e->eax &= 0xffff;
+		if (keel_hw.two_dim)
+			e->eax |= min_t(u32, e->eax & 0xff, 9 * keel_hw.root_levels + 12) << 16;
 		break;
 	case 0x8000001a:
 		e->eax &= 7;

@@ -173,11 +173,26 @@ void keel_smm_set(struct keel_vcpu *vcpu, bool on)
 	vcpu->smm_in_nmi = false;
 	mmu_space_changed(vcpu);
 	keel_request(KEEL_REQ_INTERCEPTS, vcpu);
+	if (on)
+		return;
 	/* What was held back while it was on. */
-	if (!on && vcpu->mp_events)
+	if (vcpu->mp_events)
 		keel_request(KEEL_REQ_MP_EVENT, vcpu);
-	if (!on && vcpu->smi_pending)
+	if (vcpu->smi_pending)
 		keel_request(KEEL_REQ_SMI, vcpu);
+	if (vcpu->pv.steal)
+		keel_request(KEEL_REQ_STEAL, vcpu);
+	if (vcpu->pv.apf)
+		keel_request(KEEL_REQ_APF, vcpu);
+	if (vcpu->hv)
+		keel_request(KEEL_REQ_HV, vcpu);
+}
+
+void keel_smm_change(struct keel_vcpu *vcpu, bool on)
+{
+	if (vcpu->smm && !on)
+		keel_request(KEEL_REQ_CLOCK, vcpu);
+	keel_smm_set(vcpu, on);
 }
 
 static void save_state(struct keel_vcpu *vcpu, bool halted)
@@ -210,6 +225,8 @@ static void smm_enter(struct keel_vcpu *vcpu)
 	bool halted = vcpu->mp_state == KVM_MP_STATE_HALTED, in_nmi = keel_call(get_nmi_mask, vcpu);
 	unsigned int i;
 
+	if (unlikely(vcpu->pv.eoi))
+		irq_pv_eoi_settle(vcpu);	/* the offer is in memory that is seen from here */
 	keel_smm_set(vcpu, true);
 	save_state(vcpu, halted);
 	vcpu->smm_in_nmi = in_nmi;
@@ -292,7 +309,7 @@ void keel_smm_rsm(struct keel_vcpu *vcpu)
 		goto shutdown;
 	r.rflags &= FLAGS;
 	/* PDPTRs are read, and tables walked, where the guest will be. */
-	keel_smm_set(vcpu, false);
+	keel_smm_change(vcpu, false);
 	if (keel_put_sregs(vcpu, &s) ||
 	    (vcpu->fpu.cet.used && keel_cet_set_msr(vcpu, KEEL_MSR_SSP, get(area, l->ssp, l->addr), true))) {
 		keel_smm_set(vcpu, true);

@@ -435,7 +435,8 @@ static long pit_create(struct keel_vm *vm, u32 flags)
 	unsigned int c;
 	long ret;
 
-	if (vm->irq.mode != IRQCHIP_KERNEL)
+	/* kvmtool made it before the controllers that it interrupts, until 2024: KVM let it, until 6.12. */
+	if (vm->irq.mode != IRQCHIP_KERNEL && (vm->irq.mode != IRQCHIP_NONE || vm->nr_vcpus))
 		return -ENOENT;
 	if (vm->irq.pit)
 		return -EEXIST;

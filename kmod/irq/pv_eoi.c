@@ -25,7 +25,7 @@ void irq_pv_eoi_offer(struct keel_lapic *apic)
 {
 	u8 set = KVM_PV_EOI_MASK;
 
-	if (!keel_vcpu_write(apic->vcpu, gpa(apic), &set, sizeof(set)))
+	if (!apic->vcpu->smm && !keel_vcpu_write(apic->vcpu, gpa(apic), &set, sizeof(set)))
 		apic->eoi_offer = EOI_OFFERED;
 }
 

@@ -127,7 +127,7 @@ static u64 apf_gpa(const struct keel_vcpu *vcpu)
 /* Could the guest take a #PF that is not its own, between two instructions, and run something else? */
 static bool may_tell(struct keel_vcpu *vcpu)
 {
-	if (vcpu->ev.exception.type || vcpu->ev.injected.type || keel_call(event_blocked, vcpu, KEEL_EV_INTR))
+	if (vcpu->smm || vcpu->ev.exception.type || vcpu->ev.injected.type || keel_call(event_blocked, vcpu, KEEL_EV_INTR))
 		return false;
 	return vcpu->pv.apf_en & KVM_ASYNC_PF_SEND_ALWAYS || keel_cpl(vcpu);
 }
@@ -232,7 +232,7 @@ void keel_apf_ready(struct keel_vcpu *vcpu)
 	struct keel_apf *apf = vcpu->pv.apf;
 	u32 token;
 
-	if (!apf || keel_vcpu_read(vcpu, gpa, &token, sizeof(token)) || token)
+	if (!apf || vcpu->smm || keel_vcpu_read(vcpu, gpa, &token, sizeof(token)) || token)
 		return;
 	if (!irq_takes_fixed(vcpu) || !next_token(apf, &token) || keel_vcpu_write(vcpu, gpa, &token, sizeof(token)))
 		return;

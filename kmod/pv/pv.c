@@ -45,7 +45,7 @@ void keel_pv_preempted(struct keel_vcpu *vcpu)
 {
 	u8 old = 0, new = KVM_VCPU_PREEMPTED;
 
-	if (!(vcpu->pv.steal & KVM_MSR_ENABLED))
+	if (!(vcpu->pv.steal & KVM_MSR_ENABLED) || vcpu->smm)
 		return;
 	keel_request(KEEL_REQ_STEAL, vcpu);
 	/* A page that is not at hand: the others interrupt us as ever. */
@@ -73,8 +73,13 @@ void keel_pv_steal_update(struct keel_vcpu *vcpu)
 	int r, tries = 8;
 	u8 none = 0;
 
-	if (!(vcpu->pv.steal & KVM_MSR_ENABLED) || keel_vcpu_read(vcpu, gpa, &st, sizeof(st)))
+	if (!(vcpu->pv.steal & KVM_MSR_ENABLED) || vcpu->smm)
 		return;
+	if (keel_vcpu_read(vcpu, gpa, &st, sizeof(st))) {
+		/* Others may have relied on it. */
+		keel_request(KEEL_REQ_TLB_FLUSH, vcpu);
+		return;
+	}
 	if (st.preempted) {
 		do {
 			r = keel_vcpu_cmpxchg(vcpu, preempted_gpa(vcpu), &st.preempted, &none, sizeof(none));
@@ -165,14 +170,16 @@ static bool has_migration_control(struct keel_vcpu *vcpu)
 }
 
 #define APF_NEEDS	(KVM_ASYNC_PF_ENABLED | KVM_ASYNC_PF_DELIVERY_AS_INT)
-#define APF_RESERVED	(GENMASK_ULL(5, 4) | KVM_ASYNC_PF_DELIVERY_AS_PF_VMEXIT)	/* no nesting */
+#define APF_RESERVED	GENMASK_ULL(5, 4)
 #define APF_BITS	GENMASK_ULL(5, 0)
 
 static int set_apf(struct keel_vcpu *vcpu, u64 val)
 {
 	u64 probe;
 
-	if (val & APF_RESERVED)
+	/* Not offered, as there is no nesting; but a guest that has begun elsewhere may have it on. */
+	if (val & APF_RESERVED ||
+	    (val & KVM_ASYNC_PF_DELIVERY_AS_PF_VMEXIT && !keel_pv_has(vcpu, KVM_FEATURE_ASYNC_PF_VMEXIT)))
 		return 1;
 	if (!vcpu->apic)
 		return val != 0;

@@ -30,6 +30,7 @@
 #define DELIVERY_DATA	"KVM_INTERNAL_ERROR_DELIVERY_EV, at once, and with data that are of neither vendor"
 #define LONG		"addresses are as long as the CPU has them, whatever CR4.LA57 says"
 #define NOT_THERE	"of an event that is not there"
+#define GUEST_PHYS	"how far guests' tables reach is told, as in KVM of 6.10 and later"
 
 const struct meant meant[] = {
 	/* capabilities */
@@ -87,7 +88,7 @@ const struct meant meant[] = {
 	{ "calls-vm*/KVM_SET_BOOT_CPU_ID/*", BOTH, 0, 0x60b, "an id that no vCPU may have is refused" },
 	{ "calls-vm*/KVM_SET_NR_MMU_PAGES/*", BOTH, 0, 0, "a number of more than 32 bits is refused" },
 	{ "calls-vm*/KVM_SET_PMU_EVENT_FILTER/* one at 0xc", BOTH, 0, 0x603, NEWER },
-	{ "calls-vm/KVM_CREATE_PIT*", BOTH, 0, 0x60c, "a PIT wants the controllers that it interrupts" },
+	{ "calls-vm/KVM_CREATE_PIT*", BOTH, 0x60c, 0, "a PIT may be there before the controllers that it interrupts, as until 6.12" },
 	{ "irqs/devices/* KVM_CREATE_PIT2*", BOTH, 0, 0x60c, "a PIT wants the controllers that it interrupts" },
 	{ "calls-vcpu*/KVM_GET_ONE_REG/*", BOTH, 0, 0x612, NEWER },
 	{ "calls-vcpu*/KVM_SET_ONE_REG/*", BOTH, 0, 0x612, NEWER },
@@ -210,7 +211,6 @@ const struct meant meant[] = {
 	{ "bits-msrs/msr/1073741826 *", BOTH, 0, 0, "a vCPU's index has 32 bits" },
 	{ "bits-msrs/msr/107374206[5-9] *", BOTH, 0, 0, "no synthetic debugger" },
 	{ "bits-msrs/msr/1073742079 *", BOTH, 0, 0, "no synthetic debugger" },
-	{ "bits-msrs/msr/1263947010 *", BOTH, 0, 0, NESTED },
 	{ "bits-msrs/msr/322122560[23] *", AMD, 0, 0x60d, LONG },
 	{ "bits-msrs/msr/3221225730 *", AMD, 0, 0x60d, LONG },
 	{ "bits-msrs/msr/3221225604 *", BOTH, 0, 0, "the mask of SYSCALL has 32 bits" },
@@ -220,7 +220,8 @@ const struct meant meant[] = {
 	{ "bits-msrs/msr/3221291287 *", AMD, 0, 0, NESTED },
 	{ "bits-msrs/msr/3221291295 *", AMD, 0, 0, NESTED },
 
-	{ "cpuid/*supported/0 eax 0x800000080000", BOTH, 0x60a, 0, "GuestPhysAddrSize is the VMM's to say", 0xff0000 },
+	{ "cpuid/*supported/0 eax 0x800000080000", BOTH, 0, 0x60a, GUEST_PHYS, 0xff0000 },
+	{ "insns*/mov $0x80000008,%eax; cpuid/* r.rax 0", BOTH, 0, 0x60a, GUEST_PHYS, 0xff0000 },
 	{ "msrs/*/0 * 0x30[9ab]", AMD, 0x608, 0, "counters that are not there read as zero, as in KVM of 6.1" },
 	{ "msrs/*/0 * 0x38[def]", AMD, 0x608, 0, "counters that are not there read as zero, as in KVM of 6.1" },
 	{ "msrs/*/0 * 0x390", AMD, 0x608, 0, "counters that are not there read as zero, as in KVM of 6.1" },

@@ -292,6 +292,8 @@ void hv_stimers_process(struct keel_hv_vcpu *hv)
 {
 	unsigned int i;
 
+	if (hv->vcpu->smm)	/* messages are for memory that is not seen from there */
+		return;
 	for (i = 0; i < HV_SYNIC_STIMER_COUNT; i++)
 		if (__test_and_clear_bit(i, &hv->stands) | test_and_clear_bit(i, &hv->pending))
 			stimer_process(&hv->stimer[i]);
