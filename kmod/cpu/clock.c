@@ -529,8 +529,8 @@ static bool tscs_agree(struct keel_vm *vm, u64 *ratio, u64 *offset)
 }
 
 /*
- * The guest's TSC was zero since the line began: a VMM that resets a machine sets it back.  Guests that take what is before their
- * TSC's zero for what is in its future would see a clock that stands, or leaps.
+ * The guest's TSC was zero since the line began: a VMM that resets a machine sets it back.  Guests that take what is before
+ * their TSC's zero for what is in its future would see a clock that stands, or leaps.
  */
 static bool line_too_old(const struct keel_clock *vc, const struct host_time *now, u64 offset)
 {
