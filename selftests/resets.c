@@ -12,6 +12,7 @@
 #include "snap.h"
 
 #include <linux/userfaultfd.h>
+#include <sys/eventfd.h>
 #include <sys/syscall.h>
 
 #define ROOM	96		/* pages at HEAP_GPA that are written */
@@ -481,12 +482,9 @@ TEST_F(ask, not_allowed)
 	EXPECT_EQ(0, allow(self->vm, 0, 0));
 }
 
-/* The other waits in the loop for memory that nobody gives: who asks is not stuck with it */
-#define MISSING_GPA	(MEM_SIZE * 2)
+/* ---- beside one that waits for memory that nobody gives ---- */
 
-static void nothing(int sig)
-{
-}
+#define MISSING_GPA	(MEM_SIZE * 2)
 
 static void missing_guest(u64 me)
 {
@@ -494,69 +492,132 @@ static void missing_guest(u64 me)
 	guest_sync(*(volatile u32 *)MISSING_GPA);
 }
 
-static void *syncs_once(void *arg)
+static void missing_written_guest(u64 me)
 {
-	vcpu_sync(arg);
+	guest_sync(0);
+	*(volatile u32 *)MISSING_GPA = 5;
+	guest_sync(*(volatile u32 *)MISSING_GPA - 5);
+}
+
+/* The emulator writes, when it has what it read */
+static void missing_copied_guest(u64 me)
+{
+	u64 from = HOLE_GPA, to = MISSING_GPA;
+
+	guest_sync(0);
+	asm volatile("movsb" : "+S"(from), "+D"(to) :: "memory");
+	guest_sync(0);
+}
+
+FIXTURE(missing) {
+	struct vm *vm;
+	struct vcpu *v[2];
+	struct uffdio_zeropage zero;
+	pthread_t asks, waits;
+	int fd;
+};
+
+FIXTURE_VARIANT(missing) {
+	void (*guest)(u64 me);
+	bool in_loop;		/* where it is waited for others wait, too */
+};
+
+FIXTURE_VARIANT_ADD(missing, read) { missing_guest };
+FIXTURE_VARIANT_ADD(missing, written) { missing_written_guest };
+FIXTURE_VARIANT_ADD(missing, copied) { missing_copied_guest, true };
+
+static void *goes_on(void *arg)
+{
+	struct vcpu *v = arg;
+
+	vcpu_run(v);
 	return NULL;
 }
 
-static void *asks_until_signal(void *arg)
+static void *runs_once(void *arg)
 {
 	struct vcpu *v = arg;
 
 	return (void *)(long)(ioctl(v->fd, KVM_RUN, 0) ? errno : 0);
 }
 
-TEST(ask_beside_missing_memory)
+static void nothing(int sig)
 {
-	struct sigaction act = { .sa_handler = nothing };
-	struct vm *vm = vm_new(VM_IRQCHIP);
+}
+
+FIXTURE_SETUP(missing)
+{
 	struct uffdio_api api = { .api = UFFD_API };
 	struct uffdio_register reg = { .mode = UFFDIO_REGISTER_MODE_MISSING, .range.len = PAGE };
-	struct uffdio_zeropage zero = { .range.len = PAGE };
-	struct vcpu *v[2];
+	struct sigaction act = { .sa_handler = nothing };
 	struct uffd_msg msg;
-	pthread_t asks, waits;
-	void *err;
-	int fd, i;
+	int i;
 
-	fd = syscall(__NR_userfaultfd, O_CLOEXEC);
-	if (fd < 0)
-		SKIP(return, "no userfaultfd");
-	must(ioctl(fd, UFFDIO_API, &api));
-	reg.range.start = zero.range.start = (u64)mem_alloc(PAGE);
-	must(ioctl(fd, UFFDIO_REGISTER, &reg));
-	vm_slot(vm, 1, MISSING_GPA, PAGE, (void *)reg.range.start, 0);
+	sigaction(SIGUSR1, &act, NULL);
+	self->vm = vm_new(VM_IRQCHIP);
+	self->fd = syscall(__NR_userfaultfd, O_CLOEXEC);
+	if (self->fd < 0)
+		SKIP_FIXTURE("no userfaultfd");
+	must(ioctl(self->fd, UFFDIO_API, &api));
+	reg.range.start = (u64)mem_alloc(PAGE);
+	self->zero = (struct uffdio_zeropage){ .range = reg.range };
+	must(ioctl(self->fd, UFFDIO_REGISTER, &reg));
+	vm_slot(self->vm, 1, MISSING_GPA, PAGE, (void *)reg.range.start, 0);
 	for (i = 0; i < 2; i++) {
-		v[i] = vcpu_new(vm, i);
-		vcpu_long(v[i], i ? missing_guest : asking_guest, i);
+		self->v[i] = vcpu_new(self->vm, i);
+		vcpu_long(self->v[i], i ? variant->guest : asking_guest, i);
 	}
 	for (i = 0; i < 8; i++)
-		*(u64 *)gpa_hva(vm, HEAP_GPA + i * PAGE) = 1;
+		*(u64 *)gpa_hva(self->vm, HEAP_GPA + i * PAGE) = 1;
 	for (i = 0; i < 2; i++) {
-		vcpu_sync(v[i]);
-		vcpu_settle(v[i]);
+		vcpu_sync(self->v[i]);
+		vcpu_settle(self->v[i]);
 	}
-	ASSERT_EQ(0, allow(vm, snapshot(vm), 0));
-	sigaction(SIGUSR1, &act, NULL);
-	pthread_create(&waits, NULL, syncs_once, v[1]);
-	EXPECT_EQ((int)sizeof(msg), read(fd, &msg, sizeof(msg)));	/* it waits */
-	input_is(v[0], 2);
-	pthread_create(&asks, NULL, asks_until_signal, v[0]);
-	sleep_ms(500);		/* for a guest to get there, while files of its VM are locked */
-	do
-		pthread_kill(asks, SIGUSR1);
-	while (sleep_ms(10), pthread_tryjoin_np(asks, &err));
-	EXPECT_EQ(EINTR, (long)err);
-	must(ioctl(fd, UFFDIO_ZEROPAGE, &zero));
-	pthread_join(waits, NULL);
-	vcpu_settle(v[1]);
-	/* and it is done once it can be */
-	EXPECT_EQ(KVM_EXIT_IO, vcpu_run(v[0]));
-	out_is(v[0], PORT_INPUT);
-	EXPECT_EQ(1, fd_stat(vm->fd, "resets"));
-	close(fd);
-	vm_free(vm);
+	ASSERT_EQ(0, allow(self->vm, snapshot(self->vm), 0));
+	input_is(self->v[0], 2);
+	if (variant->in_loop)
+		vcpu_expect_mmio(self->v[1], false, HOLE_GPA, 1);
+	pthread_create(&self->waits, NULL, goes_on, self->v[1]);
+	ASSERT_EQ((int)sizeof(msg), read(self->fd, &msg, sizeof(msg)));
+	sleep_ms(100);
+}
+
+FIXTURE_TEARDOWN(missing)
+{
+	vm_free(self->vm);
+	if (self->fd >= 0)
+		close(self->fd);
+}
+
+/* A reset that another asks for goes on without it, or ends with a signal */
+TEST_F(missing, reset)
+{
+	struct kvm_ioeventfd event = { .addr = 0x880, .len = 1, .fd = must(eventfd(0, 0)), .flags = KVM_IOEVENTFD_FLAG_PIO };
+	void *err;
+
+	if (!variant->in_loop) {
+		/* nor does what changes the VM wait for it */
+		EXPECT_EQ(0, xioctl(self->vm->fd, KVM_IOEVENTFD, &event));
+		EXPECT_EQ(0, (long)runs_once(self->v[0]));
+	} else {
+		pthread_create(&self->asks, NULL, runs_once, self->v[0]);
+		sleep_ms(500);		/* for a guest to get there, while files of its VM are locked */
+		do
+			pthread_kill(self->asks, SIGUSR1);
+		while (sleep_ms(10), pthread_tryjoin_np(self->asks, &err));
+		EXPECT_EQ(EINTR, (long)err);
+	}
+	must(ioctl(self->fd, UFFDIO_ZEROPAGE, &self->zero));
+	pthread_join(self->waits, NULL);
+	out_is(self->v[1], PORT_SYNC);
+	EXPECT_EQ(0, *(u32 *)((u8 *)self->v[1]->run + self->v[1]->run->io.data_offset));
+	if (variant->in_loop) {
+		vcpu_settle(self->v[1]);
+		EXPECT_EQ(KVM_EXIT_IO, vcpu_run(self->v[0]));
+	}
+	out_is(self->v[0], PORT_INPUT);
+	EXPECT_EQ(1, fd_stat(self->vm->fd, "resets"));
+	close(event.fd);
 }
 
 /* A VM set up otherwise since: KVM_RUN says so, and the guest has yet to ask */

@@ -1004,7 +1004,7 @@ static noinline int delivery_failed(struct keel_vcpu *vcpu, u64 gpa, u64 info)
 static int page_fault_done(struct keel_vcpu *vcpu, int r, u64 gpa, u32 access, u64 info)
 {
 	keel_l1d_note();
-	if (r == MMU_FIXED || r == MMU_TOLD)
+	if (r == MMU_FIXED || r == MMU_AGAIN)
 		return KEEL_RESUME;
 	if (r < 0)
 		return r;

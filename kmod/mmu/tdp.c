@@ -500,7 +500,7 @@ static int mmu_fault_error(struct keel_vcpu *vcpu, const struct mem_page *map, i
 		send_sig_mceerr(BUS_MCEERR_AR, (void __user *)map->hva, PAGE_SHIFT, current);
 		return MMU_FIXED;
 	case -EAGAIN:
-		return MMU_TOLD;
+		return MMU_AGAIN;
 	case -EINTR:
 		if (!(map->access & MMU_ACC_AHEAD))
 			vcpu->run->exit_reason = KVM_EXIT_INTR;
@@ -514,16 +514,35 @@ static int mmu_fault_error(struct keel_vcpu *vcpu, const struct mem_page *map, i
 	}
 }
 
-static int mmu_find_slow(struct keel_vcpu *vcpu, struct mem_page *map)
+/*
+ * The user's page is there, unless that takes a while: it may be as long as somebody likes who serves the user's faults, and nobody
+ * waits for this vCPU meanwhile.  A guest that has asked for it goes on with something else, or the thread waits, out of
+ * the loop and with its state out of its hands.  -EAGAIN: either happened, and what was known of this fault is old.
+ */
+static int mmu_bring_in(struct keel_vcpu *vcpu, const struct mem_page *map)
 {
 	bool write = map->access & MMU_ACC_WRITE;
 	struct mm_struct *mm = vcpu->vm->mm;
+	int err = mem_touch(mm, map->hva, write, false);
+
+	if (err != -EAGAIN)
+		return err;
+	if (vcpu->pv.apf && !vcpu->smm && keel_apf_start(vcpu, map->gfn, map->hva, write))
+		return err;
+	keel_vcpu_rest(vcpu);
+	err = mem_touch(mm, map->hva, write, true);
+	keel_vcpu_rested(vcpu);
+	return err == -EINTR ? err : -EAGAIN;
+}
+
+static int mmu_find_slow(struct keel_vcpu *vcpu, struct mem_page *map)
+{
+	struct mm_struct *mm = vcpu->vm->mm;
 	int err;
 
-	/* Where the thread would have to wait, a guest that has asked for it goes on with something else. */
-	if (vcpu->pv.apf && !vcpu->smm && !(map->access & MMU_ACC_AHEAD)) {
-		err = mem_touch(mm, map->hva, write, false);
-		if (err == -EAGAIN && keel_apf_start(vcpu, map->gfn, map->hva, write))
+	if (!(map->access & MMU_ACC_AHEAD)) {
+		err = mmu_bring_in(vcpu, map);
+		if (err == -EAGAIN || err == -EINTR)
 			return err;
 		if (!err && !mem_find_fast(mm, map))
 			return 0;
@@ -540,16 +559,18 @@ static noinline int mmu_fault_in(struct keel_vcpu *vcpu, struct keel_slot *slot,
 	bool stale, near;
 	int err;
 
+	map.hva = keel_slot_hva(map.slot, map.gfn);
 	/* Where this can be waited for; under the lock it could not. */
 	if (unlikely(map.slot->kept) && access & MMU_ACC_WRITE && !vcpu->atomic) {
-		err = keel_keep_fault(vcpu->vm, map.slot, map.gfn);
+		err = access & MMU_ACC_AHEAD || mem_host_level(vcpu->vm->mm, map.hva) ? 0 : mmu_bring_in(vcpu, &map);
+		if (err != -EAGAIN && err != -EINTR)
+			err = keel_keep_fault(vcpu->vm, map.slot, map.gfn);
 		/* What else is wrong with the page shows below. */
-		if (err == -ENOMEM || err == -EINTR)
+		if (err == -ENOMEM || err == -EINTR || err == -EAGAIN)
 			return mmu_fault_error(vcpu, &map, err);
 	}
 	if (access & MMU_ACC_PRESENT && mmu_fix_present(vcpu, &map))
 		return MMU_FIXED;
-	map.hva = keel_slot_hva(map.slot, map.gfn);
 
 	if (!vcpu->atomic) {
 		err = mmu_cache_fill(vcpu);
