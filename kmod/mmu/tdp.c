@@ -515,8 +515,8 @@ static int mmu_fault_error(struct keel_vcpu *vcpu, const struct mem_page *map, i
 }
 
 /*
- * The user's page is there, unless that takes a while: it may be as long as somebody likes who serves the user's faults, and nobody
- * waits for this vCPU meanwhile.  A guest that has asked for it goes on with something else, or the thread waits, out of
+ * The user's page is there, unless that takes a while: it may be as long as somebody likes who serves the user's faults, and
+ * nobody waits for this vCPU meanwhile.  A guest that has asked for it goes on with something else, or the thread waits, out of
  * the loop and with its state out of its hands.  -EAGAIN: either happened, and what was known of this fault is old.
  */
 static int mmu_bring_in(struct keel_vcpu *vcpu, const struct mem_page *map)
