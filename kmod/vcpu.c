@@ -315,7 +315,7 @@ static noinline int vcpu_begin_slow(struct keel_vcpu *vcpu)
 		keel_vcpu_end(vcpu);
 		if (vcpu_should_rest(vcpu))
 			vcpu_rests(vcpu);
-		/* Whose state is in other hands has none to return with: it waits, for no longer than a reset takes. */
+		/* Whose state may be in other hands has none to return with: it waits for the end of all pauses, whatever its signals. */
 		if (vcpu->resting)
 			wait_event(vm->paused, !atomic_read(&vm->pause));
 		else if (wait_event_killable(vm->paused, !atomic_read(&vm->pause) || vcpu_should_rest(vcpu)))

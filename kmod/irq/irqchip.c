@@ -71,12 +71,14 @@ static void devices_stop(struct keel_vm *vm)
 			dev->ops->stop(dev);
 }
 
-static void devices_free(struct keel_vm *vm)
+/* All of them, stopped; or those that KVM_CREATE_IRQCHIP makes. */
+static void devices_free(struct keel_vm *vm, bool all)
 {
 	struct irq_device *dev, *next;
 
-	devices_stop(vm);
 	list_for_each_entry_safe(dev, next, &vm->irq.devices, link) {
+		if (!all && !dev->ops->chips)
+			continue;
 		dev->ops->leave(dev);
 		mutex_lock(&vm->slots_lock);
 		irq_device_remove(dev);
@@ -133,7 +135,8 @@ bool irq_sources_set(u8 *sources, const u8 *state, unsigned int n)
 /* vCPUs and their LAPICs are gone. */
 void irq_vm_destroy(struct keel_vm *vm)
 {
-	devices_free(vm);
+	devices_stop(vm);
+	devices_free(vm, true);
 	irq_routes_free(vm);
 	irq_acks_free(vm);
 	kfree(vm->irq.irqfds);
@@ -160,7 +163,7 @@ VM_IOCTL(irq_create_irqchip)
 		ret = irq_ioapic_create(vm);
 	mutex_unlock(&vm->slots_lock);
 	if (ret) {
-		devices_free(vm);
+		devices_free(vm, false);
 	} else {
 		irq_first_routes(vm, true);
 		smp_store_release(&vm->irq.mode, IRQCHIP_KERNEL);
@@ -174,7 +177,7 @@ long irq_enable_split(struct keel_vm *vm, u64 pins)
 	lockdep_assert_held(&vm->lock);
 	if (pins > IRQ_MAX_GSI)
 		return -EINVAL;
-	if (vm->irq.mode != IRQCHIP_NONE || vm->nr_vcpus)
+	if (vm->irq.mode != IRQCHIP_NONE || vm->nr_vcpus || vm->irq.pit)
 		return -EEXIST;
 	mutex_lock(&vm->irq.lock);
 	irq_first_routes(vm, false);

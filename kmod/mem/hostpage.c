@@ -194,6 +194,18 @@ int mem_touch(struct mm_struct *mm, unsigned long hva, bool write, bool wait)
 	}
 }
 
+bool mem_is_read(struct mm_struct *mm, unsigned long hva)
+{
+	struct vm_area_struct *vma;
+	bool is;
+
+	mmap_read_lock(mm);
+	vma = vma_lookup(mm, hva);
+	is = vma && vma->vm_file && vma->vm_file->f_mapping->a_ops->read_folio;
+	mmap_read_unlock(mm);
+	return is;
+}
+
 int mem_find_slow(struct mm_struct *mm, struct mem_page *page)
 {
 	bool write = page->access & MMU_ACC_WRITE;

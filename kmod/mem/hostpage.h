@@ -49,5 +49,7 @@ void mem_mark_written(const struct mem_page *page);
  * @wait -EAGAIN if there would be one.
  */
 int mem_touch(struct mm_struct *mm, unsigned long hva, bool write, bool wait);
+/* Is it a file's, read from somewhere?  Such a page may be waited for without @wait, too, with mmap_lock held. */
+bool mem_is_read(struct mm_struct *mm, unsigned long hva);
 
 #endif

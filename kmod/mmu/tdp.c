@@ -515,19 +515,22 @@ static int mmu_fault_error(struct keel_vcpu *vcpu, const struct mem_page *map, i
 }
 
 /*
- * The user's page is there, unless that takes a while: it may be as long as somebody likes who serves the user's faults, and
- * nobody waits for this vCPU meanwhile.  A guest that has asked for it goes on with something else, or the thread waits, out of
+ * The user's page is there, or is found out about as it is waited for, in the loop: a file's is.  Or it takes a while, as long
+ * as somebody likes who serves the user's faults, and nobody waits for this vCPU meanwhile.  A guest that has asked for it goes on with something else, or the thread waits, out of
  * the loop and with its state out of its hands.  -EAGAIN: either happened, and what was known of this fault is old.
  */
 static int mmu_bring_in(struct keel_vcpu *vcpu, const struct mem_page *map)
 {
-	bool write = map->access & MMU_ACC_WRITE;
+	bool write = map->access & MMU_ACC_WRITE, apf = vcpu->pv.apf && !vcpu->smm;
 	struct mm_struct *mm = vcpu->vm->mm;
-	int err = mem_touch(mm, map->hva, write, false);
+	int err;
 
+	if (!apf && mem_is_read(mm, map->hva))
+		return 0;
+	err = mem_touch(mm, map->hva, write, false);
 	if (err != -EAGAIN)
-		return err;
-	if (vcpu->pv.apf && !vcpu->smm && keel_apf_start(vcpu, map->gfn, map->hva, write))
+		return 0;
+	if (apf && keel_apf_start(vcpu, map->gfn, map->hva, write))
 		return err;
 	keel_vcpu_rest(vcpu);
 	err = mem_touch(mm, map->hva, write, true);
@@ -542,9 +545,9 @@ static int mmu_find_slow(struct keel_vcpu *vcpu, struct mem_page *map)
 
 	if (!(map->access & MMU_ACC_AHEAD)) {
 		err = mmu_bring_in(vcpu, map);
-		if (err == -EAGAIN || err == -EINTR)
+		if (err)
 			return err;
-		if (!err && !mem_find_fast(mm, map))
+		if (!mem_find_fast(mm, map))
 			return 0;
 	}
 	return mem_find_slow(mm, map);
@@ -563,7 +566,7 @@ static noinline int mmu_fault_in(struct keel_vcpu *vcpu, struct keel_slot *slot,
 	/* Where this can be waited for; under the lock it could not. */
 	if (unlikely(map.slot->kept) && access & MMU_ACC_WRITE && !vcpu->atomic) {
 		err = access & MMU_ACC_AHEAD || mem_host_level(vcpu->vm->mm, map.hva) ? 0 : mmu_bring_in(vcpu, &map);
-		if (err != -EAGAIN && err != -EINTR)
+		if (!err)
 			err = keel_keep_fault(vcpu->vm, map.slot, map.gfn);
 		/* What else is wrong with the page shows below. */
 		if (err == -ENOMEM || err == -EINTR || err == -EAGAIN)

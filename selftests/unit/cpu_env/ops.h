@@ -41,6 +41,8 @@ static inline u32 cpuid_eax(u32 function)
 int rdmsrq_safe(u32 msr, u64 *val);
 
 struct keel_hw_caps {
+	bool two_dim;
+	unsigned int root_levels;
 	u32 features_off[KEEL_NR_WORDS];
 };
 extern struct keel_hw_caps keel_hw;

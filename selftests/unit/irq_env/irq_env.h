@@ -141,6 +141,7 @@ struct keel_vm {
 		int extint_takers;
 		unsigned int extint_last;
 	} irq;
+	unsigned int nr_vcpus;
 	struct mutex slots_lock;
 };
 
