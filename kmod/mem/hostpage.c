@@ -164,7 +164,7 @@ bool mem_use_near(struct mem_page *page, const struct mem_entry *e)
 	return true;
 }
 
-int mem_touch(struct mm_struct *mm, unsigned long hva, bool write, bool wait)
+int mem_touch(struct mm_struct *mm, unsigned long hva, bool write, enum mem_wait wait)
 {
 	unsigned int flags = FAULT_FLAG_ALLOW_RETRY | FAULT_FLAG_KILLABLE | FAULT_FLAG_INTERRUPTIBLE;
 	struct vm_area_struct *vma;
@@ -172,19 +172,21 @@ int mem_touch(struct mm_struct *mm, unsigned long hva, bool write, bool wait)
 
 	if (write)
 		flags |= FAULT_FLAG_WRITE;
-	if (!wait)
+	if (wait != MEM_WAIT)
 		flags |= FAULT_FLAG_RETRY_NOWAIT;
 	for (;;) {
 		mmap_read_lock(mm);
 		vma = vma_lookup(mm, hva);
 		if (!vma || !(vma->vm_flags & (write ? VM_WRITE : VM_READ)))
 			fault = VM_FAULT_SIGSEGV;
+		else if (wait == MEM_NO_FILE && vma->vm_file && vma->vm_file->f_mapping->a_ops->read_folio)
+			fault = VM_FAULT_SIGBUS;
 		else
 			fault = handle_mm_fault(vma, hva, flags, NULL);
 		/* The lock is let go for this, and for a wait. */
 		if (fault & VM_FAULT_COMPLETED)
 			return 0;
-		if (!(fault & VM_FAULT_RETRY) || !wait) {
+		if (!(fault & VM_FAULT_RETRY) || wait != MEM_WAIT) {
 			mmap_read_unlock(mm);
 			return fault & VM_FAULT_RETRY ? -EAGAIN : fault & VM_FAULT_ERROR ? -EFAULT : 0;
 		}
@@ -194,18 +196,6 @@ int mem_touch(struct mm_struct *mm, unsigned long hva, bool write, bool wait)
 	}
 }
 
-bool mem_is_read(struct mm_struct *mm, unsigned long hva)
-{
-	struct vm_area_struct *vma;
-	bool is;
-
-	mmap_read_lock(mm);
-	vma = vma_lookup(mm, hva);
-	is = vma && vma->vm_file && vma->vm_file->f_mapping->a_ops->read_folio;
-	mmap_read_unlock(mm);
-	return is;
-}
-
 int mem_find_slow(struct mm_struct *mm, struct mem_page *page)
 {
 	bool write = page->access & MMU_ACC_WRITE;
@@ -213,7 +203,7 @@ int mem_find_slow(struct mm_struct *mm, struct mem_page *page)
 	long n;
 
 	/* A plain fault and a look at the user's tables is a third of get_user_pages(), which knows more. */
-	n = mem_touch(mm, page->hva, write, true);
+	n = mem_touch(mm, page->hva, write, MEM_WAIT);
 	if (n == -EINTR)
 		return n;
 	if (!n && !mem_find_fast(mm, page))

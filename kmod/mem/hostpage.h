@@ -44,12 +44,12 @@ unsigned int mem_host_level(struct mm_struct *mm, unsigned long hva);
 /* It has been mapped.  mmu.lock held. */
 void mem_mark_written(const struct mem_page *page);
 
+enum mem_wait { MEM_WAIT, MEM_NOW, MEM_NO_FILE };
 /*
- * Take the fault the user of @mm would at @hva.  0; -EFAULT; -EINTR, since a signal ends the wait for a page; without
- * @wait -EAGAIN if there would be one.
+ * Take the fault the user of @mm would at @hva.  0; -EFAULT; -EINTR, since a signal ends the wait for a page.  MEM_NOW: -EAGAIN
+ * if there would be one; but a page that is read from a file may be waited for nevertheless, and with mmap_lock held.
+ * MEM_NO_FILE: such are -EFAULT.
  */
-int mem_touch(struct mm_struct *mm, unsigned long hva, bool write, bool wait);
-/* Is it a file's, read from somewhere?  Such a page may be waited for without @wait, too, with mmap_lock held. */
-bool mem_is_read(struct mm_struct *mm, unsigned long hva);
+int mem_touch(struct mm_struct *mm, unsigned long hva, bool write, enum mem_wait wait);
 
 #endif

@@ -525,15 +525,13 @@ static int mmu_bring_in(struct keel_vcpu *vcpu, const struct mem_page *map)
 	struct mm_struct *mm = vcpu->vm->mm;
 	int err;
 
-	if (!apf && mem_is_read(mm, map->hva))
-		return 0;
-	err = mem_touch(mm, map->hva, write, false);
+	err = mem_touch(mm, map->hva, write, apf ? MEM_NOW : MEM_NO_FILE);
 	if (err != -EAGAIN)
 		return 0;
 	if (apf && keel_apf_start(vcpu, map->gfn, map->hva, write))
 		return err;
 	keel_vcpu_rest(vcpu);
-	err = mem_touch(mm, map->hva, write, true);
+	err = mem_touch(mm, map->hva, write, MEM_WAIT);
 	keel_vcpu_rested(vcpu);
 	return err == -EINTR ? err : -EAGAIN;
 }

@@ -97,7 +97,7 @@ static void apf_work(struct work_struct *work)
 
 	if (mmget_not_zero(mm)) {
 		/* Whatever comes of it, the guest tries again, and then it is the vCPU's to deal with. */
-		mem_touch(mm, page->hva, page->write, true);
+		mem_touch(mm, page->hva, page->write, MEM_WAIT);
 		mmput(mm);
 	}
 	mmdrop(mm);

@@ -165,7 +165,7 @@ static int page_read(struct keel_vm *vm, struct snap_page *page, bool present, e
 	}
 	if (read || patience == KEEP_NOW)
 		return read ? 0 : -EFAULT;
-	err = mem_touch(vm->mm, page->hva, false, true);
+	err = mem_touch(vm->mm, page->hva, false, MEM_WAIT);
 	if (err == -EINTR && patience == KEEP_WAIT)
 		err = 0;
 	/* What it is is known from here on. */
