@@ -34,6 +34,9 @@
 #else
 #include <asm/hyperv-tlfs.h>
 #endif
+#ifndef HV_FEATURE_EXT_GVA_RANGES_FLUSH	/* before 6.2 */
+#define HV_FEATURE_EXT_GVA_RANGES_FLUSH	BIT(14)
+#endif
 #include <asm/asm.h>
 #include <asm/cpu.h>
 #include <asm/desc.h>

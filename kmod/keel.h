@@ -398,8 +398,8 @@ void keel_vm_resume(struct keel_vm *vm);
  */
 struct keel_vcpu *keel_vm_stop(struct keel_vm *vm);
 /*
- * The same, and those whose threads are in KVM_RUN are made to rest; the caller's own does already.  0; -EINTR: a signal
- * came first, and nothing has happened.
+ * The same, and those whose threads are in KVM_RUN are made to rest; the caller's own does already.  slots_lock is held, too.
+ * 0; -EINTR: a signal came first, and nothing has happened.
  */
 int keel_vm_stop_all(struct keel_vm *vm);
 /* For a thread in KVM_RUN, between begin and end: its vCPU's state is out of its hands from here on / again its own. */
@@ -603,6 +603,7 @@ int keel_emulate_cr(struct keel_vcpu *vcpu);	/* MOV CR; tells a VMM whose the TP
 int keel_page_fault(struct keel_vcpu *vcpu, u64 gpa, u32 access, u64 info);
 /* Deliver vcpu->ev.injected as the CPU would, where the CPU cannot: real mode only. */
 int keel_emulate_event(struct keel_vcpu *vcpu);
+int keel_delivery_failed(struct keel_vcpu *vcpu, u64 gpa, u64 info);
 /* Finish a task switch to the TSS of @selector; vcpu->ev.injected came through the gate, if it was one. */
 int keel_task_switch(struct keel_vcpu *vcpu, u16 selector, enum emul_switch why, u64 next_rip);
 /* The guest's own page fault, intercepted: shadow paging only.  @error: the CPU's error code. */

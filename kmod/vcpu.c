@@ -246,21 +246,18 @@ void keel_vm_resume(struct keel_vm *vm)
 		wake_up_all(&vm->paused);
 }
 
-/* Who is not out by now need not come out. */
+/* Who is not out by now need not come out.  There is no other pause: that takes one of the locks that are held. */
 static void pause_give_up(struct keel_vm *vm)
 {
 	struct keel_vcpu *vcpu;
 	unsigned int i;
 
 	spin_lock(&vm->pause_lock);
-	if (atomic_read(&vm->pause) == 1) {	/* who comes later asks again, under the lock; who was here waits on */
-		keel_for_each_vcpu(vcpu, i, vm) {
-			WRITE_ONCE(vm->nr_awaited, vm->nr_awaited - vcpu->awaited);
-			vcpu->awaited = false;
-		}
-	}
-	keel_vm_resume(vm);
+	keel_for_each_vcpu(vcpu, i, vm)
+		vcpu->awaited = false;
+	WRITE_ONCE(vm->nr_awaited, 0);
 	spin_unlock(&vm->pause_lock);
+	keel_vm_resume(vm);
 }
 
 /* There is a pause, and this vCPU is out. */
@@ -315,7 +312,7 @@ static noinline int vcpu_begin_slow(struct keel_vcpu *vcpu)
 		keel_vcpu_end(vcpu);
 		if (vcpu_should_rest(vcpu))
 			vcpu_rests(vcpu);
-		/* Whose state may be in other hands has none to return with: it waits for the end of all pauses, whatever its signals. */
+		/* Whose state may be in other hands has none to return with: it waits for the end of pauses, whatever its signals. */
 		if (vcpu->resting)
 			wait_event(vm->paused, !atomic_read(&vm->pause));
 		else if (wait_event_killable(vm->paused, !atomic_read(&vm->pause) || vcpu_should_rest(vcpu)))
@@ -387,6 +384,7 @@ int keel_vm_stop_all(struct keel_vm *vm)
 	int err;
 
 	lockdep_assert_held(&vm->lock);
+	lockdep_assert_held(&vm->slots_lock);
 	pause_begin(vm);
 	/* One may wait for its memory for as long as a VMM likes. */
 	if (wait_event_interruptible(vm->pausers, pause_done(vm))) {

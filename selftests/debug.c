@@ -141,33 +141,28 @@ TEST_F(debug, trap_flag_over_exits)
 }
 
 /* Of a repeated instruction each iteration is a step, and all but the last leave RF for its breakpoint */
+#define STEP_REP(insn, to, in) ({								\
+	u64 start__, to__ = to, count__ = 5;							\
+	u32 i__;										\
+												\
+	nr_db = 0;										\
+	asm volatile("lea 1f(%%rip),%0\n"							\
+		     "pushfq; orq $0x100,(%%rsp); popfq\n"					\
+		     "1: rep " insn "; nop\n"							\
+		     "pushfq; andq $~0x100,(%%rsp); popfq; nop"					\
+		     : "=&r"(start__), "+D"(to__), "+c"(count__) : in : "memory", "cc");	\
+	guest_eq(nr_db, 9);									\
+	for (i__ = 0; i__ < 4; i__++)								\
+		guest_eq(db_rip[i__], start__);							\
+	guest_eq(db_rip[4], start__ + 2); })
+
 static void tf_rep_guest(u64 arg)
 {
-	u64 start, to = HOLE_GPA, count = 5;
 	u32 i;
 
 	guest_on(DB_VEC, db_handler);
-	asm volatile("lea 1f(%%rip),%0\n"
-		     "pushfq; orq $0x100,(%%rsp); popfq\n"
-		     "1: rep stosb; nop\n"
-		     "pushfq; andq $~0x100,(%%rsp); popfq; nop"
-		     : "=&r"(start), "+D"(to), "+c"(count) : "a"(0x5a) : "memory", "cc");
-	guest_eq(nr_db, 9);
-	for (i = 0; i < 4; i++)
-		guest_eq(db_rip[i], start);
-	guest_eq(db_rip[4], start + 2);
-	nr_db = 0;
-	to = HEAP_GPA;
-	count = 5;
-	asm volatile("lea 1f(%%rip),%0\n"
-		     "pushfq; orq $0x100,(%%rsp); popfq\n"
-		     "1: rep insb; nop\n"
-		     "pushfq; andq $~0x100,(%%rsp); popfq; nop"
-		     : "=&r"(start), "+D"(to), "+c"(count) : "d"(0x700) : "memory", "cc");
-	guest_eq(nr_db, 9);
-	for (i = 0; i < 4; i++)
-		guest_eq(db_rip[i], start);
-	guest_eq(db_rip[4], start + 2);
+	STEP_REP("stosb", HOLE_GPA, "a"(0x5a));
+	STEP_REP("insb", HEAP_GPA, "d"(0x700));
 	for (i = 0; i < 5; i++)
 		guest_eq(((u8 *)HEAP_GPA)[i], 10 + i);
 	guest_done(0);

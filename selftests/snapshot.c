@@ -8,12 +8,6 @@
 
 #include <sys/time.h>
 
-static int state_set(struct vm *vm, const struct blob *b, u32 flags, struct keel_state *arg)
-{
-	*arg = (struct keel_state){ .data = (u64)b->data, .size = b->size, .flags = flags };
-	return xioctl(vm->fd, KEEL_SET_STATE, arg);
-}
-
 /* Data of a section; NULL: there is none */
 static void *section(struct blob *b, u32 id, u32 vcpu)
 {
@@ -943,28 +937,6 @@ TEST_F(tree, limits)
 	EXPECT_EQ(-ENOENT, xioctl(self->vm->fd, KEEL_DROP, id[100]));
 	ASSERT_EQ(0, reset_to(self->vm, id[63], 0, NULL));
 	EXPECT_EQ(-E2BIG, xioctl(self->vm->fd, KEEL_SNAPSHOT, &s));	/* as deep as it gets */
-}
-
-/* A state is none of what is in guest memory: that of a PAE guest needs none, where the CPU has no registers for its pointers */
-TEST(pae_without_memory)
-{
-	struct vm *vm = vm_new(VM_IRQCHIP);
-	struct vcpu *v = vcpu_new(vm, 0);
-	static struct blob before, after;
-	struct keel_state arg;
-	struct kvm_sregs s;
-
-	vcpu_get_sregs(v, &s);
-	s.cr0 |= X86_CR0_PE | X86_CR0_PG;
-	s.cr4 |= X86_CR4_PAE;
-	s.cr3 = HOLE_GPA;
-	vcpu_set_sregs(v, &s);
-	ASSERT_EQ(0, state_get(vm, &before, &arg));	/* the log of the kernel is looked at by the lab */
-	ASSERT_EQ(0, state_set(vm, &before, 0, &arg));
-	ASSERT_EQ(0, state_get(vm, &after, &arg));
-	EXPECT_STREQ("", difference(&before, &after));
-	snapshot(vm);
-	vm_free(vm);
 }
 
 /* A VM set up otherwise is not what the snapshot is of */

@@ -4,6 +4,7 @@
  * in is refused, and what a fresh vCPU is in is what the manuals call reset.
  */
 #include "test.h"
+#include "snap.h"
 #include <asm/mtrr.h>
 #include <asm/processor-flags.h>
 
@@ -1001,6 +1002,28 @@ TEST_F(state, seen_and_moved)
 	must(ioctl(w->fd, KVM_SET_MP_STATE,
 		   &(struct kvm_mp_state) { KVM_MP_STATE_RUNNABLE }));
 	vcpu_done(w);
+}
+
+/* A state is none of what is in guest memory: that of a PAE guest needs none, where the CPU has no registers for its pointers */
+TEST(pae_without_memory)
+{
+	struct vm *vm = vm_new(VM_IRQCHIP);
+	struct vcpu *v = vcpu_new(vm, 0);
+	static struct blob before, after;
+	struct keel_state arg;
+	struct kvm_sregs s;
+
+	vcpu_get_sregs(v, &s);
+	s.cr0 |= X86_CR0_PE | X86_CR0_PG;
+	s.cr4 |= X86_CR4_PAE;
+	s.cr3 = HOLE_GPA;
+	vcpu_set_sregs(v, &s);
+	ASSERT_EQ(0, state_get(vm, &before, &arg));	/* the log of the kernel is looked at by the lab */
+	ASSERT_EQ(0, state_set(vm, &before, 0, &arg));
+	ASSERT_EQ(0, state_get(vm, &after, &arg));
+	EXPECT_STREQ("", difference(&before, &after));
+	snapshot(vm);
+	vm_free(vm);
 }
 
 TEST_HARNESS_MAIN

@@ -494,8 +494,8 @@ struct keel_range {
  * that has Hyper-V's.  It does not return: that vCPU and all others are where they were when the snapshot was taken.
  * Those in KVM_RUN go on there from the new state, by no exit.  The thread of the vCPU that asks does the work, and
  * waits for those of the others to come out of the guest; a signal to that thread ends the wait, KVM_RUN returns with EINTR,
- * and the hypercall is made anew by the next one.  A second vCPU that asks meanwhile waits for the first.  What else KEEL_RESET could answer ENODEV, ENODATA, ENOSPC, ENOMEM or EIO
- * for is KVM_RUN's errno, with the hypercall not done, either.
+ * and the hypercall is made anew by the next one.  A second vCPU that asks meanwhile waits for the first.  What else
+ * KEEL_RESET could answer ENODEV, ENODATA, ENOSPC, ENOMEM or EIO for is KVM_RUN's errno, with the hypercall not done, either.
  */
 struct keel_allow_reset {
 	__u32 id;

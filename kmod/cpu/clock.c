@@ -1010,12 +1010,17 @@ VM_IOCTL(keel_clock_set_state)
 {
 	struct keel_clock *vc = &vm->clock;
 	const struct keel_state_clock *s = buf;
+	struct keel_vcpu *vcpu;
 	struct host_time now;
 	struct keel_rate rate;
+	unsigned int i;
 
 	if (s->stable > 1 || s->written > KEEL_TSC_BY_VMM || s->reserved || !ratio_valid(s->line_ratio))
 		return -EINVAL;
 	rate = rate_of(s->line_ratio);
+	/* What is due from here on is what the vCPUs' states say, and what this host's clock makes of it. */
+	keel_for_each_vcpu(vcpu, i, vm)
+		clear_bit(KEEL_REQ_CLOCK, &vcpu->requests);
 	spin_lock(&vc->lock);
 	now = host_now();
 	vc->axis = (struct keel_axis){ .tsc = now.tsc - s->tsc, .ns = now.ns - s->raw_ns,

@@ -30,6 +30,14 @@ static int undeliverable(struct keel_vcpu *vcpu, const struct keel_event *ev)
 	return keel_exit_internal_error(vcpu, KVM_INTERNAL_ERROR_DELIVERY_EV, ARRAY_SIZE(data), data);
 }
 
+/* The gate, TSS or stack of an event in delivery is in MMIO: there is no instruction to emulate. */
+int keel_delivery_failed(struct keel_vcpu *vcpu, u64 gpa, u64 info)
+{
+	u64 data[] = { vcpu->ev.injected.vector, vcpu->ev.injected.type, info, gpa, vcpu->cpu };
+
+	return keel_exit_internal_error(vcpu, KVM_INTERNAL_ERROR_DELIVERY_EV, ARRAY_SIZE(data), data);
+}
+
 static void take_registers(struct keel_vcpu *vcpu)
 {
 	const struct emul *e = &vcpu->insn->e;

@@ -55,8 +55,8 @@ static void exception_raise(struct keel_vcpu *vcpu, const struct keel_event *ev)
 
 	keel_request(KEEL_REQ_EVENT, vcpu);
 	/*
-	 * A fault of the delivery of another event, which comes instead: INTn is at RIP again; an interrupt has been acknowledged and
-	 * is lost; NMIs are blocked from their beginning.  Traps and machine checks, which anybody may raise, wait.
+	 * A fault of the delivery of another event, which comes instead: INTn is at RIP again; an interrupt has been acknowledged
+	 * and is lost; NMIs are blocked from their beginning.  Traps and machine checks, which anybody may raise, wait.
 	 */
 	if (q->injected.type && !of_exception && ev->vector != X86_TRAP_DB && ev->vector != X86_TRAP_MC) {
 		if (q->injected.type == KEEL_EV_NMI)

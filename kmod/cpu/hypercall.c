@@ -123,7 +123,7 @@ static int hypercall(struct keel_vcpu *vcpu, u64 nr, bool is64, long *ret)
 
 int keel_emulate_hypercall(struct keel_vcpu *vcpu)
 {
-	bool is64 = keel_is_64bit(vcpu);
+	bool is64 = keel_is_64bit(vcpu), reset;
 	u64 nr = vcpu->regs[KEEL_RAX], next;
 	long ret = 0;
 	int r;
@@ -134,8 +134,8 @@ int keel_emulate_hypercall(struct keel_vcpu *vcpu)
 	 * Who may ask for a reset asks for it in the same way on Hyper-V: in 64-bit mode RAX is no argument of its
 	 * calls, in 32-bit mode EAX is half of one, where none has this number.
 	 */
-	if (unlikely(vcpu->vm->hv) && keel_hv_takes_hypercalls(vcpu) &&
-	    !(nr == KEEL_HC_RESET && keel_reset_allowed(vcpu->vm)))
+	reset = unlikely(nr == KEEL_HC_RESET) && keel_reset_allowed(vcpu->vm);
+	if (unlikely(vcpu->vm->hv) && keel_hv_takes_hypercalls(vcpu) && !reset)
 		return keel_hv_hypercall(vcpu);
 	/* First, for the instruction may have to be tried again: what it does is done once. */
 	r = keel_next_rip(vcpu, &next);
@@ -143,7 +143,7 @@ int keel_emulate_hypercall(struct keel_vcpu *vcpu)
 		return r;
 	if (keel_cpl(vcpu)) {
 		ret = -KVM_EPERM;
-	} else if (unlikely(nr == KEEL_HC_RESET && keel_reset_allowed(vcpu->vm))) {
+	} else if (unlikely(reset)) {
 		/* Nothing follows: registers and what else is the vCPU's are those of the snapshot. */
 		return vcpu->atomic ? KEEL_SLOW : keel_guest_reset(vcpu);
 	} else if (nr != KVM_HC_VAPIC_POLL_IRQ) {	/* of which the exit itself is all the guest wanted */

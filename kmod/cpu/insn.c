@@ -228,7 +228,7 @@ static enum emul_result op_probe(struct emul *e, u64 linear, unsigned int bytes,
 	u64 last = linear + bytes - 1, gpa;
 
 	/* The last page may be the last of all. */
-	for (;;) {
+	for (;; linear = (linear | ~PAGE_MASK) + 1) {
 		enum emul_result r = translate(e, linear, access, &gpa);
 
 		if (r != EMUL_OK)
@@ -241,7 +241,6 @@ static enum emul_result op_probe(struct emul *e, u64 linear, unsigned int bytes,
 		}
 		if (!((linear ^ last) & PAGE_MASK))
 			return EMUL_OK;
-		linear = (linear | ~PAGE_MASK) + 1;
 	}
 }
 
@@ -992,14 +991,6 @@ int keel_emulate_cr(struct keel_vcpu *vcpu)
 	return KEEL_USER;
 }
 
-/* The gate, TSS or stack of an event in delivery is in MMIO: there is no instruction to emulate. */
-static noinline int delivery_failed(struct keel_vcpu *vcpu, u64 gpa, u64 info)
-{
-	u64 data[] = { vcpu->ev.injected.vector, vcpu->ev.injected.type, info, gpa, vcpu->cpu };
-
-	return keel_exit_internal_error(vcpu, KVM_INTERNAL_ERROR_DELIVERY_EV, ARRAY_SIZE(data), data);
-}
-
 /* @r: what the MMU said of the fault. */
 static int page_fault_done(struct keel_vcpu *vcpu, int r, u64 gpa, u32 access, u64 info)
 {
@@ -1011,7 +1002,7 @@ static int page_fault_done(struct keel_vcpu *vcpu, int r, u64 gpa, u32 access, u
 	if (r == MMU_SLOW)
 		return KEEL_SLOW;
 	if (unlikely(vcpu->ev.injected.type))
-		return delivery_failed(vcpu, gpa, info);
+		return keel_delivery_failed(vcpu, gpa, info);
 	if ((access & MMU_ACC_WRITE) && fast_mmio(vcpu, gpa)) {
 		/* The doorbell has been rung; ringing it again after KEEL_SLOW would be harmless. */
 		r = keel_skip(vcpu);

@@ -64,6 +64,11 @@ static inline unsigned int keel_slot_space(const struct keel_slot *slot)
 
 /* A slot's number as the ABI has it: could there be such a one? */
 bool keel_slot_id_valid(u32 id);
+/* Nodes of slots with memory at the user's addresses [@start, @end).  mmu.lock or slots_lock held. */
+#define keel_for_each_slot_at(node, vm, start, end)							\
+	for (node = interval_tree_iter_first(&(vm)->slots.by_hva, start, (end) - 1); node;	\
+	     node = interval_tree_iter_next(node, start, (end) - 1))
+
 struct keel_slot *keel_slot_find(struct keel_vm *vm, unsigned int space, u64 gfn);	/* NULL: no memory there */
 struct keel_slot *keel_vcpu_slot(struct keel_vcpu *vcpu, u64 gfn);	/* the same, remembers the last ones */
 

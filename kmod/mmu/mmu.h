@@ -68,7 +68,7 @@ enum mmu_result {
 	MMU_MMIO,	/* no memory there, or a write to a read-only slot: emulate */
 	MMU_SLOW,	/* needs to sleep; only in the fast loop */
 	MMU_GUEST,	/* shadow paging: the guest's own fault */
-	MMU_AGAIN,	/* the same, whatever it runs by now: the page takes a while, of which it was told, or which is over */
+	MMU_AGAIN,	/* the same; the vCPU's state, and slots, may be others than they were at the fault */
 };
 
 int mmu_init(void);			/* module load/unload: caches */

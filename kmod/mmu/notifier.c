@@ -22,10 +22,6 @@ static struct keel_vm *notifier_vm(struct mmu_notifier *mn)
 	return container_of(mn, struct keel_vm, mmu.mn);
 }
 
-#define for_each_slot_in(node, vm, start, end)							\
-	for (node = interval_tree_iter_first(&(vm)->slots.by_hva, start, (end) - 1); node;	\
-	     node = interval_tree_iter_next(node, start, (end) - 1))
-
 /* The guest pages of a slot whose user addresses lie in [*start, *end), at least in part, and in which space they are. */
 static unsigned int slot_gfns(const struct interval_tree_node *node, unsigned long start, unsigned long end, u64 *first,
 			      u64 *behind)
@@ -41,7 +37,7 @@ static unsigned int slot_gfns(const struct interval_tree_node *node, unsigned lo
 
 /* What views have of these guest pages, [first, behind) of each slot.  lock held. */
 #define for_each_view_in(view, node, vm, start, end, first, behind)	\
-	for_each_slot_in(node, vm, start, end)				\
+	keel_for_each_slot_at(node, vm, start, end)				\
 		mmu_for_each_view_of(view, vm, slot_gfns(node, start, end, &(first), &(behind)))
 
 /* lock held for write. */

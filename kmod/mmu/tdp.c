@@ -515,9 +515,10 @@ static int mmu_fault_error(struct keel_vcpu *vcpu, const struct mem_page *map, i
 }
 
 /*
- * The user's page is there, or is found out about as it is waited for, in the loop: a file's is.  Or it takes a while, as long
- * as somebody likes who serves the user's faults, and nobody waits for this vCPU meanwhile.  A guest that has asked for it goes on with something else, or the thread waits, out of
- * the loop and with its state out of its hands.  -EAGAIN: either happened, and what was known of this fault is old.
+ * Have the host bring the user's page in.  That may take as long as whoever serves the user's faults likes, and nobody is to
+ * wait for this vCPU meanwhile: a guest that has asked for it goes on with something else, or the thread waits outside the
+ * loop, with its state out of its hands.  -EAGAIN: either happened, and what was known of the fault is old.  0: it is there,
+ * or it is a file's, or cannot be there, as mem_find_slow() finds out.
  */
 static int mmu_bring_in(struct keel_vcpu *vcpu, const struct mem_page *map)
 {

@@ -331,8 +331,7 @@ static void tell_restored(struct keel_vm *vm, unsigned long hva)
 
 	if (likely(!vm->slots.logged))
 		return;
-	for (node = interval_tree_iter_first(&vm->slots.by_hva, hva, hva); node;
-	     node = interval_tree_iter_next(node, hva, hva)) {
+	keel_for_each_slot_at(node, vm, hva, hva + 1) {
 		struct keel_slot *slot = container_of(node, struct keel_slot, hva_node);
 
 		if (slot->dirty)
@@ -370,17 +369,15 @@ static void undo_breathe(struct undo *u)
 /* Its next write is made known, wherever it stands: in as many slots as there are, perhaps. */
 static void undo_protect(struct undo *u, const struct snap_page *page)
 {
-	struct keel_memslots *slots = &u->vm->slots;
 	struct interval_tree_node *node;
-	struct keel_slot *slot;
 
 	if (likely(!u->vm->snaps->aliased)) {
 		u->flush |= mmu_protect_pages(u->vm, u->slot, gfn_of(u->slot, page->hva), 1);
 		return;
 	}
-	for (node = interval_tree_iter_first(&slots->by_hva, page->hva, page->hva); node;
-	     node = interval_tree_iter_next(node, page->hva, page->hva)) {
-		slot = container_of(node, struct keel_slot, hva_node);
+	keel_for_each_slot_at(node, u->vm, page->hva, page->hva + 1) {
+		struct keel_slot *slot = container_of(node, struct keel_slot, hva_node);
+
 		u->flush |= mmu_protect_pages(u->vm, slot, gfn_of(slot, page->hva), 1);
 		undo_breathe(u);
 	}
@@ -697,10 +694,8 @@ static void slots_keep(struct keel_vm *vm, bool on)
 	struct keel_slot *slot;
 	unsigned long id;
 
-	xa_for_each(&vm->slots.by_id, id, slot) {
+	xa_for_each(&vm->slots.by_id, id, slot)
 		keel_slot_keep(slot, on);
-		cond_resched();
-	}
 }
 
 /* The next write to each page is the first again.  A few entries for each slot, however large it is. */
@@ -849,9 +844,9 @@ VM_IOCTL(keel_snapshot)
 	snap = snapshot_alloc(vm->snaps);
 	if (IS_ERR(snap))
 		return PTR_ERR(snap);
-	mutex_lock(&vm->slots_lock);
 	/* Where it could not be told afterwards there is to be none. */
 	err = put_user(snap->id, &user->id);
+	mutex_lock(&vm->slots_lock);
 	if (!err)
 		err = snap_stop(vm, false, &bad);
 	if (!err) {
@@ -1139,7 +1134,6 @@ VM_IOCTL(keel_mark_dirty)
 {
 	const struct keel_range *range = buf;
 	u64 last = range->gpa + range->size - 1;
-	unsigned int space;
 	long err = 0;
 
 	if (range->flags || range->space >= KEEL_SPACES || (range->size && last < range->gpa))
@@ -1147,9 +1141,9 @@ VM_IOCTL(keel_mark_dirty)
 	if (!range->size)
 		return 0;
 	mutex_lock(&vm->slots_lock);
-	space = array_index_nospec(range->space, KEEL_SPACES);
 	if (keel_has_snapshot(vm))
-		err = mark_pages(vm, space, range->gpa >> PAGE_SHIFT, (last >> PAGE_SHIFT) + 1);
+		err = mark_pages(vm, array_index_nospec(range->space, KEEL_SPACES), range->gpa >> PAGE_SHIFT,
+				 (last >> PAGE_SHIFT) + 1);
 	mutex_unlock(&vm->slots_lock);
 	return err;
 }

@@ -285,14 +285,9 @@ int snap_state_apply(struct keel_vm *vm, const struct snap_state *state, bool ti
 	const void *at = state->data + sizeof(struct keel_state_head);
 	const struct keel_state_ioapic *ioapic = NULL;
 	struct walk w = { .vm = vm };
-	struct keel_vcpu *vcpu;
-	unsigned int i;
+	struct keel_vcpu *vcpu = NULL;
 
 	irq_vm_still(vm);
-	/* What is due is what this state says, and what this host's clock makes of it. */
-	keel_for_each_vcpu(vcpu, i, vm)
-		clear_bit(KEEL_REQ_CLOCK, &vcpu->requests);
-	vcpu = NULL;
 	while (walk_next(&w)) {
 		const struct keel_section *section = at;
 		struct keel_state_clock clock;

@@ -163,7 +163,6 @@ void svm_cpu_disable(bool shared)
 		sc->tsc_ratio = SVM_TSC_RATIO_DEFAULT;
 		wrmsrq(MSR_AMD64_TSC_RATIO, sc->tsc_ratio);
 	}
-	sc->tsc_ratio = 0;
 	wrmsrq(MSR_VM_HSAVE_PA, 0);
 	svm_cpu_emergency();
 	keel_perf_svm(false);

@@ -25,6 +25,12 @@ static inline int state_get(struct vm *vm, struct blob *b, struct keel_state *ar
 	return r;
 }
 
+static inline int state_set(struct vm *vm, const struct blob *b, u32 flags, struct keel_state *arg)
+{
+	*arg = (struct keel_state){ .data = (u64)b->data, .size = b->size, .flags = flags };
+	return xioctl(vm->fd, KEEL_SET_STATE, arg);
+}
+
 /* Where they differ: but for the moment at which each was taken.  Empty: nowhere */
 static inline const char *difference(const struct blob *a, const struct blob *b)
 {

@@ -12,11 +12,6 @@
 #include <asm/kvm_para.h>
 #include "internal.h"
 
-/* Linux 6.2 and later have a name for it: of HYPERV_CPUID_FEATURES, EDX. */
-#ifndef HV_FEATURE_EXT_GVA_RANGES_FLUSH
-#define HV_FEATURE_EXT_GVA_RANGES_FLUSH	BIT(14)
-#endif
-
 #define HV_MAX_LEAF	HYPERV_CPUID_IMPLEMENT_LIMITS
 #define HV_BUILD	0x3839		/* of the version that had all of what is offered */
 #define HV_MAJOR_MINOR	0x000a0000
