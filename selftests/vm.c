@@ -516,13 +516,13 @@ static void touch_guest(u64 arg)
 	guest_done(0);
 }
 
-static volatile bool unmapping;
+static volatile bool unmapping, vm_gone;
 
 static void *unmap_thread(void *mem)
 {
 	int i;
 
-	for (i = 0; i < TOUCHED; i++) {
+	for (i = 0; i < TOUCHED && !vm_gone; i++) {
 		madvise((u8 *)mem + i * 4096, 4096, MADV_DONTNEED);
 		unmapping = true;
 	}
@@ -548,11 +548,12 @@ TEST(closed_while_unmapping)
 		vcpu_done(v);
 		while (vm->nr)
 			vcpu_free(vm->vcpu[vm->nr - 1]);
-		unmapping = false;
+		unmapping = vm_gone = false;
 		pthread_create(&t, NULL, unmap_thread, mem);
 		while (!unmapping)
 			;
 		vm_free(vm);
+		vm_gone = true;
 		pthread_join(t, NULL);
 	}
 	munmap(mem, TOUCHED * 4096);
@@ -581,7 +582,7 @@ static void ending_guest(u64 arg)
 		apic_icr(0, 0x40000 | 0x40);
 }
 
-static void paused_child(void)
+static void paused_child(volatile int *pauses)
 {
 	struct vm *vm = vm_new(VM_IRQCHIP);
 	struct vcpu *v = vcpu_new(vm, 0);
@@ -593,25 +594,35 @@ static void paused_child(void)
 	for (;;) {
 		vm_slot(vm, 1, TOUCHED_GPA, 4096, mem, 0);
 		vm_slot(vm, 1, TOUCHED_GPA, 0, mem, 0);
+		++*pauses;
 	}
 }
 
 /* A thread that is killed while its VM is paused does not look at memory any more */
 TEST(killed_while_paused)
 {
+	volatile int *pauses = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	int n, status;
 	pid_t pid;
 
+	ASSERT_NE(MAP_FAILED, (void *)pauses);
 	for (n = rounds(20); n > 0; n--) {
+		*pauses = 0;
 		pid = fork();
 		if (!pid)
-			paused_child();
-		sleep_ms(60 + n * 7 % 20);
+			paused_child(pauses);
+		/* Anywhere in one of its pauses, once its guest has its interrupts. */
+		while (*pauses < 20) {
+			ASSERT_EQ(0, waitpid(pid, &status, WNOHANG));
+			usleep(200);
+		}
+		usleep(n * 700 % 10000);
 		kill(pid, SIGKILL);
 		status = child_status(pid);
 		ASSERT_TRUE(WIFSIGNALED(status));
 		ASSERT_EQ(SIGKILL, WTERMSIG(status));
 	}
+	munmap((void *)pauses, 4096);
 }
 
 /* The node still makes VMs that run, after all that */

@@ -272,6 +272,8 @@ struct keel_state_hyperv {
 	__u64 reference_tsc;
 	__u64 reenlightenment[3];	/* REENLIGHTENMENT_CONTROL, TSC_EMULATION_CONTROL, TSC_EMULATION_STATUS */
 	__u64 crash[5], crash_ctl;
+	__u64 invariant_tsc;	/* TSC_INVARIANT_CONTROL */
+	__u64 debugger[6];	/* the synthetic debugger's: 0x400000F1 to 0x400000F5 and 0x400000FF */
 	__u64 tsc_scale;	/* that the page of HV_X64_MSR_REFERENCE_TSC says, */
 	__s64 tsc_offset;
 	__u32 tsc_sequence;
@@ -308,9 +310,11 @@ struct keel_state_hyperv_vcpu {
 	__u8 reserved[3];
 };
 
-#define KEEL_HYPERV_EXIT	(1U << 0)	/* KVM_EXIT_HYPERV */
+#define KEEL_HYPERV_EXIT	(1U << 0)	/* KVM_EXIT_HYPERV_SYNIC */
 #define KEEL_HYPERV_RESET	(1U << 1)	/* KVM_SYSTEM_EVENT_RESET */
 #define KEEL_HYPERV_CRASH	(1U << 2)	/* KVM_SYSTEM_EVENT_CRASH */
+#define KEEL_HYPERV_DEBUGGER_CONTROL (1U << 3)	/* KVM_EXIT_HYPERV_SYNDBG, of MSR 0x400000F1, */
+#define KEEL_HYPERV_DEBUGGER_PENDING (1U << 4)	/* of MSR 0x400000F5 */
 
 /* ------------------------------------------------------------------ a VM made from a state (kmod/snap/setup.c)
  *

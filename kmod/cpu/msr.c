@@ -674,6 +674,9 @@ static const struct msr_row msr_rows[] = {
 	RANGE(HV_X64_MSR_STIMER0_CONFIG, 2 * HV_SYNIC_STIMER_COUNT, M_LIST | M_APART | M_FAST, get_hv, set_hv),
 	RANGE(HV_X64_MSR_CRASH_P0, HV_X64_MSR_CRASH_PARAMS + 1, M_LIST | M_APART | M_FAST, get_hv, set_hv),
 	RANGE(HV_X64_MSR_REENLIGHTENMENT_CONTROL, 3, M_LIST | M_APART | M_FAST, get_hv, set_hv),
+	ONE(HV_X64_MSR_TSC_INVARIANT_CONTROL, M_LIST | M_APART | M_FAST, get_hv, set_hv),
+	RANGE(HV_X64_MSR_DEBUGGER_CONTROL, 5, M_LIST | M_APART | M_FAST, get_hv, set_hv),
+	ONE(HV_X64_MSR_DEBUGGER_OPTIONS, M_LIST | M_APART | M_FAST, get_hv, set_hv),
 	PV(MSR_KVM_WALL_CLOCK_NEW, M_LIST, CLOCKSOURCE2, clock),
 	PV(MSR_KVM_SYSTEM_TIME_NEW, M_LIST, CLOCKSOURCE2, clock),
 	/* The vector stands before what turns it on: that is the order a VMM restores them in. */
@@ -727,7 +730,7 @@ static const struct msr_row msr_rows[] = {
  * MSR number to row in one step: a few windows of the number space, a byte for each number (row + 1, 0: none).
  * Filled at load.
  */
-static u8 window_low[0xe00], window_hv[0x110], window_kvm[0x10], window_c000[0x180], window_c001[0x1100];
+static u8 window_low[0xe00], window_hv[0x120], window_kvm[0x10], window_c000[0x180], window_c001[0x1100];
 static const struct msr_window {
 	u32 first, count;
 	u8 *row;
@@ -764,6 +767,8 @@ static bool row_exists(const struct msr_row *row)
 {
 	if (row->flags & M_TSX)
 		return keel_arch_capabilities() & ARCH_CAP_TSX_CTRL_MSR;
+	if (row->flags & M_CET)
+		return keel_cet_lists(row->first);
 	return !(row->flags & M_OFFERED) || keel_offers(row->feature);
 }
 
@@ -936,7 +941,6 @@ void keel_msrs_reset(struct keel_vcpu *vcpu, bool init)
 static bool listed(const struct msr_row *row, u32 msr, u16 flag)
 {
 	return (row->flags & flag) && find(&msr) && (!(row->flags & M_PMU) || keel_pmu_lists(msr)) &&
-	       (!(row->flags & M_CET) || keel_cet_lists(msr)) &&
 	       (!(row->flags & M_IF_OFFERED) || keel_offers(row->feature));
 }
 

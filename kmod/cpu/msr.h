@@ -14,7 +14,7 @@
 #define M_PMU		BIT(6)	/* listed where guests may have this performance counter's */
 #define M_OFFERED	BIT(8)	/* does not exist, for the VMM either, where keel offers nobody .feature */
 #define M_APART		BIT(7)	/* of the state, but of another section than the MSRs' */
-#define M_CET		BIT(9)	/* listed where guests may have what it is about */
+#define M_CET		BIT(9)	/* does not exist, for the VMM either, where no guest may have what it is about */
 #define M_TSX		BIT(10)	/* does not exist, for the VMM either, where the host's CPU has no TSX_CTRL */
 #define M_IF_OFFERED	BIT(11)	/* listed where keel offers .feature */
 #define M_UNTOLD	BIT(12)	/* may have more than a VMM is told: a state sets it whatever it reads as */

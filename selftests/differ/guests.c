@@ -335,6 +335,8 @@ static void play_events(const struct scenario *s)
 		struct kvm_interrupt irq = { .irq = 0x21 };
 		struct kvm_regs r;
 
+		/* as in SMM: newer KVM ends VMs whose SMRAM is no memory */
+		vm_slot(v->vm, 1 << 16, 0, MEM_SIZE, v->vm->mem, 0);
 		at("ioctls", kind);
 		irq.irq = 256;
 		put("KVM_INTERRUPT of 256", 0, xioctl(v->fd, KVM_INTERRUPT, &irq));

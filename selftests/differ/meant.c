@@ -30,6 +30,7 @@
 #define DELIVERY_DATA	"KVM_INTERNAL_ERROR_DELIVERY_EV, at once, and with data that are of neither vendor"
 #define LONG		"addresses are as long as the CPU has them, whatever CR4.LA57 says"
 #define NOT_THERE	"of an event that is not there"
+#define NO_DEADLINE	"TSC_DEADLINE_TIMER is told by its capability alone: a LAPIC that is the VMM's may have none."
 #define GUEST_PHYS	"how far guests' tables reach is told, as in KVM of 6.10 and later"
 
 const struct meant meant[] = {
@@ -43,6 +44,9 @@ const struct meant meant[] = {
 	{ "extensions/*/213 *", BOTH, 0x60c, 0, QUIRKS },
 	{ "extensions/system/233 *", BOTH, 0x60c, 0, NO_PRIVATE },
 	{ "extensions/system/234 *", BOTH, 0x60c, 0, NO_PRIVATE },
+	{ "extensions/split/234 *", BOTH, 0x700, 0, NO_PRIVATE },
+	{ "extensions/vm/234 *", BOTH, 0x700, 0, NO_PRIVATE },
+	{ "extensions/*/244 *", BOTH, 0x700, 0, NO_PRIVATE },
 	{ "extensions/*/238 *", BOTH, 0x60c, 0, "KVM_CAP_X86_GUEST_MODE: no nested virtualization" },
 	{ "enable-vm*/bit/213 *", BOTH, 0x60c, 0, QUIRKS },
 	{ "extensions/*/70 *", BOTH, 0, 0x612, NEWER },
@@ -77,6 +81,7 @@ const struct meant meant[] = {
 
 	/* ioctls */
 	{ "calls-vm*/KVM_MEMORY_ENCRYPT_*", BOTH, 0, 0, NO_ENCRYPTION },
+	{ "misplaced/KVM_MEMORY_ENCRYPT_OP/2 *", BOTH, 0x700, 0, NO_ENCRYPTION },
 	{ "calls-vm*/KVM_SET_USER_MEMORY_REGION2/*", BOTH, 0, 0x608, NEWER },
 	{ "calls-vm*/KVM_GET_NR_MMU_PAGES/*", BOTH, 0, 0, "a VM without memory may have a few tables" },
 	{ "calls-vm*/KVM_IOEVENTFD/*", BOTH, 0, 0, ONE_ERROR },
@@ -124,9 +129,11 @@ const struct meant meant[] = {
 	{ "cpuid/emulated/0 ecx *", BOTH, 0, 0, "no instruction of theirs is run for a CPU that lacks it" },
 	{ "cpuid/emulated/0 few 0x3", BOTH, 0, 0, "so many are there" },
 	{ "cpuid/*supported/0 ebx 0x10000", BOTH, 0, 0, "how many CPUs share what is for the VMM to say" },
-	{ "cpuid/*supported/0 ecx 0x10000", AMD, 0, 0, "HYPERVISOR is among what is supported", 0x80000000 },
-	{ "cpuid/*supported/0 ecx 0x10000", INTEL, 0, 0,
+	{ "cpuid/*supported/0 ecx 0x10000", AMD, 0, 0x700, "HYPERVISOR is among what is supported", 0x80000000 },
+	{ "cpuid/*supported/0 ecx 0x10000", INTEL, 0, 0x700,
 	  "HYPERVISOR is among what is supported, VMX is not", 0x80000020 },
+	{ "cpuid/*supported/0 ecx 0x10000", AMD, 0x700, 0, NO_DEADLINE, 0x1000000 },
+	{ "cpuid/*supported/0 ecx 0x10000", INTEL, 0x700, 0, NO_DEADLINE " VMX is not supported", 0x1000020 },
 	{ "cpuid/*supported/0 ecx 0x70000", INTEL, 0, 0, "UMIP where the CPU has it", 0x4 },
 	{ "cpuid/*supported/0 eax 0", INTEL, 0, 0, "the last leaf is one that has something" },
 	{ "cpuid/*supported/0 * 0x[ef]0000", INTEL, 0, 0, "the last leaf is one that has something" },
@@ -148,11 +155,12 @@ const struct meant meant[] = {
 	{ "msr-lists/features/0 * 0xce", BOTH, 0, 0x60d, NEWER },
 	{ "msr-lists/features/0 * 0x345", BOTH, 0, 0, "PERF_CAPABILITIES where there are counters" },
 	{ "* 0x10a", BOTH, 0, 0, "ARCH_CAPABILITIES: that there are no guests in guests is for the VMM to say", 0x108 },
+	{ "fresh/*/* msr 0x10a", AMD, 0x700, 0, "ARCH_CAPABILITIES is there on AMD's CPUs, too, before a VMM sets it" },
 	{ "msr-lists/features/0 value 0xc0011029", AMD, 0, 0, "DE_CFG: where LFENCE is known to serialize, only" },
 	{ "msrs/*/0 * 0xc[3-8]", BOTH, 0, 0, "counters that are not there: eight, as on Intel's CPUs" },
 	{ "msrs/*/0 * 0x18[89a-d]", BOTH, 0, 0, "counters that are not there: eight, as on Intel's CPUs" },
 	{ "msrs/*/0 * 0x4c[1-8]", BOTH, 0, 0, "counters that are not there: eight, as on Intel's CPUs" },
-	{ "msrs/*/0 * 0x6a[024-8]", BOTH, 0, 0x612, NEWER },
+	{ "msrs/set/0 * 0xda0", AMD, 0x700, 0, "XSS is there for VMMs on CPUs without XSAVES, too, and zero" },
 	{ "msr-lists/features/0 * 0xc0011029", INTEL, 0, 0, DE_CFG },
 	{ "msrs/*/0 * 0xc0011029", INTEL, 0, 0, DE_CFG },
 
@@ -291,18 +299,17 @@ const struct meant meant[] = {
 	{ "events/unmasked/0 r*", INTEL, 0, 0, "KVM_INTERRUPT waits for a guest that takes interrupts" },
 	{ "events/nmi/0 run*", INTEL, 0, 0, "KVM_INTERRUPT waits for a guest that takes interrupts" },
 	{ "events/unmasked/* events 0x8", BOTH, 0, 0x603, NEWER, 0x30000000000 },
-	{ "events/smi/* idt 0x1", BOTH, 0, 0x60c, "an SMI leaves IDTR alone: the manual has no limit of zero" },
 	{ "irqs/line/* status 0x1", BOTH, 0, 0, "a line that is high already brings no interrupt" },
 	{ "irqs/msi/* mode 0x[2456]", BOTH, 0, 0, "a LAPIC that is off takes NMI, SMI, INIT and SIPI" },
 	{ "irqs/devices/* events *", BOTH, 0, 0, "a LAPIC that is off takes NMI, SMI, INIT and SIPI" },
 	{ "fresh/reset vector/* run*", BOTH, 0, 0, "no words of an exit that is not the cause" },
-	{ "events/smi/* run*", BOTH, 0, 0, "no words of an exit that is not the cause" },
 	{ "ends/code in mmio/1 run*", BOTH, 0, 0, "no words of an exit that is not the cause" },
 	{ "ends/code in mmio/*", BOTH, 0, 0, "what cannot be emulated is told again: KVM tries for ever" },
 	{ "ends/no task/*", BOTH, 0, 0, "what cannot be emulated is told again: KVM tries for ever" },
 	{ "ends/paging without protection/*", BOTH, 0, 0, "what cannot be emulated is told again: KVM tries for ever" },
 	{ "ends/fpu of mmio/*", BOTH, 0, 0, MORE },
 	{ "ends/idt in mmio/*", AMD, 0, 0x60f, NO_DELIVERY },
+	{ "ends/idt in mmio/*", AMD, 0x700, 0, DELIVERY_DATA },
 	{ "ends/idt in mmio/*", INTEL, 0, 0, DELIVERY_DATA },
 
 	/* instructions */

@@ -247,12 +247,23 @@ static int call_signal_event(struct hv_call *c)
 	return ctx ? HV_STATUS_SUCCESS : call_post_message(c);
 }
 
+/* What the debugger has to say, or is to be told, or that it is to begin anew: by the VMM. */
+static int call_debugger(struct hv_call *c)
+{
+	if (c->fast && c->code != HVCALL_RESET_DEBUG_SESSION)
+		return HV_STATUS_INVALID_PARAMETER;
+	if (!(READ_ONCE(c->hv->vcpu->vm->hv->debugger[DEBUGGER_OPTIONS]) & DEBUGGER_BY_CALLS))
+		return HV_STATUS_OPERATION_DENIED;
+	return to_user(c);
+}
+
 static const struct call_row {
 	u16 code;
 	bool rep, var;			/* takes repetitions / a header of variable size */
 	enum keel_hv_word word;		/* CPUID that allows it */
 	u32 bits;
 	int (*run)(struct hv_call *c);
+	bool (*exists)(const struct keel_hv_vcpu *hv);	/* NULL: for all */
 } calls[] = {
 #define FLUSH	HV_REC_EAX, HV_X64_REMOTE_TLB_FLUSH_RECOMMENDED
 #define IPI	HV_REC_EAX, HV_X64_CLUSTER_IPI_RECOMMENDED
@@ -266,6 +277,9 @@ static const struct call_row {
 	{ HVCALL_SEND_IPI_EX, false, true, IPI | EX, call_send_ipi_ex },
 	{ HVCALL_POST_MESSAGE, false, false, HV_FEAT_EBX, HV_POST_MESSAGES, call_post_message },
 	{ HVCALL_SIGNAL_EVENT, false, false, HV_FEAT_EBX, HV_SIGNAL_EVENTS, call_signal_event },
+	{ HVCALL_POST_DEBUG_DATA, false, false, HV_FEAT_EBX, HV_DEBUGGING, call_debugger, hv_has_debugger },
+	{ HVCALL_RETRIEVE_DEBUG_DATA, false, false, HV_FEAT_EBX, HV_DEBUGGING, call_debugger, hv_has_debugger },
+	{ HVCALL_RESET_DEBUG_SESSION, false, false, HV_FEAT_EBX, HV_DEBUGGING, call_debugger, hv_has_debugger },
 	{ HV_EXT_CALL_QUERY_CAPABILITIES, false, false, HV_FEAT_EBX, HV_ENABLE_EXTENDED_HYPERCALLS, call_extended },
 };
 
@@ -279,7 +293,7 @@ static int run_call(struct hv_call *c)
 
 	for (row = calls; row < calls + ARRAY_SIZE(calls) && row->code != code; row++)
 		;
-	if (row == calls + ARRAY_SIZE(calls))
+	if (row == calls + ARRAY_SIZE(calls) || (row->exists && !row->exists(c->hv)))
 		return HV_STATUS_INVALID_HYPERCALL_CODE;
 	if (!hv_has(c->hv, row->word, row->bits))
 		return HV_STATUS_ACCESS_DENIED;

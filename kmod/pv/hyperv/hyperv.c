@@ -12,7 +12,8 @@
 #include <asm/kvm_para.h>
 #include "internal.h"
 
-#define HV_MAX_LEAF	HYPERV_CPUID_IMPLEMENT_LIMITS
+#define HV_MAX_LEAF	(HV_DEBUGGER_LEAF + 2)
+#define HV_DEBUGGER_INTERFACE	0x31235356	/* "VS#1" */
 #define HV_BUILD	0x3839		/* of the version that had all of what is offered */
 #define HV_MAJOR_MINOR	0x000a0000
 #define NEVER_NOTIFY	U32_MAX		/* of long spins */
@@ -389,10 +390,8 @@ static HV_SET(set_vp_index)
 
 static HV_SET(set_reset)
 {
-	if (val == 1 && !host) {
-		hv->reset_wanted = true;
-		keel_request(KEEL_REQ_HV, hv->vcpu);
-	}
+	if (val == 1 && !host)
+		hv_exit_due(hv, KEEL_HYPERV_RESET);
 	return 0;
 }
 
@@ -417,13 +416,62 @@ static HV_GET(get_crash_ctl)
 /* The VMM says that it wants to know; the guest, that it is lost. */
 static HV_SET(set_crash_ctl)
 {
-	if (host) {
+	if (host)
 		WRITE_ONCE(hv->vcpu->vm->hv->crash_ctl, val & HV_CRASH_CTL_CRASH_NOTIFY);
-	} else if (val & HV_CRASH_CTL_CRASH_NOTIFY) {
-		hv->crash_wanted = true;
-		keel_request(KEEL_REQ_HV, hv->vcpu);
-	}
+	else if (val & HV_CRASH_CTL_CRASH_NOTIFY)
+		hv_exit_due(hv, KEEL_HYPERV_CRASH);
 	return 0;
+}
+
+static HV_GET(get_invariant_tsc)
+{
+	*val = hv->vcpu->vm->hv->invariant_tsc;
+	return 0;
+}
+
+/* A guest that has said once that it knows of it cannot take that back. */
+static HV_SET(set_invariant_tsc)
+{
+	u64 *now = &hv->vcpu->vm->hv->invariant_tsc;
+
+	if (val > 1 || (!host && !val && READ_ONCE(*now)))
+		return 1;
+	WRITE_ONCE(*now, val);
+	return 0;
+}
+
+bool keel_hv_hides_invariant_tsc(struct keel_vcpu *vcpu)
+{
+	return vcpu->model.hv[HV_FEAT_EAX] & HV_ACCESS_TSC_INVARIANT && !READ_ONCE(vcpu->vm->hv->invariant_tsc);
+}
+
+/* A debugger's packets are the VMM's to carry: it is told of what the guest asks for, and where its pages are. */
+static HV_GET(get_debugger)
+{
+	*val = READ_ONCE(hv->vcpu->vm->hv->debugger[n]);
+	return !host && !hv_has_debugger(hv);
+}
+
+static HV_SET(set_debugger)
+{
+	if (!host && !hv_has_debugger(hv))
+		return 1;
+	WRITE_ONCE(hv->vcpu->vm->hv->debugger[n], val);
+	if (!host && n == DEBUGGER_CONTROL)
+		hv_exit_due(hv, KEEL_HYPERV_DEBUGGER_CONTROL);
+	if (!host && n == DEBUGGER_PENDING)
+		hv_exit_due(hv, KEEL_HYPERV_DEBUGGER_PENDING);
+	return 0;
+}
+
+static HV_GET(get_debugger_options)
+{
+	return get_debugger(hv, DEBUGGER_OPTIONS, val, host);
+}
+
+static HV_SET(set_debugger_options)
+{
+	return set_debugger(hv, DEBUGGER_OPTIONS, val, host);
 }
 
 /* EOI, ICR, TPR */
@@ -486,6 +534,9 @@ static const struct hv_msr {
 	MSRS(CRASH_P0, HV_X64_MSR_CRASH_PARAMS, EDX, HV_FEATURE_GUEST_CRASH_MSR_AVAILABLE, get_crash, set_crash),
 	MSRS(CRASH_CTL, 1, EDX, HV_FEATURE_GUEST_CRASH_MSR_AVAILABLE, get_crash_ctl, set_crash_ctl),
 	MSRS(REENLIGHTENMENT_CONTROL, 3, EAX, HV_ACCESS_REENLIGHTENMENT, get_reenlightenment, set_reenlightenment),
+	MSRS(TSC_INVARIANT_CONTROL, 1, EAX, HV_ACCESS_TSC_INVARIANT, get_invariant_tsc, set_invariant_tsc),
+	MSRS(DEBUGGER_CONTROL, 5, EDX, HV_FEATURE_DEBUG_MSRS_AVAILABLE, get_debugger, set_debugger),
+	MSRS(DEBUGGER_OPTIONS, 1, EDX, HV_FEATURE_DEBUG_MSRS_AVAILABLE, get_debugger_options, set_debugger_options),
 };
 
 /* NULL: none, or not this guest's. */
@@ -552,6 +603,9 @@ int keel_hv_set_msr(struct keel_vcpu *vcpu, u32 msr, u64 val, bool host)
 
 /* ------------------------------------------------------------------ states */
 
+#define HYPERV_EXITS	(KEEL_HYPERV_EXIT | KEEL_HYPERV_RESET | KEEL_HYPERV_CRASH | KEEL_HYPERV_DEBUGGER_CONTROL | \
+			 KEEL_HYPERV_DEBUGGER_PENDING)
+
 /* Without a vCPU that has it nothing of the VM's can have been touched. */
 bool keel_hv_in_use(struct keel_vm *vm)
 {
@@ -569,6 +623,8 @@ VM_IOCTL(keel_hv_get_state)
 	memcpy(s->reenlightenment, hv->reenlightenment, sizeof(s->reenlightenment));
 	memcpy(s->crash, hv->crash, sizeof(s->crash));
 	s->crash_ctl = hv->crash_ctl;
+	s->invariant_tsc = hv->invariant_tsc;
+	memcpy(s->debugger, hv->debugger, sizeof(s->debugger));
 	s->tsc_scale = hv->tsc_scale;
 	s->tsc_offset = hv->tsc_offset;
 	s->tsc_sequence = hv->tsc_sequence;
@@ -589,7 +645,8 @@ VM_IOCTL(keel_hv_set_state)
 
 	BUILD_BUG_ON(sizeof(s->crash) != sizeof(hv->crash));
 	BUILD_BUG_ON(sizeof(s->reenlightenment) != sizeof(hv->reenlightenment));
-	if (s->tsc_written > is || s->tsc_restored > 1 || s->crash_ctl & ~HV_CRASH_CTL_CRASH_NOTIFY ||
+	BUILD_BUG_ON(sizeof(s->debugger) != sizeof(hv->debugger));
+	if (s->tsc_written > is || s->invariant_tsc > 1 || s->tsc_restored > 1 || s->crash_ctl & ~HV_CRASH_CTL_CRASH_NOTIFY ||
 	    memchr_inv(s->reserved, 0, sizeof(s->reserved)))
 		return -EINVAL;
 	mutex_lock(&hv->lock);
@@ -603,6 +660,8 @@ VM_IOCTL(keel_hv_set_state)
 	memcpy(hv->reenlightenment, s->reenlightenment, sizeof(hv->reenlightenment));
 	memcpy(hv->crash, s->crash, sizeof(hv->crash));
 	hv->crash_ctl = s->crash_ctl;
+	hv->invariant_tsc = s->invariant_tsc;
+	memcpy(hv->debugger, s->debugger, sizeof(hv->debugger));
 	if (was != is)
 		keel_clock_watch(vm, is);
 	mutex_unlock(&hv->lock);
@@ -627,9 +686,8 @@ VCPU_IOCTL(keel_hv_vcpu_get_state)
 	s->assist = hv->assist;
 	s->runtime = hv->runtime;
 	s->vp_index = hv->vp_index;
-	s->due = (hv->exit_wanted ? KEEL_HYPERV_EXIT : 0) | (hv->reset_wanted ? KEEL_HYPERV_RESET : 0) |
-		 (hv->crash_wanted ? KEEL_HYPERV_CRASH : 0);
-	if (hv->exit_wanted)
+	s->due = hv->due;
+	if (hv->due & KEEL_HYPERV_EXIT)
 		s->exit = hv->exit;
 	hv_synic_get_state(hv, &s->synic);
 	return 0;
@@ -644,7 +702,7 @@ VCPU_IOCTL(keel_hv_vcpu_set_state)
 
 	if (!hv)
 		return 0;
-	if (s->due & ~(KEEL_HYPERV_EXIT | KEEL_HYPERV_RESET | KEEL_HYPERV_CRASH) || s->exit.reserved ||
+	if (s->due & ~HYPERV_EXITS || s->exit.reserved ||
 	    (!(s->due & KEEL_HYPERV_EXIT) && memchr_inv(&s->exit, 0, sizeof(s->exit))) ||
 	    memchr_inv(s->reserved, 0, sizeof(s->reserved)))
 		return -EINVAL;
@@ -655,9 +713,7 @@ VCPU_IOCTL(keel_hv_vcpu_set_state)
 	hv->runtime = s->runtime;
 	hv->counts = false;	/* a thread that is in KVM_RUN meanwhile begins anew when the guest looks */
 	hv->exit = s->exit;
-	hv->exit_wanted = s->due & KEEL_HYPERV_EXIT;
-	hv->reset_wanted = s->due & KEEL_HYPERV_RESET;
-	hv->crash_wanted = s->due & KEEL_HYPERV_CRASH;
+	hv->due = s->due;
 	if (s->due)
 		keel_request(KEEL_REQ_HV, vcpu);
 	return 0;
@@ -687,33 +743,89 @@ long keel_hv_from_setup(struct keel_vcpu *vcpu, u32 setup)
 
 /* ------------------------------------------------------------------ exits to userspace */
 
+void hv_exit_due(struct keel_hv_vcpu *hv, u8 which)
+{
+	hv->due |= which;
+	keel_request(KEEL_REQ_HV, hv->vcpu);
+}
+
+static void tell_synic(struct keel_hv_vcpu *hv, u32 unused)
+{
+	struct kvm_hyperv_exit *exit = &hv->vcpu->run->hyperv;
+
+	hv->vcpu->run->exit_reason = KVM_EXIT_HYPERV;
+	memset(exit, 0, sizeof(*exit));
+	exit->type = KVM_EXIT_HYPERV_SYNIC;
+	exit->u.synic.msr = hv->exit.msr;
+	exit->u.synic.control = hv->exit.control;
+	exit->u.synic.evt_page = hv->exit.evt_page;
+	exit->u.synic.msg_page = hv->exit.msg_page;
+}
+
+/* What the guest wanted of its debugger has come to this: it reads it from the MSR. */
+static int complete_debugger(struct keel_vcpu *vcpu)
+{
+	WRITE_ONCE(vcpu->vm->hv->debugger[DEBUGGER_STATUS], READ_ONCE(vcpu->run->hyperv.u.syndbg.status));
+	return KEEL_RESUME;
+}
+
+static void tell_debugger(struct keel_hv_vcpu *hv, u32 msr)
+{
+	const u64 *debugger = hv->vcpu->vm->hv->debugger;
+	struct kvm_hyperv_exit *exit = &hv->vcpu->run->hyperv;
+
+	hv->vcpu->run->exit_reason = KVM_EXIT_HYPERV;
+	memset(exit, 0, sizeof(*exit));
+	exit->type = KVM_EXIT_HYPERV_SYNDBG;
+	exit->u.syndbg.msr = msr;
+	exit->u.syndbg.control = READ_ONCE(debugger[DEBUGGER_CONTROL]);
+	exit->u.syndbg.status = READ_ONCE(debugger[DEBUGGER_STATUS]);
+	exit->u.syndbg.send_page = READ_ONCE(debugger[DEBUGGER_SEND]);
+	exit->u.syndbg.recv_page = READ_ONCE(debugger[DEBUGGER_RECV]);
+	exit->u.syndbg.pending_page = READ_ONCE(debugger[DEBUGGER_PENDING]);
+	if (msr == HV_X64_MSR_DEBUGGER_CONTROL)
+		hv->vcpu->complete = complete_debugger;
+}
+
+static void tell_event(struct keel_hv_vcpu *hv, u32 type)
+{
+	struct kvm_run *run = hv->vcpu->run;
+
+	run->exit_reason = KVM_EXIT_SYSTEM_EVENT;
+	run->system_event.type = type;
+	run->system_event.ndata = 0;
+}
+
+/* One at a time, in this order. */
+static const struct {
+	u8 due;
+	void (*tell)(struct keel_hv_vcpu *hv, u32 what);
+	u32 what;
+} exits[] = {
+	{ KEEL_HYPERV_EXIT, tell_synic },
+	{ KEEL_HYPERV_DEBUGGER_PENDING, tell_debugger, HV_X64_MSR_DEBUGGER_CONTROL + DEBUGGER_PENDING },
+	{ KEEL_HYPERV_DEBUGGER_CONTROL, tell_debugger, HV_X64_MSR_DEBUGGER_CONTROL },
+	{ KEEL_HYPERV_CRASH, tell_event, KVM_SYSTEM_EVENT_CRASH },
+	{ KEEL_HYPERV_RESET, tell_event, KVM_SYSTEM_EVENT_RESET },
+};
+
 int keel_hv_request(struct keel_vcpu *vcpu)
 {
 	struct keel_hv_vcpu *hv = vcpu->hv;
-	struct kvm_run *run = vcpu->run;
+	unsigned int i;
 
 	if (READ_ONCE(hv->pending) | hv->stands)
 		hv_stimers_process(hv);
-	if (hv->exit_wanted) {
-		hv->exit_wanted = false;
-		run->exit_reason = KVM_EXIT_HYPERV;
-		memset(&run->hyperv, 0, sizeof(run->hyperv));
-		run->hyperv.type = KVM_EXIT_HYPERV_SYNIC;
-		run->hyperv.u.synic.msr = hv->exit.msr;
-		run->hyperv.u.synic.control = hv->exit.control;
-		run->hyperv.u.synic.evt_page = hv->exit.evt_page;
-		run->hyperv.u.synic.msg_page = hv->exit.msg_page;
-	} else if (hv->reset_wanted || hv->crash_wanted) {
-		run->exit_reason = KVM_EXIT_SYSTEM_EVENT;
-		run->system_event.type = hv->crash_wanted ? KVM_SYSTEM_EVENT_CRASH : KVM_SYSTEM_EVENT_RESET;
-		run->system_event.ndata = 0;
-		*(hv->crash_wanted ? &hv->crash_wanted : &hv->reset_wanted) = false;
-	} else {
-		return KEEL_RESUME;
+	for (i = 0; i < ARRAY_SIZE(exits); i++) {
+		if (!(hv->due & exits[i].due))
+			continue;
+		hv->due &= ~exits[i].due;
+		exits[i].tell(hv, exits[i].what);
+		if (hv->due)
+			keel_request(KEEL_REQ_HV, vcpu);
+		return KEEL_USER;
 	}
-	if (hv->exit_wanted || hv->reset_wanted || hv->crash_wanted)
-		keel_request(KEEL_REQ_HV, vcpu);
-	return KEEL_USER;
+	return KEEL_RESUME;
 }
 
 /* ------------------------------------------------------------------ CPUID, capabilities */
@@ -728,10 +840,11 @@ static long supported(unsigned long arg, bool direct_timers)
 		  .eax = HV_MSR_VP_RUNTIME_AVAILABLE | HV_MSR_TIME_REF_COUNT_AVAILABLE | HV_MSR_SYNIC_AVAILABLE |
 			 HV_MSR_SYNTIMER_AVAILABLE | HV_MSR_APIC_ACCESS_AVAILABLE | HV_MSR_HYPERCALL_AVAILABLE |
 			 HV_MSR_VP_INDEX_AVAILABLE | HV_MSR_RESET_AVAILABLE | HV_MSR_REFERENCE_TSC_AVAILABLE |
-			 HV_ACCESS_FREQUENCY_MSRS | HV_ACCESS_REENLIGHTENMENT,
-		  .ebx = HV_POST_MESSAGES | HV_SIGNAL_EVENTS | HV_ENABLE_EXTENDED_HYPERCALLS,
+			 HV_ACCESS_FREQUENCY_MSRS | HV_ACCESS_REENLIGHTENMENT | HV_ACCESS_TSC_INVARIANT,
+		  .ebx = HV_POST_MESSAGES | HV_SIGNAL_EVENTS | HV_DEBUGGING | HV_ENABLE_EXTENDED_HYPERCALLS,
 		  .edx = HV_X64_HYPERCALL_XMM_INPUT_AVAILABLE | HV_FEATURE_EXT_GVA_RANGES_FLUSH | HV_FEATURE_FREQUENCY_MSRS_AVAILABLE |
-			 HV_FEATURE_GUEST_CRASH_MSR_AVAILABLE | (direct_timers ? HV_STIMER_DIRECT_MODE_AVAILABLE : 0) },
+			 HV_FEATURE_GUEST_CRASH_MSR_AVAILABLE | HV_FEATURE_DEBUG_MSRS_AVAILABLE |
+			 (direct_timers ? HV_STIMER_DIRECT_MODE_AVAILABLE : 0) },
 		{ .function = HYPERV_CPUID_ENLIGHTMENT_INFO,
 		  .eax = HV_X64_REMOTE_TLB_FLUSH_RECOMMENDED | HV_X64_APIC_ACCESS_RECOMMENDED |
 			 HV_X64_RELAXED_TIMING_RECOMMENDED | HV_X64_CLUSTER_IPI_RECOMMENDED |
@@ -739,13 +852,20 @@ static long supported(unsigned long arg, bool direct_timers)
 			 (cpu_smt_possible() ? 0 : HV_X64_NO_NONARCH_CORESHARING),
 		  .ebx = NEVER_NOTIFY },
 		{ .function = HYPERV_CPUID_IMPLEMENT_LIMITS, .eax = KEEL_MAX_VCPUS, .ebx = 64 /* logical CPUs */ },
+		{ .function = HV_DEBUGGER_LEAF, .eax = HV_MAX_LEAF },
+		{ .function = HV_DEBUGGER_LEAF + 1, .eax = HV_DEBUGGER_INTERFACE },
+		{ .function = HV_DEBUGGER_LEAF + 2, .eax = HV_ALLOW_KERNEL_DEBUGGING },
 	};
+	struct kvm_cpuid_entry2 *named[] = { &e[0], &e[ARRAY_SIZE(e) - 3] };
+	unsigned int i;
 	u32 name[3];
 
 	memcpy(name, "Linux keel  ", sizeof(name));
-	e[0].ebx = name[0];
-	e[0].ecx = name[1];
-	e[0].edx = name[2];
+	for (i = 0; i < ARRAY_SIZE(named); i++) {
+		named[i]->ebx = name[0];
+		named[i]->ecx = name[1];
+		named[i]->edx = name[2];
+	}
 	return keel_copy_cpuid((void __user *)arg, e, ARRAY_SIZE(e));
 }
 

@@ -20,8 +20,13 @@ struct keel_hv_vcpu;
 
 #define HV_SIGNATURE	0x31237648	/* "Hv#1", in EAX of leaf 1 */
 
-/* Of leaves 3 and 4, in the guest's CPUID: privileges and recommendations. */
-enum keel_hv_word { HV_FEAT_EAX, HV_FEAT_EBX, HV_FEAT_EDX, HV_REC_EAX, HV_REC_EBX, HV_WORDS };
+/* Of leaves 3, 4 and 0x82, in the guest's CPUID: privileges, recommendations, and what the synthetic debugger may. */
+enum keel_hv_word { HV_FEAT_EAX, HV_FEAT_EBX, HV_FEAT_EDX, HV_REC_EAX, HV_REC_EBX, HV_DEBUGGER_EAX, HV_WORDS };
+/* Of the debugger, which no header of the kernel's has: control, status, pages to send, to receive, pending; options. */
+#define HV_X64_MSR_DEBUGGER_CONTROL	0x400000f1
+#define HV_X64_MSR_DEBUGGER_OPTIONS	0x400000ff
+#define HV_DEBUGGER_LEAF		0x40000080	/* this and two more: which there are, the interface, what it may */
+#define HV_ALLOW_KERNEL_DEBUGGING	BIT(1)		/* EAX of the last */
 
 int keel_hv_enable(struct keel_vcpu *vcpu);		/* 0 or -ENOMEM; the vCPU's thread */
 void keel_hv_vcpu_reset(struct keel_vcpu *vcpu);
@@ -46,6 +51,7 @@ VCPU_IOCTL(keel_hv_vcpu_set_state);
 u32 keel_hv_setup(const struct keel_vcpu *vcpu);
 long keel_hv_from_setup(struct keel_vcpu *vcpu, u32 setup);
 
+bool keel_hv_hides_invariant_tsc(struct keel_vcpu *vcpu);	/* in CPUID, until the guest has said that it knows of it */
 bool keel_hv_takes_hypercalls(struct keel_vcpu *vcpu);
 int keel_hv_hypercall(struct keel_vcpu *vcpu);		/* exit handler; fast loop safe */
 void keel_hv_runs(struct keel_vcpu *vcpu, bool on);	/* KVM_RUN begins, ends; where vcpu->hv */

@@ -7,6 +7,10 @@
 #include <linux/xarray.h>
 #include "ops.h"
 
+/* The debugger's MSRs, as they are numbered, and its options, which stand apart. */
+enum { DEBUGGER_CONTROL, DEBUGGER_STATUS, DEBUGGER_SEND, DEBUGGER_RECV, DEBUGGER_PENDING, DEBUGGER_OPTIONS, DEBUGGER_MSRS };
+#define DEBUGGER_BY_CALLS	BIT(2)	/* option: what goes to and fro does so by hypercalls */
+
 struct keel_hv {
 	struct mutex lock;
 	bool used;			/* a vCPU has a part of its own */
@@ -21,6 +25,8 @@ struct keel_hv {
 	bool tsc_restored;		/* the page is a VMM's to restore: its content is older than this VM */
 	u64 reenlightenment[3];		/* control, and that of emulation of the TSC: control, status */
 	u64 crash[HV_X64_MSR_CRASH_PARAMS], crash_ctl;
+	u64 invariant_tsc;		/* 1: the guest wants to see that its TSC is */
+	u64 debugger[DEBUGGER_MSRS];
 	struct xarray moved;		/* vCPUs by vp_index, where that is not their own number; places stay */
 	struct xarray events;		/* eventfd_ctx by connection id; used under its own lock */
 };
@@ -42,8 +48,8 @@ struct keel_hv_vcpu {
 	u64 runtime;			/* VP_RUNTIME: what its threads took in KVM_RUN, 100 ns, */
 	u64 counted;			/* up to this time of the thread's that is there, ns, */
 	bool counts;			/* if one is */
-	bool exit_wanted, reset_wanted, crash_wanted;
-	struct keel_state_hyperv_exit exit;
+	u8 due;				/* exits to userspace, KEEL_HYPERV_* */
+	struct keel_state_hyperv_exit exit;	/* what that of the SynIC says */
 
 	bool synic;
 	bool keep_pages;		/* the guest's pages are not cleared when it gives them */
@@ -59,6 +65,13 @@ static inline bool hv_has(const struct keel_hv_vcpu *hv, enum keel_hv_word word,
 	return !hv->enforce || (hv->vcpu->model.hv[word] & bits) == bits;
 }
 
+/* The guest may be debugged by it.  That has to be told, whatever else need not be. */
+static inline bool hv_has_debugger(const struct keel_hv_vcpu *hv)
+{
+	return hv->vcpu->model.hv[HV_DEBUGGER_EAX] & HV_ALLOW_KERNEL_DEBUGGING;
+}
+
+void hv_exit_due(struct keel_hv_vcpu *hv, u8 which);	/* KEEL_HYPERV_* */
 u64 hv_time(struct keel_vcpu *vcpu);	/* the reference counter: 100 ns */
 struct keel_vcpu *hv_vcpu_by_vp(struct keel_vm *vm, u32 vp_index);
 

@@ -119,8 +119,7 @@ static void tell_user(struct keel_hv_vcpu *hv, unsigned int n)
 	hv->exit = (struct keel_state_hyperv_exit){
 		.msr = HV_X64_MSR_SCONTROL + n, .control = hv->control, .evt_page = hv->siefp, .msg_page = hv->simp,
 	};
-	hv->exit_wanted = true;
-	keel_request(KEEL_REQ_HV, hv->vcpu);
+	hv_exit_due(hv, KEEL_HYPERV_EXIT);
 }
 
 static int clear_guest_page(struct keel_vcpu *vcpu, u64 val)
