@@ -13,6 +13,7 @@
 #include <linux/reboot.h>
 #include <linux/slab.h>
 #include <linux/workqueue.h>
+#include <asm/kvm_para.h>
 #include "cpu/mitigate.h"
 #include "ops.h"
 
@@ -37,6 +38,34 @@ static bool hw_lost;			/* one that was suspended could not: its VMs are dead, an
 static DEFINE_PER_CPU(bool, hw_cpu_on);
 static enum cpuhp_state hw_cpuhp;
 
+/*
+ * This machine is one of KVM's, perhaps, which tells its kernel of a page that is not there by a page fault whose address is a
+ * token; and while a guest of ours runs, by an exit that says so, for which only that module of the kernel's is made.  Where
+ * it is not asked for it, it waits for the page itself.  (No lab has an outer KVM.)
+ */
+static DEFINE_PER_CPU(bool, hw_apf_asked);
+
+static bool hw_apf_exits(void)
+{
+	u32 base = hypervisor_cpuid_base(KVM_SIGNATURE, 0);
+
+	return base && cpuid_eax(base | KVM_CPUID_FEATURES) & BIT(KVM_FEATURE_ASYNC_PF_VMEXIT);
+}
+
+static void hw_ask_apf(bool on)
+{
+	u64 val;
+
+	if (!hw_apf_exits() || rdmsrq_safe(MSR_KVM_ASYNC_PF_EN, &val))
+		return;
+	if (!on)
+		__this_cpu_write(hw_apf_asked, val & KVM_ASYNC_PF_DELIVERY_AS_PF_VMEXIT);
+	if (!__this_cpu_read(hw_apf_asked))
+		return;
+	val &= ~(u64)KVM_ASYNC_PF_DELIVERY_AS_PF_VMEXIT;
+	wrmsrq_safe(MSR_KVM_ASYNC_PF_EN, on ? val | KVM_ASYNC_PF_DELIVERY_AS_PF_VMEXIT : val);
+}
+
 /* CPUs that cannot leave their reason in @refusal, where the last one stays. */
 static void hw_enable_cpu(void *refusal)
 {
@@ -51,6 +80,7 @@ static void hw_enable_cpu(void *refusal)
 	}
 	if (!keel_hw_shared())
 		keel_mitigate_cpu(true);
+	hw_ask_apf(false);
 	__this_cpu_write(hw_cpu_on, true);
 }
 
@@ -62,6 +92,7 @@ static void hw_disable_cpu(void *unused)
 	keel_call(cpu_disable, keel_hw_shared());
 	if (!keel_hw_shared())
 		keel_mitigate_cpu(false);
+	hw_ask_apf(true);
 }
 
 bool __keel_hw_arrive(struct keel_vcpu *vcpu)

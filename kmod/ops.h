@@ -109,6 +109,8 @@ struct keel_hw_caps {
 	OP(close_window, void, (struct keel_vcpu *))					\
 	OP(get_shadow, u8, (struct keel_vcpu *))	/* KVM_X86_SHADOW_INT_* */	\
 	OP(set_shadow, void, (struct keel_vcpu *, u8))					\
+	/* The VMM gave the vCPU other registers: what the CPU keeps beside them (halted, shadows, traps) has to fit. */ \
+	OP(regs_given, void, (struct keel_vcpu *))					\
 	OP(set_tpr_threshold, void, (struct keel_vcpu *, int irr_class)) /* highest pending class, -1 none */ \
 	OP(get_nmi_mask, bool, (struct keel_vcpu *))					\
 	OP(set_nmi_mask, void, (struct keel_vcpu *, bool))				\

@@ -551,18 +551,22 @@ static long run_locked(struct keel_vcpu *vcpu)
 	struct kvm_run *run = vcpu->run;
 	int r;
 
-	if (unlikely(vcpu->mp_state == KVM_MP_STATE_UNINITIALIZED)) {
+	while (unlikely(vcpu->mp_state == KVM_MP_STATE_UNINITIALIZED)) {
+		bool rested;
+
 		if (keel_immediate_exit(run))
 			return -EINTR;
 		r = run_sleep(vcpu);
 		keel_take_mp_events(vcpu);
-		keel_take_request(KEEL_REQ_REST, vcpu);
+		rested = keel_take_request(KEEL_REQ_REST, vcpu);
 		if (signal_pending(current)) {
 			run->exit_reason = KVM_EXIT_INTR;
 			vcpu->stat.signal_exits++;
 			return -EINTR;
 		}
-		return -EAGAIN;
+		/* Who reset the VM is no reason to come out: it waits again, or runs where the state has it. */
+		if (!rested || vcpu->mp_state == KVM_MP_STATE_INIT_RECEIVED)
+			return -EAGAIN;
 	}
 	if (unlikely(READ_ONCE(run->kvm_valid_regs) || READ_ONCE(run->kvm_dirty_regs))) {
 		long err = sync_from_run(vcpu);

@@ -44,6 +44,12 @@ struct keel_vm_stats {
 	KEEL_VM_STATS(KEEL_STAT_MEMBER)
 };
 
+/* One of the VM's that several count at the same time. */
+static inline void keel_count_shared(u64 *stat, long n)
+{
+	atomic64_add(n, (atomic64_t *)stat);
+}
+
 DECLARE_STATIC_KEY_FALSE(keel_latency_on);
 void keel_latency_want(struct keel_vcpu_stats *stat);
 void keel_latency_entry(struct keel_vcpu_stats *stat);

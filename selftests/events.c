@@ -409,6 +409,40 @@ TEST_F(events, ioeventfd_many)
 	}
 }
 
+static u64 us_to_close(int doorbells, bool mmio)
+{
+	int best = 0, i, n, fd = eventfd(0, 0);
+	struct timespec a, b;
+
+	for (n = 0; n < 3; n++) {
+		struct vm *vm = vm_new(VM_PLAIN);
+		int us;
+
+		for (i = 0; i < doorbells; i++)
+			must(ioevent(vm, fd, mmio ? HOLE_GPA + i * 8 : i * 4, mmio ? 0 : 4, mmio ? 0 : PIO, 0));
+		clock_gettime(CLOCK_MONOTONIC, &a);
+		vm_free(vm);
+		clock_gettime(CLOCK_MONOTONIC, &b);
+		us = (b.tv_sec - a.tv_sec) * 1000000 + (b.tv_nsec - a.tv_nsec) / 1000;
+		best = n && best < us ? best : us;
+	}
+	close(fd);
+	return best;
+}
+
+/* What a VMM has made is taken away in a time that grows as it does, no faster */
+TEST(doorbells_closed)
+{
+	int mmio;
+
+	for (mmio = 0; mmio < 2; mmio++) {
+		u64 few = us_to_close(1000, mmio), many = us_to_close(8000, mmio);
+
+		TH_LOG("%lu us with 1000, %lu us with 8000", few, many);
+		EXPECT_LT(many, 24 * few + 20000);
+	}
+}
+
 /* ---- coalesced MMIO and PIO ---- */
 
 static int coalesce(struct vm *vm, u64 addr, u32 size, u32 pio, bool add)

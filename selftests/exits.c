@@ -576,6 +576,38 @@ TEST_F(exits, emulation_failure)
 	vcpu_done(self->v);
 }
 
+/* One that writes to a device and reads it then: there is no answer to the one before the other */
+static void enter_guest(u64 arg)
+{
+	asm volatile("mov %%rsp, %%rbx; mov %%rbp, %%rsi; mov %0, %%rsp; mov %0, %%rbp; enter $8, $2; mov %%rbx, %%rsp; mov %%rsi, %%rbp"
+		     :: "r"(HOLE_GPA + 0x800) : "rbx", "rsi", "memory");
+	guest_done(0);
+}
+
+TEST_F(exits, written_then_read)
+{
+	vcpu_long(self->v, enter_guest, 0);
+	vcpu_run(self->v);
+	EXPECT_EQ(KVM_EXIT_INTERNAL_ERROR, self->v->run->exit_reason);
+}
+
+/* AMD's CR8 of every mode */
+CODE16(lock_cr8_code, "mov $5,%eax; lock; mov %eax,%cr0; xor %ebx,%ebx; lock; mov %cr0,%ebx; hlt\n");
+
+TEST_F(exits, lock_mov_cr0)
+{
+	struct kvm_cpuid_entry2 *e = cpuid_find(self->vm->cpuid, 0x80000001, 0);
+	struct kvm_regs r;
+
+	if (!e || !(e->ecx & 1 << 4))
+		SKIP(return, "no CR8 outside long mode");
+	vcpu_real(self->v, lock_cr8_code, code_size(lock_cr8_code));
+	vcpu_expect(self->v, KVM_EXIT_HLT);
+	vcpu_get_regs(self->v, &r);
+	EXPECT_EQ(5, r.rbx);
+	EXPECT_EQ(5, self->v->run->cr8);
+}
+
 /* ---- where RIP is at an OUT ---- */
 
 CODE32(out_code,

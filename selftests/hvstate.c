@@ -361,7 +361,7 @@ TEST_F(hvstate, values)
 	REFUSED(s->tsc_restored, 2, KEEL_SECTION_HYPERV, KEEL_SECTION_VM);
 	REFUSED(s->crash_ctl, 1, KEEL_SECTION_HYPERV, KEEL_SECTION_VM);
 	REFUSED(s->reserved[1], 1, KEEL_SECTION_HYPERV, KEEL_SECTION_VM);
-	REFUSED(v0->due, 8, KEEL_SECTION_HYPERV_VCPU, 0);
+	REFUSED(v0->due, 32, KEEL_SECTION_HYPERV_VCPU, 0);
 	REFUSED(v0->vp_index, 1U << 20, KEEL_SECTION_HYPERV_VCPU, 0);
 	REFUSED(v0->exit.msr, 1, KEEL_SECTION_HYPERV_VCPU, 0);			/* of no exit */
 	REFUSED(v0->reserved[2], 1, KEEL_SECTION_HYPERV_VCPU, 0);
@@ -404,6 +404,123 @@ TEST_F(hvstate, values)
 	vcpu_expect(self->v, KVM_EXIT_SYSTEM_EVENT);
 	EXPECT_EQ(KVM_SYSTEM_EVENT_CRASH, self->v->run->system_event.type);
 	vcpu_done(self->v);
+}
+
+/* ---- the synthetic debugger, whose packets are the VMM's to carry; and an invariant TSC ---- */
+
+static long debug_call(u64 control, u64 in)
+{
+	u64 r;
+
+	asm volatile("mov %3, %%r8\n\tcall *%1" : "=a"(r) : "r"(pages.call), "c"(control), "r"(in + PAGE), "d"(in)
+		     : "memory", "r8", "r9", "r10", "r11");
+	return r;
+}
+
+static u32 told_invariant(void)
+{
+	u32 a = 0x80000007, b, c = 0, d;
+
+	asm volatile("cpuid" : "+a"(a), "=b"(b), "+c"(c), "=d"(d));
+	return d >> 8 & 1;
+}
+
+static void debugged_guest(u64 arg)
+{
+	u64 v;
+
+	guest_eq(told_invariant(), 0);
+	guest_eq(wrmsr_try(MSR_INVARIANT, 2), GP0);
+	wrmsr(MSR_INVARIANT, 1);
+	guest_eq(told_invariant(), 1);
+	guest_eq(wrmsr_try(MSR_INVARIANT, 0), GP0);
+	guest_eq(rdmsr(MSR_INVARIANT), 1);
+
+	wrmsr(MSR_OS_ID, OS_ID);
+	wrmsr(MSR_HYPERCALL, (u64)pages.call | 1);
+	if (!arg) {
+		guest_eq(rdmsr_try(MSR_DBG_STATUS, &v), GP0);
+		guest_eq(debug_call(RESET_DEBUG, 0), BAD_CODE);
+		guest_done(0);
+	}
+	wrmsr(MSR_DBG_SEND, 0x1000);
+	wrmsr(MSR_DBG_RECV, 0x2000);
+	wrmsr(MSR_DBG_PENDING, 0x3000);
+	wrmsr(MSR_DBG_CONTROL, 0x10001);
+	guest_eq(rdmsr(MSR_DBG_STATUS), 0x1234);
+	guest_eq(rdmsr(MSR_DBG_CONTROL), 0x10001);
+	guest_eq(debug_call(RESET_DEBUG, 0), 8);	/* not by calls */
+	wrmsr(MSR_DBG_OPTIONS, 4);
+	guest_eq(debug_call(POST_DEBUG, (u64)pages.events), 77);
+	guest_eq(debug_call(RETRIEVE_DEBUG | FAST, 0), 5);
+	wrmsr(MSR_DBG_STATUS, 0);
+	guest_eq(rdmsr(MSR_DBG_STATUS), 0);
+	guest_sync(1);
+	guest_eq(rdmsr(MSR_DBG_SEND), 0x1000);
+	guest_done(0);
+}
+
+static void set_debugger(struct vcpu *v, bool debugger)
+{
+	struct cpuid_set c = { .h.nent = 256 };
+	struct kvm_cpuid_entry2 *e;
+
+	set_hv_cpuid(v);
+	must(ioctl(v->fd, KVM_GET_CPUID2, &c));
+	e = cpuid_find(&c.h, 0x80000007, 0);
+	if (!e) {
+		e = &c.e[c.h.nent++];
+		e->function = 0x80000007;
+	}
+	e->edx |= 1 << 8;
+	cpuid_find(&c.h, 0x40000082, 0)->eax = debugger ? 2 : 0;
+	must(ioctl(v->fd, KVM_SET_CPUID2, &c));
+}
+
+TEST(debugger)
+{
+	struct vm *vm = vm_new(VM_PLAIN);
+	struct vcpu *v = vcpu_new(vm, 0);
+	struct kvm_hyperv_exit *exit;
+	u32 id;
+	u64 val;
+
+	set_debugger(v, true);
+	exit = &v->run->hyperv;
+	vcpu_long(v, debugged_guest, 1);
+	vcpu_expect(v, KVM_EXIT_HYPERV);
+	ASSERT_EQ(KVM_EXIT_HYPERV_SYNDBG, exit->type);
+	EXPECT_EQ(MSR_DBG_PENDING, exit->u.syndbg.msr);
+	EXPECT_EQ(0x1000, exit->u.syndbg.send_page);
+	EXPECT_EQ(0x2000, exit->u.syndbg.recv_page);
+	EXPECT_EQ(0x3000, exit->u.syndbg.pending_page);
+	vcpu_expect(v, KVM_EXIT_HYPERV);
+	ASSERT_EQ(KVM_EXIT_HYPERV_SYNDBG, exit->type);
+	EXPECT_EQ(MSR_DBG_CONTROL, exit->u.syndbg.msr);
+	EXPECT_EQ(0x10001, exit->u.syndbg.control);
+	exit->u.syndbg.status = 0x1234;
+	vcpu_expect(v, KVM_EXIT_HYPERV);
+	ASSERT_EQ(KVM_EXIT_HYPERV_HCALL, exit->type);
+	EXPECT_EQ(POST_DEBUG, exit->u.hcall.input);
+	exit->u.hcall.result = 77;
+	EXPECT_EQ(1, vcpu_sync(v));
+	/* It is of the state. */
+	vcpu_settle(v);
+	id = snapshot(vm);
+	EXPECT_EQ(1, vcpu_set_msr(v, MSR_DBG_SEND, 0));
+	EXPECT_EQ(1, vcpu_set_msr(v, MSR_INVARIANT, 0));
+	EXPECT_EQ(0, reset_to(vm, id, 0, NULL));
+	EXPECT_EQ(1, vcpu_get_msr(v, MSR_INVARIANT, &val));
+	EXPECT_EQ(1, val);
+	vcpu_done(v);
+	vm_free(vm);
+
+	vm = vm_new(VM_PLAIN);
+	v = vcpu_new(vm, 0);
+	set_debugger(v, false);
+	vcpu_long(v, debugged_guest, 0);
+	vcpu_done(v);
+	vm_free(vm);
 }
 
 TEST_HARNESS_MAIN

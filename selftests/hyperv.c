@@ -64,7 +64,7 @@ TEST_F(hv, offered)
 	EXPECT_EQ(0, memcmp(&sys, &cpu, sizeof(sys)));
 	ASSERT_NE(NULL, cpuid_find(&sys.h, 0x40000005, 0));
 	EXPECT_EQ(0x31237648, cpuid_find(&sys.h, 0x40000001, 0)->eax);
-	EXPECT_EQ(0x40000005, cpuid_find(&sys.h, 0x40000000, 0)->eax);
+	EXPECT_EQ(0x40000082, cpuid_find(&sys.h, 0x40000000, 0)->eax);
 	/* never asked to tell of long spins */
 	EXPECT_EQ(-1U, cpuid_find(&sys.h, 0x40000004, 0)->ebx);
 	/* QEMU's hv-apicv, and hv-tlbflush-ext, do not start without */
@@ -227,6 +227,7 @@ static const struct {
 	{ MSR_TIME, 1 }, { MSR_TSC_PAGE, 9 }, { MSR_TSC_FREQ, 11 }, { MSR_APIC_FREQ, 11 }, { MSR_TPR, 4 },
 	{ MSR_ASSIST, 4 }, { MSR_SCONTROL, 2 }, { MSR_SINT0 + 15, 2 }, { MSR_STIMER0 + 7, 3 },
 	{ MSR_CRASH_P0, 10, true }, { MSR_CRASH_CTL, 10, true }, { MSR_REENLIGHTEN, 13 }, { MSR_EMULATION, 13 },
+	{ MSR_INVARIANT, 15 }, { MSR_DBG_STATUS, 11, true }, { MSR_DBG_OPTIONS, 11, true },
 };
 
 static void read_guest(u64 msr)

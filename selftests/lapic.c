@@ -59,6 +59,28 @@ static void on(u64 x2)
 	vcpu_done(self->v);						\
 } while (0)
 
+/* ---- off by its own register: what has come already is held, and delivered ---- */
+
+static void off_guest(u64 x2)
+{
+	on(x2);
+	guest_on(0x61, guest_count_eoi);
+	apic_icr(0, SELF | 0x61);
+	apic_write(0xf0, 0xff);
+	irq_halt();		/* with interrupts on, and back */
+	guest_eq(guest_irqs[0x61], 1);
+	apic_icr(0, SELF | 0x61);
+	irq_on();
+	asm volatile("nop; nop; cli");
+	guest_eq(guest_irqs[0x61], 1);
+	guest_done(0);
+}
+
+TEST_F(lapic, off_with_one_waiting)
+{
+	RUN(off_guest);
+}
+
 /* ---- registers ---- */
 
 static void register_guest(u64 x2)

@@ -4,6 +4,7 @@
  * port, its state from outside.
  */
 #include "test.h"
+#include "snap.h"
 
 #include <sys/eventfd.h>
 #include <sys/resource.h>
@@ -332,11 +333,11 @@ static void missed_guest(u64 arg)
 {
 	pic_on();
 	outb(0x43, 0x34);
-	outb(0x40, 11932 & 0xff);
-	outb(0x40, 11932 >> 8);
+	outb(0x40, 1193 & 0xff);
+	outb(0x40, 1193 >> 8);
 	guest_sync(0);			/* the VMM sleeps: ticks pile up */
 	irq_on();
-	while (guest_irqs[0x30] < 10)
+	while (guest_irqs[0x30] < arg)
 		pause_cpu();
 	guest_done(0);
 }
@@ -345,15 +346,27 @@ static void missed_guest(u64 arg)
 TEST_F(pit, reinjection)
 {
 	struct kvm_reinject_control c = { .pit_reinject = 1 };
+	static struct blob b;
+	struct keel_state arg;
+	const struct keel_state_pit *s;
+	int r;
 
 	EXPECT_EQ(0, xioctl(self->vm->fd, KVM_REINJECT_CONTROL, &c));
 	c.pit_reinject = 0;
 	EXPECT_EQ(0, xioctl(self->vm->fd, KVM_REINJECT_CONTROL, &c));
 	c.pit_reinject = 1;
 	EXPECT_EQ(0, xioctl(self->vm->fd, KVM_REINJECT_CONTROL, &c));
-	vcpu_long(self->v, missed_guest, 0);
+	vcpu_long(self->v, missed_guest, 300);
 	vcpu_sync(self->v);
-	sleep_ms(200);
+	/* All wait, however many are missed in a row: a tick that may have been lost is sent again, and they are not. */
+	sleep_ms(400);
+	vcpu_settle(self->v);
+	r = state_get(self->vm, &b, &arg);
+	if (r != -ENOTTY) {
+		ASSERT_EQ(0, r);
+		s = section_of(&b, KEEL_SECTION_PIT, -1);
+		EXPECT_LE(390, s->pending);
+	}
 	vcpu_done(self->v);
 }
 

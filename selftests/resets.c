@@ -621,6 +621,138 @@ TEST_F(missing, reset)
 }
 
 /* A VM set up otherwise since: KVM_RUN says so, and the guest has yet to ask */
+/* ---- what has no place in it ---- */
+
+static void writes_there(u64 gpa)
+{
+	guest_sync(*(volatile u64 *)gpa);
+	*(volatile u64 *)gpa = 2;
+	guest_done(0);
+}
+
+/* A page that the user may not write, and a guest has tried to, is as it was: no reason to end the VM */
+TEST(unwritable_page)
+{
+	struct vm *vm = vm_new(VM_PLAIN);
+	struct vcpu *v = vcpu_new(vm, 0);
+	u64 *mem = mem_alloc(PAGE), gpa = 0x20000000;
+	u32 id;
+
+	mem[0] = 7;
+	vm_slot(vm, 1, gpa, PAGE, mem, 0);
+	mprotect(mem, PAGE, PROT_READ);
+	vcpu_long(v, writes_there, gpa);
+	EXPECT_EQ(7, vcpu_sync(v));
+	vcpu_settle(v);
+	id = snapshot(vm);
+	EXPECT_EQ(-EFAULT, xioctl(v->fd, KVM_RUN, 0));
+	EXPECT_EQ(0, reset_to(vm, id, 0, NULL));
+	EXPECT_EQ(-EFAULT, xioctl(v->fd, KVM_RUN, 0));
+	mprotect(mem, PAGE, PROT_READ | PROT_WRITE);
+	vcpu_done(v);
+	EXPECT_EQ(0, reset_to(vm, id, 0, NULL));
+	EXPECT_EQ(7, mem[0]);
+	vm_free(vm);
+}
+
+static void tpr_guest(u64 arg)
+{
+	guest_sync(0);
+	asm volatile("mov %0, %%cr8" :: "r"(5UL));
+	guest_sync(1);
+	guest_done(read_cr8());
+}
+
+/* Without a LAPIC in the kernel the TPR stands in kvm_run, too, from where KVM_RUN takes it */
+TEST(tpr_of_kvm_run)
+{
+	struct vm *vm = vm_new(VM_PLAIN);
+	struct vcpu *v = vcpu_new(vm, 0);
+	struct kvm_sregs s;
+	u32 id;
+
+	vcpu_long(v, tpr_guest, 0);
+	vcpu_sync(v);
+	vcpu_settle(v);
+	id = snapshot(vm);
+	EXPECT_EQ(1, vcpu_sync(v));
+	vcpu_settle(v);
+	EXPECT_EQ(5, v->run->cr8);
+	EXPECT_EQ(0, reset_to(vm, id, 0, NULL));
+	EXPECT_EQ(0, v->run->cr8);
+	v->run->immediate_exit = 1;
+	EXPECT_EQ(-EINTR, xioctl(v->fd, KVM_RUN, 0));
+	v->run->immediate_exit = 0;
+	vcpu_get_sregs(v, &s);
+	EXPECT_EQ(0, s.cr8);
+	vm_free(vm);
+}
+
+/* A state that is set says nothing back, so where it is asked for may be read-only */
+TEST(argument_that_cannot_be_written)
+{
+	struct vm *vm = vm_new(VM_PLAIN);
+	struct vcpu *v = vcpu_new(vm, 0);
+	static struct blob b;
+	struct keel_state *arg = mem_alloc(PAGE);
+
+	vcpu_long(v, tpr_guest, 0);
+	ASSERT_EQ(0, state_get(vm, &b, arg));
+	*arg = (struct keel_state){ .data = (u64)b.data, .size = b.size };
+	mprotect(arg, PAGE, PROT_READ);
+	EXPECT_EQ(0, xioctl(vm->fd, KEEL_SET_STATE, arg));
+	EXPECT_EQ(-EFAULT, xioctl(vm->fd, KEEL_GET_STATE, arg));
+	munmap(arg, PAGE);
+	vm_free(vm);
+}
+
+static void ignores(int sig)
+{
+}
+
+static void *waits_for_startup(void *arg)
+{
+	struct vcpu *v = arg;
+
+	return (void *)(long)xioctl(v->fd, KVM_RUN, 0);
+}
+
+/* A vCPU that waits to be started does not come back because another one has the VM reset */
+TEST(before_startup)
+{
+	struct vm *vm = vm_new(VM_IRQCHIP);
+	struct vcpu *v = vcpu_new(vm, 0), *waits = vcpu_new(vm, 1);
+	struct sigaction act = { .sa_handler = ignores };
+	struct timespec soon;
+	pthread_t t;
+	void *ret;
+	u32 id;
+	int i;
+
+	sigaction(SIGUSR1, &act, NULL);
+	vcpu_long(v, asking_guest, 0);
+	for (i = 0; i < 8; i++)
+		*(u64 *)gpa_hva(vm, HEAP_GPA + i * PAGE) = 1;
+	vcpu_sync(v);
+	vcpu_settle(v);
+	id = snapshot(vm);
+	pthread_create(&t, NULL, waits_for_startup, waits);
+	sleep_ms(50);
+	ASSERT_EQ(0, allow(vm, id, 0));
+	for (i = 0; i < 20; i++)
+		input_is(v, 2);
+	EXPECT_LE(19, fd_stat(vm->fd, "resets"));
+	clock_gettime(CLOCK_REALTIME, &soon);
+	soon.tv_nsec += 50000000;
+	soon.tv_sec += soon.tv_nsec / 1000000000;
+	soon.tv_nsec %= 1000000000;
+	EXPECT_EQ(ETIMEDOUT, pthread_timedjoin_np(t, &ret, &soon));
+	pthread_kill(t, SIGUSR1);
+	pthread_join(t, &ret);
+	EXPECT_EQ(-EINTR, (long)ret);
+	vm_free(vm);
+}
+
 TEST_F(ask, cannot_be)
 {
 	if (variant->other)

@@ -247,6 +247,34 @@ TEST_F(signals, others_before_startup)
 	EXPECT_EQ(EINTR, r.err);
 }
 
+CODE16(sleeps16, "sti; 1: hlt; jmp 1b\n");
+CODE16(asleep16, "mov $7,%al; out %al,$0x10; hlt\n");
+
+/* Asleep in a HLT that does not exit, it is given other registers, as by a reset of the machine: it goes on from there */
+TEST(halted_and_moved)
+{
+	struct vm *vm = vm_new(VM_IRQCHIP);
+	struct runner r = {};
+	struct kvm_regs regs;
+
+	install(SIGUSR1);
+	if (vm_enable_cap(vm, KVM_CAP_X86_DISABLE_EXITS, KVM_X86_DISABLE_EXITS_HLT)) {
+		vm_free(vm);
+		SKIP(return, "HLT exits on this machine");
+	}
+	r.v = vcpu_new(vm, 0);
+	vcpu_real(r.v, sleeps16, code_size(sleeps16));
+	run_and_kick(&r, 50);
+	EXPECT_EQ(EINTR, r.err);
+	memcpy(gpa_hva(vm, CODE_GPA + 0x100), asleep16, code_size(asleep16));
+	vcpu_get_regs(r.v, &regs);
+	regs.rip = CODE_GPA + 0x100;
+	regs.rflags = 2;
+	vcpu_set_regs(r.v, &regs);
+	vcpu_expect_io(r.v, KVM_EXIT_IO_OUT, 0x10, 1, 1);
+	vm_free(vm);
+}
+
 /* A great many kicks cost the guest nothing but time */
 TEST_F(signals, many_kicks)
 {

@@ -8,19 +8,6 @@
 
 #include <sys/time.h>
 
-/* Data of a section; NULL: there is none */
-static void *section(struct blob *b, u32 id, u32 vcpu)
-{
-	struct keel_section *s = (void *)(b->data + sizeof(struct keel_state_head));
-
-	while ((u8 *)s < b->data + b->size) {
-		if (s->id == id && s->vcpu == vcpu)
-			return s + 1;
-		s = (void *)(s + 1) + (s->length + 7) / 8 * 8;
-	}
-	return NULL;
-}
-
 /* ---- a guest with two vCPUs and all that ticks ---- */
 
 #define PIT_IRQ	0x52
@@ -148,14 +135,14 @@ static void run_turns(struct vcpu *v[2], int n)
 /* Is a timer so near to its time that it comes to it each time before somebody looks? */
 static bool ticks_soon(struct blob *b)
 {
-	const struct keel_state_clock *clock = section(b, KEEL_SECTION_CLOCK, -1);
-	const struct keel_state_pit *pit = section(b, KEEL_SECTION_PIT, -1);
+	const struct keel_state_clock *clock = section_of(b, KEEL_SECTION_CLOCK, -1);
+	const struct keel_state_pit *pit = section_of(b, KEEL_SECTION_PIT, -1);
 	int i;
 
 	if (pit->armed && pit->expires - clock->mono_ns < SOON)
 		return true;
 	for (i = 0; i < 2; i++) {
-		const struct keel_state_lapic *l = section(b, KEEL_SECTION_LAPIC, i);
+		const struct keel_state_lapic *l = section_of(b, KEEL_SECTION_LAPIC, i);
 
 		if (l->due || (l->expires && l->expires - clock->mono_ns < SOON))
 			return true;
@@ -265,7 +252,7 @@ TEST_F(busy, errors)
 	ASSERT_EQ(0, state_get(self->vm, self->c, arg));				\
 	EXPECT_STREQ("", difference(self->b, self->c));					\
 } while (0)
-#define IN(id, vcpu)	section(self->c, id, vcpu)
+#define IN(id, vcpu)	section_of(self->c, id, vcpu)
 	REFUSED(-EINVAL, self->c->data[0]++, 0, 0);
 	REFUSED(-EPROTO, self->c->data[8]++, 0, 0);
 	REFUSED(-EINVAL, self->c->size = 8, 0, 0);
@@ -1169,10 +1156,10 @@ TEST(traps)
 	vcpu_settle(v);
 	id = snapshot(vm);
 	ASSERT_EQ(0, state_get(vm, &without, &arg));
-	e = section(&without, KEEL_SECTION_EVENTS, 0);
+	e = section_of(&without, KEEL_SECTION_EVENTS, 0);
 	EXPECT_EQ(0, e->traps);
 	memcpy(&with, &without, sizeof(with));
-	e = section(&with, KEEL_SECTION_EVENTS, 0);
+	e = section_of(&with, KEEL_SECTION_EVENTS, 0);
 	e->traps = 1 << 13;
 	EXPECT_EQ(-EINVAL, state_set(vm, &with, 0, &arg));
 	e->traps = 1 << 12 | 1;

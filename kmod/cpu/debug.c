@@ -204,6 +204,7 @@ void keel_debug_step(struct keel_vcpu *vcpu)
 	vcpu->debug.stepping = true;
 	keel_set_rflags(vcpu, keel_rflags(vcpu) | X86_EFLAGS_TF);
 	keel_call(set_shadow, vcpu, 0);		/* there is no stepping over one */
+	keel_call(regs_given, vcpu);
 }
 
 VCPU_IOCTL(keel_set_guest_debug)

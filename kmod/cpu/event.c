@@ -447,6 +447,7 @@ VCPU_IOCTL(keel_set_events)
 		set_user_irq(vcpu, e->interrupt.injected && !e->interrupt.soft ? e->interrupt.nr : -1);
 	if (e->flags & KVM_VCPUEVENT_VALID_SHADOW)
 		keel_call(set_shadow, vcpu, e->interrupt.shadow);
+	keel_call(regs_given, vcpu);
 	if (e->nmi.injected && !q->injected.type)
 		q->injected = (struct keel_event){ .type = KEEL_EV_NMI, .vector = X86_TRAP_NMI };
 	if (e->flags & KVM_VCPUEVENT_VALID_NMI_PENDING) {

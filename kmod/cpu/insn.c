@@ -88,8 +88,9 @@ static enum emul_result device_read(struct keel_insn *in, u64 gpa, void *buf, un
 	}
 	if (in->nr_replay == INSN_IO_MAX)
 		return EMUL_UNHANDLEABLE;
+	/* Those go out first, and this comes again; where one instruction writes before it reads (ENTER) it cannot. */
 	if (in->nr_writes)
-		return EMUL_USER;		/* those go out first; this comes again */
+		return in->e.insn.prefix & (EMUL_PFX_REP | EMUL_PFX_REPNE) ? EMUL_USER : EMUL_UNHANDLEABLE;
 	io->addr = gpa;
 	io->len = len;
 	memset(io->data, 0, sizeof(io->data));
@@ -756,6 +757,7 @@ int keel_insn_init(struct keel_vcpu *vcpu)
 		return -ENOMEM;
 	vcpu->insn->vcpu = vcpu;
 	vcpu->insn->e.ops = &insn_ops;
+	vcpu->insn->e.lock_cr8 = boot_cpu_has(X86_FEATURE_CR8_LEGACY);
 	vcpu->insn->e.regs = vcpu->regs;
 	vcpu->insn->e.cpu_la57 = keel_offers(X86_FEATURE_LA57);
 	return 0;

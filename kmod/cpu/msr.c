@@ -723,6 +723,7 @@ static const struct msr_row msr_rows[] = {
 	{ .first = MSR_AMD64_DE_CFG, .count = 1, .flags = M_LIST | M_FEATURE, .get = msr_get_mem, .set = msr_set_mem,
 	  .offset = offsetof(struct keel_vcpu, msrs.de_cfg), .valid = MSR_AMD64_DE_CFG_LFENCE_SERIALIZE },
 	NOTHING(MSR_AMD64_BU_CFG2, 1),
+	NOTHING(MSR_F15H_IC_CFG, 1),
 	NOTHING(MSR_F15H_EX_CFG, 1),
 };
 
@@ -906,6 +907,13 @@ u32 keel_guest_wrmsr(struct keel_vcpu *vcpu, u32 msr, u64 val)
 	return why_refused(msr, 1);
 }
 
+static u64 host_osvw(u32 msr)
+{
+	u64 val;
+
+	return rdmsrq_safe(msr, &val) ? 0 : val;
+}
+
 /* Values at power-on; INIT keeps all of them but what an INIT does to DEBUGCTL. */
 void keel_msrs_reset(struct keel_vcpu *vcpu, bool init)
 {
@@ -924,6 +932,11 @@ void keel_msrs_reset(struct keel_vcpu *vcpu, bool init)
 		m->platform_info = platform_info();
 		m->arch_capabilities = keel_arch_capabilities();
 		m->ucode_rev = 0x0000000100000000ULL;	/* a revision: some guests take 0 for "no microcode loaded" */
+	}
+	/* Of the host's errata those that concern its guests: not 400 and 415, which are of what keel emulates. */
+	if (boot_cpu_has(X86_FEATURE_OSVW)) {
+		m->osvw_length = max(host_osvw(MSR_AMD64_OSVW_ID_LENGTH), 3ULL);
+		m->osvw_status = host_osvw(MSR_AMD64_OSVW_STATUS) & ~(BIT_ULL(1) | BIT_ULL(2));
 	}
 	m->mcg_cap = KEEL_MCE_BANKS;
 	vcpu->spec_ctrl = 0;

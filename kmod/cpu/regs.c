@@ -313,6 +313,7 @@ void keel_put_regs(struct keel_vcpu *vcpu, const struct kvm_regs *r)
 #define REG_PUT(field, reg)	keel_set_reg(vcpu, KEEL_##reg, r->field);
 	UAPI_REGS(REG_PUT)
 	keel_set_rflags(vcpu, r->rflags);
+	keel_call(regs_given, vcpu);
 	/* New registers: an exception raised for the old ones has no place any more. */
 	vcpu->ev.exception.type = KEEL_EV_NONE;
 	keel_request(KEEL_REQ_EVENT, vcpu);
@@ -416,6 +417,7 @@ static int put_sregs(struct keel_vcpu *vcpu, const struct kvm_sregs *s)
 	keel_insn_changed(vcpu, keel_call(seg_base, vcpu, KEEL_CS) != s->cs.base);
 	keel_call(set_dt, vcpu, &s->idt, true);
 	keel_call(set_dt, vcpu, &s->gdt, false);
+	keel_call(regs_given, vcpu);
 	vcpu->cr2 = s->cr2;
 	keel_set_cr8(vcpu, s->cr8 & 0xf);
 	/* All at once: the checks between them were made on the whole. */

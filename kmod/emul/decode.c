@@ -659,7 +659,10 @@ enum emul_result emul_decode(struct emul *e)
 	if (r < 0)
 		return emul_ud(e);
 
-	if ((i->prefix & EMUL_PFX_LOCK) && (!(i->flags & F_LOCKABLE) || i->mod == 3))
+	if ((i->prefix & EMUL_PFX_LOCK) && e->lock_cr8 && !i->reg &&
+	    (i->exec == emul_op_mov_to_cr || i->exec == emul_op_mov_from_cr))
+		i->reg = 8;
+	else if ((i->prefix & EMUL_PFX_LOCK) && (!(i->flags & F_LOCKABLE) || i->mod == 3))
 		return i->exec == emul_op_unknown ? EMUL_UNHANDLEABLE : emul_ud(e);
 	if ((i->flags & F_PROT) && !emul_protected(e))
 		return emul_ud(e);

@@ -142,12 +142,13 @@ int irq_bus_add(struct keel_vm *vm, enum bus_id id, u64 addr, u64 len, struct ir
 	*pos = (struct irq_bus_range){ addr, addr + len - 1, dev };
 	bus->count++;
 	bus->longest = max(bus->longest, len);
+	dev->leaving = false;
 	keel_vm_resume(vm);
 	kvfree(old);
 	return 0;
 }
 
-void irq_bus_remove(struct keel_vm *vm, enum bus_id id, struct irq_bus_dev *dev)
+void irq_bus_sweep(struct keel_vm *vm, enum bus_id id)
 {
 	struct irq_bus *bus = &vm->buses.bus[id];
 	unsigned int from, to = 0;
@@ -155,12 +156,18 @@ void irq_bus_remove(struct keel_vm *vm, enum bus_id id, struct irq_bus_dev *dev)
 	lockdep_assert_held(&vm->slots_lock);
 	keel_vm_pause(vm);
 	for (from = 0; from < bus->count; from++) {
-		if (bus->ranges[from].dev != dev)
+		if (!bus->ranges[from].dev->leaving)
 			bus->ranges[to++] = bus->ranges[from];
 	}
 	bus->count = to;
 	bus->longest = bus_longest(bus);
 	keel_vm_resume(vm);
+}
+
+void irq_bus_remove(struct keel_vm *vm, enum bus_id id, struct irq_bus_dev *dev)
+{
+	dev->leaving = true;
+	irq_bus_sweep(vm, id);
 }
 
 void irq_buses_init(struct keel_vm *vm)

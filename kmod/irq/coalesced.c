@@ -86,25 +86,33 @@ VM_IOCTL(irq_register_coalesced)
 	return ret;
 }
 
-static void zone_drop(struct keel_vm *vm, struct coalesced_zone *z)
+/* Those that are leaving. */
+static void zones_drop(struct keel_vm *vm)
 {
-	irq_bus_remove(vm, zone_bus(&z->zone), &z->dev);
-	list_del(&z->link);
-	kfree(z);
+	struct coalesced_zone *z, *next;
+
+	irq_bus_sweep(vm, BUS_PIO);
+	irq_bus_sweep(vm, BUS_MMIO);
+	list_for_each_entry_safe(z, next, &vm->buses.zones, link) {
+		if (z->dev.leaving) {
+			list_del(&z->link);
+			kfree(z);
+		}
+		cond_resched();
+	}
 }
 
 VM_IOCTL(irq_unregister_coalesced)
 {
 	const struct kvm_coalesced_mmio_zone *zone = buf;
-	struct coalesced_zone *z, *next;
+	struct coalesced_zone *z;
 
 	if (zone->pio > 1)
 		return -EINVAL;
 	mutex_lock(&vm->slots_lock);
-	list_for_each_entry_safe(z, next, &vm->buses.zones, link) {
-		if (z->zone.pio == zone->pio && zone_holds(z, zone->addr, zone->size))
-			zone_drop(vm, z);
-	}
+	list_for_each_entry(z, &vm->buses.zones, link)
+		z->dev.leaving = z->zone.pio == zone->pio && zone_holds(z, zone->addr, zone->size);
+	zones_drop(vm);
 	mutex_unlock(&vm->slots_lock);
 	return 0;
 }
@@ -128,11 +136,12 @@ struct page *irq_coalesced_page(struct keel_vm *vm)
 
 void irq_coalesced_free(struct keel_vm *vm)
 {
-	struct coalesced_zone *z, *next;
+	struct coalesced_zone *z;
 
 	mutex_lock(&vm->slots_lock);
-	list_for_each_entry_safe(z, next, &vm->buses.zones, link)
-		zone_drop(vm, z);
+	list_for_each_entry(z, &vm->buses.zones, link)
+		z->dev.leaving = true;
+	zones_drop(vm);
 	mutex_unlock(&vm->slots_lock);
 	if (vm->buses.ring)
 		__free_page(vm->buses.ring);

@@ -19,6 +19,7 @@ struct irq_bus_ops {		/* 0 done, -EOPNOTSUPP not this device's after all */
 
 struct irq_bus_dev {		/* embedded in a device; one for each range that acts differently */
 	const struct irq_bus_ops *ops;
+	bool leaving;		/* slots_lock */
 };
 
 #define IRQ_BUS_MAX_RANGES	65536	/* ioeventfds of queues, mostly: a thousand vCPUs, some devices */
@@ -29,6 +30,7 @@ void irq_buses_free(struct keel_vm *vm);
 /* slots_lock held; both pause the VM.  Remove forgets every range of @dev on @bus. */
 int irq_bus_add(struct keel_vm *vm, enum bus_id bus, u64 addr, u64 len, struct irq_bus_dev *dev);
 void irq_bus_remove(struct keel_vm *vm, enum bus_id bus, struct irq_bus_dev *dev);
+void irq_bus_sweep(struct keel_vm *vm, enum bus_id bus);	/* removes all that are leaving, in one pause */
 
 extern struct workqueue_struct *irq_wq;	/* made with the room */
 
@@ -114,7 +116,7 @@ void irq_map_remove(struct keel_lapic *apic);
 enum irq_eoi_offer {
 	EOI_NONE,
 	EOI_OFFERED,		/* the guest may end what is in service by clearing a bit */
-	EOI_WITHDRAWN,		/* no more, but the bit has still to be cleared */
+	EOI_WRITTEN,		/* and it has written the register since: what the bit says comes first */
 };
 
 struct keel_lapic {
@@ -237,7 +239,7 @@ bool irq_apicv_pending(struct keel_lapic *apic);
 
 /* pv_eoi.c */
 void irq_pv_eoi_offer(struct keel_lapic *apic);
-void irq_pv_eoi_written(struct keel_lapic *apic);
+bool irq_pv_eoi_written(struct keel_lapic *apic);
 
 /* lapic_timer.c */
 #define IRQ_TIMER_MAX_SHIFT	7	/* it counts every 128th cycle of the bus at most */

@@ -36,6 +36,7 @@ struct irq_ioapic {
 	u32 moved;			/* whose destination has changed since they sent */
 	bool stopped;			/* the VM is going */
 	ioapic_entry pins[IRQ_IOAPIC_PINS];
+	ioapic_entry late[IRQ_IOAPIC_PINS];	/* as it was when it was sent, for irq.late_pins */
 	u8 sources[IRQ_IOAPIC_PINS];	/* bit per irq_source */
 	u16 eois[IRQ_IOAPIC_PINS];	/* in a row with the line up */
 	struct hrtimer storm;
@@ -65,6 +66,7 @@ static int pin_send(struct irq_ioapic *io, unsigned int pin)
 		return -1;
 	ret = irq_deliver(io->device.vm, NULL, &msg);
 	if (unlikely(ret == IRQ_LATER)) {
+		io->late[pin] = *e;
 		set_bit(pin, &io->device.vm->irq.late_pins);
 		queue_work(irq_wq, &io->device.vm->irq.late);
 		ret = 1;
@@ -78,19 +80,24 @@ static int pin_send(struct irq_ioapic *io, unsigned int pin)
 	return ret || pin == RTC_PIN ? ret : 1;
 }
 
-/* The pin said that it was sent; if nobody took it, it was not. */
+/* The pin said that it was sent; if nobody took it, or the guest has masked it or made it another, it was not. */
 void irq_ioapic_send_late(struct keel_vm *vm, unsigned int pin)
 {
 	struct irq_ioapic *io = vm->irq.ioapic;
-	ioapic_entry e = { .bits = READ_ONCE(io->pins[pin].bits) };
-	struct irq_msg msg = pin_msg(&e);
+	ioapic_entry *e = &io->pins[pin];
 	unsigned long flags;
+	struct irq_msg msg;
+	bool wanted;
 
-	if (irq_deliver(vm, NULL, &msg) >= 0 || !msg.level)
+	raw_spin_lock_irqsave(&io->lock, flags);
+	msg = pin_msg(&io->late[pin]);
+	wanted = !e->fields.mask && e->fields.trig_mode == msg.level && (!msg.level || e->fields.remote_irr);
+	raw_spin_unlock_irqrestore(&io->lock, flags);
+	if (wanted && irq_deliver(vm, NULL, &msg) >= 0)
 		return;
 	raw_spin_lock_irqsave(&io->lock, flags);
-	if (io->pins[pin].bits == e.bits)
-		io->pins[pin].fields.remote_irr = 0;
+	if (msg.level && e->fields.trig_mode)
+		e->fields.remote_irr = 0;
 	raw_spin_unlock_irqrestore(&io->lock, flags);
 }
 

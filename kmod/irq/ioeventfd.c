@@ -42,7 +42,7 @@ static int ioeventfd_write(struct irq_bus_dev *dev, struct keel_vcpu *vcpu, u64 
 		if (!p->wildcard && load_le(data, len) != p->datamatch)
 			return -EOPNOTSUPP;
 	}
-	vcpu->vm->stat.ioeventfd_signals++;
+	keel_count_shared(&vcpu->vm->stat.ioeventfd_signals, 1);
 	keel_eventfd_signal(p->ctx);
 	return 0;
 }
@@ -64,11 +64,9 @@ static bool ioeventfd_collides(struct keel_vm *vm, const struct ioeventfd *p)
 	return false;
 }
 
-static void ioeventfd_drop(struct keel_vm *vm, struct ioeventfd *p)
+/* No bus has it any more. */
+static void ioeventfd_free(struct ioeventfd *p)
 {
-	irq_bus_remove(vm, p->bus, &p->dev);
-	if (!p->len && p->bus == BUS_MMIO)
-		irq_bus_remove(vm, BUS_FAST_MMIO, &p->dev);
 	list_del(&p->link);
 	eventfd_ctx_put(p->ctx);
 	kfree(p);
@@ -134,7 +132,10 @@ static int ioeventfd_deassign(struct keel_vm *vm, const struct kvm_ioeventfd *ar
 		if (p->bus != bus || p->ctx != ctx || p->addr != args->addr || p->len != args->len ||
 		    p->wildcard != wildcard || (!wildcard && p->datamatch != args->datamatch))
 			continue;
-		ioeventfd_drop(vm, p);
+		irq_bus_remove(vm, bus, &p->dev);
+		if (!p->len && bus == BUS_MMIO)
+			irq_bus_sweep(vm, BUS_FAST_MMIO);
+		ioeventfd_free(p);
 		ret = 0;
 		break;
 	}
@@ -167,7 +168,14 @@ void irq_ioeventfds_release(struct keel_vm *vm)
 	struct ioeventfd *p, *next;
 
 	mutex_lock(&vm->slots_lock);
-	list_for_each_entry_safe(p, next, &vm->buses.ioeventfds, link)
-		ioeventfd_drop(vm, p);
+	list_for_each_entry(p, &vm->buses.ioeventfds, link)
+		p->dev.leaving = true;
+	irq_bus_sweep(vm, BUS_PIO);
+	irq_bus_sweep(vm, BUS_MMIO);
+	irq_bus_sweep(vm, BUS_FAST_MMIO);
+	list_for_each_entry_safe(p, next, &vm->buses.ioeventfds, link) {
+		ioeventfd_free(p);
+		cond_resched();
+	}
 	mutex_unlock(&vm->slots_lock);
 }

@@ -10,11 +10,11 @@
  * Locks, outermost first; all are below those in keel.h:
  *
  *	irq.lock		mutex: set-up of chips, routes, LAPIC table; above slots_lock
- *	irqfds_lock		spinlock: lists of irqfds and of those who wait for acknowledgements
  *	an eventfd's own lock	held by the kernel when it calls irqfd.c
+ *	irqfds_lock		spinlock: lists of irqfds and of those who wait for acknowledgements
  *	pit->lock		raw, IRQs off: PIT state
  *	ioapic->lock, pic->lock	raw, IRQs off: one at a time, never nested in each other
- *	map_lock		spinlock: logical map of LAPICs; taken by vCPU threads only
+ *	map_lock, extint_lock	spinlocks: logical map of LAPICs, who takes ExtINT; taken by vCPU threads only
  *	ring_lock		spinlock: coalesced ring
  *
  * A message for many LAPICs is not delivered where interrupts are off, as they are below an eventfd's lock and the
@@ -63,8 +63,9 @@ struct keel_irq {		/* embedded in the VM; owner of irq/ fills in */
 	spinlock_t map_lock;
 	u8 logical;				/* enum irq_logical: how logical destinations are looked up */
 	bool pic_raised;			/* the PIC's output, for the vCPUs that take ExtINT: */
-	atomic_t extint_takers;			/* so many, */
-	unsigned int extint_last;		/* this one when it was looked for last */
+	spinlock_t extint_lock;			/* of the next two */
+	unsigned int extint_takers;		/* so many, */
+	unsigned int extint_taker;		/* one of them, by its place */
 	bool ids_moved;				/* a guest changed an xAPIC id, or may have: the table above does not tell */
 	struct keel_lapic *logical_map[64];	/* by LDR bit; clusters have 4 each */
 	struct list_head devices;		/* the last one made first; irq.lock */
@@ -179,6 +180,7 @@ int irq_lapic_get_msr(struct keel_vcpu *vcpu, u32 msr, u64 *val, bool host);
 int irq_lapic_set_msr(struct keel_vcpu *vcpu, u32 msr, u64 val, bool host);
 int irq_apic_base_set(struct keel_vcpu *vcpu, u64 val, bool host);
 void irq_lapic_set_tpr(struct keel_vcpu *vcpu, u64 cr8);	/* priority class 0..15; vcpu->cr8 shows it */
+void irq_lapic_set_whole_tpr(struct keel_vcpu *vcpu, u8 tpr);
 /* Highest vector (LAPIC, or ExtINT from PIC / KVM_INTERRUPT when the LAPIC lets it through) that could be
  * delivered with the present TPR; -1 none.  Does not look at RFLAGS.IF.  Of a LAPIC that the CPU runs: -1, and the CPU
  * is told what has arrived. */

@@ -12,6 +12,7 @@ void irq_vm_init(struct keel_vm *vm)
 {
 	mutex_init(&vm->irq.lock);
 	spin_lock_init(&vm->irq.map_lock);
+	spin_lock_init(&vm->irq.extint_lock);
 	spin_lock_init(&vm->irq.irqfds_lock);
 	xa_init_flags(&vm->irq.acks, XA_FLAGS_ACCOUNT);
 	INIT_LIST_HEAD(&vm->irq.devices);

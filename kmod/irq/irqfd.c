@@ -109,7 +109,7 @@ static void irqfd_inject(struct irqfd *p)
 {
 	struct keel_vm *vm = p->vm;
 
-	vm->stat.irqfd_signals++;
+	keel_count_shared(&vm->stat.irqfd_signals, 1);
 	if (p->resample) {
 		irq_set_gsi(vm, SOURCE_RESAMPLE, p->gsi, true);
 	} else {

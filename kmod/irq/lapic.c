@@ -231,12 +231,12 @@ static __always_inline int apic_pending(struct keel_lapic *apic)
 		apic_timer_settle(apic);
 		irq_inbox_fold(apic);
 	}
-	if (!apic->irr_words || !apic->enabled)
+	if (!apic->irr_words || !apic_on(apic))		/* off by its own register it keeps what it has */
 		return -1;
 	if (unlikely(apic->eoi_offer)) {
 		irq_pv_eoi_settle(apic->vcpu);
 		/* What is in service is known when it could be settled. */
-		if (apic->eoi_offer == EOI_OFFERED)
+		if (apic->eoi_offer)
 			return -1;
 	}
 	vector = irq_highest_irr(apic);
@@ -323,7 +323,7 @@ int irq_pending_class(struct keel_vcpu *vcpu)
 {
 	struct keel_lapic *apic = vcpu->apic;
 
-	if (!apic || !apic->irr_words || !apic->enabled || apic->by_cpu)
+	if (!apic || !apic->irr_words || !apic_on(apic) || apic->by_cpu)
 		return -1;
 	return irq_highest_irr(apic) >> 4;	/* -1 stays -1 */
 }
@@ -359,6 +359,11 @@ void irq_lapic_set_tpr(struct keel_vcpu *vcpu, u64 cr8)
 	set_tpr(vcpu->apic, (cr8 & 0xf) << 4);
 }
 
+void irq_lapic_set_whole_tpr(struct keel_vcpu *vcpu, u8 tpr)
+{
+	set_tpr(vcpu->apic, tpr);
+}
+
 struct irq_inbox *irq_lapic_inbox(struct keel_vcpu *vcpu)
 {
 	return vcpu->apic ? &vcpu->apic->inbox : NULL;
@@ -384,6 +389,28 @@ static void apic_move(struct keel_lapic *apic, u32 reg, u32 val)
 	keel_request(KEEL_REQ_APIC_MAP, apic->vcpu);
 }
 
+/* Who is told of the PIC's output is known to the PIC without a look at all of them, which it might have to take with IRQs off. */
+static void extint_changed(struct keel_vcpu *vcpu, bool takes)
+{
+	struct keel_irq *irq = &vcpu->vm->irq;
+	struct keel_vcpu *other;
+	unsigned int i;
+
+	spin_lock(&irq->extint_lock);
+	irq->extint_takers += takes ? 1 : -1;
+	if (takes) {
+		WRITE_ONCE(irq->extint_taker, vcpu->idx);
+	} else if (irq->extint_taker == vcpu->idx && irq->extint_takers) {
+		keel_for_each_vcpu(other, i, vcpu->vm) {
+			if (other == vcpu || !irq_extint_accepted(other))
+				continue;
+			WRITE_ONCE(irq->extint_taker, i);
+			break;
+		}
+	}
+	spin_unlock(&irq->extint_lock);
+}
+
 /* What follows from APIC base, SPIV and LVT0. */
 static void update_enabled(struct keel_lapic *apic)
 {
@@ -394,7 +421,7 @@ static void update_enabled(struct keel_lapic *apic)
 	extint = !apic_on(apic) || (!(lvt0 & APIC_LVT_MASKED) && (lvt0 & APIC_MODE_MASK) == APIC_DM_EXTINT);
 	if (extint != apic->extint) {
 		WRITE_ONCE(apic->extint, extint);
-		atomic_add(extint ? 1 : -1, &apic->vcpu->vm->irq.extint_takers);
+		extint_changed(apic->vcpu, extint);
 	}
 	keel_request(KEEL_REQ_EVENT, apic->vcpu);
 	/* What it could not be told of meanwhile */
@@ -515,9 +542,8 @@ static void write_reg(struct keel_lapic *apic, unsigned int reg, u32 val)
 {
 	switch (reg) {
 	case APIC_EOI:
-		if (unlikely(apic->eoi_offer))
-			irq_pv_eoi_written(apic);
-		apic_eoi(apic);
+		if (likely(!apic->eoi_offer) || !irq_pv_eoi_written(apic))
+			apic_eoi(apic);
 		break;
 	case APIC_TASKPRI:
 		set_tpr(apic, val);
@@ -871,7 +897,7 @@ void irq_lapic_destroy(struct keel_vcpu *vcpu)
 	irq_map_remove(apic);
 	apic_timer_stop(apic);
 	if (apic->extint)
-		atomic_dec(&vcpu->vm->irq.extint_takers);
+		extint_changed(vcpu, false);
 	vcpu->apic = NULL;
 	free_page((unsigned long)apic->regs);
 	kfree(apic);

@@ -240,25 +240,14 @@ static u8 port_read(struct irq_pic *pic, u16 port)
 
 /* ------------------------------------------------------------- around the lock */
 
-/* Seldom more than the boot CPU, and often none: then nobody is asked, for this may be with IRQs off. */
+/* Seldom another than the boot CPU. */
 static struct keel_vcpu *extint_taker(struct keel_vm *vm)
 {
 	struct keel_vcpu *vcpu;
-	unsigned int i;
 
 	smp_mb();	/* who becomes one looks at the output behind that */
-	if (!atomic_read(&vm->irq.extint_takers))
-		return NULL;
-	vcpu = keel_vcpu_by_idx(vm, READ_ONCE(vm->irq.extint_last));
-	if (vcpu && irq_extint_accepted(vcpu))
-		return vcpu;
-	keel_for_each_vcpu(vcpu, i, vm) {
-		if (irq_extint_accepted(vcpu)) {
-			WRITE_ONCE(vm->irq.extint_last, i);
-			return vcpu;
-		}
-	}
-	return NULL;
+	vcpu = keel_vcpu_by_idx(vm, READ_ONCE(vm->irq.extint_taker));
+	return vcpu && irq_extint_accepted(vcpu) ? vcpu : NULL;
 }
 
 /* Ends a locked section: @again also tells of an output that stayed up. */

@@ -26,7 +26,7 @@
 /* As with the LAPIC's timer: a bound on the interrupts a guest can make the host take. */
 #define MIN_PERIOD_NS	(200 * NSEC_PER_USEC)
 #define MAX_PENDING	65535
-/* An acknowledgement is lost if the LAPIC is reset or off: after so many ticks another one goes in without it. */
+/* An acknowledgement is lost if the LAPIC is reset or off: after so many ticks the one that waits for it goes in again. */
 #define STUCK_TICKS	64
 
 enum pit_access { ACCESS_LSB = 1, ACCESS_MSB, ACCESS_BOTH, ACCESS_SECOND /* of both: the high byte is next */ };
@@ -46,6 +46,7 @@ struct irq_pit {
 	bool reinject;
 	bool irq_acked;		/* the last tick was acknowledged */
 	u32 pending;		/* ticks that wait for that */
+	u32 unanswered;		/* times the timer fired since one went in that was not */
 };
 
 /* ------------------------------------------------------------- counting */
@@ -130,10 +131,14 @@ static enum hrtimer_restart timer_fires(struct hrtimer *timer)
 		inject = true;
 		if (pit->reinject) {
 			pit->pending = min_t(u64, pit->pending + n, MAX_PENDING);
-			inject = pit->irq_acked || pit->pending % STUCK_TICKS == 0;
+			inject = pit->irq_acked;
 			if (inject) {
 				pit->pending--;
 				pit->irq_acked = false;
+				pit->unanswered = 0;
+			} else if (++pit->unanswered >= STUCK_TICKS) {
+				pit->unanswered = 0;
+				inject = true;
 			}
 		}
 	}
@@ -150,6 +155,7 @@ static void pit_acked(struct irq_acker *acker)
 	bool inject = false;
 
 	raw_spin_lock_irqsave(&pit->lock, flags);
+	pit->unanswered = 0;
 	if (pit->reinject && pit->pending) {
 		pit->pending--;
 		inject = true;
@@ -164,6 +170,7 @@ static void pit_acked(struct irq_acker *acker)
 static void reset_reinject(struct irq_pit *pit)
 {
 	pit->pending = 0;
+	pit->unanswered = 0;
 	pit->irq_acked = true;
 }
 
@@ -544,6 +551,7 @@ VM_IOCTL(irq_get_pit)
 static long pit_load(struct keel_vm *vm, const struct kvm_pit_channel_state *from, const u32 *new_flags)
 {
 	struct irq_pit *pit = vm->irq.pit;
+	s64 now = ktime_get_ns();
 	unsigned long flags;
 	unsigned int c;
 
@@ -554,8 +562,8 @@ static long pit_load(struct keel_vm *vm, const struct kvm_pit_channel_state *fro
 		pit->flags = *new_flags;
 	for (c = 0; c < 3; c++) {
 		channel_from_user(&pit->ch[c], &from[c]);
-		/* The old interface says when a count was loaded in no clock of ours. */
-		if (c == 0 || !new_flags)
+		/* The old interface says when a count was loaded in no clock of ours, nor does one from another host. */
+		if (c == 0 || !new_flags || from[c].count_load_time > now)
 			load_count(pit, c, pit->ch[c].count);
 	}
 	raw_spin_unlock_irqrestore(&pit->lock, flags);
@@ -644,6 +652,7 @@ VM_IOCTL(irq_pit_set_state)
 	}
 	pit->period = s->period;
 	pit->pending = s->pending;
+	pit->unanswered = 0;
 	pit->irq_acked = s->acked;
 	pit->reinject = s->reinject;
 	if (s->armed && !pit->stopped) {

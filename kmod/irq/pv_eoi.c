@@ -33,12 +33,12 @@ void irq_pv_eoi_settle(struct keel_vcpu *vcpu)
 {
 	struct keel_lapic *apic = vcpu->apic;
 	u8 val = KVM_PV_EOI_MASK, clear = 0;
-	int err = 0;
+	bool written;
+	int err;
 
 	if (!apic || apic->eoi_offer == EOI_NONE)
 		return;
-	if (apic->eoi_offer == EOI_OFFERED)
-		err = keel_vcpu_read(vcpu, gpa(apic), &val, sizeof(val));
+	err = keel_vcpu_read(vcpu, gpa(apic), &val, sizeof(val));
 	if (!err && val & KVM_PV_EOI_MASK)
 		err = keel_vcpu_write(vcpu, gpa(apic), &clear, sizeof(clear));
 	if (err == -EAGAIN) {
@@ -46,6 +46,7 @@ void irq_pv_eoi_settle(struct keel_vcpu *vcpu)
 		return;
 	}
 	/* A page that went away takes the offer with it.  What waited for this is looked at again. */
+	written = apic->eoi_offer == EOI_WRITTEN;
 	apic->eoi_offer = EOI_NONE;
 	if (apic->irr_words)
 		keel_request(KEEL_REQ_EVENT, vcpu);
@@ -53,17 +54,21 @@ void irq_pv_eoi_settle(struct keel_vcpu *vcpu)
 		vcpu->stat.pv_eois++;
 		irq_apic_eoi(apic);
 	}
+	if (written)
+		irq_apic_eoi(apic);
 }
 
 /*
- * The guest writes the EOI register nevertheless: what it left of an offer before it does is settled, and the rest
- * void.
+ * The guest writes the EOI register nevertheless: what it left of an offer before it does is settled.  Where that has to
+ * wait so has this, or it would end what was offered in place of what is under it.  Does it?
  */
-void irq_pv_eoi_written(struct keel_lapic *apic)
+bool irq_pv_eoi_written(struct keel_lapic *apic)
 {
 	irq_pv_eoi_settle(apic->vcpu);
-	if (apic->eoi_offer)
-		apic->eoi_offer = EOI_WITHDRAWN;
+	if (!apic->eoi_offer)
+		return false;
+	apic->eoi_offer = EOI_WRITTEN;
+	return true;
 }
 
 /* Without a LAPIC here the guest may say it as well: nothing is ever offered. */

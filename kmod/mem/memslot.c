@@ -194,6 +194,7 @@ free:
 static void slot_delete(struct keel_vm *vm, struct keel_slot *slot)
 {
 	ktime_t start = slots_change_begin(vm);
+	LIST_HEAD(tables);
 
 	slot_hide(vm, slot);
 	count_logged(vm, slot->dirty, false);
@@ -201,7 +202,8 @@ static void slot_delete(struct keel_vm *vm, struct keel_slot *slot)
 	vm->slots.pages[keel_slot_space(slot)] -= slot->npages;
 	slots_change_end(vm, start);
 	/* Until then vCPUs may go on with what is mapped, but nothing more will be. */
-	mmu_zap_slot(vm, slot);
+	mmu_zap_slot(vm, slot, &tables);
+	mmu_free_zapped(vm, &tables);
 	slot_unlink(vm, slot);
 	xa_erase(&vm->slots.by_id, slot->id);
 	slot_free(slot);
@@ -213,6 +215,7 @@ static int slot_change(struct keel_vm *vm, struct keel_slot *slot, u64 base_gfn,
 	bool logged = slot->flags & KVM_MEM_LOG_DIRTY_PAGES, logging = flags & KVM_MEM_LOG_DIRTY_PAGES;
 	bool moves = base_gfn != slot->base_gfn;
 	unsigned long *dirty = slot->dirty;
+	LIST_HEAD(tables);
 	ktime_t start;
 
 	if (logging && !logged) {
@@ -222,11 +225,13 @@ static int slot_change(struct keel_vm *vm, struct keel_slot *slot, u64 base_gfn,
 	}
 
 	/* Nothing may be mapped of it when it moves: all but what comes back meanwhile goes before. */
-	if (moves)
-		mmu_zap_slot(vm, slot);
+	if (moves) {
+		mmu_zap_slot(vm, slot, &tables);
+		mmu_free_zapped(vm, &tables);
+	}
 	start = slots_change_begin(vm);
 	if (moves) {
-		mmu_zap_slot(vm, slot);
+		mmu_zap_slot(vm, slot, &tables);
 		slot_hide(vm, slot);
 		slot_unlink(vm, slot);
 		slot->base_gfn = base_gfn;
@@ -236,6 +241,7 @@ static int slot_change(struct keel_vm *vm, struct keel_slot *slot, u64 base_gfn,
 	count_logged(vm, logged, logging);
 	slot_set_dirty(slot, logging ? dirty : NULL);
 	slots_change_end(vm, start);
+	mmu_free_zapped(vm, &tables);
 
 	/*
 	 * The log tells of what is written when the ioctl has returned.  Where all pages count as dirty to begin with,

@@ -158,8 +158,9 @@ static int ws_pieces(struct keel_vm *vm, struct keel_working_set *ws, struct ws_
 			return -EINTR;
 		ws_look(vm, ws->space, gfn, min(end, mmu_max_gfn() + 1), list ? min(ws->room - ws->count, WS_RANGES) : WS_RANGES,
 			piece);
+		/* What was listed already is told; who asks for the rest with no room for it is told then. */
 		if (list && copy_to_user(user + ws->count, piece->range, piece->n * sizeof(piece->range[0])))
-			return -EFAULT;
+			return ws->count ? 0 : -EFAULT;
 		if (!(ws->flags & KEEL_WORKING_SET_KEEP))
 			*flush |= ws_take(vm, ws->space, piece);
 		if (list)

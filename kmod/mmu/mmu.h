@@ -115,8 +115,10 @@ bool mmu_load_pdptrs(struct keel_vcpu *vcpu, u64 cr3);
 /*
  * Slot changes; called with slots_lock, vCPUs may run.  Unmap what a slot maps; make the next write to each of its
  * pages known, in a bounded number of steps however large it is; nobody needs to know any more.  TLBs are flushed.
+ * The tables that led there are put to @tables: as many as there were, and freed when the caller has the time.
  */
-void mmu_zap_slot(struct keel_vm *vm, struct keel_slot *slot);
+void mmu_zap_slot(struct keel_vm *vm, struct keel_slot *slot, struct list_head *tables);
+void mmu_free_zapped(struct keel_vm *vm, struct list_head *tables);
 void mmu_protect_slot(struct keel_vm *vm, struct keel_slot *slot);
 void mmu_unprotect_slot(struct keel_vm *vm, struct keel_slot *slot);
 /*

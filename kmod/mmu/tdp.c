@@ -47,22 +47,16 @@ static bool mmu_small_only(const struct mmu_view *view, u32 access)
 	return mmu_rights_needed(keel_hw.mmu_fmt, access) & view->large_lacks;
 }
 
-/* Faults count in parallel. */
-static void mmu_count(u64 *stat, long n)
-{
-	atomic64_add(n, (atomic64_t *)stat);
-}
-
 static void mmu_count_leaf(struct keel_vm *vm, unsigned int level, long n)
 {
-	mmu_count(level == 1 ? &vm->stat.pages_4k : level == 2 ? &vm->stat.pages_2m : &vm->stat.pages_1g, n);
+	keel_count_shared(level == 1 ? &vm->stat.pages_4k : level == 2 ? &vm->stat.pages_2m : &vm->stat.pages_1g, n);
 }
 
 atomic_long_t mmu_tables = ATOMIC_LONG_INIT(0);
 
 static void mmu_count_table(struct keel_vm *vm, const u64 *table, int n)
 {
-	mmu_count(&vm->stat.table_pages, n);
+	keel_count_shared(&vm->stat.table_pages, n);
 	atomic_long_add(n, &mmu_tables);
 	mmu_account(table, n);
 }
@@ -206,7 +200,7 @@ void mmu_zap_all(struct keel_vm *vm, struct mmu_zap *zap)
 		mmu_zap_range(vm, view, 0, mmu_level_pages(keel_hw.root_levels + 1), zap);
 }
 
-void mmu_zap_slot(struct keel_vm *vm, struct keel_slot *slot)
+void mmu_zap_slot(struct keel_vm *vm, struct keel_slot *slot, struct list_head *tables)
 {
 	struct mmu_zap zap = MMU_ZAP_INIT(zap);
 	struct mmu_view *view;
@@ -216,6 +210,14 @@ void mmu_zap_slot(struct keel_vm *vm, struct keel_slot *slot)
 		mmu_zap_range(vm, view, slot->base_gfn, slot->base_gfn + slot->npages, &zap);
 	mmu_zap_flush(vm, &zap);
 	write_unlock(&vm->mmu.lock);
+	list_splice(&zap.tables, tables);
+}
+
+void mmu_free_zapped(struct keel_vm *vm, struct list_head *tables)
+{
+	struct mmu_zap zap = MMU_ZAP_INIT(zap);
+
+	list_splice_init(tables, &zap.tables);
 	mmu_zap_free(vm, &zap, true);
 }
 

@@ -310,6 +310,9 @@ int snap_state_apply(struct keel_vm *vm, const struct snap_state *state, bool ti
 			walk_end(&w);
 			return r;
 		}
+		/* Without a LAPIC here KVM_RUN takes it from there. */
+		if (w.s->id == KEEL_SECTION_SREGS)
+			w.vcpu->run->cr8 = w.vcpu->cr8;
 		at += snap_section_bytes(section->length);
 	}
 	/* LAPICs got their numbers after it: that they changed is none of the guest's doing. */
@@ -428,8 +431,9 @@ out:
 	return err;
 }
 
-/* What they say of a section, or of a size, goes back with an error, too. */
-static long with_argument(struct keel_vm *vm, unsigned long uarg, long (*call)(struct keel_vm *vm, struct keel_state *arg))
+/* What they say of a section, or of a size, goes back with an error, too; with nothing to say the argument is only read. */
+static long with_argument(struct keel_vm *vm, unsigned long uarg, bool answers,
+			  long (*call)(struct keel_vm *vm, struct keel_state *arg))
 {
 	struct keel_state __user *user = (void __user *)uarg;
 	struct keel_state arg;
@@ -439,15 +443,17 @@ static long with_argument(struct keel_vm *vm, unsigned long uarg, long (*call)(s
 		return -EFAULT;
 	memset(&arg.section, 0, sizeof(arg.section));
 	err = call(vm, &arg);
+	if (!err && !answers)
+		return 0;
 	return copy_to_user(user, &arg, sizeof(arg)) ? -EFAULT : err;
 }
 
 VM_IOCTL(keel_get_state)
 {
-	return with_argument(vm, arg, get_state);
+	return with_argument(vm, arg, true, get_state);
 }
 
 VM_IOCTL(keel_set_state)
 {
-	return with_argument(vm, arg, set_state);
+	return with_argument(vm, arg, false, set_state);
 }

@@ -37,6 +37,16 @@ static noinline void svm_end_ldt(struct svm_vcpu *svm)
 
 #define DEBUGCTL_FELT	((u64)(DEBUGCTLMSR_BTF | DEBUGCTLMSR_BUS_LOCK_DETECT))
 
+/* perf changes its own bits in interrupts. */
+static noinline void change_debugctl(u64 clear, u64 set)
+{
+	unsigned long flags;
+
+	local_irq_save(flags);
+	keel_wrmsr(MSR_IA32_DEBUGCTLMSR, (keel_rdmsr(MSR_IA32_DEBUGCTLMSR) & ~clear) | set);
+	local_irq_restore(flags);
+}
+
 void svm_begin(struct keel_vcpu *vcpu)
 {
 	u64 debugctl;
@@ -50,10 +60,10 @@ void svm_begin(struct keel_vcpu *vcpu)
 	 * The guest would run with the host's DEBUGCTL, as LBR virtualization is not used here: with bus locks trapped, or
 	 * steps from branch to branch, which it has not asked for and which are #DBs to it.  The rest is perf's, and stays.
 	 */
-	debugctl = keel_rdmsr(MSR_IA32_DEBUGCTLMSR);
-	to_svm(vcpu)->host_debugctl = debugctl & DEBUGCTL_FELT;
-	if (unlikely(debugctl & DEBUGCTL_FELT))
-		keel_wrmsr(MSR_IA32_DEBUGCTLMSR, debugctl & ~DEBUGCTL_FELT);
+	debugctl = keel_rdmsr(MSR_IA32_DEBUGCTLMSR) & DEBUGCTL_FELT;
+	to_svm(vcpu)->host_debugctl = debugctl;
+	if (unlikely(debugctl))
+		change_debugctl(debugctl, 0);
 }
 
 void svm_end(struct keel_vcpu *vcpu)
@@ -61,7 +71,7 @@ void svm_end(struct keel_vcpu *vcpu)
 	if (unlikely(keel_has_ldt()))
 		svm_end_ldt(to_svm(vcpu));
 	if (unlikely(to_svm(vcpu)->host_debugctl))
-		keel_wrmsr(MSR_IA32_DEBUGCTLMSR, to_svm(vcpu)->host_debugctl | keel_rdmsr(MSR_IA32_DEBUGCTLMSR));
+		change_debugctl(0, to_svm(vcpu)->host_debugctl);
 }
 
 static void svm_flush_regs(struct svm_vcpu *svm)
@@ -183,17 +193,19 @@ static int svm_ud(struct keel_vcpu *vcpu)
 static int svm_db(struct keel_vcpu *vcpu)
 {
 	struct svm_vcpu *svm = to_svm(vcpu);
+	u64 found = svm->vmcb->save.dr6 & (DR_TRAP_BITS | BIT(13) | DR_STEP | BIT(15)), left;
 
-	if (svm_step_done(svm))
-		return KEEL_RESUME;
-	/* RIP is where it is to be, behind an INT1, too: a trap (APM 15.12.2). */
-	/* DR6 was written before the exit.  The exception goes on to the guest as it is, or all of it to the VMM. */
-	if (unlikely(keel_debug_takes(vcpu, X86_TRAP_DB, svm->vmcb->save.dr6))) {
-		svm_set_dr6(vcpu, svm->dr6);
-		return KEEL_RESUME;
-	}
-	svm->dr6 = svm->vmcb->save.dr6;
-	keel_raise(vcpu, X86_TRAP_DB);
+	/*
+	 * The CPU entered with nothing in DR6, so what is there now is the cause of this one alone.  It stays in the CPU,
+	 * where the host's own debug exceptions would find it.
+	 */
+	svm->vmcb->save.dr6 = DR6_RESERVED;
+	svm_touch(svm, CLEAN_DR);
+	set_debugreg((unsigned long)DR6_RESERVED, 6);
+	left = svm_step_done(svm, found);
+	/* RIP is where it is to be, behind an INT1, too, which has no cause of its own: a trap (APM 15.12.2). */
+	if (left || left == found)
+		keel_raise_db(vcpu, left);
 	return KEEL_RESUME;
 }
 

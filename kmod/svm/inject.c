@@ -207,18 +207,15 @@ void svm_step_end(struct svm_vcpu *svm)
 	keel_request(KEEL_REQ_EVENT, &svm->vcpu);
 }
 
-/* A #DB exit: was it our step?  Then the guest's flags are put right, and true says "not the guest's". */
-bool svm_step_done(struct svm_vcpu *svm)
+/* A #DB exit, for the reasons @dr6: was it our step?  Then the guest's flags are put right, and what is left is the guest's. */
+u64 svm_step_done(struct svm_vcpu *svm, u64 dr6)
 {
-	bool own;
-
 	if (!svm->step)
-		return false;
-	own = !svm->step_tf && (svm->vmcb->save.dr6 & BIT(14));
+		return dr6;
+	if (!svm->step_tf)
+		dr6 &= ~(u64)DR_STEP;
 	svm_step_end(svm);
-	if (own)
-		svm_set_dr6(&svm->vcpu, svm->vmcb->save.dr6 & ~BIT(14));
-	return own;
+	return dr6;
 }
 
 /*

@@ -498,6 +498,7 @@ struct keel_ops svm_ops = {
 	.set_cr3		= svm_set_cr3,
 	.set_cr4		= svm_set_cr4,
 	.set_efer		= svm_set_efer,
+	.regs_given		= svm_regs_given,
 	.get_dr6		= svm_get_dr6,
 	.set_dr6		= svm_set_dr6,
 	.set_dr7		= svm_set_dr7,

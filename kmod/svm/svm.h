@@ -40,7 +40,7 @@ struct svm_vcpu {
 	/* NMI window without hardware help: see inject.c */
 	bool nmi_masked;
 	u64 iret_rip;
-	u64 dr6;			/* the guest's, which a #DB that is the VMM's spoils in the VMCB */
+	u64 dr6;			/* MOV DR and #DB exit: the guest's never is in the CPU */
 	union {				/* what an exit is to be looked at for, so that one look tells that there is nothing */
 		struct {
 			bool iret_started;
@@ -167,6 +167,7 @@ void svm_set_cr0(struct keel_vcpu *vcpu, u64 val);
 void svm_set_cr3(struct keel_vcpu *vcpu, u64 val);
 void svm_set_cr4(struct keel_vcpu *vcpu, u64 val);
 void svm_set_efer(struct keel_vcpu *vcpu, u64 val);
+void svm_regs_given(struct keel_vcpu *vcpu);
 u64 svm_get_dr6(struct keel_vcpu *vcpu);
 void svm_set_dr6(struct keel_vcpu *vcpu, u64 val);
 void svm_set_dr7(struct keel_vcpu *vcpu, u64 val);
@@ -196,7 +197,7 @@ enum keel_event_type svm_vectoring_type(u32 info);
 void svm_requeue_vectoring(struct svm_vcpu *svm);
 void svm_iret_seen(struct svm_vcpu *svm);
 void svm_step_end(struct svm_vcpu *svm);
-bool svm_step_done(struct svm_vcpu *svm);
+u64 svm_step_done(struct svm_vcpu *svm, u64 dr6);
 void svm_keep_shadow(struct svm_vcpu *svm);
 
 /* exit.c */

@@ -347,8 +347,11 @@ u64 svm_get_dr6(struct keel_vcpu *vcpu)
 void svm_set_dr6(struct keel_vcpu *vcpu, u64 val)
 {
 	to_svm(vcpu)->dr6 = val;
-	to_svm(vcpu)->vmcb->save.dr6 = val;
-	svm_touch(to_svm(vcpu), CLEAN_DR);
+}
+
+/* Nothing is kept beside them that could refuse an entry: behind a HLT that does not exit RIP is the next instruction's. */
+void svm_regs_given(struct keel_vcpu *vcpu)
+{
 }
 
 void svm_set_dr7(struct keel_vcpu *vcpu, u64 val)

@@ -530,6 +530,13 @@ static noinline u64 vmx_next_rip_guarded(struct keel_vcpu *vcpu)
 	return likely(!((next ^ rip) >> 32)) ? next : vmx_rip_wraps(vcpu, next);
 }
 
+static bool is_soft_exception(u32 info)
+{
+	u32 type = info & INTR_INFO_INTR_TYPE_MASK;
+
+	return type == INTR_TYPE_SOFT_EXCEPTION || type == INTR_TYPE_PRIV_SW_EXCEPTION;
+}
+
 /*
  * RIP behind the instruction that exited.  The length means nothing at other exits (27.2.5).  Whoever asks is about to
  * step over it, for which RFLAGS are looked at as well.
@@ -539,7 +546,8 @@ u64 vmx_next_rip(struct keel_vcpu *vcpu)
 	u32 reason = to_vmx(vcpu)->reason, avail = vcpu->avail;
 	u64 next;
 
-	if (unlikely(reason == EXIT_REASON_EPT_VIOLATION || reason == EXIT_REASON_EPT_MISCONFIG))
+	if (unlikely(reason == EXIT_REASON_EPT_VIOLATION || reason == EXIT_REASON_EPT_MISCONFIG ||
+		     (reason == EXIT_REASON_EXCEPTION_NMI && !is_soft_exception(to_vmx(vcpu)->intr_info))))
 		return 0;
 	if (vmx_is_guarded())
 		return vmx_next_rip_guarded(vcpu);

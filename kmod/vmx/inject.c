@@ -88,6 +88,14 @@ void vmx_set_shadow(struct keel_vcpu *vcpu, u8 mask)
 		to_vmx(vcpu)->shadow_set = true;
 }
 
+/* Halted where HLT does not exit, with interrupts off or TF set, it would never wake, or not be entered. */
+void vmx_regs_given(struct keel_vcpu *vcpu)
+{
+	to_vmx(vcpu)->shadow_set = true;
+	if (unlikely(vcpu->vm->exits_off & KVM_X86_DISABLE_EXITS_HLT))
+		vmcs_write(GUEST_ACTIVITY_STATE, GUEST_ACTIVITY_ACTIVE);
+}
+
 void vmx_set_tpr_threshold(struct keel_vcpu *vcpu, int irr_class)
 {
 	struct vmx_vcpu *vmx = to_vmx(vcpu);

@@ -702,6 +702,7 @@ struct keel_ops vmx_ops = {
 	.set_cr3		= vmx_set_cr3,
 	.set_cr4		= vmx_set_cr4,
 	.set_efer		= vmx_set_efer,
+	.regs_given		= vmx_regs_given,
 	.get_dr6		= vmx_get_dr6,
 	.set_dr6		= vmx_set_dr6,
 	.set_dr7		= vmx_set_dr7,

@@ -272,6 +272,7 @@ void vmx_set_cr0(struct keel_vcpu *vcpu, u64 val);
 void vmx_set_cr3(struct keel_vcpu *vcpu, u64 val);
 void vmx_set_cr4(struct keel_vcpu *vcpu, u64 val);
 void vmx_set_efer(struct keel_vcpu *vcpu, u64 val);
+void vmx_regs_given(struct keel_vcpu *vcpu);
 u64 vmx_get_dr6(struct keel_vcpu *vcpu);
 void vmx_set_dr6(struct keel_vcpu *vcpu, u64 val);
 void vmx_set_dr7(struct keel_vcpu *vcpu, u64 val);

@@ -31,6 +31,19 @@ static inline int state_set(struct vm *vm, const struct blob *b, u32 flags, stru
 	return xioctl(vm->fd, KEEL_SET_STATE, arg);
 }
 
+/* Data of a section; NULL: there is none */
+static inline void *section_of(struct blob *b, u32 id, u32 vcpu)
+{
+	struct keel_section *s = (void *)(b->data + sizeof(struct keel_state_head));
+
+	while ((u8 *)s < b->data + b->size) {
+		if (s->id == id && s->vcpu == vcpu)
+			return s + 1;
+		s = (void *)(s + 1) + (s->length + 7) / 8 * 8;
+	}
+	return NULL;
+}
+
 /* Where they differ: but for the moment at which each was taken.  Empty: nowhere */
 static inline const char *difference(const struct blob *a, const struct blob *b)
 {

@@ -138,8 +138,7 @@ struct keel_vm {
 		struct irq_pic *pic;
 		struct irq_pit *pit;
 		bool pic_raised;
-		int extint_takers;
-		unsigned int extint_last;
+		unsigned int extint_taker;
 	} irq;
 	unsigned int nr_vcpus;
 	struct mutex slots_lock;
@@ -168,7 +167,7 @@ struct irq_bus_dev {
 
 #define VM_IOCTL(fn)	long fn(struct keel_vm *vm, void *buf, unsigned long arg)
 
-static struct keel_vm env_vm = { .irq.mode = IRQCHIP_KERNEL, .irq.extint_takers = 1 };
+static struct keel_vm env_vm = { .irq.mode = IRQCHIP_KERNEL };
 static struct keel_vcpu env_vcpu = { .vm = &env_vm };
 static struct irq_bus_dev *env_ports[0x500];
 static unsigned int env_kicks, env_acks[IRQ_PIC_PINS];
