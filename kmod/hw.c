@@ -47,9 +47,15 @@ static DEFINE_PER_CPU(bool, hw_apf_asked);
 
 static bool hw_apf_exits(void)
 {
-	u32 base = hypervisor_cpuid_base(KVM_SIGNATURE, 0);
+	u32 base, r[4];
 
-	return base && cpuid_eax(base | KVM_CPUID_FEATURES) & BIT(KVM_FEATURE_ASYNC_PF_VMEXIT);
+	/* Behind the leaves of Hyper-V's interface, if it tells of that, too. */
+	for (base = KVM_CPUID_SIGNATURE; boot_cpu_has(X86_FEATURE_HYPERVISOR) && base <= KVM_CPUID_SIGNATURE + 0x100; base += 0x100) {
+		cpuid(base, &r[0], &r[1], &r[2], &r[3]);
+		if (!memcmp(&r[1], KVM_SIGNATURE, 3 * sizeof(r[0])))
+			return cpuid_eax(base | KVM_CPUID_FEATURES) & BIT(KVM_FEATURE_ASYNC_PF_VMEXIT);
+	}
+	return false;
 }
 
 static void hw_ask_apf(bool on)
