@@ -670,4 +670,82 @@ TEST(events_are_kept)
 	vm_free(vm);
 }
 
+/* ---- version 2: registers for all of them at once ---- */
+
+#define ALL_STATUS	0xc0000300
+#define ALL_CTL		0xc0000301
+#define ALL_CLR		0xc0000302
+#define ALL_SET		0xc0000303
+
+static void all_at_once_guest(u64 nr)
+{
+	u64 all = (1UL << nr) - 1, n;
+	int i;
+
+	guest_eq(rdmsr(ALL_CTL), all);
+	guest_eq(wrmsr_try(ALL_STATUS, 0), GP0);
+	wrmsr(ALL_CTL, 0);
+	wrmsr(CORE_CTR(0), 5);
+	wrmsr(CORE_SEL(0), TICKS | USR | OS | EN);
+	for (i = 0; i < 1000; i++)
+		pause_cpu();
+	guest_eq(rdpmc(0), 5);
+	wrmsr(ALL_CTL, ~0UL);
+	guest_eq(rdmsr(ALL_CTL), all);
+	while (rdpmc(0) == 5)
+		pause_cpu();
+	wrmsr(ALL_CTL, all - 1);
+	n = rdpmc(0);
+	for (i = 0; i < 1000; i++)
+		pause_cpu();
+	guest_eq(rdpmc(0), n);
+	/* it goes over */
+	wrmsr(CORE_CTR(0), MASK48 - 1000);
+	guest_eq(rdmsr(ALL_STATUS), 0);
+	wrmsr(ALL_CTL, 1);
+	while (!rdmsr(ALL_STATUS))
+		pause_cpu();
+	wrmsr(ALL_CTL, 0);
+	guest_eq(rdmsr(ALL_STATUS), 1);
+	guest_eq(rdmsr(ALL_CLR), 0);
+	wrmsr(ALL_CLR, 1);
+	guest_eq(rdmsr(ALL_STATUS), 0);
+	wrmsr(ALL_SET, ~0UL);
+	guest_eq(rdmsr(ALL_STATUS), all);
+	guest_eq(rdmsr_try(CORE_CTR(nr), &n), GP0);
+	guest_done(0);
+}
+
+TEST(all_at_once)
+{
+	struct kvm_cpuid_entry2 *e;
+	struct vm *vm;
+	struct vcpu *v;
+	u64 val;
+	u32 nr;
+
+	NEED_FAKE();
+	for (nr = 5; nr <= 6; nr++) {
+		vm = vm_new(VM_IRQCHIP);
+		e = cpuid_find(vm->cpuid, 0x80000022, 0);
+		if (!e)
+			e = &vm->cpuid->entries[vm->cpuid->nent++];
+		*e = (struct kvm_cpuid_entry2){ .function = 0x80000022, .eax = 1, .ebx = nr };
+		v = vcpu_with(vm, 0, true);
+		vcpu_long(v, all_at_once_guest, nr);
+		vcpu_done(v);
+		/* A VMM puts back what it saved, and clears nothing by it. */
+		EXPECT_EQ(1, vcpu_set_msr(v, ALL_STATUS, 3));
+		EXPECT_EQ(1, vcpu_set_msr(v, ALL_CLR, 3));
+		EXPECT_EQ(1, vcpu_get_msr(v, ALL_STATUS, &val));
+		EXPECT_EQ(3, val);
+		vm_free(vm);
+	}
+	/* Not without being told */
+	vm = vm_new(VM_IRQCHIP);
+	v = vcpu_with(vm, 0, true);
+	EXPECT_EQ(0, vcpu_set_msr(v, ALL_CTL, 1));
+	vm_free(vm);
+}
+
 TEST_HARNESS_MAIN

@@ -144,6 +144,7 @@ void keel_msr_setup(void);		/* called by keel_cpuid_setup() */
 /* ------------------------------------------------------------------- pmu.c */
 void keel_pmu_setup(void);		/* module load: what there is to give */
 u32 keel_pmu_leaf_a(unsigned int reg);	/* CPUID 0xA to offer, EAX to EDX */
+u32 keel_pmu_general(void);		/* general counters, 0: none */
 u64 keel_pmu_capabilities(void);	/* MSR_IA32_PERF_CAPABILITIES at most */
 bool keel_pmu_lists(u32 msr);		/* is that a register a guest may have here? */
 int keel_pmu_init(struct keel_vcpu *vcpu);

@@ -12,6 +12,7 @@
 #include <asm/processor.h>
 #include "features.h"
 #include "ops.h"
+#include "pmu.h"
 #include "trace.h"
 
 #define CPUID_MAX_ENTRIES	256	/* the ABI's limit on what a VMM may set */
@@ -369,7 +370,7 @@ static void derive(struct keel_vcpu *vcpu)
 	e = find_kvm_features(m);
 	m->pv_features = e ? e->eax : 0;
 	derive_hyperv(m);
-	keel_pmu_refresh(vcpu, find(m, 0xa, 0));
+	keel_pmu_refresh(vcpu, find(m, keel_hw.pmu->leaf, 0));
 	irq_lapic_new_model(vcpu);
 	m->cr4_reserved = ~(cr4 & keel_host_cr4_mask());
 	m->efer_reserved = ~guest_efer(vcpu);

@@ -229,9 +229,10 @@ static const struct leaf_row {
 	{ 0x8000001f, 0 },			/* no memory encryption */
 	{ 0x80000020, 0 },			/* nor bandwidth of anything */
 	{ 0x80000021, KEEP_EAX | KEEP_ECX },
+	{ 0x80000022, KEEP_EAX | KEEP_EBX },
 };
 
-#define EXTENDED_MAX	0x80000021
+#define EXTENDED_MAX	0x80000022
 #define APERF_ARAT	BIT(2)		/* leaf 6 EAX: the APIC timer never stops */
 #define INVARIANT_TSC	BIT(8)		/* leaf 0x80000007 EDX */
 
@@ -364,6 +365,10 @@ static void adjust_leaf(struct kvm_cpuid_entry2 *e)
 		break;
 	case 0x8000001a:
 		e->eax &= 7;
+		break;
+	case 0x80000022:	/* version 2 of counters, and how many */
+		e->eax &= keel_pmu_lists(MSR_AMD64_PERF_CNTR_GLOBAL_CTL) ? 1 : 0;
+		e->ebx = e->eax ? min_t(u32, e->ebx & 0xf, keel_pmu_general()) : 0;
 		break;
 	}
 }

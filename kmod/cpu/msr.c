@@ -697,6 +697,7 @@ static const struct msr_row msr_rows[] = {
 	CANONICAL(MSR_KERNEL_GS_BASE),
 	{ .first = MSR_TSC_AUX, .count = 1, .flags = M_FAST | M_LIST, .get = get_tsc_aux, .set = set_tsc_aux,
 	  .offset = offsetof(struct keel_vcpu, msrs.tsc_aux) },
+	RANGE(MSR_AMD64_PERF_CNTR_GLOBAL_STATUS, 4, M_FAST | M_LIST | M_PMU, get_pmu, set_pmu),
 	RANGE(MSR_K7_EVNTSEL0, 8, M_FAST | M_LIST | M_PMU, get_pmu, set_pmu),
 	RANGE(MSR_F15H_PERF_CTL, 12, M_FAST | M_LIST | M_PMU, get_pmu, set_pmu),
 	NOTHING(MSR_AMD64_SYSCFG, 1),
@@ -731,7 +732,7 @@ static const struct msr_row msr_rows[] = {
  * MSR number to row in one step: a few windows of the number space, a byte for each number (row + 1, 0: none).
  * Filled at load.
  */
-static u8 window_low[0xe00], window_hv[0x120], window_kvm[0x10], window_c000[0x180], window_c001[0x1100];
+static u8 window_low[0xe00], window_hv[0x120], window_kvm[0x10], window_c000[0x310], window_c001[0x1100];
 static const struct msr_window {
 	u32 first, count;
 	u8 *row;

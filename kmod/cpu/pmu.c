@@ -290,7 +290,7 @@ void keel_pmu_free(struct keel_vcpu *vcpu)
 	kfree(vcpu->pmu);
 }
 
-void keel_pmu_refresh(struct keel_vcpu *vcpu, const struct kvm_cpuid_entry2 *leaf_a)
+void keel_pmu_refresh(struct keel_vcpu *vcpu, const struct kvm_cpuid_entry2 *leaf)
 {
 	struct keel_pmu *p = vcpu->pmu;
 	u64 had;
@@ -298,7 +298,7 @@ void keel_pmu_refresh(struct keel_vcpu *vcpu, const struct kvm_cpuid_entry2 *lea
 	if (!p)
 		return;
 	had = p->all;
-	keel_hw.pmu->refresh(vcpu, p, leaf_a);
+	keel_hw.pmu->refresh(vcpu, p, leaf);
 	if (had != p->all)
 		keel_pmu_reset(vcpu);
 }
@@ -341,6 +341,11 @@ u32 keel_pmu_leaf_a(unsigned int reg)
 	return keel_pmu_host.leaf_a[reg];
 }
 
+u32 keel_pmu_general(void)
+{
+	return keel_pmu_host.general;
+}
+
 u64 keel_pmu_capabilities(void)
 {
 	return keel_pmu_host.capabilities;
@@ -370,6 +375,50 @@ int keel_pmc_get_count(struct keel_pmu *p, struct keel_pmc *c, u64 *val)
 int keel_pmc_get_select(struct keel_pmu *p, struct keel_pmc *c, u64 *val)
 {
 	*val = c->select;
+	return 0;
+}
+
+bool keel_pmu_is_on(const struct keel_pmc *c)
+{
+	return !(c->pmu->has & PMU_HAS_GLOBAL) || READ_ONCE(c->pmu->global_ctrl) & BIT(c->nr);
+}
+
+int keel_pmu_get_global_ctrl(struct keel_pmu *p, struct keel_pmc *c, u64 *val)
+{
+	*val = p->global_ctrl;
+	return 0;
+}
+
+int keel_pmu_set_global_ctrl(struct keel_pmu *p, struct keel_pmc *c, u64 val, bool host)
+{
+	u64 changed = p->global_ctrl ^ val;
+
+	if (val & ~p->all)
+		return 1;
+	WRITE_ONCE(p->global_ctrl, val);
+	if (changed)
+		keel_pmu_follow(p, changed);
+	return 0;
+}
+
+int keel_pmu_get_status(struct keel_pmu *p, struct keel_pmc *c, u64 *val)
+{
+	*val = READ_ONCE(p->status);
+	return 0;
+}
+
+/* Only a VMM may write it: what it saved. */
+int keel_pmu_set_status(struct keel_pmu *p, struct keel_pmc *c, u64 val, bool host)
+{
+	if (!host)
+		return 1;
+	p->status = val & p->all;
+	return 0;
+}
+
+int keel_pmu_get_zero(struct keel_pmu *p, struct keel_pmc *c, u64 *val)
+{
+	*val = 0;
 	return 0;
 }
 

@@ -35,16 +35,17 @@ struct keel_pmu {
 	unsigned long stale;		/* counters whose event is to follow */
 	unsigned long overflowed;	/* since the work below last ran */
 	struct irq_work work;
+	u64 global_ctrl;		/* bit per counter that counts, with PMU_HAS_GLOBAL */
+	unsigned long status;		/* bit per counter that went over */
 	/* Intel's */
 	u32 events_off;			/* architectural events that CPUID denies */
-	u64 fixed_ctrl, global_ctrl, capabilities;
-	unsigned long status;		/* bit per counter that went over */
+	u64 fixed_ctrl, capabilities;
 	struct keel_pmc pmc[];		/* as many as the host gives: general ones, fixed ones */
 };
 
 /* What a range of registers wants of the guest's CPUID. */
 #define PMU_HAS_CORE	BIT(0)		/* AMD's PERFCTR_CORE */
-#define PMU_HAS_GLOBAL	BIT(1)		/* Intel's version 2: fixed counters, and registers for all at once */
+#define PMU_HAS_GLOBAL	BIT(1)		/* version 2: registers for all at once; Intel's has fixed counters, too */
 #define PMU_HAS_WIDE	BIT(2)		/* Intel's second name of the general counters */
 #define PMU_HAS_CAPS	BIT(3)		/* Intel's PERF_CAPABILITIES */
 
@@ -73,10 +74,11 @@ struct keel_pmu_hw {
 	unsigned int nr_regs;
 	u64 event_bits;			/* of an event select: what perf takes */
 	bool pmi_masks;			/* the interrupt masks the LAPIC's entry */
+	u32 leaf;			/* of CPUID, that tells of them */
 	/* At load; may sleep. */
 	void (*probe)(struct keel_pmu_host *host);
-	/* What the guest's CPUID gives it: all, general_mask, fixed_mask, has.  @leaf_a: CPUID 0xA, or NULL. */
-	void (*refresh)(struct keel_vcpu *vcpu, struct keel_pmu *p, const struct kvm_cpuid_entry2 *leaf_a);
+	/* What the guest's CPUID gives it: all, general_mask, fixed_mask, has.  @leaf: the guest's, or NULL. */
+	void (*refresh)(struct keel_vcpu *vcpu, struct keel_pmu *p, const struct kvm_cpuid_entry2 *leaf);
 	/* What is to be counted now, as an event select; 0: nothing.  Any context. */
 	u64 (*selected)(const struct keel_pmc *c);
 	/* Number of the counter RDPMC means, -1: #GP.  The vCPU may have no keel_pmu: then it reads as zero. */
@@ -91,6 +93,13 @@ int keel_pmc_get_count(struct keel_pmu *p, struct keel_pmc *c, u64 *val);
 int keel_pmc_get_select(struct keel_pmu *p, struct keel_pmc *c, u64 *val);
 void keel_pmc_set_count(struct keel_pmc *c, u64 val);
 void keel_pmc_set_select(struct keel_pmc *c, u64 val);
+/* Of all at once: which count; which went over, for VMMs to restore.  set: 1 for a counter that is not there. */
+int keel_pmu_get_global_ctrl(struct keel_pmu *p, struct keel_pmc *c, u64 *val);
+int keel_pmu_set_global_ctrl(struct keel_pmu *p, struct keel_pmc *c, u64 val, bool host);
+int keel_pmu_get_status(struct keel_pmu *p, struct keel_pmc *c, u64 *val);
+int keel_pmu_set_status(struct keel_pmu *p, struct keel_pmc *c, u64 val, bool host);
+int keel_pmu_get_zero(struct keel_pmu *p, struct keel_pmc *c, u64 *val);
+bool keel_pmu_is_on(const struct keel_pmc *c);	/* as far as that goes */
 void keel_pmu_follow(struct keel_pmu *p, u64 counters);	/* their events, before the guest goes on */
 
 static inline u64 keel_pmc_mask(const struct keel_pmc *c)

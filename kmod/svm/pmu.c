@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * pmu.c - AMD's performance counters: four, or six with PERFCTR_CORE, of which the first four go by two names.
+ * pmu.c - AMD's performance counters: four, or six with PERFCTR_CORE, of which the first four go by two names, or as many as
+ * CPUID says with version 2, which has registers for all of them at once (on no lab's CPU).
  * APM vol. 2 13.2 "Performance Monitoring Counters".
  */
 #include "svm.h"
 #include "cpu/pmu.h"
 
 #define LEGACY_COUNTERS	4
-#define CORE_COUNTERS	6
+#define CORE_COUNTERS	6	/* no CPU so far has more of them */
+#define VERSION_2	BIT(0)	/* EAX of leaf 0x80000022; EBX: how many */
 #define CYCLES		0x76	/* an event that every family has */
 
 #define EVENT_BITS	((AMD64_RAW_EVENT_MASK & ~ARCH_PERFMON_EVENTSEL_PIN_CONTROL) |	\
@@ -26,7 +28,40 @@ static int set_select(struct keel_pmu *p, struct keel_pmc *c, u64 val, bool host
 	return 0;
 }
 
+/* Reserved bits do not stick. */
+static int set_global_ctrl(struct keel_pmu *p, struct keel_pmc *c, u64 val, bool host)
+{
+	return keel_pmu_set_global_ctrl(p, c, val & p->all, host);
+}
+
+/* What a VMM saved is in the status itself. */
+static int clear_status(struct keel_pmu *p, struct keel_pmc *c, u64 val, bool host)
+{
+	unsigned long which = val & p->all;
+	unsigned int i;
+
+	for_each_set_bit(i, &which, host ? 0 : CORE_COUNTERS)
+		clear_bit(i, &p->status);
+	return 0;
+}
+
+static int add_status(struct keel_pmu *p, struct keel_pmc *c, u64 val, bool host)
+{
+	unsigned long which = val & p->all;
+	unsigned int i;
+
+	for_each_set_bit(i, &which, host ? 0 : CORE_COUNTERS)
+		set_bit(i, &p->status);
+	return 0;
+}
+
+#define ONE(msr, get, set)	{ msr, 1, 1, PMU_NO_COUNTER, PMU_HAS_GLOBAL, get, set }
+
 static const struct keel_pmu_reg regs[] = {
+	ONE(MSR_AMD64_PERF_CNTR_GLOBAL_STATUS, keel_pmu_get_status, keel_pmu_set_status),
+	ONE(MSR_AMD64_PERF_CNTR_GLOBAL_CTL, keel_pmu_get_global_ctrl, set_global_ctrl),
+	ONE(MSR_AMD64_PERF_CNTR_GLOBAL_STATUS_CLR, keel_pmu_get_zero, clear_status),
+	ONE(MSR_AMD64_PERF_CNTR_GLOBAL_STATUS_CLR + 1, keel_pmu_get_zero, add_status),	/* _SET */
 	{ MSR_K7_EVNTSEL0, LEGACY_COUNTERS, 1, 0, 0, keel_pmc_get_select, set_select },
 	{ MSR_K7_PERFCTR0, LEGACY_COUNTERS, 1, 0, 0, keel_pmc_get_count, set_count },
 	{ MSR_F15H_PERF_CTL, CORE_COUNTERS, 2, 0, PMU_HAS_CORE, keel_pmc_get_select, set_select },
@@ -42,13 +77,27 @@ static void probe(struct keel_pmu_host *host)
 	if (boot_cpu_has(X86_FEATURE_PERFCTR_CORE)) {
 		host->general = CORE_COUNTERS;
 		host->has = PMU_HAS_CORE;
+		if (boot_cpu_has(X86_FEATURE_PERFMON_V2))
+			host->has |= PMU_HAS_GLOBAL;
 	}
 }
 
-static void refresh(struct keel_vcpu *vcpu, struct keel_pmu *p, const struct kvm_cpuid_entry2 *leaf_a)
+/* How many the guest is told of. */
+static unsigned int told(struct keel_vcpu *vcpu, const struct kvm_cpuid_entry2 *leaf)
 {
+	if (leaf && leaf->eax & VERSION_2 && keel_pmu_host.has & PMU_HAS_GLOBAL)
+		return min_t(u32, leaf->ebx & 0xf, CORE_COUNTERS);
+	return keel_guest_has(vcpu, X86_FEATURE_PERFCTR_CORE) ? CORE_COUNTERS : LEGACY_COUNTERS;
+}
+
+static void refresh(struct keel_vcpu *vcpu, struct keel_pmu *p, const struct kvm_cpuid_entry2 *leaf)
+{
+	unsigned int nr = told(vcpu, leaf);
+
 	p->has = keel_guest_has(vcpu, X86_FEATURE_PERFCTR_CORE) ? keel_pmu_host.has & PMU_HAS_CORE : 0;
-	p->all = GENMASK(p->has ? CORE_COUNTERS - 1 : LEGACY_COUNTERS - 1, 0);
+	if (leaf && leaf->eax & VERSION_2)
+		p->has |= keel_pmu_host.has & PMU_HAS_GLOBAL;
+	p->all = BIT(min_t(unsigned int, nr, keel_pmu_host.general)) - 1;
 	p->general_mask = GENMASK_ULL(keel_pmu_host.general_bits - 1, 0);
 }
 
@@ -56,7 +105,7 @@ static u64 selected(const struct keel_pmc *c)
 {
 	u64 select = READ_ONCE(c->select);
 
-	return select & ARCH_PERFMON_EVENTSEL_ENABLE ? select : 0;
+	return select & ARCH_PERFMON_EVENTSEL_ENABLE && keel_pmu_is_on(c) ? select : 0;
 }
 
 /* Every AMD CPU has the instruction, with the counters that its CPUID tells of. */
@@ -68,6 +117,7 @@ static int counter(struct keel_vcpu *vcpu, u32 ecx)
 }
 
 const struct keel_pmu_hw svm_pmu_hw = {
+	.leaf = 0x80000022,
 	.regs = regs,
 	.nr_regs = ARRAY_SIZE(regs),
 	.event_bits = EVENT_BITS,

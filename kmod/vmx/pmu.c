@@ -102,45 +102,6 @@ static int set_fixed_ctrl(struct keel_pmu *p, struct keel_pmc *c, u64 val, bool 
 	return 0;
 }
 
-static int get_global_ctrl(struct keel_pmu *p, struct keel_pmc *c, u64 *val)
-{
-	*val = p->global_ctrl;
-	return 0;
-}
-
-static int set_global_ctrl(struct keel_pmu *p, struct keel_pmc *c, u64 val, bool host)
-{
-	u64 changed = p->global_ctrl ^ val;
-
-	if (val & ~p->all)
-		return 1;
-	WRITE_ONCE(p->global_ctrl, val);
-	if (changed)
-		keel_pmu_follow(p, changed);
-	return 0;
-}
-
-static int get_status(struct keel_pmu *p, struct keel_pmc *c, u64 *val)
-{
-	*val = READ_ONCE(p->status);
-	return 0;
-}
-
-/* Only a VMM may write it: what it saved. */
-static int set_status(struct keel_pmu *p, struct keel_pmc *c, u64 val, bool host)
-{
-	if (!host)
-		return 1;
-	p->status = val & p->all;
-	return 0;
-}
-
-static int get_ovf_ctrl(struct keel_pmu *p, struct keel_pmc *c, u64 *val)
-{
-	*val = 0;
-	return 0;
-}
-
 static int set_ovf_ctrl(struct keel_pmu *p, struct keel_pmc *c, u64 val, bool host)
 {
 	unsigned long clear = val & p->all;
@@ -182,9 +143,9 @@ static const struct keel_pmu_reg regs[] = {
 	{ MSR_IA32_PMC0, MAX_GENERAL, 1, 0, PMU_HAS_WIDE, keel_pmc_get_count, set_wide },
 	{ MSR_CORE_PERF_FIXED_CTR0, ARRAY_SIZE(fixed_events), 1, PMU_FIXED, PMU_HAS_GLOBAL, keel_pmc_get_count, set_wide },
 	ONE(MSR_CORE_PERF_FIXED_CTR_CTRL, PMU_HAS_GLOBAL, get_fixed_ctrl, set_fixed_ctrl),
-	ONE(MSR_CORE_PERF_GLOBAL_STATUS, PMU_HAS_GLOBAL, get_status, set_status),
-	ONE(MSR_CORE_PERF_GLOBAL_CTRL, PMU_HAS_GLOBAL, get_global_ctrl, set_global_ctrl),
-	ONE(MSR_CORE_PERF_GLOBAL_OVF_CTRL, PMU_HAS_GLOBAL, get_ovf_ctrl, set_ovf_ctrl),
+	ONE(MSR_CORE_PERF_GLOBAL_STATUS, PMU_HAS_GLOBAL, keel_pmu_get_status, keel_pmu_set_status),
+	ONE(MSR_CORE_PERF_GLOBAL_CTRL, PMU_HAS_GLOBAL, keel_pmu_get_global_ctrl, keel_pmu_set_global_ctrl),
+	ONE(MSR_CORE_PERF_GLOBAL_OVF_CTRL, PMU_HAS_GLOBAL, keel_pmu_get_zero, set_ovf_ctrl),
 	ONE(MSR_IA32_PERF_CAPABILITIES, PMU_HAS_CAPS, get_capabilities, set_capabilities),
 };
 
@@ -254,7 +215,7 @@ static u64 selected(const struct keel_pmc *c)
 	const struct keel_pmu *p = c->pmu;
 	u64 select, field;
 
-	if (p->has & PMU_HAS_GLOBAL && !(READ_ONCE(p->global_ctrl) & BIT(c->nr)))
+	if (!keel_pmu_is_on(c))
 		return 0;
 	if (c->nr < PMU_FIXED) {
 		select = READ_ONCE(c->select);
@@ -457,6 +418,7 @@ void vmx_perf_exchange(struct vmx_vcpu *vmx)
 }
 
 const struct keel_pmu_hw vmx_pmu_hw = {
+	.leaf = 0xa,
 	.regs = regs,
 	.nr_regs = ARRAY_SIZE(regs),
 	.event_bits = EVENT_BITS,

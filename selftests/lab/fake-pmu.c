@@ -2,7 +2,7 @@
 /*
  * Counters for perf where the emulated CPU has none, so that keel's can be tested: raw events of its vendor's numbers. The lab's
  * only; what it counts is not what hardware would. It cannot tell guest from host, so it demands that its user asks for the
- * guest alone, and counts while the thread runs. An AMD CPU is said to have PERFCTR_CORE; on Intel's, perf is made to say that
+ * guest alone, and counts while the thread runs. An AMD CPU is said to have PERFCTR_CORE and version 2; on Intel's, perf is made to say that
  * it has an architectural PMU of version 2, four counters and three fixed ones, and that GLOBAL_CTRL is to be exchanged.
  *
  *	0x76 (AMD); 0x3c, 0xc0, 0x300 (Intel): a count is a tick of the TSC
@@ -251,8 +251,10 @@ static int __init fake_init(void)
 	};
 	int err;
 
-	if (boot_cpu_data.x86_vendor == X86_VENDOR_AMD)
+	if (boot_cpu_data.x86_vendor == X86_VENDOR_AMD) {
 		set_cpu_cap(&boot_cpu_data, X86_FEATURE_PERFCTR_CORE);
+		set_cpu_cap(&boot_cpu_data, X86_FEATURE_PERFMON_V2);
+	}
 	fake.event_init = fake_event_init;
 	fake.add = fake_add;
 	fake.del = fake_stop;

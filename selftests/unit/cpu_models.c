@@ -43,7 +43,6 @@ static const struct held {
 	{ 7, 0, EBX, BIT(14), "mpx" },
 	{ 0xd, 0, EAX, BIT(3) | BIT(4), "mpx" },
 	{ 7, 0, EDX, BIT(30), "core-capability" },
-	{ 0x80000022, 0, EAX, BIT(0), "perfmon-v2" },
 	{ 0xc0000001, 0, EDX, ~0U, "xstore" },
 	{ 7, 1, EAX, BIT(17) | BIT(18) | BIT(19), "fred" },
 	{ 7, 1, EAX, BIT(31), "movrs" },
@@ -94,6 +93,11 @@ int rdmsrq_safe(u32 msr, u64 *val)
 		return 1;
 	*val = host->arch_capabilities;
 	return 0;
+}
+
+u32 keel_pmu_general(void)
+{
+	return 6;
 }
 
 u64 keel_pmu_capabilities(void)

@@ -47,6 +47,7 @@ struct keel_hw_caps {
 };
 extern struct keel_hw_caps keel_hw;
 
+u32 keel_pmu_general(void);
 u64 keel_pmu_capabilities(void);
 u32 keel_pmu_leaf_a(unsigned int reg);
 bool keel_pmu_lists(u32 msr);
