@@ -165,7 +165,7 @@ static long run(struct place *p)
 	return ioctl(p->vcpu, KVM_RUN, 0);
 }
 
-/* ---- snapshots, of a VM without Hyper-V's interface ---- */
+/* ---- snapshots ---- */
 
 static long state(struct place *p, unsigned long cmd)
 {
@@ -308,6 +308,22 @@ static long drop(struct place *p)
 	return ioctl(p->vm, KEEL_DROP, p->snapshot[1]);
 }
 
+static long pre_fault(struct place *p)
+{
+	struct kvm_pre_fault_memory f = { .gpa = 0, .size = 0x200000 };
+
+	return ioctl(p->vcpu, KVM_PRE_FAULT_MEMORY, &f);
+}
+
+static long working_set(struct place *p)
+{
+	struct keel_gpa_range ranges[16];
+	struct keel_working_set ws = { .size = 0x200000, .ranges = (u64)ranges, .room = 16 };
+	long ret = ioctl(p->vm, KEEL_WORKING_SET, &ws);
+
+	return ret && errno == EOPNOTSUPP ? 0 : ret;
+}
+
 struct step {
 	const char *name;
 	long (*call)(struct place *p);
@@ -326,12 +342,14 @@ static const struct step steps[] = {
 static const struct step snap_steps[] = {
 	{ "KVM_CREATE_VM", create_vm }, { "KVM_CREATE_IRQCHIP", create_irqchip }, { "KVM_CREATE_PIT2", create_pit },
 	{ "KVM_SET_USER_MEMORY_REGION", add_slot }, { "KVM_CREATE_VCPU", create_vcpu }, { "KVM_SET_CPUID2", set_cpuid },
+	{ "KVM_HYPERV_EVENTFD", add_hyperv_event }, { "KVM_ENABLE_CAP", enable_synic },
 	{ "KEEL_GET_STATE", get_state }, { "KEEL_SET_STATE", set_state }, { "KEEL_CREATE_VM_FROM", create_from },
 	{ "KEEL_SNAPSHOT", first_snapshot },
 	{ "KVM_RUN, a page to be kept", first_write }, { "KEEL_SNAPSHOT again", second_snapshot },
 	{ "KVM_RUN, once more", second_write }, { "KEEL_MARK_DIRTY", mark_dirty }, { "KEEL_RESET", second_reset },
 	{ "KEEL_RESET to the parent", first_reset }, { "KEEL_RESET to the child", second_reset },
 	{ "KVM_RUN, a third time", second_write }, { "KEEL_DROP", drop }, { "KEEL_RESET to what is left", first_reset },
+	{ "KVM_PRE_FAULT_MEMORY", pre_fault }, { "KEEL_WORKING_SET", working_set },
 };
 
 static void undo(struct place *p)
