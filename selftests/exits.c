@@ -579,16 +579,20 @@ TEST_F(exits, emulation_failure)
 /* One that writes to a device and reads it then: there is no answer to the one before the other */
 static void enter_guest(u64 arg)
 {
-	asm volatile("mov %%rsp, %%rbx; mov %%rbp, %%rsi; mov %0, %%rsp; mov %0, %%rbp; enter $8, $2; mov %%rbx, %%rsp; mov %%rsi, %%rbp"
-		     :: "r"(HOLE_GPA + 0x800) : "rbx", "rsi", "memory");
+	asm volatile("mov %%rsp, %%rbx; mov %%rbp, %%rsi; mov %0, %%rsp; mov %0, %%rbp; test %1, %1; jz 1f\n\t.byte 0xf3\n1:"
+		     "enter $8, $2; mov %%rbx, %%rsp; mov %%rsi, %%rbp" :: "r"(HOLE_GPA + 0x800), "r"(arg) : "rbx", "rsi", "memory");
 	guest_done(0);
 }
 
 TEST_F(exits, written_then_read)
 {
-	vcpu_long(self->v, enter_guest, 0);
-	vcpu_run(self->v);
-	EXPECT_EQ(KVM_EXIT_INTERNAL_ERROR, self->v->run->exit_reason);
+	u64 rep;
+
+	for (rep = 0; rep < 2; rep++) {
+		vcpu_long(self->v, enter_guest, rep);
+		vcpu_run(self->v);
+		EXPECT_EQ(KVM_EXIT_INTERNAL_ERROR, self->v->run->exit_reason);
+	}
 }
 
 /* AMD's CR8 of every mode */

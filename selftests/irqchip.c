@@ -174,6 +174,56 @@ static void pic_guest(u64 arg)
 	guest_done(0);
 }
 
+/* ---- two that take the PIC's interrupts ---- */
+
+static void takes_and_stops(u64 arg)
+{
+	virtual_wire();
+	guest_sync(0);
+	apic_write(0x350, 0x10700);
+	guest_sync(1);
+}
+
+static void takes_over(u64 arg)
+{
+	virtual_wire();
+	pic_setup(0);
+	guest_on(0x33, pic_eoi_handler);
+	guest_sync(0);
+	while (!guest_irqs[0x33])
+		irq_halt();
+	guest_done(0);
+}
+
+static void *until_done(void *v)
+{
+	vcpu_done(v);
+	return NULL;
+}
+
+/* One has been told of the PIC's output, and takes it no more: the other gets it */
+TEST(pic_handed_over)
+{
+	struct vm *vm = vm_new(VM_IRQCHIP);
+	struct vcpu *takes = vcpu_new(vm, 0), *told = vcpu_new(vm, 1);
+	struct timespec limit;
+	pthread_t t;
+
+	vcpu_long(told, takes_and_stops, 0);
+	EXPECT_EQ(0, vcpu_sync(told));
+	vcpu_long(takes, takes_over, 0);
+	EXPECT_EQ(0, vcpu_sync(takes));
+	pthread_create(&t, NULL, until_done, takes);
+	sleep_ms(50);
+	EXPECT_EQ(0, irq_line(vm, 3, 1));
+	EXPECT_EQ(0, irq_line(vm, 3, 0));
+	EXPECT_EQ(1, vcpu_sync(told));
+	clock_gettime(CLOCK_REALTIME, &limit);
+	limit.tv_sec += 60;
+	ASSERT_EQ(0, pthread_timedjoin_np(t, NULL, &limit));
+	vm_free(vm);
+}
+
 TEST_F(irqchip, pic)
 {
 	struct vm *vm = self->vm;
@@ -894,8 +944,8 @@ TEST(end_of_many_irqfds)
 		many = t < many ? t : many;
 	}
 	TH_LOG("%llu us with 1000, %llu with 4000", (unsigned long long)few / 1000, (unsigned long long)many / 1000);
-	/* four times as many */
-	EXPECT_GE(4 * few, many);
+	/* four times as many; the rest is for a machine that does other things, too */
+	EXPECT_GT(4 * few + 20 * 1000000, many);
 }
 
 /* Halted with the split irqchip, too, is in the kernel */

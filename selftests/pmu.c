@@ -683,7 +683,8 @@ static void all_at_once_guest(u64 nr)
 	int i;
 
 	guest_eq(rdmsr(ALL_CTL), all);
-	guest_eq(wrmsr_try(ALL_STATUS, 0), GP0);
+	wrmsr(ALL_STATUS, 1);		/* to no effect */
+	guest_eq(rdmsr(ALL_STATUS), 0);
 	wrmsr(ALL_CTL, 0);
 	wrmsr(CORE_CTR(0), 5);
 	wrmsr(CORE_SEL(0), TICKS | USR | OS | EN);
@@ -713,6 +714,7 @@ static void all_at_once_guest(u64 nr)
 	wrmsr(ALL_SET, ~0UL);
 	guest_eq(rdmsr(ALL_STATUS), all);
 	guest_eq(rdmsr_try(CORE_CTR(nr), &n), GP0);
+	guest_eq(rdpmc_try(nr), GP0);
 	guest_done(0);
 }
 

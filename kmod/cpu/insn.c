@@ -90,7 +90,7 @@ static enum emul_result device_read(struct keel_insn *in, u64 gpa, void *buf, un
 		return EMUL_UNHANDLEABLE;
 	/* Those go out first, and this comes again; where one instruction writes before it reads (ENTER) it cannot. */
 	if (in->nr_writes)
-		return in->e.insn.prefix & (EMUL_PFX_REP | EMUL_PFX_REPNE) ? EMUL_USER : EMUL_UNHANDLEABLE;
+		return emul_repeats(&in->e) ? EMUL_USER : EMUL_UNHANDLEABLE;
 	io->addr = gpa;
 	io->len = len;
 	memset(io->data, 0, sizeof(io->data));
@@ -196,7 +196,7 @@ static enum emul_result op_write(struct emul *e, u64 linear, const void *buf, un
 	if (access_of_exit(in, linear, bytes, true))
 		return device_access(in, in->gpa, (void *)buf, bytes, true);
 	/* One iteration of a string instruction at a time goes to userspace. */
-	if (in->nr_writes && (e->insn.prefix & (EMUL_PFX_REP | EMUL_PFX_REPNE)))
+	if (in->nr_writes && emul_repeats(e))
 		return EMUL_USER;
 	for (i = 0; i < 2 && len[i]; i++) {
 		enum emul_result r = translate(e, linear + i * first, access | EMUL_ACC_WRITE, &gpa[i]);
@@ -813,7 +813,7 @@ static void store_state(struct keel_insn *in, u64 old_rip)
 	if (vcpu->regs[KEEL_RSP] != in->rsp)
 		vcpu->dirty |= BIT(KEEL_RSP);
 	keel_set_reg(vcpu, KEEL_RIP, e->rip);
-	if (e->rip == old_rip && e->insn.prefix & (EMUL_PFX_REP | EMUL_PFX_REPNE)) {
+	if (e->rip == old_rip && emul_repeats(e)) {
 		/* Between two iterations: nothing has ended yet, and no breakpoint is hit again; but each is a step. */
 		keel_set_rflags(vcpu, e->rflags | X86_EFLAGS_RF);
 		if (old_flags & X86_EFLAGS_TF)

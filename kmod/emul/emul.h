@@ -396,6 +396,7 @@ enum emul_result emul_decode(struct emul *e);
 
 /* A plain move: one access, of at most 8 bytes, to the memory operand at e->linear. */
 bool emul_one_access(const struct emul *e);
+bool emul_repeats(const struct emul *e);	/* a string instruction with REP or REPNE */
 
 /* Execute what emul_decode() decoded. */
 enum emul_result emul_exec(struct emul *e);

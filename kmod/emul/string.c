@@ -31,6 +31,15 @@ static bool repeated(const struct emul *e)
 	return e->insn.prefix & (EMUL_PFX_REP | EMUL_PFX_REPNE);
 }
 
+/* INS and OUTS; MOVS and CMPS; STOS, LODS and SCAS.  On others the prefix means nothing, or something else. */
+bool emul_repeats(const struct emul *e)
+{
+	u8 op = e->insn.opcode;
+
+	return repeated(e) && !e->insn.map && !e->insn.vex &&
+	       ((op >= 0x6c && op <= 0x6f) || (op >= 0xa4 && op <= 0xa7) || (op >= 0xaa && op <= 0xaf));
+}
+
 static void count_down(struct emul *e, unsigned int by)
 {
 	e->regs[EMUL_RCX] = emul_merge(e->regs[EMUL_RCX], e->regs[EMUL_RCX] - by,

@@ -80,27 +80,6 @@ static int pin_send(struct irq_ioapic *io, unsigned int pin)
 	return ret || pin == RTC_PIN ? ret : 1;
 }
 
-/* The pin said that it was sent; if nobody took it, or the guest has masked it or made it another, it was not. */
-void irq_ioapic_send_late(struct keel_vm *vm, unsigned int pin)
-{
-	struct irq_ioapic *io = vm->irq.ioapic;
-	ioapic_entry *e = &io->pins[pin];
-	unsigned long flags;
-	struct irq_msg msg;
-	bool wanted;
-
-	raw_spin_lock_irqsave(&io->lock, flags);
-	msg = pin_msg(&io->late[pin]);
-	wanted = !e->fields.mask && e->fields.trig_mode == msg.level && (!msg.level || e->fields.remote_irr);
-	raw_spin_unlock_irqrestore(&io->lock, flags);
-	if (wanted && irq_deliver(vm, NULL, &msg) >= 0)
-		return;
-	raw_spin_lock_irqsave(&io->lock, flags);
-	if (msg.level && e->fields.trig_mode)
-		e->fields.remote_irr = 0;
-	raw_spin_unlock_irqrestore(&io->lock, flags);
-}
-
 int irq_ioapic_set(struct keel_vm *vm, unsigned int pin, enum irq_source source, bool level)
 {
 	struct irq_ioapic *io = vm->irq.ioapic;
@@ -284,6 +263,44 @@ static void pin_look(struct irq_ioapic *io, unsigned int pin)
 {
 	if (io->pins[pin].fields.trig_mode && (io->irr & BIT(pin)) && !(io->paused & BIT(pin)))
 		pin_send(io, pin);
+}
+
+/* A level message that was not sent after all: the pin is looked at as if it had not been. */
+static void pin_unsent(struct irq_ioapic *io, unsigned int pin, bool again)
+{
+	ioapic_entry *e = &io->pins[pin];
+
+	if (!e->fields.trig_mode || !e->fields.remote_irr)
+		return;
+	e->fields.remote_irr = 0;
+	if (again)
+		pin_look(io, pin);
+}
+
+/* The pin said that it was sent; if nobody took it, or the guest has masked it or made it another, it was not. */
+void irq_ioapic_send_late(struct keel_vm *vm, unsigned int pin)
+{
+	struct irq_ioapic *io = vm->irq.ioapic;
+	ioapic_entry *e = &io->pins[pin], was;
+	unsigned long flags;
+	struct irq_msg msg;
+	bool wanted;
+
+	raw_spin_lock_irqsave(&io->lock, flags);
+	was = io->late[pin];
+	msg = pin_msg(&was);
+	/* An edge is sent once, and has been as far as anybody can tell. */
+	wanted = !msg.level || (!e->fields.mask && e->fields.trig_mode && e->fields.remote_irr);
+	if (!wanted)
+		pin_unsent(io, pin, true);
+	raw_spin_unlock_irqrestore(&io->lock, flags);
+	if (!wanted || irq_deliver(vm, NULL, &msg) >= 0 || !msg.level)
+		return;
+	raw_spin_lock_irqsave(&io->lock, flags);
+	/* As it was, it would find nobody again. */
+	was.fields.remote_irr = e->fields.remote_irr;
+	pin_unsent(io, pin, e->bits != was.bits);
+	raw_spin_unlock_irqrestore(&io->lock, flags);
 }
 
 /* Whose line is to be asked for again before it is sent; -1: none. */

@@ -393,22 +393,30 @@ static void apic_move(struct keel_lapic *apic, u32 reg, u32 val)
 static void extint_changed(struct keel_vcpu *vcpu, bool takes)
 {
 	struct keel_irq *irq = &vcpu->vm->irq;
-	struct keel_vcpu *other;
+	struct keel_vcpu *now, *next = NULL, *other;
 	unsigned int i;
 
 	spin_lock(&irq->extint_lock);
 	irq->extint_takers += takes ? 1 : -1;
-	if (takes) {
+	now = keel_vcpu_by_idx(vcpu->vm, irq->extint_taker);
+	if (takes && (!now || !irq_extint_accepted(now))) {
 		WRITE_ONCE(irq->extint_taker, vcpu->idx);
-	} else if (irq->extint_taker == vcpu->idx && irq->extint_takers) {
+	} else if (!takes && now == vcpu && irq->extint_takers) {
 		keel_for_each_vcpu(other, i, vcpu->vm) {
 			if (other == vcpu || !irq_extint_accepted(other))
 				continue;
 			WRITE_ONCE(irq->extint_taker, i);
+			next = other;
 			break;
 		}
 	}
 	spin_unlock(&irq->extint_lock);
+	/* What was told to the one that takes it no more */
+	smp_mb();
+	if (next && READ_ONCE(irq->pic_raised)) {
+		keel_request(KEEL_REQ_EVENT, next);
+		keel_vcpu_kick(next);
+	}
 }
 
 /* What follows from APIC base, SPIV and LVT0. */
@@ -896,8 +904,12 @@ void irq_lapic_destroy(struct keel_vcpu *vcpu)
 		return;
 	irq_map_remove(apic);
 	apic_timer_stop(apic);
-	if (apic->extint)
-		extint_changed(vcpu, false);
+	/* Of a VM that ends, others may be gone already. */
+	if (apic->extint) {
+		spin_lock(&vcpu->vm->irq.extint_lock);
+		vcpu->vm->irq.extint_takers--;
+		spin_unlock(&vcpu->vm->irq.extint_lock);
+	}
 	vcpu->apic = NULL;
 	free_page((unsigned long)apic->regs);
 	kfree(apic);

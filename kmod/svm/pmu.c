@@ -34,6 +34,12 @@ static int set_global_ctrl(struct keel_pmu *p, struct keel_pmc *c, u64 val, bool
 	return keel_pmu_set_global_ctrl(p, c, val & p->all, host);
 }
 
+/* A guest only reads it; AMD's CPUs ignore what is written there. */
+static int set_status(struct keel_pmu *p, struct keel_pmc *c, u64 val, bool host)
+{
+	return host ? keel_pmu_set_status(p, c, val, true) : 0;
+}
+
 /* What a VMM saved is in the status itself. */
 static int clear_status(struct keel_pmu *p, struct keel_pmc *c, u64 val, bool host)
 {
@@ -58,7 +64,7 @@ static int add_status(struct keel_pmu *p, struct keel_pmc *c, u64 val, bool host
 #define ONE(msr, get, set)	{ msr, 1, 1, PMU_NO_COUNTER, PMU_HAS_GLOBAL, get, set }
 
 static const struct keel_pmu_reg regs[] = {
-	ONE(MSR_AMD64_PERF_CNTR_GLOBAL_STATUS, keel_pmu_get_status, keel_pmu_set_status),
+	ONE(MSR_AMD64_PERF_CNTR_GLOBAL_STATUS, keel_pmu_get_status, set_status),
 	ONE(MSR_AMD64_PERF_CNTR_GLOBAL_CTL, keel_pmu_get_global_ctrl, set_global_ctrl),
 	ONE(MSR_AMD64_PERF_CNTR_GLOBAL_STATUS_CLR, keel_pmu_get_zero, clear_status),
 	ONE(MSR_AMD64_PERF_CNTR_GLOBAL_STATUS_CLR + 1, keel_pmu_get_zero, add_status),	/* _SET */
@@ -85,9 +91,11 @@ static void probe(struct keel_pmu_host *host)
 /* How many the guest is told of. */
 static unsigned int told(struct keel_vcpu *vcpu, const struct kvm_cpuid_entry2 *leaf)
 {
+	if (!keel_guest_has(vcpu, X86_FEATURE_PERFCTR_CORE))
+		return LEGACY_COUNTERS;
 	if (leaf && leaf->eax & VERSION_2 && keel_pmu_host.has & PMU_HAS_GLOBAL)
 		return min_t(u32, leaf->ebx & 0xf, CORE_COUNTERS);
-	return keel_guest_has(vcpu, X86_FEATURE_PERFCTR_CORE) ? CORE_COUNTERS : LEGACY_COUNTERS;
+	return CORE_COUNTERS;
 }
 
 static void refresh(struct keel_vcpu *vcpu, struct keel_pmu *p, const struct kvm_cpuid_entry2 *leaf)
@@ -113,6 +121,8 @@ static int counter(struct keel_vcpu *vcpu, u32 ecx)
 {
 	u32 nr = keel_guest_has(vcpu, X86_FEATURE_PERFCTR_CORE) ? CORE_COUNTERS : LEGACY_COUNTERS;
 
+	if (vcpu->pmu && vcpu->pmu->has & PMU_HAS_GLOBAL)
+		nr = hweight64(vcpu->pmu->all);
 	return ecx < nr ? ecx : -1;
 }
 

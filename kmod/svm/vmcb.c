@@ -82,6 +82,7 @@ void svm_vcpu_reset(struct keel_vcpu *vcpu, bool init)
 
 	for (i = 0; i < ARRAY_SIZE(svm_always); i++)
 		svm_intercept(svm, svm_always[i], true);
+	svm->vmcb->save.dr6 = DR6_RESERVED;	/* the guest's never is in the CPU */
 	/* MOV DR is rare enough to be emulated; DR0-3 need then no switching unless DR7 arms one. */
 	for (i = 0; i < 8; i++) {
 		svm_intercept(svm, INTERCEPT_DR0_READ + i, true);
