@@ -870,7 +870,7 @@ static struct keel_vcpu *vcpu_make(struct keel_vm *vm, u32 id)
 	vcpu->cpu = -1;
 	vcpu->serial = atomic64_inc_return(&vcpu_serial);
 	vcpu->mp_state = KVM_MP_STATE_RUNNABLE;
-	vcpu->model.maxphyaddr = KEEL_PHYADDR_UNSAID;
+	keel_cpuid_unsaid(vcpu);
 	mutex_init(&vcpu->mutex);
 	rcuwait_init(&vcpu->wait);
 	preempt_notifier_init(&vcpu->pn, &vcpu_preempt_ops);

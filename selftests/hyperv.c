@@ -352,6 +352,7 @@ static void errors_guest(u64 arg)
 	guest_eq(call_xmm(FLUSH_SPACE_EX | FAST | VAR(32), 0, 0, SPARSE, 0xffffffff, 0, 0), BAD_INPUT);
 	guest_eq(call_in(SEND_IPI_EX | VAR(1), VEC, SPARSE, 3, 7, 0), BAD_INPUT);
 	guest_eq(call_in(SEND_IPI_EX, 3, EVERYONE, 0, 0, 0), BAD_INPUT);
+	guest_eq(call_in(SEND_IPI_EX, 3, SPARSE, 0, 0, 0), 0);
 	guest_eq(call(LONG_SPIN | FAST, 1000, 0), 0);
 	guest_eq(call(LONG_SPIN | FAST | REP(1), 1000, 0), BAD_INPUT);
 	/* not without a SynIC */

@@ -34,11 +34,18 @@ static void nop_guest(u64 arg)
 TEST_F(state, no_cpuid)
 {
 	struct vcpu bare = { .fd = must(ioctl(self->vm->fd, KVM_CREATE_VCPU, 1)) };
+	struct kvm_sregs s;
 
 	EXPECT_EQ(1, vcpu_set_msr(&bare, MTRRphysMask_MSR(0), 1UL << 35 | 0x800));
 	EXPECT_EQ(0, vcpu_set_msr(&bare, MTRRphysMask_MSR(0), 1UL << 36 | 0x800));
 	EXPECT_EQ(1, vcpu_set_msr(&bare, MTRRphysBase_MSR(0), 1UL << 35 | 6));
 	EXPECT_EQ(0, vcpu_set_msr(&bare, MTRRphysBase_MSR(0), 1UL << 36 | 6));
+	/* FSGSBASE is a feature; PAE has every CPU */
+	must(ioctl(bare.fd, KVM_GET_SREGS, &s));
+	s.cr4 |= 1 << 16;
+	EXPECT_EQ(-EINVAL, xioctl(bare.fd, KVM_SET_SREGS, &s));
+	s.cr4 ^= 1 << 16 | 1 << 5;
+	EXPECT_EQ(0, xioctl(bare.fd, KVM_SET_SREGS, &s));
 	close(bare.fd);
 }
 

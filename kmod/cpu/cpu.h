@@ -40,6 +40,7 @@ struct keel_cpu_model {
 void keel_cpuid_setup(void);
 /* CPUID as the guest sees it: EAX, EBX, ECX, EDX in and out; never sleeps. */
 void keel_cpuid(struct keel_vcpu *vcpu, u32 r[4]);
+void keel_cpuid_unsaid(struct keel_vcpu *vcpu);	/* a new one: none so far */
 void keel_cpuid_free(struct keel_vcpu *vcpu);
 bool keel_guest_has_mwait(struct keel_vcpu *vcpu);
 bool keel_mwait_is_ud(struct keel_vcpu *vcpu);

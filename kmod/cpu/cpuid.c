@@ -255,6 +255,12 @@ static const struct cr4_row {
 #define CR4_EVERYWHERE	(X86_CR4_VME | X86_CR4_PVI | X86_CR4_TSD | X86_CR4_DE | X86_CR4_PSE | X86_CR4_PAE | \
 			 X86_CR4_MCE | X86_CR4_PGE | X86_CR4_PCE | X86_CR4_OSFXSR | X86_CR4_OSXMMEXCPT)
 
+void keel_cpuid_unsaid(struct keel_vcpu *vcpu)
+{
+	vcpu->model.maxphyaddr = KEEL_PHYADDR_UNSAID;
+	vcpu->model.cr4_reserved = ~CR4_EVERYWHERE;
+}
+
 static u64 find_host_cr4_mask(void)
 {
 	u64 mask = CR4_EVERYWHERE;

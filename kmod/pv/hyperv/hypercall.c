@@ -179,6 +179,9 @@ static int call_send_ipi_ex(struct hv_call *c)
 
 	if (!r)
 		r = read_sparse_set(c, 1, &set);
+	/* To nobody it may be any vector. */
+	if (!r && !set.all && !c->var && c->hv->vcpu->vm->irq.mode != IRQCHIP_NONE)
+		return HV_STATUS_SUCCESS;
 	return r ?: send(c, in, &set);
 }
 
