@@ -90,6 +90,12 @@
 #define wrmsrq_safe(msr, val)	wrmsrl_safe(msr, val)
 #endif
 
+/*
+ * Until a VMM says what CPU it is, KVM before 6.14 lets control registers have whatever the host's could, and VMMs may rely on
+ * either: the kernel's own tests do, each version's on its own.
+ */
+#define KEEL_UNSAID_IS_NONE	(LINUX_VERSION_CODE >= KERNEL_VERSION(6, 14, 0))
+
 /* A buffer that is filled before it is looked at: kernels that clear all of the stack need not clear it. */
 #ifndef __uninitialized
 #if __has_attribute(__uninitialized__)

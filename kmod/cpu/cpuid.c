@@ -258,7 +258,7 @@ static const struct cr4_row {
 void keel_cpuid_unsaid(struct keel_vcpu *vcpu)
 {
 	vcpu->model.maxphyaddr = KEEL_PHYADDR_UNSAID;
-	vcpu->model.cr4_reserved = ~CR4_EVERYWHERE;
+	vcpu->model.cr4_reserved = KEEL_UNSAID_IS_NONE ? ~CR4_EVERYWHERE : 0;
 }
 
 static u64 find_host_cr4_mask(void)
