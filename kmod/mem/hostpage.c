@@ -13,6 +13,7 @@
 #include <linux/pgtable.h>
 #include <linux/sched/mm.h>
 #include <linux/sched/signal.h>
+#include <linux/uaccess.h>
 #include <asm/e820/api.h>
 #include <asm/memtype.h>
 #include "ops.h"
@@ -247,4 +248,15 @@ unsigned int mem_host_level(struct mm_struct *mm, unsigned long hva)
 
 	user_look(mm, hva, &e, &level);
 	return e.flags & _PAGE_PRESENT ? level : 0;
+}
+
+bool mem_user_page_is(unsigned long hva, const void *data)
+{
+	u8 now[256];
+	size_t at;
+
+	for (at = 0; at < PAGE_SIZE; at += sizeof(now))
+		if (copy_from_user(now, (void __user *)hva + at, sizeof(now)) || memcmp(now, data + at, sizeof(now)))
+			return false;
+	return true;
 }

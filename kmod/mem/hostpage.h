@@ -51,5 +51,7 @@ enum mem_wait { MEM_WAIT, MEM_NOW, MEM_NO_FILE };
  * MEM_NO_FILE: such are -EFAULT.
  */
 int mem_touch(struct mm_struct *mm, unsigned long hva, bool write, enum mem_wait wait);
+/* Does the current user's page at @hva read as @data?  May sleep. */
+bool mem_user_page_is(unsigned long hva, const void *data);
 
 #endif

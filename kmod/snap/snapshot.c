@@ -339,22 +339,10 @@ static void tell_restored(struct keel_vm *vm, unsigned long hva)
 	}
 }
 
-/* What the user may not write is kept when a guest tries to, too, and is there still. */
-static noinline bool page_is(const struct snap_page *page)
-{
-	u8 now[256];
-	size_t at;
-
-	for (at = 0; at < PAGE_SIZE; at += sizeof(now))
-		if (copy_from_user(now, (void __user *)page->hva + at, sizeof(now)) || memcmp(now, page->data + at, sizeof(now)))
-			return false;
-	return true;
-}
-
 static int page_restore(struct keel_vm *vm, const struct snap_page *page)
 {
 	if (copy_to_user((void __user *)page->hva, page->data, PAGE_SIZE))
-		return page_is(page) ? 0 : -EFAULT;
+		return mem_user_page_is(page->hva, page->data) ? 0 : -EFAULT;	/* kept, since a guest tried to write it */
 	tell_restored(vm, page->hva);
 	return 0;
 }
