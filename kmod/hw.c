@@ -49,8 +49,10 @@ static bool hw_apf_exits(void)
 {
 	u32 base, r[4];
 
+	if (!boot_cpu_has(X86_FEATURE_HYPERVISOR))
+		return false;
 	/* Behind the leaves of Hyper-V's interface, if it tells of that, too. */
-	for (base = KVM_CPUID_SIGNATURE; boot_cpu_has(X86_FEATURE_HYPERVISOR) && base <= KVM_CPUID_SIGNATURE + 0x100; base += 0x100) {
+	for (base = KVM_CPUID_SIGNATURE; base <= KVM_CPUID_SIGNATURE + 0x100; base += 0x100) {
 		cpuid(base, &r[0], &r[1], &r[2], &r[3]);
 		if (!memcmp(&r[1], KVM_SIGNATURE, 3 * sizeof(r[0])))
 			return cpuid_eax(base | KVM_CPUID_FEATURES) & BIT(KVM_FEATURE_ASYNC_PF_VMEXIT);

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
  * stats.h - counters.  One list names them; debugfs (keel/stats: all vCPUs that live or ever lived; keel/vms: each that
- * lives) and KVM_GET_STATS_FD print from it.  Plain increments by the vCPU's own thread; readers may see them a little late.
+ * lives) and KVM_GET_STATS_FD print from it.  Plain increments by the vCPU's own thread, and
+ * keel_count_shared() of what several count; readers may see them a little late.
  *
  * How long exits take is measured only while somebody wants to know: while debugfs keel/latency is open.
  */

@@ -304,8 +304,6 @@ TEST_F(pit, one_shot)
 	vcpu_done(self->v);
 }
 
-static volatile u32 nr_before;
-
 /* kvmtool's order, until 2024; with a vCPU there is no telling any more what controllers there will be */
 TEST(before_its_controllers)
 {

@@ -620,7 +620,6 @@ TEST_F(missing, reset)
 	close(event.fd);
 }
 
-/* A VM set up otherwise since: KVM_RUN says so, and the guest has yet to ask */
 /* ---- what has no place in it ---- */
 
 static void writes_there(u64 gpa)
@@ -753,6 +752,7 @@ TEST(before_startup)
 	vm_free(vm);
 }
 
+/* A VM set up otherwise since: KVM_RUN says so, and the guest has yet to ask */
 TEST_F(ask, cannot_be)
 {
 	if (variant->other)

@@ -4,8 +4,8 @@
  * in is refused, and what a fresh vCPU is in is what the manuals call reset.
  */
 #include "test.h"
-#include <sys/utsname.h>
 #include "snap.h"
+#include <sys/utsname.h>
 #include <asm/mtrr.h>
 #include <asm/processor-flags.h>
 

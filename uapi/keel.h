@@ -441,7 +441,8 @@ struct keel_snapshot {
  * to get to another what lies between the two.  An exit that waits to be completed, or a page on its way, is no obstacle:
  * nothing comes of it any more.  With KEEL_TIME_GOES_ON as for KEEL_SET_STATE.  KEEL_RESET_MEMORY: memory
  * alone, vCPUs and devices stay as they are; so exits and pages have to be waited for (EINPROGRESS, EAGAIN), and what keel
- * writes to guest memory (clocks, steal time, Hyper-V's pages) is as it was, too, until their MSRs are set.  Where writes are logged, the pages that it writes are in the dirty log.
+ * writes to guest memory (clocks, steal time, Hyper-V's pages) is as it was, too, until their MSRs are set.  Where writes are
+ * logged, the pages that it writes are in the dirty log.
  *	EFAULT		the structure cannot be read, nothing has happened; or not written, and the VM was reset
  *	ENODEV		the VM is set up otherwise than it was
  *	ENODATA		what it would need was not kept, since there was no memory for it when keel itself wrote a page

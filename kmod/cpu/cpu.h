@@ -144,14 +144,13 @@ void keel_msr_setup(void);		/* called by keel_cpuid_setup() */
 
 /* ------------------------------------------------------------------- pmu.c */
 void keel_pmu_setup(void);		/* module load: what there is to give */
-u32 keel_pmu_leaf_a(unsigned int reg);	/* CPUID 0xA to offer, EAX to EDX */
-u32 keel_pmu_general(void);		/* general counters, 0: none */
+u32 keel_pmu_leaf(u32 function, unsigned int reg);	/* what to offer in a leaf about them, EAX to EDX; 0: none such */
 u64 keel_pmu_capabilities(void);	/* MSR_IA32_PERF_CAPABILITIES at most */
 bool keel_pmu_lists(u32 msr);		/* is that a register a guest may have here? */
 int keel_pmu_init(struct keel_vcpu *vcpu);
 void keel_pmu_free(struct keel_vcpu *vcpu);
 void keel_pmu_reset(struct keel_vcpu *vcpu);	/* may sleep, as all but the registers' */
-void keel_pmu_refresh(struct keel_vcpu *vcpu, const struct kvm_cpuid_entry2 *leaf_a);	/* its CPUID is another */
+void keel_pmu_refresh(struct keel_vcpu *vcpu, const struct kvm_cpuid_entry2 *leaf);	/* its CPUID is another */
 void keel_pmu_update(struct keel_vcpu *vcpu);	/* KEEL_REQ_PMU */
 void keel_pmu_new_thread(struct keel_vcpu *vcpu);	/* vcpu->thread is another */
 /* 0, 1: #GP, or -EAGAIN: what the event has counted is not to be had in the fast loop.  Writes never sleep. */

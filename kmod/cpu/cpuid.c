@@ -18,7 +18,6 @@
 #define CPUID_MAX_ENTRIES	256	/* the ABI's limit on what a VMM may set */
 #define HYPERVISOR_LEAF		0x40000000
 #define APIC_BIT		BIT(X86_FEATURE_APIC & 31)
-#define INVARIANT_TSC_BIT	BIT(8)	/* EDX of leaf 0x80000007 */
 
 static u64 host_cr4_mask __ro_after_init;
 static u64 find_host_cr4_mask(void);
@@ -168,7 +167,7 @@ void keel_cpuid(struct keel_vcpu *vcpu, u32 r[4])
 	if (function <= 0xd)
 		dynamic_bits(vcpu, function, index, r);
 	else if (unlikely(function == 0x80000007 && keel_hv_hides_invariant_tsc(vcpu)))
-		r[EDX] &= ~INVARIANT_TSC_BIT;
+		r[EDX] &= ~INVARIANT_TSC;
 }
 
 /* The guest's kernel has asked for faults instead of answers in user mode. */

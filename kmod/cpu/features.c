@@ -234,7 +234,6 @@ static const struct leaf_row {
 
 #define EXTENDED_MAX	0x80000022
 #define APERF_ARAT	BIT(2)		/* leaf 6 EAX: the APIC timer never stops */
-#define INVARIANT_TSC	BIT(8)		/* leaf 0x80000007 EDX */
 
 static struct kvm_cpuid_entry2 *offer(u32 function, u32 index, bool indexed)
 {
@@ -341,8 +340,9 @@ static void adjust_leaf(struct kvm_cpuid_entry2 *e)
 		e->eax = APERF_ARAT;
 		break;
 	case 0xa:
+	case 0x80000022:
 		for (i = EAX; i <= EDX; i++)
-			*keel_entry_reg(e, i) = keel_pmu_leaf_a(i);
+			*keel_entry_reg(e, i) = keel_pmu_leaf(e->function, i);
 		break;
 	case 0x24:
 		e->ebx = (e->ebx & ~AVX10_VERSION) | min_t(u32, e->ebx & AVX10_VERSION, AVX10_KNOWN);
@@ -365,10 +365,6 @@ static void adjust_leaf(struct kvm_cpuid_entry2 *e)
 		break;
 	case 0x8000001a:
 		e->eax &= 7;
-		break;
-	case 0x80000022:	/* version 2 of counters, and how many */
-		e->eax &= keel_pmu_lists(MSR_AMD64_PERF_CNTR_GLOBAL_CTL) ? 1 : 0;
-		e->ebx = e->eax ? min_t(u32, e->ebx & 0xf, keel_pmu_general()) : 0;
 		break;
 	}
 }

@@ -26,6 +26,8 @@ struct keel_feature_row {
 extern const struct keel_feature_row keel_feature_rows[];
 extern const unsigned int keel_nr_feature_rows;
 
+#define INVARIANT_TSC	BIT(8)		/* leaf 0x80000007 EDX */
+
 /* What KVM_GET_SUPPORTED_CPUID says, sorted. */
 #define KEEL_OFFERED_MAX	88
 extern struct kvm_cpuid_entry2 keel_offered[KEEL_OFFERED_MAX];

@@ -336,14 +336,9 @@ static const struct keel_pmu_reg *find_reg(struct keel_vcpu *vcpu, u32 msr, stru
 	return r;
 }
 
-u32 keel_pmu_leaf_a(unsigned int reg)
+u32 keel_pmu_leaf(u32 function, unsigned int reg)
 {
-	return keel_pmu_host.leaf_a[reg];
-}
-
-u32 keel_pmu_general(void)
-{
-	return keel_pmu_host.general;
+	return function == keel_hw.pmu->leaf ? keel_pmu_host.leaf[reg] : 0;
 }
 
 u64 keel_pmu_capabilities(void)
@@ -414,6 +409,13 @@ int keel_pmu_set_status(struct keel_pmu *p, struct keel_pmc *c, u64 val, bool ho
 		return 1;
 	p->status = val & p->all;
 	return 0;
+}
+
+/* An overflow may come in between.  What a VMM saved is in the status itself: restored by it these do nothing. */
+void keel_pmu_change_status(struct keel_pmu *p, u64 clear, u64 set)
+{
+	atomic_long_andnot(clear, (atomic_long_t *)&p->status);
+	atomic_long_or(set & p->all, (atomic_long_t *)&p->status);
 }
 
 int keel_pmu_get_zero(struct keel_pmu *p, struct keel_pmc *c, u64 *val)

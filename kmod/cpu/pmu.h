@@ -65,7 +65,7 @@ struct keel_pmu_host {
 	u8 general_bits, fixed_bits;
 	u8 has;				/* PMU_HAS_* */
 	u64 capabilities;		/* MSR_IA32_PERF_CAPABILITIES */
-	u32 leaf_a[4];			/* CPUID 0xA: EAX to EDX */
+	u32 leaf[4];			/* of CPUID, to offer: EAX to EDX */
 };
 
 /* Counters as the backend's vendor makes them. */
@@ -98,6 +98,7 @@ int keel_pmu_get_global_ctrl(struct keel_pmu *p, struct keel_pmc *c, u64 *val);
 int keel_pmu_set_global_ctrl(struct keel_pmu *p, struct keel_pmc *c, u64 val, bool host);
 int keel_pmu_get_status(struct keel_pmu *p, struct keel_pmc *c, u64 *val);
 int keel_pmu_set_status(struct keel_pmu *p, struct keel_pmc *c, u64 val, bool host);
+void keel_pmu_change_status(struct keel_pmu *p, u64 clear, u64 set);
 int keel_pmu_get_zero(struct keel_pmu *p, struct keel_pmc *c, u64 *val);
 bool keel_pmu_is_on(const struct keel_pmc *c);	/* as far as that goes */
 void keel_pmu_follow(struct keel_pmu *p, u64 counters);	/* their events, before the guest goes on */

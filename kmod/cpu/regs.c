@@ -158,7 +158,7 @@ int keel_set_cr8(struct keel_vcpu *vcpu, u64 val)
 	if (val & ~0xfULL)
 		return 1;
 	if (vcpu->apic)
-		irq_lapic_set_tpr(vcpu, val);
+		irq_lapic_set_tpr(vcpu, val << 4);
 	else
 		vcpu->cr8 = val;
 	return 0;

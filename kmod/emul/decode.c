@@ -626,6 +626,11 @@ static enum emul_result fetch_first(struct emul *e, u64 bytes[2], unsigned int *
 	return e->ops->fetch(e, e->rip, bytes, have);
 }
 
+static bool moves_cr0(const struct emul_insn *i)
+{
+	return !i->reg && (i->exec == emul_op_mov_to_cr || i->exec == emul_op_mov_from_cr);
+}
+
 enum emul_result emul_decode(struct emul *e)
 {
 	struct emul_insn *i = &e->insn;
@@ -659,8 +664,7 @@ enum emul_result emul_decode(struct emul *e)
 	if (r < 0)
 		return emul_ud(e);
 
-	if ((i->prefix & EMUL_PFX_LOCK) && e->lock_cr8 && !i->reg &&
-	    (i->exec == emul_op_mov_to_cr || i->exec == emul_op_mov_from_cr))
+	if ((i->prefix & EMUL_PFX_LOCK) && e->lock_cr8 && moves_cr0(i))
 		i->reg = 8;
 	else if ((i->prefix & EMUL_PFX_LOCK) && (!(i->flags & F_LOCKABLE) || i->mod == 3))
 		return i->exec == emul_op_unknown ? EMUL_UNHANDLEABLE : emul_ud(e);

@@ -367,7 +367,7 @@ struct emul {
 	bool lma;
 	bool la57;
 	bool cpu_la57;		/* the CPU has it */
-	bool lock_cr8;		/* in the CPU LOCK MOV CR0 is MOV CR8, in any mode (APM 15.25.7) */
+	bool lock_cr8;		/* in the CPU LOCK MOV CR0 is MOV CR8, in any mode (APM vol. 3, MOV CRn: AltMovCr8) */
 	u16 lam;		/* bytes: the last bit that counts in pointers of user, and of supervisor; 0: all do */
 	u8 cet;			/* EMUL_CET_* */
 	/* Out. */

@@ -148,14 +148,17 @@ int irq_bus_add(struct keel_vm *vm, enum bus_id id, u64 addr, u64 len, struct ir
 	return 0;
 }
 
-void irq_bus_sweep(struct keel_vm *vm, enum bus_id id)
+/* Nobody stands still where nobody leaves. */
+static void bus_sweep(struct keel_vm *vm, struct irq_bus *bus)
 {
-	struct irq_bus *bus = &vm->buses.bus[id];
 	unsigned int from, to = 0;
 
-	lockdep_assert_held(&vm->slots_lock);
+	while (to < bus->count && !bus->ranges[to].dev->leaving)
+		to++;
+	if (to == bus->count)
+		return;
 	keel_vm_pause(vm);
-	for (from = 0; from < bus->count; from++) {
+	for (from = to; from < bus->count; from++) {
 		if (!bus->ranges[from].dev->leaving)
 			bus->ranges[to++] = bus->ranges[from];
 	}
@@ -164,10 +167,20 @@ void irq_bus_sweep(struct keel_vm *vm, enum bus_id id)
 	keel_vm_resume(vm);
 }
 
+void irq_buses_sweep(struct keel_vm *vm)
+{
+	unsigned int i;
+
+	lockdep_assert_held(&vm->slots_lock);
+	for (i = 0; i < BUS_COUNT; i++)
+		bus_sweep(vm, &vm->buses.bus[i]);
+}
+
 void irq_bus_remove(struct keel_vm *vm, enum bus_id id, struct irq_bus_dev *dev)
 {
+	lockdep_assert_held(&vm->slots_lock);
 	dev->leaving = true;
-	irq_bus_sweep(vm, id);
+	bus_sweep(vm, &vm->buses.bus[id]);
 }
 
 void irq_buses_init(struct keel_vm *vm)

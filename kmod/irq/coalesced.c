@@ -91,8 +91,7 @@ static void zones_drop(struct keel_vm *vm)
 {
 	struct coalesced_zone *z, *next;
 
-	irq_bus_sweep(vm, BUS_PIO);
-	irq_bus_sweep(vm, BUS_MMIO);
+	irq_buses_sweep(vm);
 	list_for_each_entry_safe(z, next, &vm->buses.zones, link) {
 		if (z->dev.leaving) {
 			list_del(&z->link);

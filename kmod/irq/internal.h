@@ -30,7 +30,7 @@ void irq_buses_free(struct keel_vm *vm);
 /* slots_lock held; both pause the VM.  Remove forgets every range of @dev on @bus. */
 int irq_bus_add(struct keel_vm *vm, enum bus_id bus, u64 addr, u64 len, struct irq_bus_dev *dev);
 void irq_bus_remove(struct keel_vm *vm, enum bus_id bus, struct irq_bus_dev *dev);
-void irq_bus_sweep(struct keel_vm *vm, enum bus_id bus);	/* removes all that are leaving, in one pause */
+void irq_buses_sweep(struct keel_vm *vm);	/* removes all that are leaving, in one pause a bus */
 
 extern struct workqueue_struct *irq_wq;	/* made with the room */
 

@@ -132,9 +132,8 @@ static int ioeventfd_deassign(struct keel_vm *vm, const struct kvm_ioeventfd *ar
 		if (p->bus != bus || p->ctx != ctx || p->addr != args->addr || p->len != args->len ||
 		    p->wildcard != wildcard || (!wildcard && p->datamatch != args->datamatch))
 			continue;
-		irq_bus_remove(vm, bus, &p->dev);
-		if (!p->len && bus == BUS_MMIO)
-			irq_bus_sweep(vm, BUS_FAST_MMIO);
+		p->dev.leaving = true;
+		irq_buses_sweep(vm);
 		ioeventfd_free(p);
 		ret = 0;
 		break;
@@ -170,9 +169,7 @@ void irq_ioeventfds_release(struct keel_vm *vm)
 	mutex_lock(&vm->slots_lock);
 	list_for_each_entry(p, &vm->buses.ioeventfds, link)
 		p->dev.leaving = true;
-	irq_bus_sweep(vm, BUS_PIO);
-	irq_bus_sweep(vm, BUS_MMIO);
-	irq_bus_sweep(vm, BUS_FAST_MMIO);
+	irq_buses_sweep(vm);
 	list_for_each_entry_safe(p, next, &vm->buses.ioeventfds, link) {
 		ioeventfd_free(p);
 		cond_resched();

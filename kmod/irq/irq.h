@@ -63,9 +63,8 @@ struct keel_irq {		/* embedded in the VM; owner of irq/ fills in */
 	spinlock_t map_lock;
 	u8 logical;				/* enum irq_logical: how logical destinations are looked up */
 	bool pic_raised;			/* the PIC's output, for the vCPUs that take ExtINT: */
-	spinlock_t extint_lock;			/* of the next two */
-	unsigned int extint_takers;		/* so many, */
-	unsigned int extint_taker;		/* one of them, by its place */
+	spinlock_t extint_lock;			/* of the next */
+	unsigned int extint_taker;		/* one of them, if there is any, by its place */
 	bool ids_moved;				/* a guest changed an xAPIC id, or may have: the table above does not tell */
 	struct keel_lapic *logical_map[64];	/* by LDR bit; clusters have 4 each */
 	struct list_head devices;		/* the last one made first; irq.lock */
@@ -179,8 +178,7 @@ bool irq_lapic_mmio(struct keel_vcpu *vcpu, u64 gpa, unsigned int len, void *dat
 int irq_lapic_get_msr(struct keel_vcpu *vcpu, u32 msr, u64 *val, bool host);
 int irq_lapic_set_msr(struct keel_vcpu *vcpu, u32 msr, u64 val, bool host);
 int irq_apic_base_set(struct keel_vcpu *vcpu, u64 val, bool host);
-void irq_lapic_set_tpr(struct keel_vcpu *vcpu, u64 cr8);	/* priority class 0..15; vcpu->cr8 shows it */
-void irq_lapic_set_whole_tpr(struct keel_vcpu *vcpu, u8 tpr);
+void irq_lapic_set_tpr(struct keel_vcpu *vcpu, u8 tpr);	/* vcpu->cr8 shows its upper half */
 /* Highest vector (LAPIC, or ExtINT from PIC / KVM_INTERRUPT when the LAPIC lets it through) that could be
  * delivered with the present TPR; -1 none.  Does not look at RFLAGS.IF.  Of a LAPIC that the CPU runs: -1, and the CPU
  * is told what has arrived. */

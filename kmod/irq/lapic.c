@@ -354,12 +354,7 @@ static void set_tpr(struct keel_lapic *apic, u32 val)
 		update_ppr(apic);
 }
 
-void irq_lapic_set_tpr(struct keel_vcpu *vcpu, u64 cr8)
-{
-	set_tpr(vcpu->apic, (cr8 & 0xf) << 4);
-}
-
-void irq_lapic_set_whole_tpr(struct keel_vcpu *vcpu, u8 tpr)
+void irq_lapic_set_tpr(struct keel_vcpu *vcpu, u8 tpr)
 {
 	set_tpr(vcpu->apic, tpr);
 }
@@ -397,11 +392,10 @@ static void extint_changed(struct keel_vcpu *vcpu, bool takes)
 	unsigned int i;
 
 	spin_lock(&irq->extint_lock);
-	irq->extint_takers += takes ? 1 : -1;
 	now = keel_vcpu_by_idx(vcpu->vm, irq->extint_taker);
 	if (takes && (!now || !irq_extint_accepted(now))) {
 		WRITE_ONCE(irq->extint_taker, vcpu->idx);
-	} else if (!takes && now == vcpu && irq->extint_takers) {
+	} else if (!takes && now == vcpu) {
 		keel_for_each_vcpu(other, i, vcpu->vm) {
 			if (other == vcpu || !irq_extint_accepted(other))
 				continue;
@@ -904,12 +898,6 @@ void irq_lapic_destroy(struct keel_vcpu *vcpu)
 		return;
 	irq_map_remove(apic);
 	apic_timer_stop(apic);
-	/* Of a VM that ends, others may be gone already. */
-	if (apic->extint) {
-		spin_lock(&vcpu->vm->irq.extint_lock);
-		vcpu->vm->irq.extint_takers--;
-		spin_unlock(&vcpu->vm->irq.extint_lock);
-	}
 	vcpu->apic = NULL;
 	free_page((unsigned long)apic->regs);
 	kfree(apic);

@@ -53,5 +53,5 @@ void irq_vapic_leave(struct keel_vcpu *vcpu)
 	u8 tpr;
 
 	if (!keel_vcpu_read(vcpu, vcpu->apic->vapic_addr, &tpr, 1))
-		irq_lapic_set_whole_tpr(vcpu, tpr);
+		irq_lapic_set_tpr(vcpu, tpr);
 }

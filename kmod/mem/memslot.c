@@ -203,7 +203,7 @@ static void slot_delete(struct keel_vm *vm, struct keel_slot *slot)
 	slots_change_end(vm, start);
 	/* Until then vCPUs may go on with what is mapped, but nothing more will be. */
 	mmu_zap_slot(vm, slot, &tables);
-	mmu_free_zapped(vm, &tables);
+	mmu_zap_free(vm, &tables, true);
 	slot_unlink(vm, slot);
 	xa_erase(&vm->slots.by_id, slot->id);
 	slot_free(slot);
@@ -227,7 +227,7 @@ static int slot_change(struct keel_vm *vm, struct keel_slot *slot, u64 base_gfn,
 	/* Nothing may be mapped of it when it moves: all but what comes back meanwhile goes before. */
 	if (moves) {
 		mmu_zap_slot(vm, slot, &tables);
-		mmu_free_zapped(vm, &tables);
+		mmu_zap_free(vm, &tables, true);
 	}
 	start = slots_change_begin(vm);
 	if (moves) {
@@ -241,7 +241,7 @@ static int slot_change(struct keel_vm *vm, struct keel_slot *slot, u64 base_gfn,
 	count_logged(vm, logged, logging);
 	slot_set_dirty(slot, logging ? dirty : NULL);
 	slots_change_end(vm, start);
-	mmu_free_zapped(vm, &tables);
+	mmu_zap_free(vm, &tables, true);
 
 	/*
 	 * The log tells of what is written when the ioctl has returned.  Where all pages count as dirty to begin with,

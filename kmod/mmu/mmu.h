@@ -118,7 +118,7 @@ bool mmu_load_pdptrs(struct keel_vcpu *vcpu, u64 cr3);
  * The tables that led there are put to @tables: as many as there were, and freed when the caller has the time.
  */
 void mmu_zap_slot(struct keel_vm *vm, struct keel_slot *slot, struct list_head *tables);
-void mmu_free_zapped(struct keel_vm *vm, struct list_head *tables);
+void mmu_zap_free(struct keel_vm *vm, struct list_head *tables, bool may_sleep);
 void mmu_protect_slot(struct keel_vm *vm, struct keel_slot *slot);
 void mmu_unprotect_slot(struct keel_vm *vm, struct keel_slot *slot);
 /*

@@ -105,7 +105,7 @@ static int notifier_start(struct mmu_notifier *mn, const struct mmu_notifier_ran
 		vm->stat.notifier_invalidations++;
 	mmu_zap_flush(vm, &zap);
 	write_unlock(&mmu->lock);
-	mmu_zap_free(vm, &zap, mmu_notifier_range_blockable(range));
+	mmu_zap_free(vm, &zap.tables, mmu_notifier_range_blockable(range));
 	return 0;
 }
 
@@ -143,7 +143,7 @@ static bool notifier_age_by_fault(struct keel_vm *vm, unsigned long start, unsig
 	young = zap.flush;
 	mmu_zap_flush(vm, &zap);
 	write_unlock(&vm->mmu.lock);
-	mmu_zap_free(vm, &zap, false);
+	mmu_zap_free(vm, &zap.tables, false);
 	return young;
 }
 
@@ -201,7 +201,7 @@ static void notifier_release(struct mmu_notifier *mn, struct mm_struct *mm)
 	mmu_zap_all(vm, &zap);
 	mmu_zap_flush(vm, &zap);
 	write_unlock(&vm->mmu.lock);
-	mmu_zap_free(vm, &zap, true);
+	mmu_zap_free(vm, &zap.tables, true);
 }
 
 static void notifier_free(struct mmu_notifier *mn)

@@ -346,7 +346,7 @@ static void unprotect_view(struct keel_vm *vm, struct mmu_view *view, struct kee
 			gfn = unprotect_step(vm, view, slot, gfn, &zap);
 		mmu_zap_flush(vm, &zap);
 		write_unlock(&vm->mmu.lock);
-		mmu_zap_free(vm, &zap, true);
+		mmu_zap_free(vm, &zap.tables, true);
 		cond_resched();
 	}
 }

@@ -62,7 +62,7 @@ unsigned long mmu_shrink(struct keel_vm *vm, unsigned long n)
 	mmu->shrink_view = at;
 	mmu_zap_flush(vm, &zap);
 	write_unlock(&mmu->lock);
-	mmu_zap_free(vm, &zap, true);
+	mmu_zap_free(vm, &zap.tables, true);
 	return found;
 }
 

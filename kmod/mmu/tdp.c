@@ -120,11 +120,11 @@ static void mmu_free_tables(struct keel_vm *vm, u64 *table, unsigned int level, 
 		cond_resched();
 }
 
-void mmu_zap_free(struct keel_vm *vm, struct mmu_zap *zap, bool may_sleep)
+void mmu_zap_free(struct keel_vm *vm, struct list_head *tables, bool may_sleep)
 {
 	struct page *page, *next;
 
-	list_for_each_entry_safe(page, next, &zap->tables, lru) {
+	list_for_each_entry_safe(page, next, tables, lru) {
 		unsigned int level = page_private(page);
 
 		list_del(&page->lru);
@@ -211,14 +211,6 @@ void mmu_zap_slot(struct keel_vm *vm, struct keel_slot *slot, struct list_head *
 	mmu_zap_flush(vm, &zap);
 	write_unlock(&vm->mmu.lock);
 	list_splice(&zap.tables, tables);
-}
-
-void mmu_free_zapped(struct keel_vm *vm, struct list_head *tables)
-{
-	struct mmu_zap zap = MMU_ZAP_INIT(zap);
-
-	list_splice_init(tables, &zap.tables);
-	mmu_zap_free(vm, &zap, true);
 }
 
 /* -------------------------------------------------------------- mapping */

@@ -29,7 +29,6 @@ void mmu_zap_range(struct keel_vm *vm, struct mmu_view *view, u64 start, u64 end
 void mmu_zap_all(struct keel_vm *vm, struct mmu_zap *zap);
 void mmu_zap_flush(struct keel_vm *vm, struct mmu_zap *zap);
 /* lock not held. */
-void mmu_zap_free(struct keel_vm *vm, struct mmu_zap *zap, bool may_sleep);
 
 /*
  * protect.c.  The entry that decides about @gfn: a leaf, or where a leaf or table is missing.  lock held.  The second

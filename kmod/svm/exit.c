@@ -158,7 +158,7 @@ void svm_enter(struct keel_vcpu *vcpu)
 	if (unlikely(tpr != svm->tpr_class)) {
 		svm->tpr_class = tpr;
 		if (vcpu->apic)
-			irq_lapic_set_tpr(vcpu, tpr);
+			irq_lapic_set_tpr(vcpu, tpr << 4);
 		else
 			vcpu->cr8 = tpr;
 	}

@@ -40,24 +40,17 @@ static int set_status(struct keel_pmu *p, struct keel_pmc *c, u64 val, bool host
 	return host ? keel_pmu_set_status(p, c, val, true) : 0;
 }
 
-/* What a VMM saved is in the status itself. */
 static int clear_status(struct keel_pmu *p, struct keel_pmc *c, u64 val, bool host)
 {
-	unsigned long which = val & p->all;
-	unsigned int i;
-
-	for_each_set_bit(i, &which, host ? 0 : CORE_COUNTERS)
-		clear_bit(i, &p->status);
+	if (!host)
+		keel_pmu_change_status(p, val, 0);
 	return 0;
 }
 
 static int add_status(struct keel_pmu *p, struct keel_pmc *c, u64 val, bool host)
 {
-	unsigned long which = val & p->all;
-	unsigned int i;
-
-	for_each_set_bit(i, &which, host ? 0 : CORE_COUNTERS)
-		set_bit(i, &p->status);
+	if (!host)
+		keel_pmu_change_status(p, 0, val);
 	return 0;
 }
 
@@ -83,29 +76,23 @@ static void probe(struct keel_pmu_host *host)
 	if (boot_cpu_has(X86_FEATURE_PERFCTR_CORE)) {
 		host->general = CORE_COUNTERS;
 		host->has = PMU_HAS_CORE;
-		if (boot_cpu_has(X86_FEATURE_PERFMON_V2))
+		if (boot_cpu_has(X86_FEATURE_PERFMON_V2)) {
 			host->has |= PMU_HAS_GLOBAL;
+			host->leaf[0] = VERSION_2;
+			host->leaf[1] = CORE_COUNTERS;
+		}
 	}
-}
-
-/* How many the guest is told of. */
-static unsigned int told(struct keel_vcpu *vcpu, const struct kvm_cpuid_entry2 *leaf)
-{
-	if (!keel_guest_has(vcpu, X86_FEATURE_PERFCTR_CORE))
-		return LEGACY_COUNTERS;
-	if (leaf && leaf->eax & VERSION_2 && keel_pmu_host.has & PMU_HAS_GLOBAL)
-		return min_t(u32, leaf->ebx & 0xf, CORE_COUNTERS);
-	return CORE_COUNTERS;
 }
 
 static void refresh(struct keel_vcpu *vcpu, struct keel_pmu *p, const struct kvm_cpuid_entry2 *leaf)
 {
-	unsigned int nr = told(vcpu, leaf);
+	bool core = keel_guest_has(vcpu, X86_FEATURE_PERFCTR_CORE), all_at_once = leaf && leaf->eax & VERSION_2;
+	u32 nr = core ? CORE_COUNTERS : LEGACY_COUNTERS;
 
-	p->has = keel_guest_has(vcpu, X86_FEATURE_PERFCTR_CORE) ? keel_pmu_host.has & PMU_HAS_CORE : 0;
-	if (leaf && leaf->eax & VERSION_2)
-		p->has |= keel_pmu_host.has & PMU_HAS_GLOBAL;
-	p->all = BIT(min_t(unsigned int, nr, keel_pmu_host.general)) - 1;
+	p->has = keel_pmu_host.has & ((core ? PMU_HAS_CORE : 0) | (core && all_at_once ? PMU_HAS_GLOBAL : 0));
+	if (p->has & PMU_HAS_GLOBAL)
+		nr = min_t(u32, leaf->ebx & 0xf, nr);
+	p->all = BIT(min_t(u32, nr, keel_pmu_host.general)) - 1;
 	p->general_mask = GENMASK_ULL(keel_pmu_host.general_bits - 1, 0);
 }
 

@@ -104,13 +104,10 @@ static int set_fixed_ctrl(struct keel_pmu *p, struct keel_pmc *c, u64 val, bool 
 
 static int set_ovf_ctrl(struct keel_pmu *p, struct keel_pmc *c, u64 val, bool host)
 {
-	unsigned long clear = val & p->all;
-	unsigned int i;
-
 	if (val & ~(p->all | STATUS_NEVER_SET))
 		return 1;
-	for_each_set_bit(i, &clear, host ? 0 : BITS_PER_LONG)	/* restored by a VMM it does nothing */
-		clear_bit(i, &p->status);			/* an overflow may come in between */
+	if (!host)
+		keel_pmu_change_status(p, val, 0);
 	return 0;
 }
 
@@ -169,10 +166,10 @@ static void probe(struct keel_pmu_host *host)
 		host->fixed_bits = cap.bit_width_fixed;
 		host->has |= PMU_HAS_GLOBAL;
 	}
-	host->leaf_a[0] = min(cap.version, VERSION) | host->general << 8 | host->general_bits << 16 |
+	host->leaf[0] = min(cap.version, VERSION) | host->general << 8 | host->general_bits << 16 |
 			  cap.events_mask_len << 24;
-	host->leaf_a[1] = cap.events_mask;
-	host->leaf_a[3] = host->fixed | host->fixed_bits << 5 | LEAF_A_NO_ANYTHREAD;
+	host->leaf[1] = cap.events_mask;
+	host->leaf[3] = host->fixed | host->fixed_bits << 5 | LEAF_A_NO_ANYTHREAD;
 }
 
 static void refresh(struct keel_vcpu *vcpu, struct keel_pmu *p, const struct kvm_cpuid_entry2 *leaf_a)

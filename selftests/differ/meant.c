@@ -30,7 +30,7 @@
 #define DELIVERY_DATA	"KVM_INTERNAL_ERROR_DELIVERY_EV, at once, and with data that are of neither vendor"
 #define LONG		"addresses are as long as the CPU has them, whatever CR4.LA57 says"
 #define NOT_THERE	"of an event that is not there"
-#define NO_DEADLINE	"TSC_DEADLINE_TIMER is told by its capability alone: a LAPIC that is the VMM's may have none."
+#define NO_DEADLINE	"TSC_DEADLINE_TIMER is told by its capability alone: a LAPIC that is the VMM's may have none"
 #define GUEST_PHYS	"how far guests' tables reach is told, as in KVM of 6.10 and later"
 
 const struct meant meant[] = {
@@ -133,7 +133,7 @@ const struct meant meant[] = {
 	{ "cpuid/*supported/0 ecx 0x10000", INTEL, 0, 0x700,
 	  "HYPERVISOR is among what is supported, VMX is not", 0x80000020 },
 	{ "cpuid/*supported/0 ecx 0x10000", AMD, 0x700, 0, NO_DEADLINE, 0x1000000 },
-	{ "cpuid/*supported/0 ecx 0x10000", INTEL, 0x700, 0, NO_DEADLINE " VMX is not supported", 0x1000020 },
+	{ "cpuid/*supported/0 ecx 0x10000", INTEL, 0x700, 0, NO_DEADLINE "; VMX is not supported", 0x1000020 },
 	{ "cpuid/*supported/0 ecx 0x70000", INTEL, 0, 0, "UMIP where the CPU has it", 0x4 },
 	{ "cpuid/*supported/0 eax 0", INTEL, 0, 0, "the last leaf is one that has something" },
 	{ "cpuid/*supported/0 * 0x[ef]0000", INTEL, 0, 0, "the last leaf is one that has something" },

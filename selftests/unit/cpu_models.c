@@ -95,19 +95,14 @@ int rdmsrq_safe(u32 msr, u64 *val)
 	return 0;
 }
 
-u32 keel_pmu_general(void)
-{
-	return 6;
-}
-
 u64 keel_pmu_capabilities(void)
 {
 	return 1;
 }
 
-u32 keel_pmu_leaf_a(unsigned int reg)
+u32 keel_pmu_leaf(u32 function, unsigned int reg)
 {
-	return 0;
+	return function == 0x80000022 && reg == EAX;
 }
 
 bool keel_pmu_lists(u32 msr)

@@ -13,6 +13,7 @@
 #include "internal.h"
 
 #define HV_MAX_LEAF	(HV_DEBUGGER_LEAF + 2)
+#define HV_NAME		.ebx = 0x756e694c, .ecx = 0x656b2078, .edx = 0x20206c65	/* "Linux keel  " */
 #define HV_DEBUGGER_INTERFACE	0x31235356	/* "VS#1" */
 #define HV_BUILD	0x3839		/* of the version that had all of what is offered */
 #define HV_MAJOR_MINOR	0x000a0000
@@ -833,7 +834,7 @@ int keel_hv_request(struct keel_vcpu *vcpu)
 static long supported(unsigned long arg, bool direct_timers)
 {
 	struct kvm_cpuid_entry2 e[] = {
-		{ .function = HYPERV_CPUID_VENDOR_AND_MAX_FUNCTIONS, .eax = HV_MAX_LEAF },
+		{ .function = HYPERV_CPUID_VENDOR_AND_MAX_FUNCTIONS, .eax = HV_MAX_LEAF, HV_NAME },
 		{ .function = HYPERV_CPUID_INTERFACE, .eax = HV_SIGNATURE },
 		{ .function = HYPERV_CPUID_VERSION, .eax = HV_BUILD, .ebx = HV_MAJOR_MINOR },
 		{ .function = HYPERV_CPUID_FEATURES,
@@ -852,20 +853,11 @@ static long supported(unsigned long arg, bool direct_timers)
 			 (cpu_smt_possible() ? 0 : HV_X64_NO_NONARCH_CORESHARING),
 		  .ebx = NEVER_NOTIFY },
 		{ .function = HYPERV_CPUID_IMPLEMENT_LIMITS, .eax = KEEL_MAX_VCPUS, .ebx = 64 /* logical CPUs */ },
-		{ .function = HV_DEBUGGER_LEAF, .eax = HV_MAX_LEAF },
+		{ .function = HV_DEBUGGER_LEAF, .eax = HV_MAX_LEAF, HV_NAME },
 		{ .function = HV_DEBUGGER_LEAF + 1, .eax = HV_DEBUGGER_INTERFACE },
 		{ .function = HV_DEBUGGER_LEAF + 2, .eax = HV_ALLOW_KERNEL_DEBUGGING },
 	};
-	struct kvm_cpuid_entry2 *named[] = { &e[0], &e[ARRAY_SIZE(e) - 3] };
-	unsigned int i;
-	u32 name[3];
 
-	memcpy(name, "Linux keel  ", sizeof(name));
-	for (i = 0; i < ARRAY_SIZE(named); i++) {
-		named[i]->ebx = name[0];
-		named[i]->ecx = name[1];
-		named[i]->edx = name[2];
-	}
 	return keel_copy_cpuid((void __user *)arg, e, ARRAY_SIZE(e));
 }
 

@@ -47,9 +47,8 @@ struct keel_hw_caps {
 };
 extern struct keel_hw_caps keel_hw;
 
-u32 keel_pmu_general(void);
 u64 keel_pmu_capabilities(void);
-u32 keel_pmu_leaf_a(unsigned int reg);
+u32 keel_pmu_leaf(u32 function, unsigned int reg);
 bool keel_pmu_lists(u32 msr);
 u64 keel_supported_xcr0(void), keel_supported_xss(void);
 void keel_cet_setup(void);
