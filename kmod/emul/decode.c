@@ -234,8 +234,8 @@ static int get_vex(struct emul_insn *i, struct emul *e, u8 first)
 	i->vex_l_pp = wvlp & 7;
 	i->evex = 0;
 	if (i->vex == 2) {
-		/* One bit is always set, one always clear. */
-		if (p[0] & 8 || !(wvlp & 4))
+		/* One bit is always set, one always clear, and a 17th register is 64-bit mode's. */
+		if (p[0] & 8 || !(wvlp & 4) || (!(p[2] & 8) && i->mode != EMUL_MODE_LONG64))
 			return EMUL_LEN_INVALID;
 		i->vex_l_pp &= 3;
 		i->evex = p[2];
