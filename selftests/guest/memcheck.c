@@ -7,6 +7,7 @@
  * Where there are tiles (AMX) each thread keeps two, which are to be what it loaded last, too.
  * Every page is also a look at the clock, which must not go back from what any thread saw of it, nor (with -j MS) leap.
  * Without -t it goes on until there is a line or an end of input, and says twice a second how far it is.
+ * With -s it does nothing, for ever, at an address that it tells: one instruction nobody else executes, and room behind it.
  */
 #include <immintrin.h>
 #include <poll.h>
@@ -233,6 +234,11 @@ static void tell_progress(struct worker *w, unsigned long threads, uint64_t bega
 	}
 }
 
+asm(".balign 64\n"
+    "spin: jmp spin\n"
+    ".skip 62, 0x90");
+void spin(void);
+
 int main(int argc, char **argv)
 {
 	unsigned long secs = 0, mb = 64, threads = 1, leap_ms = 0, checked = 0, wrong = 0, seen = 0, pages;
@@ -240,7 +246,12 @@ int main(int argc, char **argv)
 	struct worker *w;
 	int c, failed;
 
-	while ((c = getopt(argc, argv, "t:m:n:j:")) != -1) {
+	while ((c = getopt(argc, argv, "t:m:n:j:s")) != -1) {
+		if (c == 's') {
+			printf("guest: symbol spin %016lx\n", (unsigned long)spin);
+			fflush(stdout);
+			spin();
+		}
 		if (c == 't')
 			secs = strtoul(optarg, NULL, 0);
 		else if (c == 'm')
