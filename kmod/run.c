@@ -60,6 +60,15 @@ static void run_fast_requests(struct keel_vcpu *vcpu)
 	KEEL_REQUESTS(RUN_FAST_ANSWER, KEEL_RQ_NONE)
 }
 
+/*
+ * The stay in the fast loop ends.  No event is taken then: who looks from outside, an exit to the VMM or a debugger, is not to
+ * find an interrupt in delivery that could as well have waited.
+ */
+static bool run_leaving(struct keel_vcpu *vcpu)
+{
+	return READ_ONCE(vcpu->requests) & ~KEEL_FAST_REQS || keel_guest_mode_work_pending();
+}
+
 /* Something was asked between the injection and the entry: take the event back, it is still queued. */
 static void run_abort_entry(struct keel_vcpu *vcpu)
 {
@@ -159,7 +168,8 @@ static int run_fast(struct keel_vcpu *vcpu)
 
 	for (;;) {
 		if (keel_request_pending(vcpu)) {
-			run_fast_requests(vcpu);
+			if (!run_leaving(vcpu))
+				run_fast_requests(vcpu);
 			if (READ_ONCE(vcpu->requests) & ~KEEL_FAST_REQS) {
 				run_abort_entry(vcpu);
 				next = KEEL_RESUME;
@@ -174,11 +184,13 @@ static int run_fast(struct keel_vcpu *vcpu)
 			}
 			continue;
 		}
+		if (unlikely(vapic))
+			vapic = irq_vapic_leave(vcpu) == -EAGAIN;
 		next = keel_call(exit_fast, vcpu);
 		if (next != KEEL_RESUME)
 			break;
 		vcpu->stat.fast_exits++;
-		if (unlikely(vapic))
+		if (unlikely(vcpu->vapic))
 			break;
 		if (unlikely(vcpu->guest_irq_exit)) {
 			/*
@@ -400,6 +412,8 @@ static int run_emulated(struct keel_vcpu *vcpu)
 
 	for (n = 0; n < EMULATE_MAX && !keel_guest_mode_work_pending(); n++) {
 		if (keel_request_pending(vcpu)) {
+			if (run_leaving(vcpu))
+				break;
 			run_fast_requests(vcpu);
 			if (vcpu->ev.injected.type) {
 				keel_call(cancel_inject, vcpu);
@@ -557,6 +571,8 @@ static long run_locked(struct keel_vcpu *vcpu)
 		if (keel_immediate_exit(run))
 			return -EINTR;
 		r = run_sleep(vcpu);
+		if (unlikely(!vcpu->in_loop))
+			return -EINTR;		/* killed while the VM is paused: what a reset looks at may be going away */
 		keel_take_mp_events(vcpu);
 		rested = keel_take_request(KEEL_REQ_REST, vcpu);
 		if (signal_pending(current)) {
@@ -656,8 +672,8 @@ int keel_exit_emulation_failure(struct keel_vcpu *vcpu, const u8 *bytes, unsigne
 	unsigned int n = min(have, 15U);	/* what stands in kvm_run another thread may change */
 
 	vcpu->stat.emulation_fail++;
-	/* An unknown instruction in user mode is the program's fault, not the machine's. */
-	if (keel_cpl(vcpu) == 3 && !vcpu->vm->exit_on_emulation_failure) {
+	/* An unknown instruction outside the kernel is the program's fault, not the machine's. */
+	if (keel_cpl(vcpu) && !vcpu->vm->exit_on_emulation_failure) {
 		keel_raise(vcpu, X86_TRAP_UD);
 		return KEEL_RESUME;
 	}

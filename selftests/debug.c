@@ -569,6 +569,52 @@ TEST_F(debug, interrupts_blocked)
 	vm_free(vm);
 }
 
+static void self_ipi_guest(u64 arg)
+{
+	x2apic_on();
+	guest_on(0x55, guest_count_eoi);
+	irq_on();
+	guest_sync(0);
+	asm volatile("wrmsr; self_ipi_end: nop; nop" :: "a"(0x55), "d"(0), "c"(0x83f) : "memory");
+	guest_done(0);
+}
+extern char self_ipi_end[];
+
+/* One that comes with the instruction stepped over waits where it is, and has not left the LAPIC when its VMM looks */
+TEST_F(debug, interrupt_not_begun)
+{
+	struct kvm_guest_debug d = { .control = KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_SINGLESTEP }, off = { };
+	struct vm *vm = vm_new(VM_IRQCHIP);
+	struct vcpu *v = vcpu_new(vm, 0);
+	struct kvm_vcpu_events e;
+	struct kvm_lapic_state l;
+	int i, round;
+
+	NEED_CAP(vm, KVM_CAP_SET_GUEST_DEBUG);
+	/* Twice, as above. */
+	for (round = 0; round < 2; round++) {
+		vcpu_long(v, self_ipi_guest, 0);
+		guest_var(vm, guest_irqs)[0x55] = 0;
+		EXPECT_EQ(0, vcpu_sync(v));
+		if (round) {
+			set_debug(v, &d);
+			for (i = 0; i < 100 && v->run->debug.arch.pc != (u64)self_ipi_end; i++)
+				vcpu_expect(v, KVM_EXIT_DEBUG);
+			EXPECT_EQ((u64)self_ipi_end, v->run->debug.arch.pc);
+			must(ioctl(v->fd, KVM_GET_VCPU_EVENTS, &e));
+			EXPECT_EQ(0, e.interrupt.injected);
+			must(ioctl(v->fd, KVM_GET_LAPIC, &l));
+			EXPECT_EQ(0, *(u32 *)&l.regs[0x120]);		/* in service */
+			EXPECT_EQ(1 << (0x55 % 32), *(u32 *)&l.regs[0x220]);	/* requested */
+			EXPECT_EQ(0, guest_var(vm, guest_irqs)[0x55]);
+			set_debug(v, &off);
+		}
+		vcpu_done(v);
+		EXPECT_EQ(1, guest_var(vm, guest_irqs)[0x55]);
+	}
+	vm_free(vm);
+}
+
 static void hw_outside_guest(u64 arg)
 {
 	guest_eq(read_dr7(), 0x400);

@@ -1087,6 +1087,9 @@ static void vapic_guest(u64 arg)
 	*tpr = 0;
 	outb(0x80, 0);
 	guest_eq(read_cr8(), 0);
+	*tpr = 0x50;
+	apic_write(TPR, 0x30);		/* not by the page, and later */
+	guest_eq(*tpr << 8 | read_cr8(), 0x3003);
 	guest_done(0);
 }
 

@@ -226,10 +226,13 @@ void irq_lapic_tpr_written(struct keel_vcpu *vcpu, u64 cr8);	/* by the CPU, in t
 /* End of interrupt without an exit. */
 int irq_pv_eoi_set(struct keel_vcpu *vcpu, u64 val);	/* 0, or 1 for #GP; may sleep */
 void irq_pv_eoi_settle(struct keel_vcpu *vcpu);		/* if there is an offer; inside the fast loop it may have to wait */
-/* The VAPIC page of a vCPU that has one (vcpu->vapic), outside the fast loop: before the guest runs, after it did. */
+/*
+ * The VAPIC page of a vCPU that has one (vcpu->vapic): outside the fast loop, before the guest runs; after it did, -EAGAIN if
+ * that has to be outside the loop, too.
+ */
 void irq_vapic_set(struct keel_vcpu *vcpu, u64 addr);	/* 0: none */
 void irq_vapic_enter(struct keel_vcpu *vcpu);
-void irq_vapic_leave(struct keel_vcpu *vcpu);
+int irq_vapic_leave(struct keel_vcpu *vcpu);
 VCPU_IOCTL(irq_set_vapic_addr);
 VCPU_IOCTL(irq_get_lapic);
 VCPU_IOCTL(irq_set_lapic);

@@ -4,7 +4,8 @@
  * 32-bit guest finds what it needs to write its TPR without an exit, and leaves the TPR it wrote.
  *
  * Byte 0 is the TPR, byte 1 the class in service, byte 3 the highest requested vector.  The word is brought
- * up to date outside the fast loop, which a vCPU with such a page leaves at each exit: guests that use it are
+ * up to date outside the fast loop, and looked at before what the guest has exited for, which may write the TPR as well;
+ * and the fast loop is one that a vCPU with such a page leaves at each exit: guests that use it are
  * rare, and rather slow anyway.
  *
  * Lock: vcpu->mutex.
@@ -48,10 +49,12 @@ void irq_vapic_enter(struct keel_vcpu *vcpu)
 	keel_vcpu_write(vcpu, apic->vapic_addr, &word, sizeof(word));
 }
 
-void irq_vapic_leave(struct keel_vcpu *vcpu)
+int irq_vapic_leave(struct keel_vcpu *vcpu)
 {
 	u8 tpr;
+	int err = keel_vcpu_read(vcpu, vcpu->apic->vapic_addr, &tpr, 1);
 
-	if (!keel_vcpu_read(vcpu, vcpu->apic->vapic_addr, &tpr, 1))
+	if (!err)
 		irq_lapic_set_tpr(vcpu, tpr);
+	return err;
 }
