@@ -340,6 +340,39 @@ static void missed_guest(u64 arg)
 	guest_done(0);
 }
 
+static void other_pin_guest(u64 arg)
+{
+	u64 i;
+
+	apic_on();
+	guest_on(0x31, guest_count_eoi);
+	outb(0x21, 0xfe);		/* to the PIC, whose output nobody takes */
+	outb(0x43, 0x34);
+	outb(0x40, 1193 & 0xff);
+	outb(0x40, 1193 >> 8);
+	guest_sync(0);			/* some ticks later */
+	outb(0x21, 0xff);
+	ioapic_entry(0, 0x31);
+	guest_sync(1);			/* and again */
+	irq_on();
+	for (i = 0; !guest_irqs[0x31] && i < 100000; i++)
+		pause_cpu();
+	guest_sync(guest_irqs[0x31]);
+	guest_done(0);
+}
+
+/* One that went where nobody looks is forgotten when another pin is tried */
+TEST_F(pit, other_pin)
+{
+	vcpu_long(self->v, other_pin_guest, 0);
+	ASSERT_EQ(0, vcpu_sync(self->v));
+	sleep_ms(10);
+	ASSERT_EQ(1, vcpu_sync(self->v));
+	sleep_ms(10);			/* fewer than it takes to give up */
+	EXPECT_LT(0, vcpu_sync(self->v));
+	vcpu_done(self->v);
+}
+
 /* Ticks that could not be delivered are made up for, unless told not to */
 TEST_F(pit, reinjection)
 {

@@ -153,6 +153,85 @@ TEST_F(resets, page_due)
 	EXPECT_NE(0, vcpu_sync(v));
 }
 
+/* ---- a tick that is due when the VM is reset finds the LAPIC as it was, not as the run has left it ---- */
+
+static volatile u32 ends;
+
+static void timer_guest(u64 arg)
+{
+	apic_on();
+	guest_on(TICK, guest_count_eoi);
+	ioapic_entry(0, TICK);
+	outb(0x43, 0x30);		/* counter 0, once, at its end */
+	outb(0x40, 0xff);
+	outb(0x40, 0xff);
+	guest_sync(0);
+	if (ends) {
+		apic_write(0xf0, 0xff);
+		guest_sync(1);
+	}
+	irq_on();
+	while (!guest_irqs[TICK])
+		pause_cpu();
+	guest_done(0);
+}
+
+TEST_F(resets, tick_due)
+{
+	struct kvm_pit_config pit = { 0 };
+	struct vcpu *v;
+	u32 id;
+
+	must(ioctl(self->vm->fd, KVM_CREATE_PIT2, &pit));
+	v = vcpu_new(self->vm, 0);
+	vcpu_long(v, timer_guest, 0);
+	ASSERT_EQ(0, vcpu_sync(v));
+	vcpu_settle(v);
+	id = snapshot(self->vm);
+	guest_var(self->vm, ends) = 1;
+	ASSERT_EQ(1, vcpu_sync(v));
+	sleep_ms(100);			/* 55 are enough */
+	vcpu_settle(v);
+	ASSERT_EQ(0, reset_to(self->vm, id, KEEL_TIME_GOES_ON, NULL));
+	guest_var(self->vm, ends) = 0;
+	vcpu_done(v);
+}
+
+/* ---- a line that was raised since, by who waits for the end of its interrupt, is up still ---- */
+
+static void line_guest(u64 pin)
+{
+	apic_on();
+	guest_on(IPI, guest_count_eoi);
+	ioapic_entry(pin, IPI | 1 << 15);	/* by level */
+	guest_sync(0);
+	irq_on();
+	while (!guest_irqs[IPI])
+		pause_cpu();
+	guest_done(0);
+}
+
+TEST_F(resets, line_up)
+{
+	int ev = eventfd(0, EFD_NONBLOCK), resample = eventfd(0, EFD_NONBLOCK);
+	struct kvm_irqfd fd = { .fd = ev, .gsi = 9, .flags = KVM_IRQFD_FLAG_RESAMPLE, .resamplefd = resample };
+	struct vcpu *v = vcpu_new(self->vm, 0);
+	u64 n = 1;
+	u32 id;
+
+	must(ioctl(self->vm->fd, KVM_IRQFD, &fd));
+	vcpu_long(v, line_guest, 9);
+	ASSERT_EQ(0, vcpu_sync(v));
+	vcpu_settle(v);
+	id = snapshot(self->vm);
+	ASSERT_EQ(8, write(ev, &n, 8));
+	ASSERT_EQ(0, reset_to(self->vm, id, 0, NULL));
+	vcpu_done(v);
+	EXPECT_EQ(8, read(resample, &n, 8));
+	close(ev);
+	close(resample);
+}
+
 /* ---- a clock that was set, of which the page does not know yet ---- */
 
 #define HOUR_NS		3600000000000

@@ -34,7 +34,8 @@
 
 /*
  * KEEL_GET_INFO, on the node or a VM: which of these calls there are, here and with this CPU.  Fields that a later
- * version adds come out of @reserved and read as zero where they are not known.  No errors but EFAULT.
+ * version adds come out of @reserved and read as zero where they are not known.  No errors but EFAULT and, of a VM that is
+ * dead or another process's, EIO.
  */
 struct keel_info {
 	__u64 features;		/* KEEL_FEATURE_* */

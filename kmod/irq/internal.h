@@ -58,6 +58,8 @@ bool irq_sources_set(u8 *sources, const u8 *state, unsigned int n);
 int irq_set_gsi(struct keel_vm *vm, enum irq_source source, u32 gsi, bool level);
 /* The guest acknowledged what came from this pin.  Any context, no chip's lock held. */
 void irq_acked(struct keel_vm *vm, enum irq_chip chip, unsigned int pin);
+void irq_unmasked(struct keel_vm *vm, enum irq_chip chip, unsigned int pin);	/* as before */
+void irq_pit_unmasked(struct keel_vm *vm);
 u32 irq_ioapic_pins_acked(struct keel_vm *vm);		/* pins whose interrupts somebody wants to hear the end of */
 void irq_late_work(struct work_struct *work);	/* what irq_deliver() did not do at once */
 int irq_routes_init(void);	/* module load, unload */

@@ -303,8 +303,8 @@ void irq_ioapic_send_late(struct keel_vm *vm, unsigned int pin)
 	raw_spin_unlock_irqrestore(&io->lock, flags);
 }
 
-/* Whose line is to be asked for again before it is sent; -1: none. */
-static int window_write(struct irq_ioapic *io, u32 val)
+/* Whose line is to be asked for again before it is sent, and which pin has been unmasked; -1: none. */
+static int window_write(struct irq_ioapic *io, u32 val, int *unmasked)
 {
 	u32 reg = io->select, pin = (reg - 0x10) >> 1;
 	ioapic_entry e, was;
@@ -327,6 +327,8 @@ static int window_write(struct irq_ioapic *io, u32 val)
 	e.fields.reserve = 0;
 	set_pin(io, pin, e);
 	update_wants_eoi(io);
+	if (was.fields.mask && !e.fields.mask)
+		*unmasked = pin;
 	/*
 	 * Who handles an interrupt in a thread has it masked from its end until the device has been served, which
 	 * took it for ended sooner, and may have raised its line in between.
@@ -365,8 +367,8 @@ static int ioapic_write(struct irq_bus_dev *dev, struct keel_vcpu *vcpu, u64 add
 			const void *data)
 {
 	struct irq_ioapic *io = container_of(dev, struct irq_ioapic, dev);
+	int resample = -1, unmasked = -1;
 	unsigned long flags;
-	int resample = -1;
 	u32 val = 0;
 
 	if (addr & 0xf)
@@ -378,10 +380,12 @@ static int ioapic_write(struct irq_bus_dev *dev, struct keel_vcpu *vcpu, u64 add
 		io->select = val & 0xff;
 		break;
 	case REG_WINDOW:
-		resample = window_write(io, val);
+		resample = window_write(io, val, &unmasked);
 		break;
 	}
 	raw_spin_unlock_irqrestore(&io->lock, flags);
+	if (unmasked >= 0)
+		irq_unmasked(io->device.vm, CHIP_IOAPIC, unmasked);
 	if (resample < 0)
 		return 0;
 	irq_acked(io->device.vm, CHIP_IOAPIC, resample);
@@ -518,20 +522,30 @@ VM_IOCTL(irq_ioapic_set_state)
 			update_wants_eoi(io);
 		}
 		if (io->paused && !io->stopped)
-			hrtimer_start(&io->storm, keel_clock_expires(vm, s->paused_until), HRTIMER_MODE_ABS_HARD);
+			hrtimer_set_expires(&io->storm, keel_clock_expires(vm, s->paused_until));	/* irq_ioapic_go() */
 		err = 0;
 	}
 	raw_spin_unlock_irqrestore(&io->lock, flags);
 	return err;
 }
 
-void irq_ioapic_moved_are(struct keel_vm *vm, u32 pins)
+void irq_ioapic_go(struct keel_vm *vm, u32 moved)
 {
 	struct irq_ioapic *io = vm->irq.ioapic;
 	unsigned long flags;
+	unsigned int pin;
 
 	raw_spin_lock_irqsave(&io->lock, flags);
-	io->moved = pins;
+	io->moved = moved;
+	if (io->paused && !io->stopped)
+		hrtimer_start(&io->storm, hrtimer_get_expires(&io->storm), HRTIMER_MODE_ABS_HARD);
+	/* Lines that are up now, by whom no state tells. */
+	for (pin = 0; pin < IRQ_IOAPIC_PINS; pin++) {
+		if (!(io->sources[pin] & ~IRQ_STATE_SOURCES) || !io->pins[pin].fields.trig_mode)
+			continue;
+		io->irr |= BIT(pin);
+		pin_look(io, pin);
+	}
 	raw_spin_unlock_irqrestore(&io->lock, flags);
 }
 

@@ -244,7 +244,7 @@ VM_IOCTL(irq_pic_get_state);
 VM_IOCTL(irq_pic_set_state);
 VM_IOCTL(irq_ioapic_get_state);
 VM_IOCTL(irq_ioapic_set_state);
-void irq_ioapic_moved_are(struct keel_vm *vm, u32 pins);	/* after the LAPICs' */
+void irq_ioapic_go(struct keel_vm *vm, u32 moved);	/* after the LAPICs' */
 VM_IOCTL(irq_pit_get_state);
 VM_IOCTL(irq_pit_set_state);
 /* What was put off is delivered: nothing is on its way but what senders begin from here on.  May sleep. */

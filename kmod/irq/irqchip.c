@@ -116,6 +116,7 @@ void irq_vm_still(struct keel_vm *vm)
 	list_for_each_entry(dev, &vm->irq.devices, link)
 		if (dev->ops->still)
 			dev->ops->still(dev);
+	flush_work(&vm->irq.late);
 	keel_for_each_vcpu(vcpu, i, vm)
 		if (vcpu->apic)
 			irq_inbox_discard(vcpu->apic);

@@ -22,6 +22,7 @@ struct irq_pic {
 	struct kvm_pic_state chip[2];
 	u8 sources[IRQ_PIC_PINS];	/* bit per irq_source */
 	unsigned long acked;		/* pins acknowledged in this locked section */
+	unsigned long unmasked;		/* and unmasked */
 };
 
 /* ------------------------------------------------------------- one chip */
@@ -204,6 +205,7 @@ static void port_write(struct irq_pic *pic, u16 port, u8 val)
 {
 	unsigned int c = port == 0x4d1 || (port & 0xfe) == 0xa0;
 	struct kvm_pic_state *s = &pic->chip[c];
+	u8 masked = s->imr;
 
 	if (port >= 0x4d0)
 		s->elcr = val & s->elcr_mask;
@@ -215,6 +217,7 @@ static void port_write(struct irq_pic *pic, u16 port, u8 val)
 		ocw3(s, val);
 	else
 		ocw2(pic, c, val);
+	pic->unmasked |= (unsigned long)(u8)(masked & ~s->imr) << (c * 8);
 }
 
 static u8 port_read(struct irq_pic *pic, u16 port)
@@ -255,12 +258,12 @@ static void pic_unlock(struct irq_pic *pic, unsigned long flags, bool again)
 	__releases(&pic->lock)
 {
 	struct keel_vm *vm = pic->device.vm;
-	unsigned long acked = pic->acked;
+	unsigned long acked = pic->acked, unmasked = pic->unmasked;
 	bool was = vm->irq.pic_raised, is = pair_output(pic);
 	struct keel_vcpu *vcpu;
 	unsigned int pin;
 
-	pic->acked = 0;
+	pic->acked = pic->unmasked = 0;
 	if (was != is)
 		WRITE_ONCE(vm->irq.pic_raised, is);
 	raw_spin_unlock_irqrestore(&pic->lock, flags);
@@ -272,6 +275,8 @@ static void pic_unlock(struct irq_pic *pic, unsigned long flags, bool again)
 			keel_vcpu_kick(vcpu);
 		}
 	}
+	for_each_set_bit(pin, &unmasked, IRQ_PIC_PINS)
+		irq_unmasked(vm, CHIP_PIC, pin);
 	for_each_set_bit(pin, &acked, IRQ_PIC_PINS)
 		irq_acked(vm, CHIP_PIC, pin);
 }
@@ -390,6 +395,7 @@ VM_IOCTL(irq_pic_set_state)
 	struct irq_pic *pic = vm->irq.pic;
 	const struct keel_state_pic *s = buf;
 	unsigned long flags;
+	unsigned int pin;
 	bool valid;
 
 	raw_spin_lock_irqsave(&pic->lock, flags);
@@ -397,6 +403,10 @@ VM_IOCTL(irq_pic_set_state)
 	if (valid) {
 		chip_load(&pic->chip[MASTER], &s->chip[MASTER]);
 		chip_load(&pic->chip[SLAVE], &s->chip[SLAVE]);
+		/* Lines that are up now, by whom no state tells. */
+		for (pin = 0; pin < IRQ_PIC_PINS; pin++)
+			if (pic->sources[pin] & ~IRQ_STATE_SOURCES)
+				chip_set(&pic->chip[pin / 8], pin % 8, true);
 	}
 	pic_unlock(pic, flags, true);
 	return valid ? 0 : -EINVAL;

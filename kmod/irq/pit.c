@@ -174,6 +174,23 @@ static void reset_reinject(struct irq_pit *pit)
 	pit->irq_acked = true;
 }
 
+/*
+ * The pin that it has been routed to is unmasked: a tick that has gone to another, which nobody looks at, is not waited for
+ * any more (Linux looks for one that works, pin after pin).
+ */
+void irq_pit_unmasked(struct keel_vm *vm)
+{
+	struct irq_pit *pit = READ_ONCE(vm->irq.pit);
+	unsigned long flags;
+
+	if (!pit)
+		return;
+	raw_spin_lock_irqsave(&pit->lock, flags);
+	if (pit->reinject)
+		reset_reinject(pit);
+	raw_spin_unlock_irqrestore(&pit->lock, flags);
+}
+
 static void timer_disarm(struct irq_pit *pit)
 {
 	pit->armed = false;
@@ -590,8 +607,10 @@ VM_IOCTL(irq_set_pit2)
 /* vm->lock is held and no vCPU runs: nobody starts the timer. */
 void irq_pit_hold(struct keel_vm *vm)
 {
-	if (vm->irq.pit)
-		hrtimer_cancel(&vm->irq.pit->timer);
+	if (!vm->irq.pit)
+		return;
+	hrtimer_cancel(&vm->irq.pit->timer);
+	flush_work(&vm->irq.late);	/* its last tick, if that has many to look for */
 }
 
 void irq_pit_go(struct keel_vm *vm)
@@ -657,7 +676,7 @@ VM_IOCTL(irq_pit_set_state)
 	pit->reinject = s->reinject;
 	if (s->armed && !pit->stopped) {
 		pit->armed = true;
-		hrtimer_start(&pit->timer, keel_clock_expires(vm, s->expires), HRTIMER_MODE_ABS_HARD);
+		hrtimer_set_expires(&pit->timer, keel_clock_expires(vm, s->expires));	/* irq_pit_go() */
 	}
 	raw_spin_unlock_irqrestore(&pit->lock, flags);
 	return 0;

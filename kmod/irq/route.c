@@ -161,6 +161,19 @@ void irq_acked(struct keel_vm *vm, enum irq_chip chip, unsigned int pin)
 	rcu_read_unlock();
 }
 
+void irq_unmasked(struct keel_vm *vm, enum irq_chip chip, unsigned int pin)
+{
+	const struct irq_routes *t;
+	bool pit;
+
+	rcu_read_lock();
+	t = rcu_dereference(vm->irq.routes);
+	pit = t && t->pin_gsi[chip][pin] == 0;
+	rcu_read_unlock();
+	if (pit)
+		irq_pit_unmasked(vm);
+}
+
 static u64 sint_key(u32 vp_index, u32 nr)
 {
 	return (u64)vp_index << 32 | nr;

@@ -19,6 +19,13 @@
 #define NOT_THERE	(-1L)
 #define IMAGE_MAX	(64UL << 20)	/* of the most vCPUs and memslots that a VM can have */
 
+/* Between two of what there may be very many of, each a call by itself: others run, and a deadly signal ends it. */
+static long one_of_many(void)
+{
+	cond_resched();
+	return fatal_signal_pending(current) ? -EINTR : 0;
+}
+
 /* ------------------------------------------------------------- the VM's */
 
 static long caps_get(struct keel_vm *vm, struct keel_vcpu *vcpu, void *buf)
@@ -36,8 +43,11 @@ static long caps_set(struct keel_vm *vm, struct keel_vcpu *vcpu, const void *buf
 	const struct keel_setup_cap *cap = buf, *end = buf + size;
 	long err = 0;
 
-	for (; !err && cap < end; cap++)
+	for (; !err && cap < end; cap++) {
 		err = cap->reserved ? -EINVAL : keel_vm_enable_cap(vm, cap->cap, cap->arg);
+		if (!err)
+			err = one_of_many();
+	}
 	return err;
 }
 
@@ -124,7 +134,8 @@ static long memslots_set(struct keel_vm *vm, struct keel_vcpu *vcpu, const void 
 
 	for (; !err && mem < end; mem++) {
 		err = keel_set_memory_region(vm, (void *)mem, 0);
-		cond_resched();
+		if (!err)
+			err = one_of_many();
 	}
 	return err;
 }
@@ -319,9 +330,9 @@ static long vm_build(struct keel_vm *vm, struct snap_state *image, u32 flags, st
 		*head = next;
 		image->data = head;
 		image->size -= bytes;
-		if (fatal_signal_pending(current))
-			return -EINTR;
-		cond_resched();
+		err = one_of_many();
+		if (err)
+			return err;
 	}
 	*bad = (struct keel_section){};
 	err = snap_state_fits(vm, image, bad);

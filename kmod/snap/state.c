@@ -315,9 +315,14 @@ int snap_state_apply(struct keel_vm *vm, const struct snap_state *state, bool ti
 			w.vcpu->run->cr8 = w.vcpu->cr8;
 		at += snap_section_bytes(section->length);
 	}
-	/* LAPICs got their numbers after it: that they changed is none of the guest's doing. */
+	/*
+	 * What sends interrupts, only now that LAPICs can take them and are found.  These got their numbers after the IOAPIC:
+	 * that they changed is none of the guest's doing.
+	 */
+	irq_vm_settle(vm);
 	if (ioapic)
-		irq_ioapic_moved_are(vm, ioapic->moved);
+		irq_ioapic_go(vm, ioapic->moved);
+	irq_pit_go(vm);
 	return 0;
 }
 

@@ -98,6 +98,7 @@ static struct hrtimer *env_timer;	/* the one there is */
 #define hrtimer_cancel(t)			((t)->queued = false)
 #define hrtimer_is_queued(t)			((t)->queued)
 #define hrtimer_get_expires(t)			((t)->expires)
+#define hrtimer_set_expires(t, when)		((t)->expires = (when))
 #define ktime_to_ns(t)				(t)
 
 static inline u64 hrtimer_forward_now(struct hrtimer *t, s64 period)
@@ -139,6 +140,7 @@ struct keel_vm {
 		struct irq_pit *pit;
 		bool pic_raised;
 		unsigned int extint_taker;
+		int late;		/* work: nothing is late here */
 	} irq;
 	unsigned int nr_vcpus;
 	struct mutex slots_lock;
@@ -310,6 +312,16 @@ static inline void irq_acked(struct keel_vm *vm, enum irq_chip chip, unsigned in
 	env_acks[pin]++;
 	if (pin == 0 && env_acker)
 		env_acker->acked(env_acker);
+}
+
+#define flush_work(w)	((void)*(w))
+
+void irq_pit_unmasked(struct keel_vm *vm);
+
+static inline void irq_unmasked(struct keel_vm *vm, enum irq_chip chip, unsigned int pin)
+{
+	if (pin == 0)
+		irq_pit_unmasked(vm);
 }
 
 #endif
