@@ -97,10 +97,12 @@ static bool tscs_differ(void)
 
 static void set_anchor(void *unused)
 {
-	preempt_disable();
+	unsigned long flags;
+
+	local_irq_save(flags);		/* at one moment, here and below: an interrupt may take long */
 	tsc_anchor.tsc = host_tsc();
 	smp_store_release(&tsc_anchor.ns, ktime_to_ns(ktime_get_raw()));
-	preempt_enable();
+	local_irq_restore(flags);
 }
 
 static void host_clock_changed(struct work_struct *work)
@@ -184,34 +186,44 @@ void keel_clock_suspend(void)
 	tsc_suspended = rdtsc();
 }
 
+static void guests_stood(struct keel_vm *vm)
+{
+	struct keel_vcpu *vcpu;
+	unsigned int i;
+
+	keel_for_each_vcpu(vcpu, i, vm)
+		if (READ_ONCE(vcpu->clock.time_msr) & CLOCK_ENABLED)
+			WRITE_ONCE(vcpu->clock.stopped, true);
+}
+
 void keel_clock_resume(void)
 {
+	struct keel_vm *vm;
 	u64 now = rdtsc();
 
 	if ((s64)(now - tsc_suspended) < 0)
 		WRITE_ONCE(tsc_lost, tsc_lost + tsc_suspended - now);
 	WRITE_ONCE(tsc_epoch, tsc_epoch + 1);
 	WRITE_ONCE(keel_tsc_wary, true);
+	/* Before threads go on: what they were told of on the way to sleep may have been used up.  As in hw_resume(). */
+	list_for_each_entry(vm, &keel_vms, list)
+		guests_stood(vm);
 }
 
 /*
- * Guests are told that they stood, or their watchdogs would think that a task had run all the while: before, as threads go on
- * before anybody hears of the end, and after that, when the host knows how long it was.
+ * Guests are told that they stood, or their watchdogs would think that a task had run all the while: before, where nothing is
+ * suspended but threads, and after that, when the host knows how long it was.
  */
 static int host_sleeps_or_wakes(struct notifier_block *nb, unsigned long action, void *data)
 {
-	struct keel_vcpu *vcpu;
 	struct keel_vm *vm;
-	unsigned int i;
 
 	if (action != PM_SUSPEND_PREPARE && action != PM_HIBERNATION_PREPARE && action != PM_POST_SUSPEND &&
 	    action != PM_POST_HIBERNATION)
 		return NOTIFY_DONE;
 	mutex_lock(&keel_hw_lock);
 	list_for_each_entry(vm, &keel_vms, list) {
-		keel_for_each_vcpu(vcpu, i, vm)
-			if (READ_ONCE(vcpu->clock.time_msr) & CLOCK_ENABLED)
-				WRITE_ONCE(vcpu->clock.stopped, true);
+		guests_stood(vm);
 		clock_invalidate(vm);
 	}
 	mutex_unlock(&keel_hw_lock);
@@ -251,10 +263,13 @@ static struct host_time host_now(void)
 	s64 asleep = ktime_to_ns(ktime_mono_to_any(0, TK_OFFS_BOOT));
 	struct keel_time snap;
 	struct host_time now;
+	unsigned long flags;
 
+	local_irq_save(flags);
 	keel_time_snapshot(&snap);
 	now.exact = READ_ONCE(host_state) & HOST_USES_TSC;
 	now.tsc = (now.exact ? snap.cycles : rdtsc_ordered()) + READ_ONCE(tsc_lost);
+	local_irq_restore(flags);
 	now.ns = ktime_to_ns(snap.raw) + asleep;
 	now.real = ktime_to_ns(snap.real);
 	return now;
@@ -346,12 +361,15 @@ static void load_tsc(struct keel_vcpu *vcpu)
 static void set_base(struct keel_vcpu *vcpu)
 {
 	struct keel_vcpu_clock *c = &vcpu->clock;
+	unsigned long flags;
 
 	c->base_ns = 0;
 	if (!READ_ONCE(keel_tsc_wary) || !tscs_differ())
 		return;
+	local_irq_save(flags);
 	c->base_ns = ktime_to_ns(ktime_get_raw());
 	c->base_tsc = c->left_tsc = keel_guest_tsc(vcpu);
+	local_irq_restore(flags);
 	c->left_cpu = smp_processor_id();
 }
 
@@ -369,8 +387,13 @@ void keel_clock_put_wary(struct keel_vcpu *vcpu)
 static void move_tsc(struct keel_vcpu *vcpu)
 {
 	struct keel_vcpu_clock *c = &vcpu->clock;
-	u64 ns = ktime_to_ns(ktime_get_raw()), tsc;
+	unsigned long flags;
+	u64 ns, now, tsc;
 
+	local_irq_save(flags);
+	ns = ktime_to_ns(ktime_get_raw());
+	now = host_tsc();
+	local_irq_restore(flags);
 	if (!c->base_ns) {
 		c->base_tsc = keel_guest_tsc_at(vcpu, tsc_anchor.tsc);
 		c->base_ns = tsc_anchor.ns;
@@ -378,7 +401,7 @@ static void move_tsc(struct keel_vcpu *vcpu)
 	tsc = c->base_tsc + ns_to_cycles(c, ns - c->base_ns);
 	if (c->left_cpu >= 0 && (s64)(tsc - c->left_tsc) < 0)
 		tsc = c->left_tsc;
-	WRITE_ONCE(c->tsc_offset, tsc - scale(c->ratio, host_tsc()));
+	WRITE_ONCE(c->tsc_offset, tsc - scale(c->ratio, now));
 	tell_tsc(vcpu);
 }
 
