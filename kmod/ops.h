@@ -39,6 +39,7 @@ struct keel_hw_caps {
 	const struct keel_lapic_hw *lapic;	/* NULL: no help with LAPICs */
 	bool takes_irqs;		/* an exit may take the host's interrupt along: take_irq */
 	u64 mcg_caps;			/* MCG_CAP bits that only this vendor's CPUs have */
+	u64 mcg_guest;			/* those that a guest can find there: a VMM may ask for others, as with KVM, in vain */
 	bool feat_ctl;			/* its CPUs all have FEAT_CTL */
 	bool cet;			/* S_CET, SSP and the table of SSPs are switched with the guest, where the CPU has them */
 	bool xfd;			/* #NM exits, to keel_fpu_nm(), while the guest has some state disabled (fpu.xfd) */

@@ -17,6 +17,7 @@
 #define CR3_LAM_U48		(1UL << 62)
 #define CR4_LAM_SUP		(1UL << 28)
 #define DEBUGCTL_BUS_LOCK	4
+#define DEBUGCTL_RTM_DEBUG	0x8000
 
 FIXTURE(features) {
 	struct vm *vm;
@@ -461,6 +462,19 @@ static void bus_lock_guest(u64 has)
 	asm volatile("mov %%dr6,%0" : "=r"(dr6));
 	guest_eq(dr6 >> 11 & 1, !has);
 	guest_done(0);
+}
+
+static void rtm_debug_guest(u64 has)
+{
+	guest_eq(wrmsr_try(MSR_IA32_DEBUGCTLMSR, DEBUGCTL_RTM_DEBUG), has ? NO_FAULT : GP0);
+	guest_eq(rdmsr(MSR_IA32_DEBUGCTLMSR), has ? DEBUGCTL_RTM_DEBUG : 0);
+	guest_done(0);
+}
+
+TEST_F(features, transactions_debugged)
+{
+	vcpu_long(self->v, rtm_debug_guest, offered(self->vm, 7, 0, EBX, 11));
+	vcpu_done(self->v);
 }
 
 TEST_F(features, bus_lock_detect)

@@ -51,6 +51,31 @@ static void exception(struct vcpu *v, u8 vec, bool has_err, u32 err)
 	set_events(v, &e);
 }
 
+static volatile u64 wide_error;
+
+static void wide_handler(struct guest_frame *f)
+{
+	wide_error = f->err;
+}
+
+static void wide_guest(u64 arg)
+{
+	guest_on(GP_VEC, wide_handler);
+	guest_sync(0);
+	guest_eq(wide_error & 0xffff, 5);
+	guest_done(0);
+}
+
+/* Intel's CPUs refuse to enter with an error code of more than 16 bits */
+TEST_F(inject, wide_error_code)
+{
+	vcpu_long(self->v, wide_guest, 0);
+	vcpu_sync(self->v);
+	vcpu_settle(self->v);
+	exception(self->v, GP_VEC, true, 0x10005);
+	vcpu_done(self->v);
+}
+
 /* ---- interrupts ---- */
 
 static void irq_guest(u64 arg)
@@ -358,6 +383,47 @@ TEST_F(inject, nmi_blocked_until_iret)
 	get_events(v, &e);
 	EXPECT_EQ(0, e.nmi.masked);
 	EXPECT_EQ(0, e.nmi.pending);
+	vcpu_done(v);
+}
+
+static volatile u32 traps;
+
+static void trap_handler(struct guest_frame *f)
+{
+	traps++;
+	f->rflags &= ~(u64)X86_EFLAGS_TF;
+}
+
+/* Whom it comes back to is single-stepped */
+static void stepping_nmi(struct guest_frame *f)
+{
+	if (++nmis > 1)
+		return;
+	guest_sync(100);
+	f->rflags |= X86_EFLAGS_TF;
+}
+
+static void stepped_nmi_guest(u64 arg)
+{
+	guest_on(NMI_VEC, stepping_nmi);
+	guest_on(DB_VEC, trap_handler);
+	guest_sync(0);
+	while (nmis < 2)
+		pause_cpu();
+	guest_eq(traps, 1);
+	guest_done(0);
+}
+
+/* The one that waits for IRET does not take away the flag that comes back with it */
+TEST_F(inject, nmi_returns_to_trap_flag)
+{
+	struct vcpu *v = self->v;
+
+	vcpu_long(v, stepped_nmi_guest, 0);
+	vcpu_sync(v);
+	EXPECT_EQ(0, xioctl(v->fd, KVM_NMI, 0));
+	EXPECT_EQ(100, vcpu_sync(v));
+	EXPECT_EQ(0, xioctl(v->fd, KVM_NMI, 0));
 	vcpu_done(v);
 }
 

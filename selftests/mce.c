@@ -32,6 +32,7 @@ FIXTURE_TEARDOWN(mce)
 #define MCI_AR		(1ULL << 55)
 #define MCG_CTL_P	(1ULL << 8)
 #define MCG_CMCI_P	(1ULL << 10)
+#define MCG_SER_P	(1ULL << 24)
 #define MCG_LMCE_P	(1ULL << 27)
 #define MCG_RIPV	(1ULL << 0)
 #define MCG_MCIP	(1ULL << 2)
@@ -55,6 +56,11 @@ TEST_F(mce, banks)
 	EXPECT_EQ(0, xioctl(fd, KVM_X86_SETUP_MCE, &cap));
 	EXPECT_EQ(1, vcpu_get_msr(self->v, MSR_IA32_MCG_CAP, &val));
 	EXPECT_EQ(cap, val);
+	/* recovery by software is what VMMs ask for, and Intel's */
+	cap |= MCG_SER_P;
+	EXPECT_EQ(0, xioctl(fd, KVM_X86_SETUP_MCE, &cap));
+	EXPECT_EQ(1, vcpu_get_msr(self->v, MSR_IA32_MCG_CAP, &val));
+	EXPECT_EQ(guest_is_amd() ? cap & ~MCG_SER_P : cap, val);
 	EXPECT_EQ(0, xioctl(fd, KVM_X86_SET_MCE, &m));
 	EXPECT_EQ(1, vcpu_get_msr(self->v, 0x405, &val));
 	EXPECT_EQ(m.status, val);

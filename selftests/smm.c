@@ -279,6 +279,46 @@ TEST_F(smm, pending_in_smm)
 	EXPECT_EQ(7, vcpu_sync(self->v));
 }
 
+static void step(struct vcpu *v, u32 control)
+{
+	struct kvm_guest_debug d = { .control = control };
+
+	must(ioctl(v->fd, KVM_SET_GUEST_DEBUG, &d));
+}
+
+#define STEP	(KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_SINGLESTEP)
+
+/* An SMI comes after the step that it came in, and not between those of a VMM that wants no interrupts there */
+TEST_F(smm, stepped)
+{
+	struct vcpu *v = self->v;
+	struct kvm_regs r;
+	u64 out;
+
+	NEED_CAP(self->vm, KVM_CAP_SET_GUEST_DEBUG2);
+	vcpu_long(v, spin64, 0);
+	EXPECT_EQ(7, vcpu_sync(v));
+	step(v, STEP);
+	vcpu_expect(v, KVM_EXIT_DEBUG);		/* JMP */
+	EXPECT_EQ(7, vcpu_sync(v));
+	smi(v);
+	vcpu_expect(v, KVM_EXIT_DEBUG);
+	EXPECT_EQ(0, v->run->flags & KVM_RUN_X86_SMM);
+	vcpu_get_regs(v, &r);
+	out = r.rip - 1;		/* of one byte */
+	EXPECT_EQ(0xef, *(u8 *)gpa_hva(self->vm, out));
+	EXPECT_EQ(1, events(v).smi.pending);
+	step(v, STEP | KVM_GUESTDBG_BLOCKIRQ);
+	vcpu_expect(v, KVM_EXIT_DEBUG);
+	EXPECT_EQ(out, v->run->debug.arch.pc);
+	EXPECT_EQ(1, events(v).smi.pending);
+	EXPECT_EQ(0, *(u32 *)gpa_hva(self->vm, COUNT_GPA));
+	step(v, 0);
+	EXPECT_EQ(HELLO, vcpu_sync(v));
+	EXPECT_EQ(1, *(u32 *)gpa_hva(self->vm, COUNT_GPA));
+	EXPECT_EQ(7, vcpu_sync(v));
+}
+
 static volatile u32 went_on;
 
 static void halt_guest(u64 arg)

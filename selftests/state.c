@@ -435,6 +435,10 @@ TEST_F(state, msrs)
 	EXPECT_EQ(0, vcpu_set_msr(self->v, MSR_LSTAR, 0x1234567812345678ULL));
 	EXPECT_EQ(0, vcpu_set_msr(self->v, MSR_MTRRdefType, 0xc02));
 	EXPECT_EQ(0, vcpu_set_msr(self->v, MSR_EFER, 1ULL << 40));
+	/* whether long mode is active is not written with it */
+	EXPECT_EQ(1, vcpu_set_msr(self->v, MSR_EFER, 0xd00));
+	EXPECT_EQ(1, vcpu_get_msr(self->v, MSR_EFER, &val));
+	EXPECT_EQ(0x900, val);
 	/* a list stops at the first that fails, and says how far it got */
 	l.e[0].index = MSR_STAR;
 	l.e[1].index = 0x12345678;
@@ -753,6 +757,28 @@ static void misc_enable_guest(u64 arg)
 	guest_eq(wrmsr_try(MSR_IA32_MISC_ENABLE, val | MSR_IA32_MISC_ENABLE_FAST_STRING), NO_FAULT);
 	guest_eq(rdmsr(MSR_IA32_MISC_ENABLE), val | MSR_IA32_MISC_ENABLE_FAST_STRING);
 	guest_done(0);
+}
+
+static void efer_guest(u64 arg)
+{
+	guest_sync(0);
+	guest_eq(rdmsr(MSR_EFER), 0xd01);
+	guest_done(0);
+}
+
+/* LMA stays what paging has made it, whatever a VMM writes beside it */
+TEST_F(state, efer_of_vmm)
+{
+	struct vcpu *v = self->v;
+	u64 val;
+
+	vcpu_long(v, efer_guest, 0);
+	vcpu_sync(v);
+	EXPECT_EQ(1, vcpu_get_msr(v, MSR_EFER, &val));
+	EXPECT_EQ(1, vcpu_set_msr(v, MSR_EFER, 0x901));
+	EXPECT_EQ(1, vcpu_get_msr(v, MSR_EFER, &val));
+	EXPECT_EQ(0xd01, val);
+	vcpu_done(v);
 }
 
 /* What there is of a debug store and of performance monitoring is not the guest's to say */

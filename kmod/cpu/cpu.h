@@ -255,6 +255,8 @@ size_t keel_xsave_size(void);	/* KVM_CAP_XSAVE2's answer, for this process */
 u32 keel_xstate_bytes(u64 features, bool compacted);
 
 /* ----------------------------------------------------------------- debug.c */
+#define DR_RTM		BIT(16)		/* in DR6, of a #DB inside a transaction; the kernel has no name for it */
+
 struct keel_debug {
 	u64 dr[4];
 	u64 dr7;

@@ -18,7 +18,6 @@
 
 #define DR6_INIT	0xffff0ff0ULL	/* RTM and bus lock bits read 1 where there is no such event */
 #define DR6_WRITABLE	0xe00fULL
-#define DR6_RTM_BIT	BIT_ULL(16)
 #define DR7_INIT	0x400ULL
 #define DR7_WRITABLE	0xffff23ffULL
 #define DR7_RTM_BIT	BIT_ULL(11)
@@ -29,7 +28,7 @@ static u64 make_dr6(struct keel_vcpu *vcpu, u64 val)
 	u64 writable = DR6_WRITABLE;
 
 	if (keel_guest_has(vcpu, X86_FEATURE_RTM))
-		writable |= DR6_RTM_BIT;
+		writable |= DR_RTM;
 	if (keel_guest_has(vcpu, X86_FEATURE_BUS_LOCK_DETECT))
 		writable |= DR_BUS_LOCK;
 	return (val & writable) | (DR6_INIT & ~writable);
@@ -234,6 +233,8 @@ VCPU_IOCTL(keel_set_guest_debug)
 		keel_raise_bp(vcpu);
 	keel_request(KEEL_REQ_INTERCEPTS, vcpu);
 	keel_request(KEEL_REQ_EVENT, vcpu);
+	if (READ_ONCE(vcpu->smi_pending))
+		keel_request(KEEL_REQ_SMI, vcpu);	/* which it may have held back, from a vCPU that sleeps, too */
 	return 0;
 }
 

@@ -159,8 +159,8 @@ static void payload_write(struct keel_vcpu *vcpu, struct keel_event *ev)
 		/* B0-B3 tell of this one only; BS, BT, BD stay until the guest clears them. */
 		dr6 &= ~(u64)DR_TRAP_BITS;
 		dr6 |= DR6_RESERVED | ev->payload;
-		/* This one is told by its being clear. */
-		keel_call(set_dr6, vcpu, dr6 & ~(ev->payload & DR_BUS_LOCK));
+		/* These are told by their being clear. */
+		keel_call(set_dr6, vcpu, dr6 & ~(ev->payload & (DR_BUS_LOCK | DR_RTM)));
 		keel_debug_set_dr7(vcpu, vcpu->debug.dr7 & ~(u64)DR7_GD);
 	}
 }

@@ -172,8 +172,6 @@ static enum emul_result op_read(struct emul *e, u64 linear, void *buf, unsigned 
 		if (err == -EAGAIN)
 			return need_slow(in);
 		if (err) {
-			if (n > EMUL_MAX_ACCESS)
-				return EMUL_UNHANDLEABLE;
 			r = device_access(in, gpa, buf, n, false);
 			if (r != EMUL_OK)
 				return r;
@@ -493,32 +491,25 @@ static enum emul_result op_set_cr(struct emul *e, unsigned int nr, u64 val)
 	return insn_crs[nr].set(in->vcpu, val) ? gp_fault(e) : EMUL_OK;
 }
 
-/* General detect: MOV DR faults while DR7.GD is set. */
-static bool dr_guarded(struct keel_vcpu *vcpu)
-{
-	if (!(vcpu->debug.dr7 & DR7_GD))
-		return false;
-	keel_raise_db(vcpu, BIT(13));
-	return true;
-}
-
-static enum emul_result dr_result(struct emul *e, int r)
-{
-	return r == 1 ? ud_fault(e) : r == 2 ? gp_fault(e) : EMUL_OK;
-}
-
+/* General detect: MOV DR faults while DR7.GD is set, but for a register that is not there. */
 static enum emul_result op_get_dr(struct emul *e, unsigned int nr, u64 *val)
 {
 	struct keel_vcpu *vcpu = to_insn(e)->vcpu;
 
-	return dr_guarded(vcpu) ? EMUL_RETRY : dr_result(e, keel_get_dr(vcpu, nr, val));
+	if (keel_get_dr(vcpu, nr, val))
+		return ud_fault(e);
+	if (!(vcpu->debug.dr7 & DR7_GD))
+		return EMUL_OK;
+	keel_raise_db(vcpu, BIT(13));
+	return EMUL_RETRY;
 }
 
 static enum emul_result op_set_dr(struct emul *e, unsigned int nr, u64 val)
 {
-	struct keel_vcpu *vcpu = to_insn(e)->vcpu;
+	u64 was;
+	enum emul_result r = op_get_dr(e, nr, &was);
 
-	return dr_guarded(vcpu) ? EMUL_RETRY : dr_result(e, keel_set_dr(vcpu, nr, val));
+	return r == EMUL_OK && keel_set_dr(to_insn(e)->vcpu, nr, val) ? gp_fault(e) : r;
 }
 
 static enum emul_result op_get_msr(struct emul *e, u32 msr, u64 *val)

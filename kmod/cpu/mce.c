@@ -129,7 +129,7 @@ VCPU_IOCTL(keel_setup_mce)
 
 	if (!banks || banks > KEEL_MCE_BANKS || (cap & ~(MCE_CAP_SUPPORTED | MCG_BANKCNT_MASK | 0xff0000ULL)))
 		return -EINVAL;
-	m->mcg_cap = cap;
+	m->mcg_cap = cap & keel_hw.mcg_guest;
 	if (cap & MCG_CTL_P)
 		m->mcg_ctl = ~0ULL;
 	for (i = 0; i < banks; i++)

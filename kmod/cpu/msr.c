@@ -335,6 +335,11 @@ static const struct {
 	{ SPEC_CTRL_BHI_DIS_S, { KEEL_FEATURE_BHI_CTRL, KEEL_FEATURE_BHI_CTRL } },
 };
 
+static bool may_have(const struct msr_access *a, unsigned int feature)
+{
+	return keel_offers(feature) && (a->host || keel_guest_has(a->vcpu, feature));
+}
+
 static u64 spec_ctrl_allowed(const struct msr_access *a)
 {
 	u64 allowed = 0;
@@ -346,7 +351,7 @@ static u64 spec_ctrl_allowed(const struct msr_access *a)
 		for (f = 0; f < 2; f++) {
 			u16 feature = spec_ctrl_bits[i].features[f];
 
-			if (keel_offers(feature) && (a->host || keel_guest_has(a->vcpu, feature)))
+			if (may_have(a, feature))
 				allowed |= spec_ctrl_bits[i].bits;
 		}
 	}
@@ -436,8 +441,8 @@ static int set_tsx_ctrl(const struct msr_access *a, u64 val)
 /* Branch records are not kept, and a step is an instruction: what asks for either does not stick, as on a CPU that has none on. */
 static int set_debugctl(const struct msr_access *a, u64 val)
 {
-	u64 kept = keel_offers(X86_FEATURE_BUS_LOCK_DETECT) &&
-		   (a->host || keel_guest_has(a->vcpu, X86_FEATURE_BUS_LOCK_DETECT)) ? DEBUGCTLMSR_BUS_LOCK_DETECT : 0;
+	u64 kept = (may_have(a, X86_FEATURE_BUS_LOCK_DETECT) ? DEBUGCTLMSR_BUS_LOCK_DETECT : 0) |
+		   (may_have(a, X86_FEATURE_RTM) ? DEBUGCTLMSR_RTM_DEBUG : 0);
 
 	if (val & ~(u64)(DEBUGCTLMSR_LBR | DEBUGCTLMSR_BTF | kept))
 		return 1;

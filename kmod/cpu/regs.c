@@ -175,8 +175,9 @@ int keel_set_efer(struct keel_vcpu *vcpu, u64 val, bool host)
 			return 1;
 		if (keel_is_paging(vcpu) && ((val ^ old) & EFER_LME))
 			return 1;
-		val = (val & ~(u64)EFER_LMA) | (old & EFER_LMA);
 	}
+	/* That is CR0's to say, for a VMM, too, but with all of them at once. */
+	val = (val & ~(u64)EFER_LMA) | (old & EFER_LMA);
 	keel_call(set_efer, vcpu, val);
 	if ((val ^ old) & EFER_NX)
 		paging_changed(vcpu);

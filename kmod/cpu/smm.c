@@ -255,7 +255,7 @@ static void smm_enter(struct keel_vcpu *vcpu)
 
 bool keel_smi_due(struct keel_vcpu *vcpu)
 {
-	return READ_ONCE(vcpu->smi_pending) && !vcpu->smm &&
+	return READ_ONCE(vcpu->smi_pending) && !vcpu->smm && !(vcpu->debug.control & KVM_GUESTDBG_BLOCKIRQ) &&
 	       (vcpu->mp_state == KVM_MP_STATE_RUNNABLE || vcpu->mp_state == KVM_MP_STATE_HALTED);
 }
 
@@ -263,6 +263,11 @@ void keel_smm_take(struct keel_vcpu *vcpu)
 {
 	if (!keel_smi_due(vcpu))
 		return;
+	/* A step that has ended is told of first, where it ended. */
+	if (unlikely(READ_ONCE(vcpu->requests) & BIT(KEEL_REQ_DEBUG))) {
+		keel_request(KEEL_REQ_SMI, vcpu);
+		return;
+	}
 	/* What was begun is delivered first, and events are looked at again after it. */
 	if (vcpu->ev.injected.type || vcpu->ev.exception.type) {
 		keel_request(KEEL_REQ_EVENT, vcpu);

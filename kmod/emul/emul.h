@@ -216,9 +216,7 @@ struct emul_ops {
 	 * Read guest memory at a linear address, as CPL e->cpl unless
 	 * EMUL_ACC_SYSTEM. May cross a page. With EMUL_ACC_WRITE the page must
 	 * be writable too. MMIO that userspace serves: EMUL_USER, and the data
-	 * on replay. More than EMUL_MAX_ACCESS bytes is an OUTS batch inside
-	 * one page: if it is not plain memory answer EMUL_UNHANDLEABLE and
-	 * record nothing, and it is asked again element by element.
+	 * on replay.
 	 */
 	enum emul_result (*read)(struct emul *e, u64 linear, void *buf, unsigned int bytes,
 				 unsigned int access);

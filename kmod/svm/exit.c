@@ -440,12 +440,14 @@ static noinline void svm_watch(struct svm_vcpu *svm)
 {
 	struct vmcb_control_area *c = &svm->vmcb->control;
 	struct keel_vcpu *vcpu = &svm->vcpu;
+	bool returned = svm->iret_started && keel_reg(vcpu, KEEL_RIP) != svm->iret_rip;
 
 	if (svm_in_shadow(c) | svm->in_shadow)
 		svm_keep_shadow(svm);
+	svm->step_popped = returned && svm->step;
 	if (svm->step && svm_exit_code(c) != SVM_EXIT_EXCP_BASE + X86_TRAP_DB)
 		svm_step_end(svm);
-	if (svm->iret_started && keel_reg(vcpu, KEEL_RIP) != svm->iret_rip) {
+	if (returned) {
 		svm_set_nmi_mask(vcpu, false);
 		keel_request(KEEL_REQ_EVENT, vcpu);
 	}

@@ -203,7 +203,10 @@ void svm_step_end(struct svm_vcpu *svm)
 	u64 rflags = svm->vmcb->save.rflags;
 
 	svm->step = false;
-	keel_set_rflags(&svm->vcpu, svm->step_tf ? rflags | X86_EFLAGS_TF : rflags & ~(u64)X86_EFLAGS_TF);
+	if (!svm->step_popped)
+		rflags = svm->step_tf ? rflags | X86_EFLAGS_TF : rflags & ~(u64)X86_EFLAGS_TF;
+	svm->step_popped = false;
+	keel_set_rflags(&svm->vcpu, rflags);
 	keel_request(KEEL_REQ_EVENT, &svm->vcpu);
 }
 

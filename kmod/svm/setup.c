@@ -349,6 +349,7 @@ int svm_setup(struct keel_ops *ops, const char **why)
 	}
 
 	caps->vcpu_size = sizeof(struct svm_vcpu);
+	caps->mcg_guest = MCG_BANKCNT_MASK | MCG_CTL_P;	/* the rest is reserved (APM volume 2, 9.3.2) */
 	caps->exit_name = svm_exit_name;
 	caps->nr_exits = SVM_EXIT_SLOTS;
 	caps->efer_allowed = EFER_SCE | EFER_LME | EFER_LMA | EFER_NX;

@@ -51,6 +51,7 @@ struct svm_vcpu {
 		u32 watched;
 	};
 	bool step_tf;			/* the guest's own TF meanwhile */
+	bool step_popped;		/* an IRET was stepped over: TF is what it has brought */
 	bool shadow_lost;		/* it did */
 	u64 shadow_rip;
 	u64 tsc_ratio;

@@ -302,7 +302,7 @@ static int vmx_exception(struct keel_vcpu *vcpu)
 		}
 		/* Unlike DR6, the qualification tells of this one alone. */
 		vmx->shadow_set = true;
-		keel_raise_db(vcpu, vmcs_read(EXIT_QUALIFICATION) & (DR_TRAP_BITS | DR_BUS_LOCK | BIT(13) | DR_STEP));
+		keel_raise_db(vcpu, vmcs_read(EXIT_QUALIFICATION) & (DR_TRAP_BITS | DR_BUS_LOCK | BIT(13) | DR_STEP | DR_RTM));
 		return KEEL_RESUME;
 	case X86_TRAP_AC:
 		return vmx_ac(vcpu);

@@ -629,6 +629,7 @@ static int vmx_setup(struct keel_ops *ops, const char **why)
 	caps->efer_allowed = EFER_SCE | EFER_LME | EFER_LMA | EFER_NX;
 	caps->mmu_fmt = &ept_format;
 	caps->mcg_caps = MCG_CMCI_P | MCG_LMCE_P;
+	caps->mcg_guest = ~0ULL;
 	caps->feat_ctl = true;
 	caps->xfd = true;
 	caps->tsc_scaling = vmx_has.cpu2_ctl & SECONDARY_EXEC_TSC_SCALING;
