@@ -8,6 +8,7 @@
  * and nobody waits for a grace period.  Everything that can fail is done before the pause, and what takes time, which
  * is what the change means for the tables the CPU walks, with vCPUs running, before it or after.
  */
+#include <linux/nospec.h>
 #include <linux/sched.h>
 #include <linux/slab.h>
 #include <linux/uaccess.h>
@@ -283,6 +284,7 @@ static int region_set(struct keel_vm *vm, const struct kvm_userspace_memory_regi
 	struct keel_slot *slot = xa_load(&vm->slots.by_id, mem->slot);
 	u64 base_gfn = mem->guest_phys_addr >> PAGE_SHIFT;
 	u64 npages = mem->memory_size >> PAGE_SHIFT;
+	unsigned int space = array_index_nospec(mem->slot >> 16, KEEL_SPACES);
 
 	/* What a snapshot has is of the memory there was. */
 	if (keel_has_snapshot(vm) && (!slot || slot->base_gfn != base_gfn || slot->npages != npages))
@@ -299,10 +301,10 @@ static int region_set(struct keel_vm *vm, const struct kvm_userspace_memory_regi
 			return -EINVAL;
 		if (slot->base_gfn == base_gfn && slot->flags == mem->flags)
 			return 0;
-	} else if (vm->slots.pages[mem->slot >> 16] + npages > LONG_MAX >> PAGE_SHIFT) {
+	} else if (vm->slots.pages[space] + npages > LONG_MAX >> PAGE_SHIFT) {
 		return -EINVAL;
 	}
-	if (slot_overlaps(vm, mem->slot >> 16, slot, base_gfn, npages))
+	if (slot_overlaps(vm, space, slot, base_gfn, npages))
 		return -EEXIST;
 	if (slot)
 		return slot_change(vm, slot, base_gfn, mem->flags);
@@ -352,7 +354,7 @@ void keel_memslots_init(struct keel_vm *vm)
 {
 	memset(vm->slots.by_gfn, 0, sizeof(vm->slots.by_gfn));
 	vm->slots.by_hva = RB_ROOT_CACHED;
-	xa_init(&vm->slots.by_id);
+	xa_init_flags(&vm->slots.by_id, XA_FLAGS_ACCOUNT);
 	vm->slots.generation = 1;	/* a vCPU's zero means it knows no slot */
 }
 

@@ -26,7 +26,8 @@ unsigned long mmu_table_limit(const struct keel_vm *vm)
 	return asked ?: (vm->slots.pages[0] + vm->slots.pages[1]) / 64 + 8 * vm->slots.count + TABLES_LEAST;
 }
 
-unsigned long mmu_shrink(struct keel_vm *vm, unsigned long n)
+/* From where the last one ended; @ends counts how often it came to the end of a view. */
+static unsigned long shrink_part(struct keel_vm *vm, unsigned long n, unsigned int *ends)
 {
 	struct mmu_zap zap = MMU_ZAP_INIT(zap);
 	struct keel_mmu *mmu = &vm->mmu;
@@ -34,9 +35,6 @@ unsigned long mmu_shrink(struct keel_vm *vm, unsigned long n)
 	unsigned long found = 0;
 	u64 gfn;
 
-	/* None there yet, or no more: nor need the lock be. */
-	if (!READ_ONCE(vm->stat.table_pages))
-		return 0;
 	write_lock(&mmu->lock);
 	gfn = mmu->shrink_gfn;
 	at = mmu->shrink_view;
@@ -46,6 +44,7 @@ unsigned long mmu_shrink(struct keel_vm *vm, unsigned long n)
 		if (!mmu_lookup(view, gfn, &level)) {
 			gfn = 0;
 			at = (at + 1) % MMU_VIEWS;
+			++*ends;
 			continue;
 		}
 		if (level == 1) {
@@ -56,6 +55,7 @@ unsigned long mmu_shrink(struct keel_vm *vm, unsigned long n)
 		if (gfn > mmu_max_gfn()) {
 			gfn = 0;
 			at = (at + 1) % MMU_VIEWS;
+			++*ends;
 		}
 	}
 	mmu->shrink_gfn = gfn;
@@ -63,6 +63,19 @@ unsigned long mmu_shrink(struct keel_vm *vm, unsigned long n)
 	mmu_zap_flush(vm, &zap);
 	write_unlock(&mmu->lock);
 	mmu_zap_free(vm, &zap.tables, true);
+	return found;
+}
+
+unsigned long mmu_shrink(struct keel_vm *vm, unsigned long n, unsigned long enough)
+{
+	unsigned long found = 0;
+	unsigned int ends = 0;
+
+	/* None there yet, or no more: nor need the lock be.  All views, and what lay before where it began. */
+	while (found < enough && ends <= MMU_VIEWS && READ_ONCE(vm->stat.table_pages)) {
+		found += shrink_part(vm, n - found, &ends);
+		cond_resched();
+	}
 	return found;
 }
 
@@ -77,7 +90,7 @@ void *mmu_table_page(struct keel_vm *vm)
 	unsigned long page = get_zeroed_page(GFP_KERNEL_ACCOUNT | __GFP_RETRY_MAYFAIL | __GFP_NOWARN);
 
 	if (!page)
-		mmu_shrink(vm, MMU_SHRINK_BATCH);
+		mmu_shrink(vm, MMU_SHRINK_BATCH, 1);
 	return (void *)(page ?: get_zeroed_page(GFP_KERNEL_ACCOUNT));
 }
 
@@ -90,7 +103,7 @@ VM_IOCTL(mmu_set_nr_pages)
 	WRITE_ONCE(vm->mmu.table_limit, arg);
 	/* Once: what vCPUs make anew meanwhile they bring down themselves. */
 	if (have > arg)
-		mmu_shrink(vm, have - arg);
+		mmu_shrink(vm, have - arg, have - arg);
 	return 0;
 }
 
@@ -115,7 +128,7 @@ static unsigned long shrink_scan(struct shrinker *shrinker, struct shrink_contro
 	/* Each its share of what is wanted. */
 	all = max(atomic_long_read(&mmu_tables), 1L);
 	list_for_each_entry(vm, &keel_vms, list)
-		freed += mmu_shrink(vm, DIV_ROUND_UP_ULL(sc->nr_to_scan * READ_ONCE(vm->stat.table_pages), all));
+		freed += mmu_shrink(vm, DIV_ROUND_UP_ULL(sc->nr_to_scan * READ_ONCE(vm->stat.table_pages), all), 1);
 	mutex_unlock(&keel_hw_lock);
 	return freed ?: SHRINK_STOP;
 }
