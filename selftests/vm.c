@@ -541,6 +541,8 @@ TEST(closed_while_unmapping)
 		struct vcpu *v = vcpu_new(vm, 0);
 		pthread_t t;
 
+		if (n % 1000 == 0)
+			TH_LOG("%d rounds left", n);
 		vm_slot(vm, 1, TOUCHED_GPA, TOUCHED * 4096, mem, 0);
 		/* Many take long to make, and few are enough most of the time. */
 		for (i = 1; i < (n % 8 ? 6 : MAX_VCPUS); i++)
@@ -608,6 +610,8 @@ TEST(killed_while_paused)
 
 	ASSERT_NE(MAP_FAILED, (void *)pauses);
 	for (n = rounds(20); n > 0; n--) {
+		if (n % 1000 == 0)
+			TH_LOG("%d rounds left", n);
 		*pauses = 0;
 		pid = fork();
 		if (!pid)
