@@ -422,6 +422,19 @@ static void measure(struct vm *vm, struct vcpu *v, size_t size, u64 *best)
 	munmap(mem, size);
 }
 
+/* 32 times as much, and more: a step for each page of it would be five times the millisecond that is a busy host's */
+#define BOUND(little)	(4 * (little) + 1000000)
+
+static bool longer(const u64 *little, const u64 *much)
+{
+	int i;
+
+	for (i = 0; i < CHANGES; i++)
+		if (much[i] > BOUND(little[i]))
+			return true;
+	return false;
+}
+
 FIXTURE(time) {
 	struct vm *vm;
 };
@@ -441,21 +454,26 @@ TEST_F_TIMEOUT(time, standing, 3000)
 {
 	struct vm *vm = self->vm;
 	struct vcpu *v = vcpu_new(vm, 0);
-	u64 little[CHANGES], much[CHANGES];
+	u64 little[CHANGES], much[CHANGES], again[CHANGES];
 	const char *mib = getenv("STANDING_MIB");
 	size_t size = mib ? strtoul(mib, NULL, 0) << 20 : MUCH;
-	int i;
+	int i, tries;
 
 	if (fd_stat(vm->fd, "memslot_stood_ns") == NO_STAT)
 		SKIP(return, "this hypervisor does not tell how long vCPUs stand");
 	vcpu_long(v, walk_guest, 0);
 	measure(vm, v, LITTLE, little);
 	measure(vm, v, size, much);
+	/* Of a move and an end one time is all that there is to each round. */
+	for (tries = 0; tries < 3 && longer(little, much); tries++) {
+		measure(vm, v, size, again);
+		for (i = 0; i < CHANGES; i++)
+			much[i] = again[i] < much[i] ? again[i] : much[i];
+	}
 	for (i = 0; i < CHANGES; i++) {
 		TH_LOG("%s: %lu ns with %lu MiB mapped, %lu ns with %lu MiB", change_name[i], little[i], LITTLE >> 20,
 		       much[i], size >> 20);
-		/* 32 times as much, and more: a step for each page of it would be five times the millisecond that is a busy host's */
-		EXPECT_GE(4 * little[i] + 1000000, much[i]);
+		EXPECT_GE(BOUND(little[i]), much[i]);
 	}
 }
 

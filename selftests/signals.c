@@ -140,7 +140,11 @@ static void run_and_kick(struct runner *r, unsigned int ms)
 	if (r->returned)
 		die("returned by itself: %s, exit %s", strerror(r->err),
 		    exit_name(r->v->run->exit_reason));
-	kick(r);
+	/* More than once: its thread may not have had a CPU yet, and the first come before KVM_RUN. */
+	do {
+		kick(r);
+		sleep_ms(10);
+	} while (!r->returned);
 	pthread_join(t, NULL);
 }
 
@@ -163,7 +167,7 @@ static void loop_guest(u64 arg)
 TEST_F(signals, kick_in_guest)
 {
 	struct runner r = { .v = self->v };
-	int i;
+	int i, ran = 0;
 
 	vcpu_long(self->v, loop_guest, 0);
 	for (i = 0; i < 10; i++) {
@@ -172,9 +176,10 @@ TEST_F(signals, kick_in_guest)
 		run_and_kick(&r, 50);
 		EXPECT_EQ(EINTR, r.err);
 		EXPECT_EQ(KVM_EXIT_INTR, self->v->run->exit_reason);
-		EXPECT_GT(guest_var(self->vm, loops), before);
+		ran += guest_var(self->vm, loops) > before;
 	}
-	EXPECT_EQ(10, handled);
+	EXPECT_LE(10, handled);
+	EXPECT_LE(5, ran);		/* a busy machine may not have had the time */
 	guest_var(self->vm, quit) = 1;
 	vcpu_done(self->v);
 }
@@ -241,8 +246,10 @@ TEST_F(signals, others_before_startup)
 		if (r.returned)
 			break;
 	}
-	if (!r.returned)
+	while (!r.returned) {
 		kick(&r);
+		sleep_ms(10);
+	}
 	pthread_join(t, NULL);
 	EXPECT_EQ(EINTR, r.err);
 }

@@ -67,9 +67,17 @@ void sleep_ms(unsigned int ms)
 }
 
 /* Wait until *p is at least @val */
+u64 time_scale(void)
+{
+	const char *scale = getenv("KEEL_TIME_SCALE");
+	unsigned int times = scale ? atoi(scale) : 0;
+
+	return times > 3 ? times / 3 : 1;
+}
+
 bool wait_for(volatile u32 *p, u32 val, unsigned int ms)
 {
-	u64 end = now_ns() + ms * 1000000ULL;
+	u64 end = now_ns() + ms * 1000000ULL * time_scale();
 
 	while (*p < val) {
 		if (now_ns() > end)
