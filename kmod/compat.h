@@ -568,7 +568,33 @@ static inline u32 keel_fpu_begin(void)
 	local_bh_enable();
 	return known;
 }
+
+/*
+ * And a tick that finds them held back takes the guest's time for the kernel's.  What has been added to that since it was @before
+ * goes where account_guest_time() would have had it; a cgroup's statistics keep it as it was.
+ */
+static inline void keel_account_ticks(u64 before)
+{
+	bool nice = task_nice(current) > 0;
+	u64 ticks = current->stime - before, *cpustat;
+
+	if (likely(!ticks))
+		return;
+	local_irq_disable();
+	current->stime -= ticks;
+	current->utime += ticks;
+	current->gtime += ticks;
+	cpustat = kcpustat_this_cpu->cpustat;
+	cpustat[CPUTIME_SYSTEM] -= ticks;
+	cpustat[nice ? CPUTIME_NICE : CPUTIME_USER] += ticks;
+	cpustat[nice ? CPUTIME_GUEST_NICE : CPUTIME_GUEST] += ticks;
+	local_irq_enable();
+}
 #else
+static inline void keel_account_ticks(u64 before)
+{
+}
+
 static inline u32 keel_softirqs_held(u32 known)
 {
 	return 0;

@@ -148,6 +148,7 @@ static int run_fast(struct keel_vcpu *vcpu)
 {
 	bool vapic = vcpu->vapic;
 	u32 softirqs_known;
+	u64 stime;
 	int next;
 
 	if (unlikely(vapic))
@@ -165,6 +166,7 @@ static int run_fast(struct keel_vcpu *vcpu)
 	pagefault_disable();
 	vcpu->atomic = true;
 	run_account_guest(true);
+	stime = current->stime;
 
 	for (;;) {
 		if (keel_request_pending(vcpu)) {
@@ -184,6 +186,7 @@ static int run_fast(struct keel_vcpu *vcpu)
 			}
 			continue;
 		}
+		keel_account_ticks(stime);
 		if (unlikely(vapic))
 			vapic = irq_vapic_leave(vcpu) == -EAGAIN;
 		next = keel_call(exit_fast, vcpu);
@@ -206,6 +209,7 @@ static int run_fast(struct keel_vcpu *vcpu)
 		}
 	}
 
+	keel_account_ticks(stime);
 	run_account_guest(false);
 	if (unlikely(vcpu->pv.steal) && next == KEEL_RESUME && keel_guest_mode_work_pending())
 		keel_pv_preempted(vcpu);

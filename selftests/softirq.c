@@ -190,4 +190,39 @@ TEST_F(softirq, threads)
 	EXPECT_LT(long_naps, NAPS / 2);
 }
 
+/* In ticks, of a thread: field @n of its statistics (proc(5), from 1) */
+static unsigned long thread_stat(int tid, int n)
+{
+	char path[64], text[1024], *p;
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/proc/self/task/%d/stat", tid);
+	f = fopen(path, "r");
+	if (!f || !fgets(text, sizeof(text), f))
+		die("no %s", path);
+	fclose(f);
+	/* Behind the name, which is the second. */
+	for (p = strrchr(text, ')') + 1, n -= 2; n > 1; n--)
+		p = strchr(p + 1, ' ');
+	return strtoul(p, NULL, 10);
+}
+
+/* And a guest's time is the guest's, not the kernel's */
+TEST_F(softirq, time)
+{
+	unsigned long guest, user, system;
+
+	stay_on(0, self->here);
+	start(self->v, variant->guest, self->there < 0 ? self->here : self->there);
+	sleep_ms(2000);
+	guest = thread_stat(self->v->tid, 43);
+	user = thread_stat(self->v->tid, 14);
+	system = thread_stat(self->v->tid, 15);
+	end(self->v);
+	TH_LOG("%lu ticks of the guest's, %lu of the kernel's", guest, system);
+	EXPECT_LE(guest, user);
+	EXPECT_LT(0, guest);
+	EXPECT_LT(system, guest);
+}
+
 TEST_HARNESS_MAIN
