@@ -38,6 +38,12 @@ struct keel_hw_caps {
 	unsigned int dirty_log_size;	/* pages written that the CPU lists by itself until an exit; 0: it does not */
 	const struct keel_lapic_hw *lapic;	/* NULL: no help with LAPICs */
 	bool takes_irqs;		/* an exit may take the host's interrupt along: take_irq */
+	/*
+	 * Vendors (CPUID leaf 0, EBX) whose CPUs have fast system calls in long mode, 0F and from the first of these opcodes to
+	 * the last, that are #UD here.
+	 */
+	u32 foreign[2];
+	u8 foreign_calls[2];
 	u64 mcg_caps;			/* MCG_CAP bits that only this vendor's CPUs have */
 	u64 mcg_guest;			/* those that a guest can find there: a VMM may ask for others, as with KVM, in vain */
 	bool feat_ctl;			/* its CPUs all have FEAT_CTL */

@@ -722,6 +722,49 @@ TEST_F(exits, wrong_hypercall)
 	vcpu_done(self->v);
 }
 
+/* A fast system call from 32-bit code in long mode, which the CPU that the guest is told of has and the host's has not */
+static u64 call_stack[64], left_at;
+extern char called_here[];
+
+static void foreign_call_guest(u64 intel)
+{
+	if (intel) {
+		/* Of which AMD's CPUs keep the lower half. */
+		wrmsr(MSR_IA32_SYSENTER_ESP, 0xffffc90000001000);
+		wrmsr(MSR_IA32_SYSENTER_EIP, 0xffffffff81000000);
+		guest_eq(rdmsr(MSR_IA32_SYSENTER_ESP), 0xffffc90000001000);
+		guest_eq(rdmsr(MSR_IA32_SYSENTER_EIP), 0xffffffff81000000);
+		wrmsr(MSR_IA32_SYSENTER_CS, SEL_CODE64);
+		wrmsr(MSR_IA32_SYSENTER_ESP, (u64)&call_stack[64]);
+		wrmsr(MSR_IA32_SYSENTER_EIP, (u64)called_here);
+	} else {
+		wrmsr(MSR_EFER, rdmsr(MSR_EFER) | 1);
+		wrmsr(MSR_STAR, (u64)SEL_CODE64 << 32);
+		wrmsr(MSR_CSTAR, (u64)called_here);
+	}
+	asm volatile("mov %%rsp,%0; pushq %1; lea 1f(%%rip),%%rax; push %%rax; lretq\n"
+		     ".code32\n1: test %%edi,%%edi; jz 2f; sysenter\n2: syscall\n.code64\n"
+		     "called_here: mov %%rsp,%%rbx; mov %0,%%rsp"
+		     : "+m"(left_at) : "i"(SEL_CODE32), "D"(intel) : "rax", "rbx", "rcx", "rdx", "r11", "memory");
+	guest_done(0);
+}
+
+TEST_F(exits, foreign_system_call)
+{
+	bool amd = guest_is_amd();
+	struct kvm_cpuid_entry2 *e = cpuid_find(self->vm->cpuid, 0, 0);
+
+	if (!amd && !access("/dev/results", F_OK))
+		SKIP(return, "Bochs' CPUs have SYSCALL there, like AMD's");
+	memcpy(&e->ebx, amd ? "Genu" : "Auth", 4);
+	memcpy(&e->edx, amd ? "ineI" : "enti", 4);
+	memcpy(&e->ecx, amd ? "ntel" : "cAMD", 4);
+	must(ioctl(self->v->fd, KVM_SET_CPUID2, self->vm->cpuid));
+	must(vm_enable_cap(self->vm, KVM_CAP_DISABLE_QUIRKS, KVM_X86_QUIRK_FIX_HYPERCALL_INSN));
+	vcpu_long(self->v, foreign_call_guest, amd);
+	vcpu_done(self->v);
+}
+
 /* ---- MSRs ---- */
 
 static void msr_guest(u64 arg)

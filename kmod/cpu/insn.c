@@ -1150,9 +1150,14 @@ int keel_emulate_wrmsr(struct keel_vcpu *vcpu)
 	return KEEL_RESUME;
 }
 
+bool keel_wants_ud(struct keel_vcpu *vcpu)
+{
+	return vcpu->smm || vcpu->model.foreign || keel_has_quirk(vcpu->vm, KVM_X86_QUIRK_FIX_HYPERCALL_INSN);
+}
+
 /*
  * A guest that was made on, or for, the other vendor's CPU: its hypercall instruction is replaced by the one that works
- * here, and runs again.  All else was no instruction.
+ * here, and runs again.  But for the following all else was no instruction.
  */
 int keel_emulate_ud(struct keel_vcpu *vcpu)
 {
@@ -1171,6 +1176,10 @@ int keel_emulate_ud(struct keel_vcpu *vcpu)
 		goto ud;
 	/* In system management mode RSM is an instruction, which the CPU does not know: it is not in that mode. */
 	if (unlikely(vcpu->smm) && e->insn.map == 1 && e->insn.opcode == 0xaa)
+		return keel_emulate(vcpu);
+	/* A fast system call that this vendor's CPUs have not in long mode, if the guest's have it. */
+	if (unlikely(vcpu->model.foreign) && e->lma && e->insn.map == 1 &&
+	    e->insn.opcode >= keel_hw.foreign_calls[0] && e->insn.opcode <= keel_hw.foreign_calls[1])
 		return keel_emulate(vcpu);
 	if (!keel_has_quirk(vcpu->vm, KVM_X86_QUIRK_FIX_HYPERCALL_INSN) ||
 	    (memcmp(e->insn.bytes, forms[0], sizeof(right)) && memcmp(e->insn.bytes, forms[1], sizeof(right))))

@@ -478,13 +478,16 @@ static void set_flat(struct emul *e, unsigned int seg, u16 sel, u32 attr, u8 cpl
 	e->ops->set_seg(e, seg, &s);
 }
 
-/* SYSCALL and SYSRET from 64-bit code; processors differ about the rest. */
+/*
+ * Fast system calls.  Which there are depends on the vendor: in long mode SYSCALL in 32-bit code is AMD's, SYSENTER and SYSEXIT are
+ * Intel's.  Who comes here has asked for that, for a guest that takes this CPU for one of the other vendor's.
+ */
 static enum emul_result syscall_enabled(struct emul *e)
 {
 	enum emul_result r;
 	u64 efer;
 
-	if (!emul_long(e))
+	if (!e->lma)
 		return EMUL_UNHANDLEABLE;
 	r = e->ops->get_msr(e, MSR_EFER, &efer);
 	if (r)
@@ -494,7 +497,7 @@ static enum emul_result syscall_enabled(struct emul *e)
 
 enum emul_result emul_op_syscall(struct emul *e)
 {
-	u64 star, lstar, mask;
+	u64 star, entry, mask;
 	enum emul_result r;
 	u16 sel;
 
@@ -502,7 +505,7 @@ enum emul_result emul_op_syscall(struct emul *e)
 	if (!r)
 		r = e->ops->get_msr(e, MSR_STAR, &star);
 	if (!r)
-		r = e->ops->get_msr(e, MSR_LSTAR, &lstar);
+		r = e->ops->get_msr(e, emul_long(e) ? MSR_LSTAR : MSR_CSTAR, &entry);
 	if (!r)
 		r = e->ops->get_msr(e, MSR_SYSCALL_MASK, &mask);
 	if (r)
@@ -514,7 +517,7 @@ enum emul_result emul_op_syscall(struct emul *e)
 	e->regs[EMUL_RCX] = e->next_rip;
 	e->regs[EMUL_R11] = e->new_flags;
 	e->new_flags = (e->new_flags & ~(u64)(u32)mask) | X86_EFLAGS_FIXED;
-	e->next_rip = lstar;
+	e->next_rip = entry;
 	return EMUL_OK;
 }
 
@@ -525,7 +528,7 @@ enum emul_result emul_op_sysret(struct emul *e)
 	enum emul_result r;
 	u16 sel;
 
-	r = syscall_enabled(e);
+	r = emul_long(e) ? syscall_enabled(e) : EMUL_UNHANDLEABLE;
 	if (r)
 		return r;
 	target = e->regs[EMUL_RCX];
@@ -546,7 +549,6 @@ enum emul_result emul_op_sysret(struct emul *e)
 	return EMUL_OK;
 }
 
-/* SYSENTER and SYSEXIT outside long mode. */
 enum emul_result emul_op_sysenter(struct emul *e)
 {
 	u64 cs, esp, eip;
@@ -554,8 +556,6 @@ enum emul_result emul_op_sysenter(struct emul *e)
 
 	if (!emul_protected(e) && e->mode != EMUL_MODE_VM86)
 		return emul_gp(e, 0);
-	if (e->lma)
-		return EMUL_UNHANDLEABLE;
 	r = e->ops->get_msr(e, MSR_IA32_SYSENTER_CS, &cs);
 	if (!r)
 		r = e->ops->get_msr(e, MSR_IA32_SYSENTER_ESP, &esp);
@@ -565,35 +565,36 @@ enum emul_result emul_op_sysenter(struct emul *e)
 		return r;
 	if (!(cs & 0xfffc))
 		return emul_gp(e, 0);
-	set_flat(e, EMUL_SEG_CS, cs & 0xfffc, FLAT_CODE32, 0);
+	set_flat(e, EMUL_SEG_CS, cs & 0xfffc, e->lma ? FLAT_CODE64 : FLAT_CODE32, 0);
 	set_flat(e, EMUL_SEG_SS, (cs & 0xfffc) + 8, FLAT_DATA, 0);
 	e->cpl = 0;
-	e->regs[EMUL_RSP] = (u32)esp;
+	e->regs[EMUL_RSP] = e->lma ? esp : (u32)esp;
 	e->new_flags &= ~(u64)(X86_EFLAGS_VM | X86_EFLAGS_IF);
-	e->next_rip = (u32)eip;
+	e->next_rip = e->lma ? eip : (u32)eip;
 	return EMUL_OK;
 }
 
 enum emul_result emul_op_sysexit(struct emul *e)
 {
+	bool wide = e->insn.opsize == 8;
 	enum emul_result r;
 	u16 sel;
 	u64 cs;
 
 	if (e->mode == EMUL_MODE_REAL || e->cpl)
 		return emul_gp(e, 0);
-	if (e->lma)
-		return EMUL_UNHANDLEABLE;
 	r = e->ops->get_msr(e, MSR_IA32_SYSENTER_CS, &cs);
 	if (r)
 		return r;
 	if (!(cs & 0xfffc))
 		return emul_gp(e, 0);
-	sel = (cs & 0xfffc) | 3;
-	set_flat(e, EMUL_SEG_CS, sel + 16, FLAT_CODE32, 3);
-	set_flat(e, EMUL_SEG_SS, sel + 24, FLAT_DATA, 3);
+	if (wide && !(emul_canonical(e, e->regs[EMUL_RCX]) && emul_canonical(e, e->regs[EMUL_RDX])))
+		return emul_gp(e, 0);
+	sel = ((cs & 0xfffc) | 3) + (wide ? 32 : 16);
+	set_flat(e, EMUL_SEG_CS, sel, wide ? FLAT_CODE64 : FLAT_CODE32, 3);
+	set_flat(e, EMUL_SEG_SS, sel + 8, FLAT_DATA, 3);
 	e->cpl = 3;
-	e->regs[EMUL_RSP] = (u32)e->regs[EMUL_RCX];
-	e->next_rip = (u32)e->regs[EMUL_RDX];
+	e->regs[EMUL_RSP] = wide ? e->regs[EMUL_RCX] : (u32)e->regs[EMUL_RCX];
+	e->next_rip = wide ? e->regs[EMUL_RDX] : (u32)e->regs[EMUL_RDX];
 	return EMUL_OK;
 }

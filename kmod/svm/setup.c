@@ -218,7 +218,7 @@ MODULE_PARM_DESC(npt, "Use nested paging where the CPU has it (on)");
 /* MSRs the guest reads and writes without an exit: all are switched by VMLOAD and VMSAVE. */
 static const u32 direct_msrs[] = {
 	MSR_STAR, MSR_LSTAR, MSR_CSTAR, MSR_SYSCALL_MASK, MSR_FS_BASE, MSR_GS_BASE, MSR_KERNEL_GS_BASE,
-	MSR_IA32_SYSENTER_CS, MSR_IA32_SYSENTER_ESP, MSR_IA32_SYSENTER_EIP,
+	MSR_IA32_SYSENTER_CS,
 };
 
 /* APM 15.11: three ranges of 8,192 MSRs, two bits each, read then write. */
@@ -349,6 +349,10 @@ int svm_setup(struct keel_ops *ops, const char **why)
 	}
 
 	caps->vcpu_size = sizeof(struct svm_vcpu);
+	caps->foreign[0] = 0x756e6547;		/* "Genu", Intel: SYSENTER and SYSEXIT */
+	caps->foreign[1] = 0x746e6543;		/* "Cent" */
+	caps->foreign_calls[0] = 0x34;
+	caps->foreign_calls[1] = 0x35;
 	caps->mcg_guest = MCG_BANKCNT_MASK | MCG_CTL_P;	/* the rest is reserved (APM volume 2, 9.3.2) */
 	caps->exit_name = svm_exit_name;
 	caps->nr_exits = SVM_EXIT_SLOTS;

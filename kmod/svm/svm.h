@@ -55,6 +55,7 @@ struct svm_vcpu {
 	bool shadow_lost;		/* it did */
 	u64 shadow_rip;
 	u64 tsc_ratio;
+	u32 sysenter_high[2];		/* of SYSENTER_ESP and SYSENTER_EIP, for guests that take this for a CPU of Intel's */
 	u16 host_ds, host_es;		/* between begin and end, of a task with an LDT */
 	u64 inject_rip;			/* RIP when an event was last injected */
 	u64 host_debugctl;		/* between begin and end */

@@ -122,8 +122,7 @@ void svm_update_intercepts(struct keel_vcpu *vcpu)
 	svm_intercept(svm, INTERCEPT_HLT, !(off & KVM_X86_DISABLE_EXITS_HLT));
 	svm_intercept(svm, INTERCEPT_MONITOR, !(off & KVM_X86_DISABLE_EXITS_MWAIT));
 	svm_intercept(svm, INTERCEPT_MWAIT, !(off & KVM_X86_DISABLE_EXITS_MWAIT));
-	svm_intercept(svm, INTERCEPT_EXCEPTION_OFFSET + X86_TRAP_UD,
-		      vcpu->smm || keel_has_quirk(vcpu->vm, KVM_X86_QUIRK_FIX_HYPERCALL_INSN));
+	svm_intercept(svm, INTERCEPT_EXCEPTION_OFFSET + X86_TRAP_UD, keel_wants_ud(vcpu));
 	svm_intercept(svm, INTERCEPT_EXCEPTION_OFFSET + X86_TRAP_GP, keel_vmware_backdoor);
 	svm_intercept(svm, INTERCEPT_EXCEPTION_OFFSET + X86_TRAP_BP, vcpu->debug.control & KVM_GUESTDBG_USE_SW_BP);
 	svm->vmcb->control.msrpm_base_pa = svm_msrpm_pa[keel_msr_map(vcpu)];
@@ -411,6 +410,8 @@ int svm_get_msr(struct keel_vcpu *vcpu, u32 msr, u64 *val)
 	if (!field)
 		return 1;
 	*val = *field;
+	if (msr == MSR_IA32_SYSENTER_ESP || msr == MSR_IA32_SYSENTER_EIP)
+		*val = (u32)*val | (u64)to_svm(vcpu)->sysenter_high[msr - MSR_IA32_SYSENTER_ESP] << 32;
 	return 0;
 }
 
@@ -421,6 +422,9 @@ int svm_set_msr(struct keel_vcpu *vcpu, u32 msr, u64 val)
 
 	if (!field)
 		return 1;
+	/* Of which AMD's CPUs have the lower half, and code for Intel's wants more: see keel_emulate_ud(). */
+	if (msr == MSR_IA32_SYSENTER_ESP || msr == MSR_IA32_SYSENTER_EIP)
+		to_svm(vcpu)->sysenter_high[msr - MSR_IA32_SYSENTER_ESP] = vcpu->model.foreign ? val >> 32 : 0;
 	*field = val;
 	svm_touch(to_svm(vcpu), clean);
 	return 0;

@@ -630,6 +630,9 @@ static int vmx_setup(struct keel_ops *ops, const char **why)
 	caps->mmu_fmt = &ept_format;
 	caps->mcg_caps = MCG_CMCI_P | MCG_LMCE_P;
 	caps->mcg_guest = ~0ULL;
+	caps->foreign[0] = 0x68747541;		/* "Auth", AMD: SYSCALL in 32-bit code */
+	caps->foreign[1] = 0x6f677948;		/* "Hygo" */
+	caps->foreign_calls[0] = caps->foreign_calls[1] = 0x05;
 	caps->feat_ctl = true;
 	caps->xfd = true;
 	caps->tsc_scaling = vmx_has.cpu2_ctl & SECONDARY_EXEC_TSC_SCALING;

@@ -184,7 +184,7 @@ void vmx_update_intercepts(struct keel_vcpu *vcpu)
 		   (keel_vmware_backdoor ? BIT(X86_TRAP_GP) : 0) |
 		   (vcpu->debug.control & KVM_GUESTDBG_USE_SW_BP ? BIT(X86_TRAP_BP) : 0) |
 		   (vcpu->fpu.xfd ? BIT(X86_TRAP_NM) : 0) |
-		   (vcpu->smm || keel_has_quirk(vcpu->vm, KVM_X86_QUIRK_FIX_HYPERCALL_INSN) ? BIT(X86_TRAP_UD) : 0));
+		   (keel_wants_ud(vcpu) ? BIT(X86_TRAP_UD) : 0));
 	/* Halted, where HLT does not exit, it is not any more. */
 	if (unlikely(vcpu->smm) && off & KVM_X86_DISABLE_EXITS_HLT)
 		vmcs_write(GUEST_ACTIVITY_STATE, GUEST_ACTIVITY_ACTIVE);
@@ -536,7 +536,7 @@ int vmx_set_msr(struct keel_vcpu *vcpu, u32 msr, u64 val)
 		if (vcpu->atomic && (vmx->syscall_loaded || msr == MSR_KERNEL_GS_BASE))
 			wrmsrq(msr, val);
 	} else if (msr == MSR_CSTAR) {
-		vmx->cstar = val;	/* kept, and never used: SYSCALL is #UD outside 64-bit mode */
+		vmx->cstar = val;	/* kept, for keel_emulate_ud(): SYSCALL is #UD outside 64-bit mode */
 	} else if (msr == MSR_IA32_UMWAIT_CONTROL) {
 		if (vcpu->atomic)
 			vmx_swap_umwait(vmx);

@@ -213,6 +213,8 @@ static u64 *msr(struct env *v, u32 nr)
 		return &v->star;
 	case MSR_LSTAR:
 		return &v->lstar;
+	case MSR_CSTAR:
+		return &v->cstar;
 	case MSR_SYSCALL_MASK:
 		return &v->mask;
 	case MSR_KERNEL_GS_BASE:

@@ -20,7 +20,7 @@ struct env {
 	struct emul_seg segs[EMUL_NR_SEGS];
 	struct emul_dt dt[2];
 	u64 cr[9], dr[8], xcr0;
-	u64 efer, star, lstar, mask, gsbase, sysenter[3];
+	u64 efer, star, lstar, cstar, mask, gsbase, sysenter[3];
 	u8 vec[32][64];
 	u64 kmask[8];
 	struct emul_fx fx;
