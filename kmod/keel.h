@@ -14,6 +14,7 @@
  *	mmap_lock		the kernel's
  *	vm->mmu.lock		page tables the CPU walks		(mmu/)
  *	vm->mmu.notifier_lock	what the host invalidates		(mmu/notifier.c)
+ *	vm->pause_lock		who is in the run loop, and flushes	(vcpu.c)
  *	irq room's spinlocks	see irq/irq.h
  *
  * Who may look at memslots and I/O buses: anyone who holds slots_lock, a vCPU
