@@ -570,8 +570,9 @@ static inline u32 keel_fpu_begin(void)
 }
 
 /*
- * And a tick that finds them held back takes the guest's time for the kernel's.  What has been added to that since it was @before
- * goes where account_guest_time() would have had it; a cgroup's statistics keep it as it was.
+ * And a tick that finds them held back takes the guest's time for the kernel's.  What has been added to that since it was
+ * @before goes where account_guest_time() would have had it; a cgroup's statistics, and timers of a process's user time,
+ * keep it as it was.
  */
 static inline void keel_account_ticks(u64 before)
 {
@@ -620,6 +621,10 @@ static inline u64 keel_guest_xfeatures(void)
 #endif
 	return READ_ONCE(fpu->guest_perm.__state_perm);
 }
+
+#ifndef DEBUGCTLMSR_RTM_DEBUG		/* 6.17, and stable kernels since */
+#define DEBUGCTLMSR_RTM_DEBUG	BIT(15)
+#endif
 
 #ifndef X86_FEATURE_AMX_FP16		/* 6.2 */
 #define X86_FEATURE_AMX_FP16	(12 * 32 + 21)

@@ -129,7 +129,7 @@ static void uffd_serve(struct uffd *u, int i)
 {
 	static u32 from[PAGE / 4] __attribute__((aligned(4096))) = { 0x1111 };
 	struct uffdio_copy copy = { .dst = (u64)u->mem + i * PAGE, .src = (u64)from, .len = PAGE };
-	u64 end = now_ns() + 30000000000ULL * time_scale();
+	u64 end = now_ns() + scaled(30000000000ULL);
 	struct uffd_msg msg;
 
 	while (!(u->asked & 1U << i)) {

@@ -510,7 +510,7 @@ static void *sync_thread(void *v)
 /* Without sleeping: what is waited for is looked at before the vCPU leaves the guest for another reason */
 static bool spin_for(volatile u32 *p, u32 val)
 {
-	u64 end = now_ns() + 20 * 1000000000ULL * time_scale();
+	u64 end = now_ns() + scaled(20 * 1000000000ULL);
 
 	while ((int)(*p - val) < 0)
 		if (now_ns() > end)

@@ -463,7 +463,8 @@ struct sections {
 
 TEST(ended_in_a_section)
 {
-	size_t nr = (60 << 20) / sizeof(struct keel_setup_cap), size = sizeof(struct sections) + nr * sizeof(struct keel_setup_cap), i;
+	size_t nr = (60 << 20) / sizeof(struct keel_setup_cap), i;
+	size_t size = sizeof(struct sections) + nr * sizeof(struct keel_setup_cap);
 	struct sections *s = (void *)mem_alloc(size);
 	struct keel_state arg = { .data = (u64)s, .size = size };
 	int sys = node_open(), status;
@@ -471,22 +472,22 @@ TEST(ended_in_a_section)
 	pid_t pid;
 
 	s->head = (struct keel_state_head){ KEEL_STATE_MAGIC, KEEL_STATE_VERSION, ARRAY_SIZE(s->vcpus) + 1 };
-	for (i = 0; i < ARRAY_SIZE(s->vcpus); i++)
-		s->vcpus[i].is = (struct keel_section){ KEEL_SECTION_VCPU, i, sizeof(s->vcpus[i].vcpu), 0 },
+	for (i = 0; i < ARRAY_SIZE(s->vcpus); i++) {
+		s->vcpus[i].is = (struct keel_section){ KEEL_SECTION_VCPU, i, sizeof(s->vcpus[i].vcpu), 0 };
 		s->vcpus[i].vcpu.mcg_cap = 1;
+	}
 	s->caps_are = (struct keel_section){ KEEL_SECTION_CAPS, KEEL_SECTION_VM, nr * sizeof(s->caps[0]), 0 };
 	for (i = 0; i < nr; i++)
 		s->caps[i].cap = KVM_CAP_DISABLE_QUIRKS;
 	pid = fork();
-	if (!pid) {
+	if (!pid)
 		_exit(ioctl(sys, KEEL_CREATE_VM_FROM, &arg) < 0 ? errno : 0);
-	}
 	sleep_ms(500);
 	began = now_ns();
 	kill(pid, SIGKILL);
 	ASSERT_EQ(pid, waitpid(pid, &status, 0));
 	EXPECT_TRUE(WIFSIGNALED(status)) TH_LOG("it had ended already: error %d", WEXITSTATUS(status));
-	EXPECT_GE(5000000000 * time_scale(), now_ns() - began);
+	EXPECT_GE(scaled(5000000000), now_ns() - began);
 	close(sys);
 	munmap(s, size);
 }

@@ -228,7 +228,7 @@ TEST_F(irqchip, pic)
 {
 	struct vm *vm = self->vm;
 	struct vcpu *v = self->v;
-	u64 end = now_ns() + 20000000000ULL * time_scale();
+	u64 end = now_ns() + scaled(20000000000ULL);
 
 	vcpu_long(v, pic_guest, 0);
 	vcpu_sync(v);

@@ -343,7 +343,7 @@ static void runs_guest(u64 arg)
 TEST_F(pv, preempted)
 {
 	volatile u8 *p = (u8 *)&guest_var(self->vm, st[0]).preempted;
-	u64 end = now_ns() + 60000000000ULL * time_scale(), flushes;
+	u64 end = now_ns() + scaled(60000000000ULL), flushes;
 	pthread_t burner;
 
 	NEED_CAP(self->vm, KVM_CAP_STEAL_TIME);
@@ -809,7 +809,7 @@ static void kicker_guest(u64 arg)
 
 static void wait_until_halted(struct vcpu *v)
 {
-	u64 end = now_ns() + 30000000000ULL * time_scale();
+	u64 end = now_ns() + scaled(30000000000ULL);
 
 	while (vcpu_stat(v, "halt_exits") == 0)
 		if (now_ns() > end)

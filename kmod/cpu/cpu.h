@@ -29,7 +29,7 @@ struct keel_cpu_model {
 	u64 xcr0_allowed, xss_allowed;
 	u64 cr4_reserved;	/* bits #GP'd */
 	u64 efer_reserved;
-	bool foreign;		/* it is told of another vendor's CPU, of which there are fast system calls that this one has not */
+	bool foreign;		/* it is another vendor's CPU, with fast system calls that this one has not */
 	u32 pv_features;	/* BIT(KVM_FEATURE_*) */
 	bool is_hyperv;		/* the guest is told so... */
 	u32 hv[HV_WORDS];	/* ...and what it may do */

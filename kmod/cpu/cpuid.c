@@ -381,7 +381,6 @@ static void derive(struct keel_vcpu *vcpu)
 	m->efer_reserved = ~guest_efer(vcpu);
 	e = find(m, 0, 0);
 	m->foreign = e && (e->ebx == keel_hw.foreign[0] || e->ebx == keel_hw.foreign[1]);
-	keel_request(KEEL_REQ_INTERCEPTS, vcpu);
 }
 
 /* The same as far as the VMM chose it: what KVM_GET_CPUID2 gave may be set again. */

@@ -789,6 +789,7 @@ void keel_insn_begin(struct keel_insn *in)
 	e->cpl = keel_cpl(vcpu);
 	e->lma = keel_is_long_mode(vcpu);
 	e->la57 = cr4 & X86_CR4_LA57;
+	e->foreign = vcpu->model.foreign;
 	if (unlikely(keel_guest_has(vcpu, X86_FEATURE_LAM)))
 		emul_set_lam(e, keel_cr3(vcpu), cr4);
 	e->mode = emul_mode(keel_cr0(vcpu), e->lma, e->rflags, keel_call(cs_mode, vcpu));

@@ -140,7 +140,7 @@ struct emul_fault {
 #define EMUL_SHADOW_STI		0x1	/* no interrupt before the next instruction is done */
 #define EMUL_SHADOW_SS		0x2	/* the same, and no debug trap */
 #define EMUL_SHADOW_IRET	0x4	/* IRET: NMIs are no longer blocked */
-#define EMUL_SHADOW_INT		0x8	/* INTn: no debug trap before the handler's first instruction is done, or IRET */
+#define EMUL_SHADOW_INT		0x8	/* INTn, SYSCALL: no debug trap before the first instruction there is done, or IRET */
 #define EMUL_TASK_NEW		0x10	/* all registers are another task's: no step is reported */
 #define EMUL_TASK_TRAP		0x20	/* which asks for a debug trap before its first instruction */
 #define EMUL_TASK_FAULT		0x40	/* which begins with e->fault: it was found when the old task was gone */
@@ -365,6 +365,7 @@ struct emul {
 	bool lma;
 	bool la57;
 	bool cpu_la57;		/* the CPU has it */
+	bool foreign;		/* fast system calls in long mode are as on any vendor's CPU: the guest's is another's */
 	bool lock_cr8;		/* in the CPU LOCK MOV CR0 is MOV CR8, in any mode (APM vol. 3, MOV CRn: AltMovCr8) */
 	u16 lam;		/* bytes: the last bit that counts in pointers of user, and of supervisor; 0: all do */
 	u8 cet;			/* EMUL_CET_* */

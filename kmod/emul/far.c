@@ -479,15 +479,15 @@ static void set_flat(struct emul *e, unsigned int seg, u16 sel, u32 attr, u8 cpl
 }
 
 /*
- * Fast system calls.  Which there are depends on the vendor: in long mode SYSCALL in 32-bit code is AMD's, SYSENTER and SYSEXIT are
- * Intel's.  Who comes here has asked for that, for a guest that takes this CPU for one of the other vendor's.
+ * Fast system calls.  Which there are in long mode depends on the vendor: SYSCALL in 32-bit code is AMD's, SYSENTER and SYSEXIT
+ * are Intel's.
  */
 static enum emul_result syscall_enabled(struct emul *e)
 {
 	enum emul_result r;
 	u64 efer;
 
-	if (!e->lma)
+	if (!emul_long(e) && !(e->lma && e->foreign))
 		return EMUL_UNHANDLEABLE;
 	r = e->ops->get_msr(e, MSR_EFER, &efer);
 	if (r)
@@ -517,6 +517,8 @@ enum emul_result emul_op_syscall(struct emul *e)
 	e->regs[EMUL_RCX] = e->next_rip;
 	e->regs[EMUL_R11] = e->new_flags;
 	e->new_flags = (e->new_flags & ~(u64)(u32)mask) | X86_EFLAGS_FIXED;
+	if (!(e->new_flags & X86_EFLAGS_TF))
+		e->shadow = EMUL_SHADOW_INT;
 	e->next_rip = entry;
 	return EMUL_OK;
 }
@@ -556,6 +558,8 @@ enum emul_result emul_op_sysenter(struct emul *e)
 
 	if (!emul_protected(e) && e->mode != EMUL_MODE_VM86)
 		return emul_gp(e, 0);
+	if (e->lma && !e->foreign)
+		return EMUL_UNHANDLEABLE;
 	r = e->ops->get_msr(e, MSR_IA32_SYSENTER_CS, &cs);
 	if (!r)
 		r = e->ops->get_msr(e, MSR_IA32_SYSENTER_ESP, &esp);
@@ -583,6 +587,8 @@ enum emul_result emul_op_sysexit(struct emul *e)
 
 	if (e->mode == EMUL_MODE_REAL || e->cpl)
 		return emul_gp(e, 0);
+	if (e->lma && !e->foreign)
+		return EMUL_UNHANDLEABLE;
 	r = e->ops->get_msr(e, MSR_IA32_SYSENTER_CS, &cs);
 	if (r)
 		return r;

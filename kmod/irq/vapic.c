@@ -4,9 +4,9 @@
  * 32-bit guest finds what it needs to write its TPR without an exit, and leaves the TPR it wrote.
  *
  * Byte 0 is the TPR, byte 1 the class in service, byte 3 the highest requested vector.  The word is brought
- * up to date outside the fast loop, and looked at before what the guest has exited for, which may write the TPR as well;
- * and the fast loop is one that a vCPU with such a page leaves at each exit: guests that use it are
- * rare, and rather slow anyway.
+ * up to date outside the fast loop, which a vCPU with such a page leaves at each exit: guests that use it are rare, and
+ * rather slow anyway.  It is looked at before what the guest has exited for, which may write the TPR as well; after that
+ * only if the page is away just then.
  *
  * Lock: vcpu->mutex.
  */

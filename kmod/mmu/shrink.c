@@ -71,11 +71,14 @@ unsigned long mmu_shrink(struct keel_vm *vm, unsigned long n, unsigned long enou
 	unsigned long found = 0;
 	unsigned int ends = 0;
 
-	/* None there yet, or no more: nor need the lock be.  All views, and what lay before where it began. */
-	while (found < enough && ends <= MMU_VIEWS && READ_ONCE(vm->stat.table_pages)) {
+	/* None there yet, or no more: nor need the lock be. */
+	if (!n || !READ_ONCE(vm->stat.table_pages))
+		return 0;
+	/* All views, and what lay before where it began. */
+	do {
 		found += shrink_part(vm, n - found, &ends);
 		cond_resched();
-	}
+	} while (found < min(n, enough) && ends <= MMU_VIEWS);
 	return found;
 }
 
@@ -128,7 +131,7 @@ static unsigned long shrink_scan(struct shrinker *shrinker, struct shrink_contro
 	/* Each its share of what is wanted. */
 	all = max(atomic_long_read(&mmu_tables), 1L);
 	list_for_each_entry(vm, &keel_vms, list)
-		freed += mmu_shrink(vm, DIV_ROUND_UP_ULL(sc->nr_to_scan * READ_ONCE(vm->stat.table_pages), all), 1);
+		freed += mmu_shrink(vm, DIV_ROUND_UP_ULL(sc->nr_to_scan * READ_ONCE(vm->stat.table_pages), all), 0);
 	mutex_unlock(&keel_hw_lock);
 	return freed ?: SHRINK_STOP;
 }

@@ -75,7 +75,7 @@ static int mmu_cache_fill(struct keel_vcpu *vcpu)
 	struct keel_vcpu_mmu *mmu = &vcpu->mmu;
 
 	if (unlikely(vcpu->vm->stat.table_pages >= mmu_table_limit(vcpu->vm)))
-		mmu_shrink(vcpu->vm, MMU_SHRINK_BATCH, 1);
+		mmu_shrink(vcpu->vm, MMU_SHRINK_BATCH, 0);
 	while (mmu->nr_cached < MMU_CACHE_PAGES) {
 		void *page = mmu_table_page(vcpu->vm);
 
@@ -551,7 +551,7 @@ static noinline int mmu_fault_in(struct keel_vcpu *vcpu, struct keel_slot *slot,
 {
 	struct keel_mmu *mmu = &vcpu->vm->mmu;
 	struct mem_page map = { .slot = slot, .gfn = gfn, .access = access };
-	bool stale, near, found;
+	bool stale, near, there = false;
 	unsigned long seq;
 	int err;
 
@@ -562,10 +562,11 @@ static noinline int mmu_fault_in(struct keel_vcpu *vcpu, struct keel_slot *slot,
 		if (!err)
 			err = keel_keep_fault(vcpu->vm, map.slot, map.gfn);
 		/* What else is wrong with the page shows below, unless it is there and the user may not read it: by a key. */
-		found = err == -EFAULT && !mem_find_fast(vcpu->vm->mm, &map);
-		if (found)
+		if (err == -EFAULT && !mem_find_fast(vcpu->vm->mm, &map)) {
 			err = keel_keep_fault(vcpu->vm, map.slot, map.gfn);
-		if (err == -ENOMEM || err == -EINTR || err == -EAGAIN || (found && err))
+			there = err == -EFAULT && !mem_find_fast(vcpu->vm->mm, &map);
+		}
+		if (err == -ENOMEM || err == -EINTR || err == -EAGAIN || there)
 			return mmu_fault_error(vcpu, &map, err);
 	}
 	if (access & MMU_ACC_PRESENT && mmu_fix_present(vcpu, &map))

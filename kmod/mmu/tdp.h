@@ -81,7 +81,10 @@ static inline void mmu_account(const void *table, int n)
 /* shrink.c: tables are given back, since what they hold can be found again. */
 #define MMU_SHRINK_BATCH	64
 extern atomic_long_t mmu_tables;		/* of all VMs */
-/* Give back up to @n tables of @vm, @enough if there are so many: how many they were.  mmu.lock not held; may sleep. */
+/*
+ * Give back up to @n tables of @vm: how many they were.  It looks on until there are @enough, or no more; 0: what the first
+ * look finds will do.  mmu.lock not held; may sleep.
+ */
 unsigned long mmu_shrink(struct keel_vm *vm, unsigned long n, unsigned long enough);
 /* As many as @vm may have before it gives some back itself. */
 unsigned long mmu_table_limit(const struct keel_vm *vm);

@@ -410,8 +410,10 @@ int svm_get_msr(struct keel_vcpu *vcpu, u32 msr, u64 *val)
 	if (!field)
 		return 1;
 	*val = *field;
+	/* Of these AMD's CPUs have the lower half, and code for Intel's wants more: see keel_emulate_ud(). */
 	if (msr == MSR_IA32_SYSENTER_ESP || msr == MSR_IA32_SYSENTER_EIP)
-		*val = (u32)*val | (u64)to_svm(vcpu)->sysenter_high[msr - MSR_IA32_SYSENTER_ESP] << 32;
+		*val = (u32)*val |
+		       (vcpu->model.foreign ? (u64)to_svm(vcpu)->sysenter_high[msr - MSR_IA32_SYSENTER_ESP] << 32 : 0);
 	return 0;
 }
 
@@ -422,9 +424,8 @@ int svm_set_msr(struct keel_vcpu *vcpu, u32 msr, u64 val)
 
 	if (!field)
 		return 1;
-	/* Of which AMD's CPUs have the lower half, and code for Intel's wants more: see keel_emulate_ud(). */
 	if (msr == MSR_IA32_SYSENTER_ESP || msr == MSR_IA32_SYSENTER_EIP)
-		to_svm(vcpu)->sysenter_high[msr - MSR_IA32_SYSENTER_ESP] = vcpu->model.foreign ? val >> 32 : 0;
+		to_svm(vcpu)->sysenter_high[msr - MSR_IA32_SYSENTER_ESP] = val >> 32;
 	*field = val;
 	svm_touch(to_svm(vcpu), clean);
 	return 0;

@@ -21,7 +21,8 @@ void vmx_inject(struct keel_vcpu *vcpu, const struct keel_event *ev)
 
 	if (ev->has_error) {
 		info |= INTR_INFO_DELIVER_CODE_MASK;
-		vmcs_write(VM_ENTRY_EXCEPTION_ERROR_CODE, (u16)ev->error);	/* with more, as AMD's CPUs have it, it is refused */
+		/* With more, as AMD's CPUs have it, it is refused. */
+		vmcs_write(VM_ENTRY_EXCEPTION_ERROR_CODE, (u16)ev->error);
 	}
 	if (keel_is_soft(ev->type))
 		vmcs_write(VM_ENTRY_INSTRUCTION_LEN, ev->insn_len);

@@ -12,12 +12,12 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-unsigned long time_scale(void);
+unsigned long scaled(unsigned long limit);
 
 /* The harness's limit for a test. */
 static inline unsigned int scaled_alarm(unsigned int seconds)
 {
-	return alarm(seconds * time_scale());
+	return alarm(scaled(seconds));
 }
 
 #define alarm scaled_alarm

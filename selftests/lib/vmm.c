@@ -66,18 +66,18 @@ void sleep_ms(unsigned int ms)
 		;
 }
 
-/* Wait until *p is at least @val */
-u64 time_scale(void)
+u64 scaled(u64 limit)
 {
 	const char *scale = getenv("KEEL_TIME_SCALE");
 	unsigned int times = scale ? atoi(scale) : 0;
 
-	return times > 3 ? times / 3 : 1;
+	return times > 3 ? limit * times / 3 : limit;
 }
 
+/* Wait until *p is at least @val */
 bool wait_for(volatile u32 *p, u32 val, unsigned int ms)
 {
-	u64 end = now_ns() + ms * 1000000ULL * time_scale();
+	u64 end = now_ns() + scaled(ms * 1000000ULL);
 
 	while (*p < val) {
 		if (now_ns() > end)

@@ -169,8 +169,8 @@ u64 vcpu_join(struct vcpu *v);
 const char *exit_name(u32 reason);
 bool on_tcg(void);		/* are we under QEMU's emulator? */
 u64 now_ns(void);
-/* By how much limits are longer: the lab tells how slow a busy machine is; 3 is one that has nothing else to do */
-u64 time_scale(void);
+/* A limit, longer where the lab tells that the machine is slow: KEEL_TIME_SCALE, of which 3 is one that has nothing else to do */
+u64 scaled(u64 limit);
 void stay_on(int tid, int cpu);
 bool file_write(const char *path, const char *text);	/* all of it, in place of what it has */
 void sleep_ms(unsigned int ms);

@@ -998,15 +998,15 @@ static bool is_mmx(const struct emul_insn *i)
 }
 
 /*
- * CPUs differ in what comes first: a store of x87's that is not made, for an invalid operation that is unmasked and shows at the
- * next instruction, may find that its memory cannot be had, or not look at it.
+ * CPUs differ in what comes first: a store of x87's that is not made, for an invalid operation that is unmasked and shows
+ * at the next instruction, may find that its memory cannot be had, or not look at it.
  */
 static bool store_not_made(void)
 {
 	const struct emul_insn *i = &e.insn;
 
-	return (i->exec == emul_op_fist || i->exec == emul_op_fst || i->exec == emul_op_fstp80) && e.fault.vector != EMUL_VEC_MF &&
-	       host_sig == SIGTRAP && host.fx.sw & ~host.fx.cw & 0x3f;
+	return (i->exec == emul_op_fist || i->exec == emul_op_fst || i->exec == emul_op_fstp80) &&
+	       e.fault.vector != EMUL_VEC_MF && host_sig == SIGTRAP && host.fx.sw & ~host.fx.cw & 0x3f;
 }
 
 /* And whether an indirect call with nowhere to go to has written its return address. */

@@ -490,7 +490,7 @@ static void syscalls(void)
 	CHECK(v->e.rflags == 0x202);
 	/* from 32-bit code, as on AMD's CPUs */
 	env_mode(v, EMUL_MODE_PROT32, 3);
-	v->e.lma = true;
+	v->e.lma = v->e.foreign = true;
 	v->star = 0x0023000800000000;
 	v->cstar = 0xffffffff82000000;
 	v->mask = 0x47700;
@@ -499,7 +499,7 @@ static void syscalls(void)
 	CHECK(RUN(0x0f, 0x05) == EMUL_OK && v->e.cpl == 0 && RIP == 0xffffffff82000000);
 	CHECK(RCX == 0x1002 && v->e.regs[EMUL_R11] == 0x202 && v->e.rflags == 2 && v->segs[EMUL_SEG_CS].attr & EMUL_ATTR_L);
 	env_mode(v, EMUL_MODE_PROT32, 0);
-	v->e.lma = true;
+	v->e.lma = v->e.foreign = true;
 	CHECK(RUN(0x0f, 0x07) == EMUL_UNHANDLEABLE);
 	env_mode(v, EMUL_MODE_LONG64, 3);
 	v->efer = 0;
@@ -522,18 +522,20 @@ static void syscalls(void)
 	CHECK(RUN(0x0f, 0x35) == EMUL_OK && RIP == 0x1000 && RSP == 0x9000 && v->e.cpl == 3);
 	CHECK(v->segs[EMUL_SEG_CS].selector == 0x1b && v->segs[EMUL_SEG_SS].selector == 0x23);
 	/* in long mode, as on Intel's */
-	v->e.lma = true;
+	v->e.lma = v->e.foreign = true;
 	v->sysenter[1] = 0xffffc90000001000;
 	v->sysenter[2] = 0xffffffff83000000;
 	CHECK(RUN(0x0f, 0x34) == EMUL_OK && RIP == 0xffffffff83000000 && RSP == 0xffffc90000001000 && v->e.cpl == 0);
 	CHECK(v->segs[EMUL_SEG_CS].selector == 8 && v->segs[EMUL_SEG_CS].attr & EMUL_ATTR_L);
 	env_mode(v, EMUL_MODE_LONG64, 0);
+	v->e.foreign = true;
 	v->sysenter[0] = 8;
 	RDX = 0x2000;
 	RCX = 0x9000;
 	CHECK(RUN(0x0f, 0x35) == EMUL_OK && RIP == 0x2000 && RSP == 0x9000 && v->e.cpl == 3);
 	CHECK(v->segs[EMUL_SEG_CS].selector == 0x1b && !(v->segs[EMUL_SEG_CS].attr & EMUL_ATTR_L));
 	env_mode(v, EMUL_MODE_LONG64, 0);
+	v->e.foreign = true;
 	v->sysenter[0] = 8;
 	RDX = 0x2000;
 	RCX = 0x7fff12345678;
@@ -542,7 +544,12 @@ static void syscalls(void)
 	env_mode(v, EMUL_MODE_LONG64, 0);
 	v->sysenter[0] = 8;
 	RDX = 1ull << 63;
+	CHECK(RUN(0x48, 0x0f, 0x35) == EMUL_UNHANDLEABLE && RUN(0x0f, 0x34) == EMUL_UNHANDLEABLE);
+	v->e.foreign = true;
 	FAULTS(RUN(0x48, 0x0f, 0x35), EMUL_VEC_GP, 0);
+	env_mode(v, EMUL_MODE_PROT32, 3);
+	v->e.lma = true;
+	CHECK(RUN(0x0f, 0x05) == EMUL_UNHANDLEABLE);
 }
 
 static void vectors(void)
