@@ -499,7 +499,7 @@ TEST_F(features, bus_lock_detect)
 /* Addresses in MSRs are as long as the CPU knows them: they stay over an INIT and an SMI, which clear CR4.LA57 */
 TEST_F(features, long_addresses)
 {
-	static const u32 msrs[] = { MSR_KERNEL_GS_BASE, MSR_LSTAR, MSR_IA32_SYSENTER_EIP };
+	static const u32 msrs[] = { MSR_KERNEL_GS_BASE, MSR_LSTAR, MSR_CSTAR };
 	bool has = offered(self->vm, 7, 0, ECX, 16);
 	const u64 kernel = 0xff11000000000000;	/* where Linux has its memory with five levels */
 	struct kvm_sregs s;

@@ -785,6 +785,7 @@ static bool row_exists(const struct msr_row *row)
 static bool in_state(const struct msr_row *row, u32 msr);
 static struct state_msr {
 	u32 msr;
+	u32 at;			/* in struct keel_vcpu, if no more is to be known of it; else 0 */
 	const struct msr_row *row;
 } state_msrs[STATE_MSRS_MAX] __ro_after_init;
 static unsigned int nr_in_state __ro_after_init;
@@ -808,7 +809,9 @@ void keel_msr_setup(void)
 		for (i = 0; i < row->count; i++) {
 			windows[w].row[row->first - windows[w].first + i] = r + 1;
 			if (in_state(row, row->first + i) && !WARN_ON(nr_in_state == STATE_MSRS_MAX))
-				state_msrs[nr_in_state++] = (struct state_msr){ row->first + i, row };
+				state_msrs[nr_in_state++] = (struct state_msr){
+					row->first + i, row->get == msr_get_mem ? row->offset + i * sizeof(u64) : 0, row
+				};
 		}
 	}
 }
@@ -1103,11 +1106,14 @@ size_t keel_msrs_state_size(const struct keel_vcpu *vcpu)
 }
 
 /* As the VMM sees it; most are in memory. */
-static int state_get(struct keel_vcpu *vcpu, const struct state_msr *s, u64 *val)
+static __always_inline int state_get(struct keel_vcpu *vcpu, const struct state_msr *s, u64 *val)
 {
 	struct msr_access a = { .vcpu = vcpu, .row = s->row, .msr = s->msr, .host = true };
 
-	return likely(s->row->get == msr_get_mem) ? msr_get_mem(&a, val) : s->row->get(&a, val);
+	if (unlikely(!s->at))
+		return s->row->get(&a, val);
+	*val = *(u64 *)((char *)vcpu + s->at);
+	return 0;
 }
 
 VCPU_IOCTL(keel_msrs_get_state)
@@ -1145,8 +1151,9 @@ static long set_msrs(struct keel_vcpu *vcpu, const struct kvm_msr_entry *e, cons
 	long refused = 0;
 	u64 now;
 
-	for (; e < end; e++) {
-		s = state_find(s, e->index);
+	for (; e < end; e++, s++) {
+		if (unlikely(s == state_msrs + nr_in_state || s->msr != e->index))
+			s = state_find(s, e->index);
 		if (!s || e->reserved || state_get(vcpu, s, &now))
 			return -EINVAL;
 		if ((now != e->data || s->row->flags & M_UNTOLD) && keel_set_msr(vcpu, e->index, e->data, true))

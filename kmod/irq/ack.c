@@ -55,8 +55,10 @@ int irq_ack_join(struct keel_vm *vm, u32 gsi, struct irq_acker *acker)
 	spin_lock_irq(&vm->irq.irqfds_lock);
 	acker->ack = ack;
 	list_add_tail_rcu(&acker->link, &ack->ackers);
-	if (acker->holds_line)
+	if (acker->holds_line) {
 		WRITE_ONCE(ack->lines, ack->lines + 1);
+		WRITE_ONCE(vm->irq.nr_resample, vm->irq.nr_resample + 1);
+	}
 	first = !ack->nr;
 	WRITE_ONCE(ack->nr, ack->nr + 1);
 	spin_unlock_irq(&vm->irq.irqfds_lock);
@@ -76,6 +78,7 @@ void irq_ack_leave(struct keel_vm *vm, struct irq_acker *acker)
 	WRITE_ONCE(ack->nr, ack->nr - 1);
 	if (acker->holds_line) {
 		WRITE_ONCE(ack->lines, ack->lines - 1);
+		WRITE_ONCE(vm->irq.nr_resample, vm->irq.nr_resample - 1);
 		/* Under the lock: who joins next may raise it. */
 		if (!ack->lines)
 			irq_set_gsi(vm, SOURCE_RESAMPLE, ack->gsi, false);

@@ -62,6 +62,8 @@ void irq_unmasked(struct keel_vm *vm, enum irq_chip chip, unsigned int pin);	/* 
 void irq_pit_unmasked(struct keel_vm *vm);
 u32 irq_ioapic_pins_acked(struct keel_vm *vm);		/* pins whose interrupts somebody wants to hear the end of */
 void irq_late_work(struct work_struct *work);	/* what irq_deliver() did not do at once */
+void irq_late_queue(struct keel_vm *vm);
+void irq_late_wait(struct keel_vm *vm);		/* for what has been queued; may sleep */
 int irq_routes_init(void);	/* module load, unload */
 void irq_routes_exit(void);
 void irq_first_routes(struct keel_vm *vm, bool pc);	/* those that a PC has, or none */

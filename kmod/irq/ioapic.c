@@ -68,7 +68,7 @@ static int pin_send(struct irq_ioapic *io, unsigned int pin)
 	if (unlikely(ret == IRQ_LATER)) {
 		io->late[pin] = *e;
 		set_bit(pin, &io->device.vm->irq.late_pins);
-		queue_work(irq_wq, &io->device.vm->irq.late);
+		irq_late_queue(io->device.vm);
 		ret = 1;
 	}
 	if (e->fields.trig_mode && ret >= 0)
@@ -540,7 +540,7 @@ void irq_ioapic_go(struct keel_vm *vm, u32 moved)
 	if (io->paused && !io->stopped)
 		hrtimer_start(&io->storm, hrtimer_get_expires(&io->storm), HRTIMER_MODE_ABS_HARD);
 	/* Lines that are up now, by whom no state tells. */
-	for (pin = 0; pin < IRQ_IOAPIC_PINS; pin++) {
+	for (pin = READ_ONCE(vm->irq.nr_resample) ? 0 : IRQ_IOAPIC_PINS; pin < IRQ_IOAPIC_PINS; pin++) {
 		if (!(io->sources[pin] & ~IRQ_STATE_SOURCES) || !io->pins[pin].fields.trig_mode)
 			continue;
 		io->irr |= BIT(pin);

@@ -73,6 +73,8 @@ struct keel_irq {		/* embedded in the VM; owner of irq/ fills in */
 	struct irq_pit *pit;
 
 	struct work_struct late;		/* sends on what late_gsis and late_pins say: route.c */
+	bool has_late;				/* it was queued at least once */
+	unsigned int nr_resample;		/* irqfds that may hold a line up: ack.c */
 	DECLARE_BITMAP(late_gsis, IRQ_MAX_GSI);
 	unsigned long late_pins;		/* of the IOAPIC */
 

@@ -99,7 +99,7 @@ void irq_vm_settle(struct keel_vm *vm)
 	unsigned int i;
 	bool map = false;
 
-	flush_work(&vm->irq.late);
+	irq_late_wait(vm);
 	/* LAPICs whose numbers have changed since: which pins that moves is in the IOAPIC. */
 	keel_for_each_vcpu(vcpu, i, vm)
 		map |= keel_take_request(KEEL_REQ_APIC_MAP, vcpu);
@@ -116,7 +116,7 @@ void irq_vm_still(struct keel_vm *vm)
 	list_for_each_entry(dev, &vm->irq.devices, link)
 		if (dev->ops->still)
 			dev->ops->still(dev);
-	flush_work(&vm->irq.late);
+	irq_late_wait(vm);
 	keel_for_each_vcpu(vcpu, i, vm)
 		if (vcpu->apic)
 			irq_inbox_discard(vcpu->apic);

@@ -610,7 +610,7 @@ void irq_pit_hold(struct keel_vm *vm)
 	if (!vm->irq.pit)
 		return;
 	hrtimer_cancel(&vm->irq.pit->timer);
-	flush_work(&vm->irq.late);	/* its last tick, if that has many to look for */
+	irq_late_wait(vm);	/* for its last tick, if that has many to look for */
 }
 
 void irq_pit_go(struct keel_vm *vm)

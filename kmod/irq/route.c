@@ -57,6 +57,19 @@ static int set_msi(struct keel_vm *vm, u32 lo, u32 hi, u32 data)
 	return irq_deliver(vm, NULL, &msg) ?: 1;	/* merged with an earlier one is delivered, too */
 }
 
+void irq_late_queue(struct keel_vm *vm)
+{
+	WRITE_ONCE(vm->irq.has_late, true);
+	queue_work(irq_wq, &vm->irq.late);
+}
+
+/* To ask whether it is queued takes long, beside all else that a reset does, and most VMs never have it. */
+void irq_late_wait(struct keel_vm *vm)
+{
+	if (READ_ONCE(vm->irq.has_late))
+		flush_work(&vm->irq.late);
+}
+
 static int route_msi(struct keel_vm *vm, const struct irq_route *e)
 {
 	int ret = set_msi(vm, e->msi.address_lo, e->msi.address_hi, e->msi.data);
@@ -64,7 +77,7 @@ static int route_msi(struct keel_vm *vm, const struct irq_route *e)
 	if (likely(ret != IRQ_LATER))
 		return ret;
 	set_bit(e->gsi, vm->irq.late_gsis);
-	queue_work(irq_wq, &vm->irq.late);
+	irq_late_queue(vm);
 	return 1;
 }
 

@@ -393,7 +393,9 @@ static u64 *svm_msr_field(struct svm_vcpu *svm, u32 msr, u16 *clean)
 
 	if (msr == MSR_IA32_SPEC_CTRL && !boot_cpu_has(X86_FEATURE_V_SPEC_CTRL))
 		return NULL;
-	for (i = 0; i < ARRAY_SIZE(svm_saved_msrs); i++) {
+	/* The first ten have numbers in three rows. */
+	i = msr - MSR_STAR < 4 ? 3 + msr - MSR_STAR : msr - MSR_FS_BASE < 3 ? 7 + msr - MSR_FS_BASE : 0;
+	for (; i < ARRAY_SIZE(svm_saved_msrs); i++) {
 		if (svm_saved_msrs[i].msr != msr)
 			continue;
 		*clean = svm_saved_msrs[i].at.clean;

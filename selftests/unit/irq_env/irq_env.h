@@ -139,8 +139,7 @@ struct keel_vm {
 		struct irq_pic *pic;
 		struct irq_pit *pit;
 		bool pic_raised;
-		unsigned int extint_taker;
-		int late;		/* work: nothing is late here */
+		unsigned int extint_taker, nr_resample;
 	} irq;
 	unsigned int nr_vcpus;
 	struct mutex slots_lock;
@@ -314,7 +313,10 @@ static inline void irq_acked(struct keel_vm *vm, enum irq_chip chip, unsigned in
 		env_acker->acked(env_acker);
 }
 
-#define flush_work(w)	((void)*(w))
+/* Nothing is late here. */
+static inline void irq_late_wait(struct keel_vm *vm)
+{
+}
 
 void irq_pit_unmasked(struct keel_vm *vm);
 
