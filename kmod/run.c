@@ -187,14 +187,15 @@ static int run_fast(struct keel_vcpu *vcpu)
 			continue;
 		}
 		keel_account_ticks(stime);
-		if (unlikely(vapic))
+		if (unlikely(vapic)) {
 			vapic = irq_vapic_leave(vcpu) == -EAGAIN;
+			next = keel_call(exit_fast, vcpu);
+			break;
+		}
 		next = keel_call(exit_fast, vcpu);
 		if (next != KEEL_RESUME)
 			break;
 		vcpu->stat.fast_exits++;
-		if (unlikely(vcpu->vapic))
-			break;
 		if (unlikely(vcpu->guest_irq_exit)) {
 			/*
 			 * The guest, not this loop, is what RCU would wait for: now is a quiet moment.  Who has to leave
