@@ -23,6 +23,9 @@
 # make load / unload    the module, on this machine
 # make install          the module, for this machine's kernel
 
+# What other programs say is read, here and there; what is called without make says so itself.
+export LC_ALL := C.UTF-8
+
 top := $(CURDIR)
 lab := selftests/lab
 

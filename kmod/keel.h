@@ -618,7 +618,7 @@ void keel_insn_changed(struct keel_vcpu *vcpu, bool moved);
 int keel_pio(struct keel_vcpu *vcpu, u16 port, unsigned int size, bool in, u64 next_rip);
 int keel_emulate_bp(struct keel_vcpu *vcpu);	/* #BP, intercepted for the VMM's breakpoints */
 bool keel_wants_ud(struct keel_vcpu *vcpu);	/* may #UD be of something that is an instruction to the guest? */
-int keel_emulate_ud(struct keel_vcpu *vcpu);	/* #UD, intercepted: the other vendor's hypercall is put right */
+int keel_emulate_ud(struct keel_vcpu *vcpu);	/* #UD, intercepted: the other vendor's calls */
 int keel_emulate_mwait(struct keel_vcpu *vcpu);	/* MONITOR or MWAIT */
 /* CPUID, RDMSR, WRMSR, hypercall and XSETBV of the guest, instruction length included. */
 int keel_emulate_cpuid(struct keel_vcpu *vcpu);

@@ -190,6 +190,7 @@ static int run_fast(struct keel_vcpu *vcpu)
 		if (unlikely(vapic)) {
 			vapic = irq_vapic_leave(vcpu) == -EAGAIN;
 			next = keel_call(exit_fast, vcpu);
+			vcpu->stat.fast_exits += next == KEEL_RESUME;
 			break;
 		}
 		next = keel_call(exit_fast, vcpu);

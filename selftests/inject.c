@@ -51,31 +51,6 @@ static void exception(struct vcpu *v, u8 vec, bool has_err, u32 err)
 	set_events(v, &e);
 }
 
-static volatile u64 wide_error;
-
-static void wide_handler(struct guest_frame *f)
-{
-	wide_error = f->err;
-}
-
-static void wide_guest(u64 arg)
-{
-	guest_on(GP_VEC, wide_handler);
-	guest_sync(0);
-	guest_eq(wide_error & 0xffff, 5);
-	guest_done(0);
-}
-
-/* Intel's CPUs refuse to enter with an error code of more than 16 bits */
-TEST_F(inject, wide_error_code)
-{
-	vcpu_long(self->v, wide_guest, 0);
-	vcpu_sync(self->v);
-	vcpu_settle(self->v);
-	exception(self->v, GP_VEC, true, 0x10005);
-	vcpu_done(self->v);
-}
-
 /* ---- interrupts ---- */
 
 static void irq_guest(u64 arg)
@@ -469,6 +444,24 @@ static void ex_handler(struct guest_frame *f)
 	ex_cr2 = read_cr2();
 	ex_rflags = f->rflags;
 	guest_irqs[f->vec]++;
+}
+
+static void wide_guest(u64 arg)
+{
+	guest_on(GP_VEC, ex_handler);
+	guest_sync(0);
+	guest_eq(ex_err & 0xffff, 5);
+	guest_done(0);
+}
+
+/* Intel's CPUs refuse to enter with an error code of more than 16 bits */
+TEST_F(inject, ex_err_code)
+{
+	vcpu_long(self->v, wide_guest, 0);
+	vcpu_sync(self->v);
+	vcpu_settle(self->v);
+	exception(self->v, GP_VEC, true, 0x10005);
+	vcpu_done(self->v);
 }
 
 static void exception_guest(u64 arg)

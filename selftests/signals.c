@@ -126,8 +126,7 @@ static void kick(struct runner *r)
 	syscall(SYS_tgkill, getpid(), r->tid, SIGUSR1);
 }
 
-/* Run once in a thread; kick it when it has had time to get where it goes */
-static void run_and_kick(struct runner *r, unsigned int ms)
+static pthread_t run_begin(struct runner *r)
 {
 	pthread_t t;
 
@@ -136,6 +135,14 @@ static void run_and_kick(struct runner *r, unsigned int ms)
 	pthread_create(&t, NULL, run_once, r);
 	while (!r->tid)
 		sched_yield();
+	return t;
+}
+
+/* Run once in a thread; kick it when it has had time to get where it goes */
+static void run_and_kick(struct runner *r, unsigned int ms)
+{
+	pthread_t t = run_begin(r);
+
 	sleep_ms(ms);
 	if (r->returned)
 		die("returned by itself: %s, exit %s", strerror(r->err),
@@ -167,19 +174,22 @@ static void loop_guest(u64 arg)
 TEST_F(signals, kick_in_guest)
 {
 	struct runner r = { .v = self->v };
-	int i, ran = 0;
+	pthread_t t;
+	int i;
 
 	vcpu_long(self->v, loop_guest, 0);
 	for (i = 0; i < 10; i++) {
 		u32 before = guest_var(self->vm, loops);
 
-		run_and_kick(&r, 50);
+		t = run_begin(&r);
+		ASSERT_TRUE(wait_for(&guest_var(self->vm, loops), before + 1, 20000));
+		kick(&r);
+		pthread_join(t, NULL);
 		EXPECT_EQ(EINTR, r.err);
 		EXPECT_EQ(KVM_EXIT_INTR, self->v->run->exit_reason);
-		ran += guest_var(self->vm, loops) > before;
+		EXPECT_GT(guest_var(self->vm, loops), before);
 	}
-	EXPECT_LE(10, handled);
-	EXPECT_LE(5, ran);		/* a busy machine may not have had the time */
+	EXPECT_EQ(10, handled);
 	guest_var(self->vm, quit) = 1;
 	vcpu_done(self->v);
 }

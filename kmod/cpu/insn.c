@@ -1158,7 +1158,7 @@ bool keel_wants_ud(struct keel_vcpu *vcpu)
 
 /*
  * A guest that was made on, or for, the other vendor's CPU: its hypercall instruction is replaced by the one that works
- * here, and runs again.  But for the following all else was no instruction.
+ * here, and runs again; its fast system calls are emulated, as is RSM.  All else was no instruction.
  */
 int keel_emulate_ud(struct keel_vcpu *vcpu)
 {

@@ -532,6 +532,7 @@ VM_IOCTL(irq_ioapic_set_state)
 void irq_ioapic_go(struct keel_vm *vm, u32 moved)
 {
 	struct irq_ioapic *io = vm->irq.ioapic;
+	bool held = READ_ONCE(vm->irq.nr_resample);
 	unsigned long flags;
 	unsigned int pin;
 
@@ -540,7 +541,7 @@ void irq_ioapic_go(struct keel_vm *vm, u32 moved)
 	if (io->paused && !io->stopped)
 		hrtimer_start(&io->storm, hrtimer_get_expires(&io->storm), HRTIMER_MODE_ABS_HARD);
 	/* Lines that are up now, by whom no state tells. */
-	for (pin = READ_ONCE(vm->irq.nr_resample) ? 0 : IRQ_IOAPIC_PINS; pin < IRQ_IOAPIC_PINS; pin++) {
+	for (pin = 0; held && pin < IRQ_IOAPIC_PINS; pin++) {
 		if (!(io->sources[pin] & ~IRQ_STATE_SOURCES) || !io->pins[pin].fields.trig_mode)
 			continue;
 		io->irr |= BIT(pin);

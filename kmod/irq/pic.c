@@ -396,7 +396,7 @@ VM_IOCTL(irq_pic_set_state)
 	const struct keel_state_pic *s = buf;
 	unsigned long flags;
 	unsigned int pin;
-	bool valid;
+	bool valid, held = READ_ONCE(vm->irq.nr_resample);
 
 	raw_spin_lock_irqsave(&pic->lock, flags);
 	valid = irq_sources_set(pic->sources, s->sources, IRQ_PIC_PINS);
@@ -404,7 +404,7 @@ VM_IOCTL(irq_pic_set_state)
 		chip_load(&pic->chip[MASTER], &s->chip[MASTER]);
 		chip_load(&pic->chip[SLAVE], &s->chip[SLAVE]);
 		/* Lines that are up now, by whom no state tells. */
-		for (pin = READ_ONCE(vm->irq.nr_resample) ? 0 : IRQ_PIC_PINS; pin < IRQ_PIC_PINS; pin++)
+		for (pin = 0; held && pin < IRQ_PIC_PINS; pin++)
 			if (pic->sources[pin] & ~IRQ_STATE_SOURCES)
 				chip_set(&pic->chip[pin / 8], pin % 8, true);
 	}

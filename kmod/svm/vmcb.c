@@ -393,8 +393,10 @@ static u64 *svm_msr_field(struct svm_vcpu *svm, u32 msr, u16 *clean)
 
 	if (msr == MSR_IA32_SPEC_CTRL && !boot_cpu_has(X86_FEATURE_V_SPEC_CTRL))
 		return NULL;
-	/* The first ten have numbers in three rows. */
+	/* The first ten have numbers in three rows: a guess that saves the search. */
 	i = msr - MSR_STAR < 4 ? 3 + msr - MSR_STAR : msr - MSR_FS_BASE < 3 ? 7 + msr - MSR_FS_BASE : 0;
+	if (unlikely(svm_saved_msrs[i].msr != msr))
+		i = 0;
 	for (; i < ARRAY_SIZE(svm_saved_msrs); i++) {
 		if (svm_saved_msrs[i].msr != msr)
 			continue;
