@@ -69,7 +69,8 @@ struct keel_info {
  * Points in time are told on the VM's own axes, of which the clock's section says where they stood at the moment of the
  * look: so a state that is set and got again is the same, bit for bit, but for that one section's first fields.  Setting it
  * moves the axes, and guests' clocks, TSCs and timers go on where they were; with KEEL_TIME_GOES_ON the axes stay, and it
- * is to the guest as if it had been stopped for that long.
+ * is to the guest as if it had been stopped for that long.  On a host whose CPUs' TSCs differ a vCPU's TSC is set anew by the
+ * host's time whenever it is used on another CPU, by these calls as well: there it is the same only if asked for on one CPU.
  *
  * No vCPU may be in KVM_RUN or another of its ioctls, or in the midst of an exit that its next KVM_RUN completes: call that
  * with immediate_exit first.  Devices of the VMM, and irqfds, are to be quiet; an interrupt that comes meanwhile is in the

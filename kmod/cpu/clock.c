@@ -95,14 +95,39 @@ static bool tscs_differ(void)
 	return check_tsc_unstable() && smp_load_acquire(&tsc_anchor.ns);
 }
 
+/*
+ * Two clocks are read at one moment with interrupts off, which may take long, and if the TSC says so: a hypervisor below,
+ * and SMIs, ask nobody.  @tries: how often it may be looked again.
+ */
+static bool at_one_moment(u64 before, u64 after, int *tries)
+{
+	return after - before <= tsc_khz >> 5 || (*tries)-- <= 0;
+}
+
+#define MOMENT_TRIES	5
+
+/* The raw clock, and this CPU's TSC at that moment */
+static u64 raw_and_tsc(u64 *tsc)
+{
+	int tries = MOMENT_TRIES;
+	unsigned long flags;
+	u64 before, ns;
+
+	local_irq_save(flags);
+	do {
+		before = host_tsc();
+		ns = ktime_to_ns(ktime_get_raw());
+		*tsc = host_tsc();
+	} while (!at_one_moment(before, *tsc, &tries));
+	local_irq_restore(flags);
+	return ns;
+}
+
 static void set_anchor(void *unused)
 {
-	unsigned long flags;
+	u64 ns = raw_and_tsc(&tsc_anchor.tsc);
 
-	local_irq_save(flags);		/* at one moment, here and below: an interrupt may take long */
-	tsc_anchor.tsc = host_tsc();
-	smp_store_release(&tsc_anchor.ns, ktime_to_ns(ktime_get_raw()));
-	local_irq_restore(flags);
+	smp_store_release(&tsc_anchor.ns, ns);
 }
 
 static void host_clock_changed(struct work_struct *work)
@@ -261,14 +286,20 @@ struct host_time {
 static struct host_time host_now(void)
 {
 	s64 asleep = ktime_to_ns(ktime_mono_to_any(0, TK_OFFS_BOOT));
+	int tries = MOMENT_TRIES;
 	struct keel_time snap;
 	struct host_time now;
 	unsigned long flags;
+	u64 before;
 
 	local_irq_save(flags);
-	keel_time_snapshot(&snap);
-	now.exact = READ_ONCE(host_state) & HOST_USES_TSC;
-	now.tsc = (now.exact ? snap.cycles : rdtsc_ordered()) + READ_ONCE(tsc_lost);
+	do {
+		before = rdtsc_ordered();
+		keel_time_snapshot(&snap);
+		now.exact = READ_ONCE(host_state) & HOST_USES_TSC;
+		now.tsc = now.exact ? snap.cycles : rdtsc_ordered();
+	} while (!now.exact && !at_one_moment(before, now.tsc, &tries));
+	now.tsc += READ_ONCE(tsc_lost);
 	local_irq_restore(flags);
 	now.ns = ktime_to_ns(snap.raw) + asleep;
 	now.real = ktime_to_ns(snap.real);
@@ -361,15 +392,13 @@ static void load_tsc(struct keel_vcpu *vcpu)
 static void set_base(struct keel_vcpu *vcpu)
 {
 	struct keel_vcpu_clock *c = &vcpu->clock;
-	unsigned long flags;
+	u64 tsc;
 
 	c->base_ns = 0;
 	if (!READ_ONCE(keel_tsc_wary) || !tscs_differ())
 		return;
-	local_irq_save(flags);
-	c->base_ns = ktime_to_ns(ktime_get_raw());
-	c->base_tsc = c->left_tsc = keel_guest_tsc(vcpu);
-	local_irq_restore(flags);
+	c->base_ns = raw_and_tsc(&tsc);
+	c->base_tsc = c->left_tsc = keel_guest_tsc_at(vcpu, tsc);
 	c->left_cpu = smp_processor_id();
 }
 
@@ -387,13 +416,8 @@ void keel_clock_put_wary(struct keel_vcpu *vcpu)
 static void move_tsc(struct keel_vcpu *vcpu)
 {
 	struct keel_vcpu_clock *c = &vcpu->clock;
-	unsigned long flags;
-	u64 ns, now, tsc;
+	u64 now, tsc, ns = raw_and_tsc(&now);
 
-	local_irq_save(flags);
-	ns = ktime_to_ns(ktime_get_raw());
-	now = host_tsc();
-	local_irq_restore(flags);
 	if (!c->base_ns) {
 		c->base_tsc = keel_guest_tsc_at(vcpu, tsc_anchor.tsc);
 		c->base_ns = tsc_anchor.ns;
