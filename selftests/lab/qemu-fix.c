@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Preloaded into the QEMU 7.2 that is L1, for five errors of its TCG that end
+ * Preloaded into the QEMU 7.2 that is L1, for six errors of its TCG that end, or hold up,
  * L1 or a guest, whichever module runs it, and for one without which nobody
  * sees a machine check of a guest's.
  *
@@ -30,6 +30,10 @@
  * FLDENV and its like, on any CPU, clear a flag of CPU 0's without a lock (IGNNE,
  * which nobody sets), in the word that says whether it is in a guest and how:
  * what CPU 0 just wrote there is lost. They leave it alone.
+ *
+ * VMRUN with an interrupt to inject as soon as the guest can take it says so without a lock
+ * in the word in which other threads say that they interrupt the CPU: what one just wrote there
+ * is lost, a one-shot timer or an IPI until the next one comes.
  *
  * A machine check (monitor: mce) goes to the guest that runs, whether it is
  * intercepted or not.
@@ -163,6 +167,30 @@ static void machine_check(void *env, int vector, int hard)
 {
 	check_intercept(env, EXIT_MC, 0, 0);	/* no return if it is */
 	hard_irq(env, vector, hard);
+}
+
+/* In VMRUN: orl $CPU_INTERRUPT_VIRQ, interrupt_request(REG) */
+static void lock_virq(unsigned char *vmrun)
+{
+	unsigned char *p, *start;
+	int32_t rel;
+
+	for (p = vmrun; vmrun && p < vmrun + 2 * LONG; p++)
+		if (p[0] == 0x81 && (p[1] & 0xf8) == 0x88 && !memcmp(p + 6, "\0\1\0\0", 4))
+			break;
+	if (!vmrun || p == vmrun + 2 * LONG || (!code && !(code = page_near(p)))) {
+		fprintf(stderr, "not the emulator that was expected: VMRUN may lose interrupts\n");
+		return;
+	}
+	start = code;
+	emit("\xf0", 1);
+	emit(p, 10);
+	emit("\xe9", 1);
+	rel = p + 10 - (code + 4);
+	emit(&rel, 4);
+	rel = start - (p + 5);
+	overwrite(p + 1, &rel, 4);
+	overwrite(p, "\xe9", 1);
 }
 
 /* movl $-1, exception(%rdi) */
@@ -355,6 +383,8 @@ __attribute__((constructor)) static void fix(void)
 	update_cr0 = dlsym(RTLD_DEFAULT, "cpu_x86_update_cr0");
 	update_cr4 = dlsym(RTLD_DEFAULT, "cpu_x86_update_cr4");
 	redirect(dlsym(RTLD_DEFAULT, "do_vmexit"), (void *)update_cr0, "", 0, update_cr0_with_pae);
+
+	lock_virq(find_helper("vmrun"));
 
 	if (bits_read())
 		add_bits();
