@@ -51,6 +51,7 @@ static u8 before[DATA_SIZE], shadow[DATA_SIZE];
 static u64 gs_base, fs_base;
 static u32 mxcsr_mask;
 static bool have_xsave, have_ymm, have_zmm;
+static bool la57, old_pointers;	/* addresses have 57 bits; FXSAVE may leave x87's in memory as they were */
 static u32 zmm_at, high_at, mask_at;	/* in the standard format of XSAVE */
 
 /* Test case. */
@@ -79,7 +80,7 @@ static unsigned int below(unsigned int n)
 
 static enum emul_result page_fault(u64 addr)
 {
-	if (addr >= SAFE_END && addr < 1ull << 47)
+	if (addr >= SAFE_END && addr < 1ull << (la57 ? 56 : 47))
 		unsure = true;
 	if (addr < SAFE_END && addr >= CODE && addr < CODE + 4096)
 		unsure = true;
@@ -281,6 +282,8 @@ static bool excluded(const struct emul_insn *i)
 	/* Processors differ about an operand size prefix on a near branch. */
 	if (i->mode == EMUL_MODE_LONG64 && (i->flags & F_F64) &&
 	    (i->prefix & EMUL_PFX_OPSIZE))
+		return true;
+	if (i->exec == emul_op_fxsave && old_pointers)
 		return true;
 	return i->opsize == 2 && i->exec == emul_op_bswap;
 }
@@ -679,6 +682,7 @@ static void setup(void)
 	static const int sigs[] = { SIGTRAP, SIGSEGV, SIGILL, SIGFPE, SIGBUS };
 	u32 a, b, c, d;
 	unsigned int k;
+	void *far;
 
 	if (mmap(data, DATA_SIZE, PROT_READ | PROT_WRITE,
 		 MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0) != data ||
@@ -694,6 +698,12 @@ static void setup(void)
 		have_ymm = (a & 6) == 6;
 		have_zmm = (a & 0xe6) == 0xe6;
 	}
+	/* The kernel gives such an address to who asks for one, if there is any. */
+	far = mmap((void *)(1ul << 48), 4096, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	la57 = far != MAP_FAILED && (u64)far >> 47;
+	/* AMD's, before they had XSAVEERPTR */
+	__cpuid(0, a, b, c, d);
+	old_pointers = c == signature_AMD_ecx && (!__get_cpuid(0x80000008, &a, &b, &c, &d) || !(b & 4));
 	__builtin_ia32_fxsave64(&image);
 	mxcsr_mask = image.mxcsr_mask;
 	__cpuid_count(0xd, 5, a, mask_at, c, d);
@@ -894,7 +904,7 @@ static void make_case(void)
 	if (below(8))
 		start.regs[EMUL_RSP] = DATA + 0x2000 + below(64) * 8;
 	if (canonical_rsp && mode == EMUL_MODE_LONG64)
-		start.regs[EMUL_RSP] = (s64)(start.regs[EMUL_RSP] << 16) >> 16;
+		start.regs[EMUL_RSP] = (s64)(start.regs[EMUL_RSP] << (la57 ? 7 : 16)) >> (la57 ? 7 : 16);
 	if (below(4))
 		start.regs[EMUL_RCX] = below(24);
 	start.rip = CODE;
@@ -917,7 +927,7 @@ static enum emul_result emulate(void)
 	e.cpl = 3;
 	e.mode = mode;
 	e.lma = true;
-	e.la57 = false;
+	e.la57 = la57;
 	unsure = false;
 	rep_string = false;
 	for (k = 0; k <= MAX_STEPS; k++) {	/* stepped, an iteration each */
