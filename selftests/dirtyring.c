@@ -826,8 +826,8 @@ static u64 logs_full(void)
 	return n;
 }
 
-#define MEM6		(3 * MEM2)
-#define PAGES6		(MEM6 / 4096)
+#define MEM8		(4 * MEM2)	/* what is written of it is no multiple of the CPU's log */
+#define PAGES8		(MEM8 / 4096)
 
 static volatile u32 guest_wrote;
 
@@ -837,18 +837,18 @@ static void sparse_guest(u64 spin)
 	volatile u8 *p = (u8 *)SLOT_GPA;
 	u64 i;
 
-	for (i = 0; i < PAGES6; i++)
+	for (i = 0; i < PAGES8; i++)
 		(void)p[i * 4096];
 	guest_wrote = 0;	/* its page is there as well: no fault brings the vCPU out later */
 	guest_sync(0);
-	for (i = 0; i < PAGES6; i++)
+	for (i = 0; i < PAGES8; i++)
 		if (i % 3)
 			p[i * 4096]++;
 	guest_wrote = 1;
 	while (spin && guest_wrote < 2)
 		pause_cpu();
 	guest_sync(1);
-	for (i = 0; i < PAGES6; i += 5)
+	for (i = 0; i < PAGES8; i += 5)
 		p[i * 4096]++;
 	guest_sync(2);
 	guest_done(0);
@@ -858,7 +858,7 @@ FIXTURE(cpu_log) {
 	struct vm *vm;
 	struct vcpu *v;
 	u8 *mem;
-	u64 b[PAGES6 / 64];
+	u64 b[PAGES8 / 64];
 };
 
 FIXTURE_VARIANT(cpu_log) {
@@ -870,13 +870,13 @@ FIXTURE_VARIANT_ADD(cpu_log, huge) { .huge = true };
 
 FIXTURE_SETUP(cpu_log)
 {
-	u8 *p = mem_alloc(MEM6 + MEM2);
+	u8 *p = mem_alloc(MEM8 + MEM2);
 
 	self->vm = vm_new(VM_PLAIN);
 	self->v = vcpu_new(self->vm, 0);
 	self->mem = (u8 *)(((u64)p + MEM2 - 1) & ~(MEM2 - 1));
-	madvise(self->mem, MEM6, variant->huge ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
-	memset(self->mem, 0, MEM6);
+	madvise(self->mem, MEM8, variant->huge ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
+	memset(self->mem, 0, MEM8);
 }
 
 FIXTURE_TEARDOWN(cpu_log)
@@ -906,21 +906,21 @@ TEST_F(cpu_log, bitmap)
 	u32 i;
 
 	/* mapped before, as large pages if it can be, so that logging has something to take back */
-	vm_slot(vm, 1, SLOT_GPA, MEM6, self->mem, 0);
+	vm_slot(vm, 1, SLOT_GPA, MEM8, self->mem, 0);
 	vcpu_long(v, sparse_guest, 0);
 	EXPECT_EQ(0, vcpu_sync(v));
 	EXPECT_EQ(1, vcpu_sync(v));
-	vm_slot(vm, 1, SLOT_GPA, MEM6, self->mem, KVM_MEM_LOG_DIRTY_PAGES);
+	vm_slot(vm, 1, SLOT_GPA, MEM8, self->mem, KVM_MEM_LOG_DIRTY_PAGES);
 	ASSERT_EQ(0, get_log(vm, self->b));
 	EXPECT_EQ(2, vcpu_sync(v));
 	ASSERT_EQ(0, get_log(vm, self->b));
-	for (i = 0; i < PAGES6; i++)
+	for (i = 0; i < PAGES8; i++)
 		ASSERT_EQ(i % 5 == 0, bit(self->b, i));
 
 	vcpu_long(v, sparse_guest, 0);
 	EXPECT_EQ(0, vcpu_sync(v));
 	ASSERT_EQ(0, get_log(vm, self->b));
-	for (i = 0; i < PAGES6; i++)
+	for (i = 0; i < PAGES8; i++)
 		ASSERT_EQ(0, bit(self->b, i));
 	full = logs_full();
 	if (logs >= 0)
@@ -929,18 +929,18 @@ TEST_F(cpu_log, bitmap)
 	if (logs >= 0)
 		faults = vcpu_stat(v, "page_faults") - faults;
 	ASSERT_EQ(0, get_log(vm, self->b));
-	for (i = 0; i < PAGES6; i++)
+	for (i = 0; i < PAGES8; i++)
 		ASSERT_EQ(i % 3 != 0, bit(self->b, i));
 	/* The host may take a page or two meanwhile */
 	if (logs == 1) {
 		EXPECT_LE(faults, 20);
 		EXPECT_GT(logs_full(), full);
 	} else if (logs == 0) {
-		EXPECT_GE(faults, PAGES6 * 2 / 3);
+		EXPECT_GE(faults, PAGES8 * 2 / 3);
 	}
 	EXPECT_EQ(2, vcpu_sync(v));
 	ASSERT_EQ(0, get_log(vm, self->b));
-	for (i = 0; i < PAGES6; i++)
+	for (i = 0; i < PAGES8; i++)
 		ASSERT_EQ(i % 5 == 0, bit(self->b, i));
 }
 
@@ -952,7 +952,7 @@ TEST_F(cpu_log, running)
 	pthread_t t;
 	u32 i;
 
-	vm_slot(vm, 1, SLOT_GPA, MEM6, self->mem, KVM_MEM_LOG_DIRTY_PAGES);
+	vm_slot(vm, 1, SLOT_GPA, MEM8, self->mem, KVM_MEM_LOG_DIRTY_PAGES);
 	vcpu_long(v, sparse_guest, 1);
 	EXPECT_EQ(0, vcpu_sync(v));
 	EXPECT_EQ(0, get_log(vm, self->b));
@@ -962,10 +962,10 @@ TEST_F(cpu_log, running)
 	EXPECT_EQ(0, get_log(vm, self->b));
 	guest_var(vm, guest_wrote) = 2;
 	pthread_join(t, NULL);
-	for (i = 0; i < PAGES6; i++)
+	for (i = 0; i < PAGES8; i++)
 		ASSERT_EQ(i % 3 != 0, bit(self->b, i));
 	EXPECT_EQ(0, get_log(vm, self->b));
-	for (i = 0; i < PAGES6; i++)
+	for (i = 0; i < PAGES8; i++)
 		ASSERT_EQ(0, bit(self->b, i));
 }
 

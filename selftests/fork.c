@@ -962,17 +962,22 @@ static long many(struct vm *vm, bool with_vm)
 
 TEST_F_TIMEOUT(faults, two_hundred, 300)
 {
-	long with, without;
+	long with, without, of_vm;
+	int tries = 3;
 
 	/* Free pages that a CPU keeps are not in MemFree: let it keep few */
 	file_write("/proc/sys/vm/percpu_pagelist_high_fraction", "100000\n");
 	ask(self->v, WRITE, AREA_PAGES, 5);
 	many(self->vm, true);		/* what caches keep, they have */
-	without = many(self->vm, false);
-	with = many(self->vm, true);
+	/* All of the machine's memory is looked at: others allocate, and free, as well */
+	do {
+		without = many(self->vm, false);
+		with = many(self->vm, true);
+		of_vm = (with - without) / MANY;
+	} while (of_vm > MANY_KIB && --tries);
 	file_write("/proc/sys/vm/percpu_pagelist_high_fraction", "0\n");
-	TH_LOG("%d children: %ld KiB each, %ld KiB of it for the VM", MANY, with / MANY, (with - without) / MANY);
-	EXPECT_GE(MANY_KIB, (with - without) / MANY);
+	TH_LOG("%d children: %ld KiB each, %ld KiB of it for the VM", MANY, with / MANY, of_vm);
+	EXPECT_GE(MANY_KIB, of_vm);
 	EXPECT_EQ(sum_of(AREA_PAGES, 5), ask(self->v, READ, AREA_PAGES, 0));
 }
 

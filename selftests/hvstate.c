@@ -176,6 +176,7 @@ static void reset_over_and_over(struct __test_metadata *_metadata, struct vm *vm
 	u32 id;
 	int i;
 
+	stay_on(0, 0);
 	vcpu_long(v, timed_guest, how);
 	ASSERT_EQ(1, sync_after_exits(v));
 	id = snapshot(vm);
@@ -334,6 +335,7 @@ TEST_F(hvstate, values)
 	struct keel_state_hyperv_vcpu *v0, *v1;
 	struct keel_state arg;
 
+	stay_on(0, 0);
 	vcpu_long(self->v, crashing_guest, 0);
 	EXPECT_EQ(1, vcpu_sync(self->v));
 	vcpu_settle(self->v);

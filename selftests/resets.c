@@ -252,6 +252,7 @@ TEST_F(resets, clock_due)
 	struct keel_state arg;
 	u32 id;
 
+	stay_on(0, 0);
 	vcpu_long(v, clock_reading_guest, 0);
 	ASSERT_EQ(1, vcpu_set_msr(v, MSR_KVM_SYSTEM_TIME_NEW, (u64)clock_page | 1));
 	ASSERT_EQ(0, vcpu_sync(v));
@@ -825,8 +826,9 @@ TEST(before_startup)
 	soon.tv_sec += soon.tv_nsec / 1000000000;
 	soon.tv_nsec %= 1000000000;
 	EXPECT_EQ(ETIMEDOUT, pthread_timedjoin_np(t, &ret, &soon));
-	pthread_kill(t, SIGUSR1);
-	pthread_join(t, &ret);
+	do
+		pthread_kill(t, SIGUSR1);
+	while (sleep_ms(10), pthread_tryjoin_np(t, &ret));
 	EXPECT_EQ(-EINTR, (long)ret);
 	vm_free(vm);
 }

@@ -138,12 +138,8 @@ static pthread_t run_begin(struct runner *r)
 	return t;
 }
 
-/* Run once in a thread; kick it when it has had time to get where it goes */
-static void run_and_kick(struct runner *r, unsigned int ms)
+static void kick_back(struct runner *r, pthread_t t)
 {
-	pthread_t t = run_begin(r);
-
-	sleep_ms(ms);
 	if (r->returned)
 		die("returned by itself: %s, exit %s", strerror(r->err),
 		    exit_name(r->v->run->exit_reason));
@@ -153,6 +149,15 @@ static void run_and_kick(struct runner *r, unsigned int ms)
 		sleep_ms(10);
 	} while (!r->returned);
 	pthread_join(t, NULL);
+}
+
+/* Run once in a thread; kick it when it has had time to get where it goes */
+static void run_and_kick(struct runner *r, unsigned int ms)
+{
+	pthread_t t = run_begin(r);
+
+	sleep_ms(ms);
+	kick_back(r, t);
 }
 
 static volatile u32 loops, quit;
@@ -204,9 +209,12 @@ TEST_F(signals, kick_in_halt)
 {
 	struct runner r = { .v = self->v };
 	struct kvm_mp_state s;
+	pthread_t t;
 
 	vcpu_long(self->v, halt_guest, 0);
-	run_and_kick(&r, 50);
+	t = run_begin(&r);
+	wait_until_halted(self->v);
+	kick_back(&r, t);
 	EXPECT_EQ(EINTR, r.err);
 	must(ioctl(self->v->fd, KVM_GET_MP_STATE, &s));
 	EXPECT_EQ(KVM_MP_STATE_HALTED, s.mp_state);

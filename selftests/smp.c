@@ -240,15 +240,16 @@ static void peer_guest(u64 id)
 		apic_write(0xd0, 1u << (24 + id));
 	}
 	atomic_add(&up, 1);
-	irq_on();
-	while (!stop) {
-		/* half of them sleep, half spin */
-		if (id & 1)
-			asm volatile("hlt");
-		else
+	/* half of them sleep, half spin */
+	if (id & 1) {
+		while (!stop)
+			irq_halt();
+	} else {
+		irq_on();
+		while (!stop)
 			pause_cpu();
+		irq_off();
 	}
-	irq_off();
 	guest_done(id);
 }
 

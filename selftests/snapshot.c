@@ -228,6 +228,7 @@ TEST_F(busy, errors)
 	struct keel_section *s;
 	u64 was;
 
+	stay_on(0, 0);
 	guest_var(self->vm, quiet) = 1;
 	run_turns(self->v, 5);
 	ASSERT_EQ(0, state_get(self->vm, self->a, arg));
@@ -950,6 +951,7 @@ TEST(msrs_in_any_order)
 	struct keel_state arg;
 	u32 id;
 
+	stay_on(0, 0);
 	/* That CPUID faults cannot be taken away from a guest in which it does */
 	ASSERT_EQ(1, vcpu_set_msr(v, MSR_PLATFORM_INFO, 0));
 	ASSERT_EQ(0, state_get(vm, &without, &arg));
@@ -1151,6 +1153,7 @@ TEST(traps)
 	struct keel_state arg;
 	u32 id;
 
+	stay_on(0, 0);
 	vcpu_long(v, trapped_guest, 0);
 	ASSERT_EQ(0, vcpu_sync(v));
 	vcpu_settle(v);

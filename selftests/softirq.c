@@ -128,8 +128,8 @@ static u64 send_packets(int *lost)
 
 TEST_F(softirq, packets)
 {
+	int lost, round;
 	u64 ms;
-	int lost;
 
 	if (self->there < 0)
 		SKIP(return, "wants two CPUs");
@@ -137,10 +137,15 @@ TEST_F(softirq, packets)
 	if (!write_rps(1 << self->there))
 		SKIP(return, "no " RPS);
 	start(self->v, variant->guest, self->there);
-	ms = send_packets(&lost);
+	/* This machine may have waited for its own CPUs, here and below. */
+	for (round = 0; round < 3; round++) {
+		ms = send_packets(&lost);
+		TH_LOG("%d packets took %lu ms, %d were lost", PACKETS, ms, lost);
+		if (!lost && ms < LIMIT_MS)
+			break;
+	}
 	end(self->v);
 	write_rps(0);
-	TH_LOG("%d packets took %lu ms", PACKETS, ms);
 	EXPECT_EQ(0, lost);
 	EXPECT_LT(ms, LIMIT_MS);
 }
@@ -176,7 +181,6 @@ TEST_F(softirq, threads)
 		SKIP(return, "wants two CPUs");
 	stay_on(0, self->here);
 	start(self->v, variant->guest, self->there);
-	/* This machine may have waited for its own CPUs. */
 	for (round = 0; round < 3; round++) {
 		stay_on(0, self->there);
 		pthread_create(&thread, NULL, nap, NULL);
@@ -220,7 +224,7 @@ TEST_F(softirq, time)
 	system = thread_stat(self->v->tid, 15);
 	end(self->v);
 	TH_LOG("%lu ticks of the guest's, %lu of the kernel's", guest, system);
-	EXPECT_LE(guest, user);
+	EXPECT_LE(guest, user + 1);	/* which is told to the nanosecond, the guest's by ticks */
 	EXPECT_LT(0, guest);
 	EXPECT_LT(system, guest);
 }

@@ -1053,6 +1053,7 @@ TEST(pae_without_memory)
 	struct keel_state arg;
 	struct kvm_sregs s;
 
+	stay_on(0, 0);
 	vcpu_get_sregs(v, &s);
 	s.cr0 |= X86_CR0_PE | X86_CR0_PG;
 	s.cr4 |= X86_CR4_PAE;

@@ -44,7 +44,10 @@ static inline void *section_of(struct blob *b, u32 id, u32 vcpu)
 	return NULL;
 }
 
-/* Where they differ: but for the moment at which each was taken.  Empty: nowhere */
+/*
+ * Where they differ: but for the moment at which each was taken.  Empty: nowhere.  Where CPUs' TSCs differ a vCPU that is
+ * loaded on another CPU has another offset: who compares once stays on one.
+ */
 static inline const char *difference(const struct blob *a, const struct blob *b)
 {
 	static char text[128];

@@ -82,7 +82,7 @@ bool wait_for(volatile u32 *p, u32 val, unsigned int ms)
 	while (*p < val) {
 		if (now_ns() > end)
 			return false;
-		nanosleep(&(struct timespec){ 0, 50000 }, NULL);
+		nanosleep(&(struct timespec){ 0, 500000 }, NULL);	/* who looks more often may leave a slow CPU no time for more */
 	}
 	return true;
 }
@@ -723,6 +723,15 @@ void vcpu_take_init(struct vcpu *v)
 
 	must(ioctl(v->vm->fd, KVM_SIGNAL_MSI, &m));
 	must(ioctl(v->fd, KVM_GET_MP_STATE, &mp));	/* what has arrived is part of the answer */
+}
+
+void wait_until_halted(struct vcpu *v)
+{
+	u64 end = now_ns() + scaled(30000000000ULL);
+
+	while (vcpu_stat(v, "halt_exits") == 0)
+		if (now_ns() > end)
+			die("it does not halt");
 }
 
 void stay_on(int tid, int cpu)

@@ -172,6 +172,7 @@ u64 now_ns(void);
 /* A limit, longer where the lab tells that the machine is slow: KEEL_TIME_SCALE, of which 3 is one that has nothing else to do */
 u64 scaled(u64 limit);
 void stay_on(int tid, int cpu);
+void wait_until_halted(struct vcpu *v);	/* for the first time */
 bool file_write(const char *path, const char *text);	/* all of it, in place of what it has */
 void sleep_ms(unsigned int ms);
 bool wait_for(volatile u32 *p, u32 val, unsigned int ms);
