@@ -96,29 +96,37 @@ static bool tscs_differ(void)
 }
 
 /*
- * Two clocks are read at one moment with interrupts off, which may take long, and if the TSC says so: a hypervisor below,
- * and SMIs, ask nobody.  @tries: how often it may be looked again.
+ * Two clocks are read one after the other with interrupts off.  A hypervisor below, or an SMI, may come between all the same:
+ * then the TSC, read before and behind, is far ahead.  Was this the shortest time for it so far, and is another look worth it:
+ * was it longer than 1/32 ms, and less than half of what it was before?  (There are hosts whose clock takes that long.)
  */
-static bool at_one_moment(u64 before, u64 after, int *tries)
+static bool shortest(u64 took, u64 *best, bool *again)
 {
-	return after - before <= tsc_khz >> 5 || (*tries)-- <= 0;
-}
+	bool is = took < *best;
 
-#define MOMENT_TRIES	5
+	*again = took > tsc_khz >> 5 && took < *best / 2;
+	if (is)
+		*best = took;
+	return is;
+}
 
 /* The raw clock, and this CPU's TSC at that moment */
 static u64 raw_and_tsc(u64 *tsc)
 {
-	int tries = MOMENT_TRIES;
+	u64 before, raw, after, ns = 0, best = U64_MAX;
 	unsigned long flags;
-	u64 before, ns;
+	bool again;
 
 	local_irq_save(flags);
 	do {
 		before = host_tsc();
-		ns = ktime_to_ns(ktime_get_raw());
-		*tsc = host_tsc();
-	} while (!at_one_moment(before, *tsc, &tries));
+		raw = ktime_to_ns(ktime_get_raw());
+		after = host_tsc();
+		if (shortest(after - before, &best, &again)) {
+			ns = raw;
+			*tsc = after;
+		}
+	} while (again);
 	local_irq_restore(flags);
 	return ns;
 }
@@ -286,23 +294,27 @@ struct host_time {
 static struct host_time host_now(void)
 {
 	s64 asleep = ktime_to_ns(ktime_mono_to_any(0, TK_OFFS_BOOT));
-	int tries = MOMENT_TRIES;
 	struct keel_time snap;
 	struct host_time now;
+	u64 before, tsc, best = U64_MAX;
+	bool exact, again = false;
 	unsigned long flags;
-	u64 before;
 
 	local_irq_save(flags);
 	do {
 		before = rdtsc_ordered();
 		keel_time_snapshot(&snap);
-		now.exact = READ_ONCE(host_state) & HOST_USES_TSC;
-		now.tsc = now.exact ? snap.cycles : rdtsc_ordered();
-	} while (!now.exact && !at_one_moment(before, now.tsc, &tries));
-	now.tsc += READ_ONCE(tsc_lost);
+		exact = READ_ONCE(host_state) & HOST_USES_TSC;
+		tsc = exact ? snap.cycles : rdtsc_ordered();
+		if (exact || shortest(tsc - before, &best, &again))
+			now = (struct host_time){
+				.tsc = tsc + READ_ONCE(tsc_lost),
+				.ns = ktime_to_ns(snap.raw) + asleep,
+				.real = ktime_to_ns(snap.real),
+				.exact = exact,
+			};
+	} while (!exact && again);
 	local_irq_restore(flags);
-	now.ns = ktime_to_ns(snap.raw) + asleep;
-	now.real = ktime_to_ns(snap.real);
 	return now;
 }
 
