@@ -336,7 +336,7 @@ TEST_F(smm, halted)
 	smm_code(self->smram, waker, code_size(waker));
 	vcpu_long(self->v, halt_guest, 0);
 	vcpu_start(self->v);
-	sleep_ms(50);
+	wait_until_halted(self->v);
 	EXPECT_EQ(0, *count);
 	msi(self->vm, 0x200);
 	EXPECT_TRUE(wait_for(count, 1, 5000));

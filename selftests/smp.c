@@ -626,12 +626,13 @@ TEST(sleepers_sleep_on)
 	for (i = 0; i < NR; i++)
 		vcpu_start(v[i]);
 	ASSERT_TRUE(wait_for(&guest_var(vm, up), NR, 20000));
-	for (i = 1; i < NR; i++)
-		while (vcpu_stat(v[i], "halt_exits") == 0)
-			sleep_ms(10);
-	sleep_ms(100);
-	for (i = 1; i < NR; i++)
-		before[i] = times_slept(v[i]);
+	for (i = 1; i < NR; i++) {
+		wait_until_halted(v[i]);
+		do {		/* it is about to be asleep */
+			before[i] = times_slept(v[i]);
+			sleep_ms(100);
+		} while (times_slept(v[i]) != before[i]);
+	}
 	for (i = 0; i < 50; i++) {
 		vm_slot(vm, 1, 0x10000000, 1 << 20, mem, 0);
 		vm_slot(vm, 1, 0, 0, NULL, 0);

@@ -23,10 +23,8 @@ static void run(struct vcpu *v, const char *where, u32 step)
 {
 	int r;
 
-	interrupt_in(limit);
+	r = run_for(v, limit, limit == STUCK && !v->run->immediate_exit ? 2 : 1);
 	limit = STUCK;
-	r = xioctl(v->fd, KVM_RUN, 0);
-	interrupt_in(0);
 	at_step(where, step);
 	put("KVM_RUN", 0, r);
 	put("run.exit_reason", 0, v->run->exit_reason);

@@ -319,10 +319,9 @@ static void play_one(struct vcpu *v, const struct insn *in, const struct play *p
 	} else {
 		note_vcpu(v);
 	}
-	interrupt_in(STUCK);
 	for (n = 1; n <= 20; n++) {
 		at_step(in->name, 2 * n);
-		r = xioctl(v->fd, KVM_RUN, 0);
+		r = run_for(v, STUCK, 2);
 		put("KVM_RUN", 0, r);
 		put("run.exit_reason", 0, v->run->exit_reason);
 		if (r == -EINTR)
@@ -354,7 +353,6 @@ static void play_one(struct vcpu *v, const struct insn *in, const struct play *p
 		if (goes_on(v->run->exit_reason))
 			answer(v, n + 1);
 	}
-	interrupt_in(0);
 	at_step(in->name, 100);
 	if (r == -EINTR)
 		return;		/* anywhere: there are instructions that kvm begins again for ever */

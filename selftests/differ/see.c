@@ -14,7 +14,7 @@ static void on_signal(int sig)
 {
 }
 
-void interrupt_in(unsigned int ms)
+static void interrupt_in(unsigned int ms)
 {
 	const char *scale = getenv("KEEL_TIME_SCALE");
 	unsigned int by = scale && atoi(scale) > 1 ? atoi(scale) : 1;
@@ -29,7 +29,20 @@ void interrupt_in(unsigned int ms)
 		must(timer_create(CLOCK_MONOTONIC, &e, &timer));
 		made = true;
 	}
+	t.it_interval = t.it_value;	/* a first one may come before KVM_RUN */
 	must(timer_settime(timer, 0, &t, NULL));
+}
+
+int run_for(struct vcpu *v, unsigned int ms, int turns)
+{
+	int r;
+
+	do {
+		interrupt_in(ms);
+		r = xioctl(v->fd, KVM_RUN, 0);
+		interrupt_in(0);
+	} while (r == -EINTR && --turns);
+	return r;
 }
 
 u64 hash(const void *p, size_t size)

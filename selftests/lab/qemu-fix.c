@@ -33,7 +33,8 @@
  *
  * VMRUN with an interrupt to inject as soon as the guest can take it says so without a lock
  * in the word in which other threads say that they interrupt the CPU: what one just wrote there
- * is lost, a one-shot timer or an IPI until the next one comes.
+ * is lost, a one-shot timer or an IPI until the next one comes. The others have no lock either
+ * and may take back what VMRUN wrote; its next exit is for what they wrote, and it writes again.
  *
  * A machine check (monitor: mce) goes to the guest that runs, whether it is
  * intercepted or not.
@@ -176,7 +177,7 @@ static void lock_virq(unsigned char *vmrun)
 	int32_t rel;
 
 	for (p = vmrun; vmrun && p < vmrun + 2 * LONG; p++)
-		if (p[0] == 0x81 && (p[1] & 0xf8) == 0x88 && !memcmp(p + 6, "\0\1\0\0", 4))
+		if (p[0] == 0x81 && (p[1] & 0xf8) == 0x88 && (p[1] & 7) != 4 && (p[-1] & 0xf0) != 0x40 && !memcmp(p + 6, "\0\1\0\0", 4))
 			break;
 	if (!vmrun || p == vmrun + 2 * LONG || (!code && !(code = page_near(p)))) {
 		fprintf(stderr, "not the emulator that was expected: VMRUN may lose interrupts\n");

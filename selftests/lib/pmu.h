@@ -97,6 +97,9 @@ static inline long rdpmc_try(u32 nr)
 	return guest_try("rdpmc", "c"(nr), "a"(0), "d"(0));
 }
 
+/* The TSC goes on when another thread has the CPU, a counter does not: it is given ten turns for as much as one is enough for */
+#define TURNS	10
+
 static inline void spin(u64 ticks)
 {
 	u64 end = rdtsc() + ticks;

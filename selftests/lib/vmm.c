@@ -82,7 +82,7 @@ bool wait_for(volatile u32 *p, u32 val, unsigned int ms)
 	while (*p < val) {
 		if (now_ns() > end)
 			return false;
-		nanosleep(&(struct timespec){ 0, 500000 }, NULL);	/* who looks more often may leave a slow CPU no time for more */
+		nanosleep(&(struct timespec){ 0, 500000 }, NULL);	/* more often leaves a slow CPU no time */
 	}
 	return true;
 }
@@ -729,9 +729,11 @@ void wait_until_halted(struct vcpu *v)
 {
 	u64 end = now_ns() + scaled(30000000000ULL);
 
-	while (vcpu_stat(v, "halt_exits") == 0)
+	while (vcpu_stat(v, "halt_exits") == 0) {
 		if (now_ns() > end)
 			die("it does not halt");
+		sleep_ms(1);
+	}
 }
 
 void stay_on(int tid, int cpu)
