@@ -102,12 +102,13 @@ static bool tscs_differ(void)
  */
 static bool shortest(u64 took, u64 *best, bool *again)
 {
-	bool is = took < *best;
+	u64 was = *best;
 
-	*again = took > tsc_khz >> 5 && took < *best / 2;
-	if (is)
-		*best = took;
-	return is;
+	*again = unlikely(took > tsc_khz >> 5) && took < was / 2;
+	if (took >= was)
+		return false;
+	*best = took;
+	return true;
 }
 
 /* The raw clock, and this CPU's TSC at that moment */
@@ -119,14 +120,15 @@ static u64 raw_and_tsc(u64 *tsc)
 
 	local_irq_save(flags);
 	do {
-		before = host_tsc();
+		before = rdtsc();
 		raw = ktime_to_ns(ktime_get_raw());
-		after = host_tsc();
+		after = rdtsc();
 		if (shortest(after - before, &best, &again)) {
 			ns = raw;
 			*tsc = after;
 		}
 	} while (again);
+	*tsc += READ_ONCE(tsc_lost);
 	local_irq_restore(flags);
 	return ns;
 }
@@ -306,15 +308,16 @@ static struct host_time host_now(void)
 		keel_time_snapshot(&snap);
 		exact = READ_ONCE(host_state) & HOST_USES_TSC;
 		tsc = exact ? snap.cycles : rdtsc_ordered();
-		if (exact || shortest(tsc - before, &best, &again))
-			now = (struct host_time){
-				.tsc = tsc + READ_ONCE(tsc_lost),
-				.ns = ktime_to_ns(snap.raw) + asleep,
-				.real = ktime_to_ns(snap.real),
-				.exact = exact,
-			};
+		if (exact || shortest(tsc - before, &best, &again)) {
+			now.tsc = tsc;
+			now.ns = ktime_to_ns(snap.raw);
+			now.real = ktime_to_ns(snap.real);
+			now.exact = exact;
+		}
 	} while (!exact && again);
+	now.tsc += READ_ONCE(tsc_lost);
 	local_irq_restore(flags);
+	now.ns += asleep;
 	return now;
 }
 

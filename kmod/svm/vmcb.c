@@ -365,6 +365,9 @@ void svm_set_dr7(struct keel_vcpu *vcpu, u64 val)
 
 /* MSRs that are fields of the save area. */
 #define SAVED(f, c)	{ offsetof(struct vmcb_save_area, f), c }
+/* Where the search for one begins: two rows of numbers are where they are looked for. */
+#define FIRST(msr) \
+	((msr) - MSR_STAR < 4U ? 3 + (msr) - MSR_STAR : (msr) - MSR_FS_BASE < 3U ? 7 + (msr) - MSR_FS_BASE : 0)
 static const struct svm_saved_msr {
 	u32 msr;
 	struct { u16 offset; u16 clean; } at;
@@ -372,13 +375,13 @@ static const struct svm_saved_msr {
 	{ MSR_IA32_SYSENTER_CS, SAVED(sysenter_cs, 0) },
 	{ MSR_IA32_SYSENTER_ESP, SAVED(sysenter_esp, 0) },
 	{ MSR_IA32_SYSENTER_EIP, SAVED(sysenter_eip, 0) },
-	{ MSR_STAR, SAVED(star, 0) },
-	{ MSR_LSTAR, SAVED(lstar, 0) },
-	{ MSR_CSTAR, SAVED(cstar, 0) },
-	{ MSR_SYSCALL_MASK, SAVED(sfmask, 0) },
-	{ MSR_FS_BASE, SAVED(fs.base, 0) },
-	{ MSR_GS_BASE, SAVED(gs.base, 0) },
-	{ MSR_KERNEL_GS_BASE, SAVED(kernel_gs_base, 0) },
+	[FIRST(MSR_STAR)] = { MSR_STAR, SAVED(star, 0) },
+	[FIRST(MSR_LSTAR)] = { MSR_LSTAR, SAVED(lstar, 0) },
+	[FIRST(MSR_CSTAR)] = { MSR_CSTAR, SAVED(cstar, 0) },
+	[FIRST(MSR_SYSCALL_MASK)] = { MSR_SYSCALL_MASK, SAVED(sfmask, 0) },
+	[FIRST(MSR_FS_BASE)] = { MSR_FS_BASE, SAVED(fs.base, 0) },
+	[FIRST(MSR_GS_BASE)] = { MSR_GS_BASE, SAVED(gs.base, 0) },
+	[FIRST(MSR_KERNEL_GS_BASE)] = { MSR_KERNEL_GS_BASE, SAVED(kernel_gs_base, 0) },
 	{ MSR_IA32_CR_PAT, SAVED(g_pat, CLEAN_NPT) },
 	/* Their clean bit is never set.  What asks for these is told before where there are none. */
 	{ MSR_IA32_S_CET, SAVED(s_cet, 0) },
@@ -393,11 +396,7 @@ static u64 *svm_msr_field(struct svm_vcpu *svm, u32 msr, u16 *clean)
 
 	if (msr == MSR_IA32_SPEC_CTRL && !boot_cpu_has(X86_FEATURE_V_SPEC_CTRL))
 		return NULL;
-	/* The first ten have numbers in three rows: a guess that saves the search. */
-	i = msr - MSR_STAR < 4 ? 3 + msr - MSR_STAR : msr - MSR_FS_BASE < 3 ? 7 + msr - MSR_FS_BASE : 0;
-	if (unlikely(svm_saved_msrs[i].msr != msr))
-		i = 0;
-	for (; i < ARRAY_SIZE(svm_saved_msrs); i++) {
+	for (i = FIRST(msr); i < ARRAY_SIZE(svm_saved_msrs); i++) {
 		if (svm_saved_msrs[i].msr != msr)
 			continue;
 		*clean = svm_saved_msrs[i].at.clean;
