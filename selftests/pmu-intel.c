@@ -223,7 +223,6 @@ TEST(without)
 /* Version 1: general counters, and nothing that turns them on or off all at once */
 static void old_guest(u64 arg)
 {
-	int turn;
 	u64 v;
 	u32 i;
 
@@ -232,8 +231,7 @@ static void old_guest(u64 arg)
 	guest_eq(rdmsr_try(FIXED(0), &v), GP0);
 	guest_eq(rdpmc_try(RDPMC_FIXED), GP0);
 	wrmsr(SEL(3), CYCLES | OS | EN);
-	for (turn = 0; turn < TURNS && rdpmc(3) <= 100000; turn++)
-		spin(1000000);
+	SPIN_WHILE(rdpmc(3) <= 100000, 1000000);
 	guest_assert(rdpmc(3) > 100000);
 	guest_done(0);
 }
@@ -291,21 +289,11 @@ TEST(save_restore)
 
 static void count_guest(u64 arg)
 {
-	u64 a, b, t;
-	int i, turn;
+	u64 a, b;
+	int i;
 
 	wrmsr(SEL(0), CYCLES | USR | OS | EN);
-	for (turn = 0; turn < TURNS; turn++) {
-		a = rdmsr(CTR(0));
-		t = rdtsc();
-		spin(20000000);
-		t = rdtsc() - t;
-		b = rdmsr(CTR(0));
-		guest_assert(b - a < t + 1000000000);
-		if (b - a >= 10000000)
-			break;
-	}
-	guest_assert(turn < TURNS);
+	b = counts_with_tsc(CTR(0));
 	guest_assert(rdpmc(0) >= b);
 	/* stopped and started by the register that is for all */
 	wrmsr(GLOBAL, 0);
@@ -313,8 +301,7 @@ static void count_guest(u64 arg)
 	spin(1000000);
 	guest_eq(rdmsr(CTR(0)), a);
 	wrmsr(GLOBAL, 1);
-	for (turn = 0; turn < TURNS && rdmsr(CTR(0)) <= a + 100000; turn++)
-		spin(1000000);
+	SPIN_WHILE(rdmsr(CTR(0)) <= a + 100000, 1000000);
 	guest_assert(rdmsr(CTR(0)) > a + 100000);
 	wrmsr(SEL(0), 0);
 	/* fixed ones: off by GLOBAL_CTRL, by their own field, on by both */
@@ -322,8 +309,7 @@ static void count_guest(u64 arg)
 	spin(1000000);
 	guest_eq(rdmsr(FIXED(0)), 0);
 	wrmsr(GLOBAL, ALL);
-	for (turn = 0; turn < TURNS && (rdpmc(RDPMC_FIXED) <= 100000 || rdmsr(FIXED(2)) <= 100000); turn++)
-		spin(1000000);
+	SPIN_WHILE((rdpmc(RDPMC_FIXED) <= 100000 || rdmsr(FIXED(2)) <= 100000), 1000000);
 	guest_assert(rdpmc(RDPMC_FIXED) > 100000);
 	guest_eq(rdmsr(FIXED(1)), 0);
 	guest_assert(rdmsr(FIXED(2)) > 100000);
@@ -333,8 +319,7 @@ static void count_guest(u64 arg)
 		wrmsr(CTR(i), 0);
 		wrmsr(SEL(i), CYCLES | (i == 1 ? 0 : OS) | EN);
 	}
-	for (turn = 0; turn < TURNS && rdpmc(3) <= 100000; turn++)
-		spin(1000000);
+	SPIN_WHILE(rdpmc(3) <= 100000, 1000000);
 	for (i = 0; i < 4; i++)
 		guest_assert(i == 1 ? !rdpmc(i) : rdpmc(i) > 100000);
 	for (i = 0; i < 3; i++)

@@ -301,23 +301,13 @@ TEST(disabled)
 
 static void count_guest(u64 core)
 {
-	u64 a, b, t;
-	int i, turn, n = core ? 6 : 4;
+	int i, n = core ? 6 : 4;
+	u64 a, b;
 
 	for (i = 0; i < n; i++)
 		guest_eq(rdpmc(i), 0);
 	wrmsr(SEL(0), TICKS | USR | OS | EN);
-	for (turn = 0; turn < TURNS; turn++) {
-		a = rdmsr(CTR(0));
-		t = rdtsc();
-		spin(20000000);
-		t = rdtsc() - t;
-		b = rdmsr(CTR(0));
-		guest_assert(b - a < t + 1000000000);
-		if (b - a >= 10000000)
-			break;
-	}
-	guest_assert(turn < TURNS);
+	b = counts_with_tsc(CTR(0));
 	guest_assert(rdpmc(0) >= b);
 	/* written while it counts, stopped, written while it does not, started again */
 	wrmsr(CTR(0), 1000000000000);
@@ -336,8 +326,7 @@ static void count_guest(u64 core)
 	/* all at once; neither user nor kernel mode: nothing */
 	for (i = 0; i < n; i++)
 		wrmsr(core ? CORE_SEL(i) : SEL(i), TICKS | (i == 1 ? 0 : OS) | EN);
-	for (turn = 0; turn < TURNS && rdpmc(n - 1) <= 100000; turn++)
-		spin(1000000);
+	SPIN_WHILE(rdpmc(n - 1) <= 100000, 1000000);
 	for (i = 0; i < n; i++)
 		guest_assert(i == 1 ? !rdpmc(i) : rdpmc(i) > 100000);
 	for (i = 0; i < n; i++)
@@ -398,7 +387,7 @@ TEST(event_as_written)
 
 static void overflow_guest(u64 nmi)
 {
-	int turn, vec = nmi ? NMI_VEC : PMI_VEC;
+	int vec = nmi ? NMI_VEC : PMI_VEC;
 
 	apic_on();
 	guest_on(vec, nmi ? guest_count : guest_count_eoi);
@@ -407,8 +396,7 @@ static void overflow_guest(u64 nmi)
 	/* without INT there is none */
 	wrmsr(CTR(0), -1000000UL);
 	wrmsr(SEL(0), TICKS | OS | EN);
-	for (turn = 0; turn < TURNS && rdmsr(CTR(0)) >= 1UL << 47; turn++)
-		spin(20000000);
+	SPIN_WHILE(rdmsr(CTR(0)) >= 1UL << 47, 20000000);
 	guest_assert(rdmsr(CTR(0)) < 1UL << 47);	/* it went over */
 	guest_eq(guest_irqs[vec], 0);
 	wrmsr(SEL(0), 0);

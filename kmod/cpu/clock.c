@@ -120,9 +120,9 @@ static u64 raw_and_tsc(u64 *tsc)
 
 	local_irq_save(flags);
 	do {
-		before = rdtsc();
+		before = rdtsc_ordered();	/* not before, or behind, its place */
 		raw = ktime_to_ns(ktime_get_raw());
-		after = rdtsc();
+		after = rdtsc_ordered();
 		if (shortest(after - before, &best, &again)) {
 			ns = raw;
 			*tsc = after;

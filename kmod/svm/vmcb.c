@@ -365,7 +365,7 @@ void svm_set_dr7(struct keel_vcpu *vcpu, u64 val)
 
 /* MSRs that are fields of the save area. */
 #define SAVED(f, c)	{ offsetof(struct vmcb_save_area, f), c }
-/* Where the search for one begins: two rows of numbers are where they are looked for. */
+/* The index at which the search for an MSR begins: those of two ranges are right there. */
 #define FIRST(msr) \
 	((msr) - MSR_STAR < 4U ? 3 + (msr) - MSR_STAR : (msr) - MSR_FS_BASE < 3U ? 7 + (msr) - MSR_FS_BASE : 0)
 static const struct svm_saved_msr {

@@ -39,7 +39,7 @@ void note_vcpu(struct vcpu *v);		/* from here on, */
 void put_changes(struct vcpu *v);	/* what has changed since it was last looked at */
 void put_all(struct vcpu *v);
 bool msr_tells_time(u32 msr);
-int run_for(struct vcpu *v, unsigned int ms, int turns);	/* KVM_RUN; interrupted after that, so often: this machine may have stood */
+int run_for(struct vcpu *v, unsigned int ms, int turns);	/* KVM_RUN, ended after @ms; so often at most, as this machine may have stood */
 u64 hash(const void *p, size_t size);
 
 /* Which differences are meant, and why.  The pattern is one of fnmatch() for "scenario/where/step what index". */

@@ -97,15 +97,36 @@ static inline long rdpmc_try(u32 nr)
 	return guest_try("rdpmc", "c"(nr), "a"(0), "d"(0));
 }
 
-/* The TSC goes on when another thread has the CPU, a counter does not: it is given ten turns for as much as one is enough for */
-#define TURNS	10
-
 static inline void spin(u64 ticks)
 {
 	u64 end = rdtsc() + ticks;
 
 	while (rdtsc() < end)
 		pause_cpu();
+}
+
+/* The TSC goes on when another thread has the CPU, a counter does not: it is given ten turns for as much as one is enough for */
+#define TURNS			10
+#define SPIN_WHILE(cond, ticks)	for (int turn = 0; turn < TURNS && (cond); turn++) spin(ticks)
+
+/* A counter of cycles that runs goes with the TSC; what it has then */
+static inline u64 counts_with_tsc(u32 ctr)
+{
+	u64 a, b = 0, t;
+	int turn;
+
+	for (turn = 0; turn < TURNS; turn++) {
+		a = rdmsr(ctr);
+		t = rdtsc();
+		spin(20000000);
+		t = rdtsc() - t;
+		b = rdmsr(ctr);
+		guest_assert(b - a < t + 1000000000);
+		if (b - a >= 10000000)
+			break;
+	}
+	guest_assert(turn < TURNS);
+	return b;
 }
 
 #endif

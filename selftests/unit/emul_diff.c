@@ -846,7 +846,7 @@ static bool store_not_made(void)
 	       e.fault.vector != EMUL_VEC_MF && host_sig == SIGTRAP && host.fx.sw & ~host.fx.cw & 0x3f;
 }
 
-/* Nor whether bytes that MASKMOV leaves out may fault. */
+/* CPUs differ in whether bytes that MASKMOV's mask leaves out may fault. */
 static bool left_out_by_mask(void)
 {
 	const struct emul_insn *i = &e.insn;
@@ -862,7 +862,7 @@ static bool left_out_by_mask(void)
 	return false;
 }
 
-/* And whether an indirect call with nowhere to go to has written its return address. */
+/* And in whether an indirect call with nowhere to go to has written its return address. */
 static void call_not_made(void)
 {
 	u64 at = (start.regs[EMUL_RSP] - 8) - DATA;
@@ -931,7 +931,7 @@ static u64 shift_operand(void)
 	return e.insn.src == K_ONE ? 1 : e.insn.imm & 0xff;
 }
 
-/* Which of the two counts is nowhere written */
+/* An instruction with both: no manual says which of the two counts. */
 static bool has_f2_and_f3(void)
 {
 	static const u8 pfx[] = { 0x66, 0x67, 0xf2, 0xf3, 0xf0, 0x2e, 0x36, 0x3e, 0x26, 0x64, 0x65 };
